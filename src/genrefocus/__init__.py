@@ -1,0 +1,20 @@
+"""Generative refocusing: recover an all-in-focus image, then render depth of field into it.
+
+Where things live:
+
+- ``rejection``  the one vocabulary for bad input
+- ``optics``     the control signal: disparity, focus disparity, K and its resolution, defocus map
+- ``geometry``   resize, crop and rounding applied to image, depth, mask and K together
+- ``exif``       photograph -> exposure facts
+- ``render``     the simulator: procedural scenes, apertures, lens-sampled ground truth, scatter
+- ``estimators`` depth and in-focus mask of a photograph
+- ``flow``       the objective: sigma, interpolation, velocity, loss, Euler step
+- ``backbone``   FLUX transformers, codec, text, LoRA, the multi-condition forward
+- ``sampling``   denoising loop and tiling
+- ``pipeline``   the camera: deblur, depth, focus, defocus map, bokeh
+- ``metrics``    image fidelity and controllability
+- ``data``       sample schema, shards, global order, preparation
+- ``cli``        the ``genrefocus`` command
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+from genrefocus.cli import main
+
+raise SystemExit(main())
