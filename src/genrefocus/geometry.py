@@ -1,0 +1,189 @@
+"""Resize, crop, flip and rounding, applied to image, disparity, mask and K together.
+
+Disparity and mask are resized with nearest neighbour, since an average across an edge is a depth
+that no surface has; images with an antialiasing bicubic filter. The released scripts resize depth
+bilinearly, one before and one after the inversion to disparity; both are modes by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from genrefocus.optics import BlurStrength
+
+DepthResize = Literal["nearest", "bilinear_before_inversion", "bilinear_after_inversion"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture and what is known about it, all of one size.
+
+    Attributes:
+        image: (3, H, W) floating point in [0, 1].
+        disparity: (H, W) in 1/m, or None.
+        mask: (H, W) bool, True in focus, or None.
+        strength: K stated for H x W, or None.
+
+    Raises:
+        ValueError: a field of another size or shape.
+    """
+
+    image: Tensor
+    disparity: Tensor | None = None
+    mask: Tensor | None = None
+    strength: BlurStrength | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[0] != 3:
+            raise ValueError(f"image must be (3, H, W), got {tuple(self.image.shape)}")
+        size = (self.height, self.width)
+        for name, field in (("disparity", self.disparity), ("mask", self.mask)):
+            if field is not None and tuple(field.shape) != size:
+                raise ValueError(f"{name} is {tuple(field.shape)} but the image is {size} (H, W)")
+        if self.strength and (self.strength.height, self.strength.width) != size:
+            raise ValueError(
+                f"K is stated for {(self.strength.height, self.strength.width)} "
+                f"but the image is {size} (H, W)"
+            )
+
+    @property
+    def height(self) -> int:
+        return self.image.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.image.shape[2]
+
+
+def resize(view: View, height: int, width: int, *, depth: DepthResize = "nearest") -> View:
+    """The view scaled to ``height`` x ``width`` px; K follows by the long-edge ratio."""
+    _require_size(height, width)
+    if (height, width) == (view.height, view.width):
+        return view
+    image = interpolate(view.image[None], (height, width), mode="bicubic", antialias=True)[0]
+    return View(
+        # Bicubic overshoots at edges; the picture's range does not.
+        image=image.clamp(0, 1),
+        disparity=_if_any(view.disparity, lambda d: resize_disparity(d, height, width, mode=depth)),
+        mask=_if_any(view.mask, lambda m: _nearest(m.to(torch.uint8), height, width).bool()),
+        strength=view.strength.resized(height, width) if view.strength else None,
+    )
+
+
+def resize_disparity(
+    disparity: Tensor, height: int, width: int, *, mode: DepthResize = "nearest"
+) -> Tensor:
+    """A disparity map scaled to ``height`` x ``width`` px.
+
+    Args:
+        disparity: (H, W), 1/m.
+        mode: ``nearest`` takes the pixel under the new pixel's centre. The bilinear modes (pixel
+            centres at half, no antialiasing) reproduce the released scripts:
+            ``bilinear_before_inversion`` averages depth, where a pixel that is infinitely far
+            (disparity 0) weighs in with depth 0, as missing depth does there;
+            ``bilinear_after_inversion`` averages disparity.
+
+    Returns:
+        (height, width), 1/m.
+    """
+    _require_size(height, width)
+    if mode not in get_args(DepthResize):
+        raise ValueError(
+            f"depth resize mode {mode!r}; choose from {', '.join(get_args(DepthResize))}"
+        )
+    if mode == "nearest":
+        return _nearest(disparity, height, width)
+    if mode == "bilinear_after_inversion":
+        return _bilinear(disparity, height, width)
+    return _invert(_bilinear(_invert(disparity), height, width))
+
+
+def crop(view: View, top: int, left: int, height: int, width: int) -> View:
+    """The window of ``height`` x ``width`` px at (``top``, ``left``); k stays as it is.
+
+    Raises:
+        ValueError: the window leaves the image.
+    """
+    _require_size(height, width)
+    bottom, right = top + height, left + width
+    if top < 0 or left < 0 or bottom > view.height or right > view.width:
+        raise ValueError(
+            f"crop rows {top}:{bottom}, columns {left}:{right} leaves the "
+            f"{view.height}x{view.width} px image (HxW)"
+        )
+    return View(
+        image=view.image[:, top:bottom, left:right],
+        disparity=_if_any(view.disparity, lambda d: d[top:bottom, left:right]),
+        mask=_if_any(view.mask, lambda m: m[top:bottom, left:right]),
+        strength=view.strength.cropped(height, width) if view.strength else None,
+    )
+
+
+def flip(view: View) -> View:
+    """The view mirrored left to right."""
+    return replace(
+        view,
+        image=view.image.flip(-1),
+        disparity=_if_any(view.disparity, lambda d: d.flip(-1)),
+        mask=_if_any(view.mask, lambda m: m.flip(-1)),
+    )
+
+
+def round_up_to_multiple(view: View, multiple: int, *, depth: DepthResize = "nearest") -> View:
+    """The view scaled so that both edges are the next multiple, the released size rule."""
+    height = -(-view.height // multiple) * multiple
+    width = -(-view.width // multiple) * multiple
+    return resize(view, height, width, depth=depth)
+
+
+def resize_long_edge_and_crop(
+    view: View, long_edge: int, multiple: int, *, depth: DepthResize = "nearest"
+) -> View:
+    """The view scaled to a long edge, then cropped about its centre to multiples.
+
+    The released rule for a fixed long side: the short edge is rounded down to a whole pixel, then
+    both edges down to the multiple.
+
+    Raises:
+        ValueError: an edge would be shorter than one multiple.
+    """
+    longest = max(view.height, view.width)
+    height, width = (edge * long_edge // longest for edge in (view.height, view.width))
+    cropped_height = height // multiple * multiple
+    cropped_width = width // multiple * multiple
+    if not cropped_height or not cropped_width:
+        raise ValueError(
+            f"a {view.height}x{view.width} px image (HxW) at long edge {long_edge} px has an edge "
+            f"below {multiple} px; choose a larger long edge"
+        )
+    scaled = resize(view, height, width, depth=depth)
+    top, left = (height - cropped_height) // 2, (width - cropped_width) // 2
+    return crop(scaled, top, left, cropped_height, cropped_width)
+
+
+def _if_any(field: Tensor | None, change: Callable[[Tensor], Tensor]) -> Tensor | None:
+    return None if field is None else change(field)
+
+
+def _nearest(field: Tensor, height: int, width: int) -> Tensor:
+    # "nearest" in torch samples the pixel's corner and shifts the map; "nearest-exact" its centre.
+    return interpolate(field[None, None], (height, width), mode="nearest-exact")[0, 0]
+
+
+def _bilinear(field: Tensor, height: int, width: int) -> Tensor:
+    return interpolate(field[None, None], (height, width), mode="bilinear", align_corners=False)[
+        0, 0
+    ]
+
+
+def _invert(field: Tensor) -> Tensor:
+    return torch.where(field > 0, 1 / field, torch.zeros_like(field))
+
+
+def _require_size(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"target size {height}x{width} px (HxW) must be at least 1x1")

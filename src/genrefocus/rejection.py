@@ -1,0 +1,60 @@
+"""The one vocabulary for input that cannot be used: a named reason and the value that was measured.
+
+Every part of the project that turns an input away raises :class:`Rejected`, so that a ledger can
+count by reason, a command can print one line, and nothing is repaired with a constant.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an input was rejected. The value is the stable name used in ledgers and JSON lines."""
+
+    # Control signal
+    NON_FINITE = "non_finite"
+    K_NOT_POSITIVE = "k_not_positive"
+    FOCUS_DISPARITY_NEGATIVE = "focus_disparity_negative"
+    FOCUS_WITHIN_FOCAL_LENGTH = "focus_within_focal_length"
+    DEPTH_WITHOUT_SPREAD = "depth_without_spread"
+    EMPTY_MASK = "empty_mask"
+    LENS_FACT_NOT_POSITIVE = "lens_fact_not_positive"
+
+    # Files
+    FILE_MISSING = "file_missing"
+    FILE_UNREADABLE = "file_unreadable"
+    NOT_AN_IMAGE = "not_an_image"
+    IMAGE_DAMAGED = "image_damaged"
+    FORMAT_UNSUPPORTED = "format_unsupported"
+
+    # Exposure facts
+    NO_EXIF = "no_exif"
+    EXIF_CORRUPT = "exif_corrupt"
+    FOCAL_LENGTH_MISSING = "focal_length_missing"
+    FOCAL_LENGTH_INVALID = "focal_length_invalid"
+    F_NUMBER_MISSING = "f_number_missing"
+    F_NUMBER_INVALID = "f_number_invalid"
+    SENSOR_WIDTH_UNKNOWN = "sensor_width_unknown"
+
+
+class Rejected(ValueError):
+    """An input that cannot be used.
+
+    Args:
+        reason: the named reason.
+        value: what was measured, as plain data (number, string or None when there is nothing).
+        detail: what was expected and how to mend it, in one line.
+
+    ``str()`` is one line: reason, measured value, detail.
+    """
+
+    def __init__(self, reason: Reason, value: object = None, detail: str = "") -> None:
+        # All three go to ``args``, which is what pickling between worker processes keeps.
+        super().__init__(reason, value, detail)
+        self.reason = reason
+        self.value = value
+        self.detail = detail
+
+    def __str__(self) -> str:
+        measured = "" if self.value is None else f" ({self.value})"
+        explanation = f": {self.detail}" if self.detail else ""
+        return " ".join(f"{self.reason.value}{measured}{explanation}".split())
