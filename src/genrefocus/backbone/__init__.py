@@ -1,0 +1,16 @@
+"""FLUX transformers with LoRA branches: models, codec, text and the multi-condition forward."""
+
+from genrefocus.backbone.branches import Branch, multi_condition_forward
+from genrefocus.backbone.flux import Backbone, TextEmbedding, load_flux_dev, load_tiny
+from genrefocus.backbone.lora import Lora, lora_modules
+
+__all__ = [
+    "Backbone",
+    "Branch",
+    "Lora",
+    "TextEmbedding",
+    "load_flux_dev",
+    "load_tiny",
+    "lora_modules",
+    "multi_condition_forward",
+]

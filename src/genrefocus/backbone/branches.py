@@ -1,0 +1,252 @@
+"""The multi-condition forward of a FLUX transformer.
+
+One packed token sequence: text, noisy image, then one branch for each condition image. Every branch brings
+its own timestep and guidance, hence its own modulation; LoRA is a function of the branch, added on the slice
+of tokens that the branch occupies (released inference forward of Generative Refocusing).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from diffusers import FluxTransformer2DModel
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from genrefocus.backbone.lora import Lora
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Tokens of one image and how the transformer treats them.
+
+    Attributes:
+        tokens: (B, N, C) packed latents.
+        ids: (N, 3) position ids.
+        timestep: (B,) sigma in [0, 1].
+        guidance: (B,) guidance value.
+        loras: adapters that act on this branch, none for the noisy image.
+        independent: attend to this branch alone, not to text and noisy image (OminiControl2's option).
+    """
+
+    tokens: Tensor
+    ids: Tensor
+    timestep: Tensor
+    guidance: Tensor
+    loras: tuple[Lora, ...] = ()
+    independent: bool = False
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A run of neighbouring branches that share their adapters, as token and as branch ranges."""
+
+    tokens: slice
+    branches: slice
+    loras: tuple[Lora, ...]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Plain data about the packed sequence; nothing in it lives on the device."""
+
+    text: int
+    lengths: tuple[int, ...]
+    spans: tuple[_Span, ...]
+    rotary: tuple[Tensor, Tensor]
+    mask: Tensor | None
+
+    def linear(self, module: nn.Module, name: str, x: Tensor, *, offset: int = 0) -> Tensor:
+        """``module(x)`` plus the LoRA of every span; ``offset`` tokens of x precede the image stream."""
+        y = module(x)
+        for span in self.spans:
+            where = slice(span.tokens.start + offset, span.tokens.stop + offset)
+            y = _add_delta(y, x, where, name, span.loras)
+        return y
+
+    def modulation(self, module: nn.Module, name: str, temb: Tensor, chunks: int) -> tuple[Tensor, ...]:
+        """Modulation of every branch from its own embedding: ``chunks`` tensors (B, branches, D)."""
+        x = F.silu(temb)
+        y = module(x)
+        for span in self.spans:
+            y = _add_delta(y, x, span.branches, name, span.loras)
+        return y.chunk(chunks, dim=-1)
+
+
+def _add_delta(y: Tensor, x: Tensor, where: slice, name: str, loras: tuple[Lora, ...]) -> Tensor:
+    part = y[:, where]
+    for lora in loras:
+        part = part + lora.delta(name, x[:, where])
+    return torch.cat([y[:, : where.start], part, y[:, where.stop :]], dim=1)
+
+
+def multi_condition_forward(
+    transformer: FluxTransformer2DModel,
+    text: Tensor,
+    pooled: Tensor,
+    image: Branch,
+    conditions: Sequence[Branch] = (),
+) -> Tensor:
+    """Output of the noisy image's tokens, (B, N, C).
+
+    Text and noisy image attend to everything; a condition attends to text, noisy image and itself.
+
+    Args:
+        transformer: diffusers' FLUX transformer.
+        text: (B, T, joint_attention_dim) text embeddings; their position ids are zeros.
+        pooled: (B, pooled_projection_dim).
+        image: the noisy image; carries the step's sigma and the guidance value.
+        conditions: condition branches in order, as published with timestep 0 and guidance 1.
+    """
+    branches = (image, *conditions)
+    layout = _layout(transformer, text, branches)
+    temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
+    context = transformer.context_embedder(text)
+    x = layout.linear(transformer.x_embedder, "x_embedder", torch.cat([b.tokens for b in branches], dim=1))
+
+    for index, block in enumerate(transformer.transformer_blocks):
+        name = f"transformer_blocks.{index}"
+        context, x = _run(transformer, _double_block, block, name, layout, context, x, temb)
+    x = torch.cat([context, x], dim=1)
+    for index, block in enumerate(transformer.single_transformer_blocks):
+        name = f"single_transformer_blocks.{index}"
+        x = _run(transformer, _single_block, block, name, layout, x, temb)
+
+    x = x[:, layout.text : layout.text + layout.lengths[0]]
+    return transformer.proj_out(transformer.norm_out(x, temb[:, 0]))
+
+
+def _run(transformer: FluxTransformer2DModel, function, *args):  # noqa: ANN001, ANN202
+    if transformer.gradient_checkpointing and torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False)
+    return function(*args)
+
+
+def _double_block(
+    block: nn.Module, name: str, layout: _Layout, context: Tensor, x: Tensor, temb: Tensor
+) -> tuple[Tensor, Tensor]:
+    lengths = layout.lengths
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = layout.modulation(
+        block.norm1.linear, f"{name}.norm1.linear", temb, 6
+    )
+    normed_context, c_gate, c_shift_mlp, c_scale_mlp, c_gate_mlp = block.norm1_context(
+        context, emb=temb[:, 0]
+    )
+    normed = _modulate(block.norm1.norm(x), scale, shift, lengths)
+
+    attn = block.attn
+    q, k, v = (
+        _heads(torch.cat([added(normed_context), layout.linear(own, f"{name}.attn.{key}", normed)], 1), attn)
+        for key, own, added in (
+            ("to_q", attn.to_q, attn.add_q_proj),
+            ("to_k", attn.to_k, attn.add_k_proj),
+            ("to_v", attn.to_v, attn.add_v_proj),
+        )
+    )
+    q = torch.cat([attn.norm_added_q(q[:, : layout.text]), attn.norm_q(q[:, layout.text :])], 1)
+    k = torch.cat([attn.norm_added_k(k[:, : layout.text]), attn.norm_k(k[:, layout.text :])], 1)
+    mixed = _attention(q, k, v, layout)
+    out = layout.linear(attn.to_out[0], f"{name}.attn.to_out.0", mixed[:, layout.text :])
+
+    x = x + _scale(out, gate, lengths)
+    normed = _modulate(block.norm2(x), scale_mlp, shift_mlp, lengths)
+    inner = block.ff.net[0](normed)
+    x = x + _scale(layout.linear(block.ff.net[2], f"{name}.ff.net.2", inner), gate_mlp, lengths)
+
+    context = context + c_gate[:, None] * attn.to_add_out(mixed[:, : layout.text])
+    normed_context = block.norm2_context(context) * (1 + c_scale_mlp[:, None]) + c_shift_mlp[:, None]
+    return context + c_gate_mlp[:, None] * block.ff_context(normed_context), x
+
+
+def _single_block(block: nn.Module, name: str, layout: _Layout, x: Tensor, temb: Tensor) -> Tensor:
+    # Text is modulated by the noisy image's embedding, so the two count as one segment here.
+    lengths = (layout.text + layout.lengths[0], *layout.lengths[1:])
+    shift, scale, gate = layout.modulation(block.norm.linear, f"{name}.norm.linear", temb, 3)
+    normed = _modulate(block.norm.norm(x), scale, shift, lengths)
+
+    def linear(module: nn.Module, key: str, value: Tensor) -> Tensor:
+        return layout.linear(module, f"{name}.{key}", value, offset=layout.text)
+
+    attn = block.attn
+    q = attn.norm_q(_heads(linear(attn.to_q, "attn.to_q", normed), attn))
+    k = attn.norm_k(_heads(linear(attn.to_k, "attn.to_k", normed), attn))
+    v = _heads(linear(attn.to_v, "attn.to_v", normed), attn)
+    inner = torch.cat(
+        [_attention(q, k, v, layout), block.act_mlp(linear(block.proj_mlp, "proj_mlp", normed))], dim=-1
+    )
+    return x + _scale(linear(block.proj_out, "proj_out", inner), gate, lengths)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:
+    """(B, L, H, D) each -> (B, L, H * D), through torch's fused attention."""
+    q = apply_rotary_emb(q, layout.rotary, sequence_dim=1)
+    k = apply_rotary_emb(k, layout.rotary, sequence_dim=1)
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=layout.mask
+    )
+    return out.transpose(1, 2).flatten(2)
+
+
+def _heads(x: Tensor, attn: nn.Module) -> Tensor:
+    return x.unflatten(-1, (attn.heads, -1))
+
+
+def _modulate(x: Tensor, scale: Tensor, shift: Tensor, lengths: Sequence[int]) -> Tensor:
+    parts = x.split(list(lengths), dim=1)
+    return torch.cat(
+        [p * (1 + scale[:, i : i + 1]) + shift[:, i : i + 1] for i, p in enumerate(parts)], dim=1
+    )
+
+
+def _scale(x: Tensor, gate: Tensor, lengths: Sequence[int]) -> Tensor:
+    parts = x.split(list(lengths), dim=1)
+    return torch.cat([p * gate[:, i : i + 1] for i, p in enumerate(parts)], dim=1)
+
+
+def _time_text(transformer: FluxTransformer2DModel, branch: Branch, pooled: Tensor) -> Tensor:
+    dtype = branch.tokens.dtype
+    timestep = branch.timestep.to(dtype) * 1000
+    if not transformer.config.guidance_embeds:
+        return transformer.time_text_embed(timestep, pooled)
+    return transformer.time_text_embed(timestep, branch.guidance.to(dtype) * 1000, pooled)
+
+
+def _layout(transformer: FluxTransformer2DModel, text: Tensor, branches: Sequence[Branch]) -> _Layout:
+    lengths = tuple(branch.tokens.shape[1] for branch in branches)
+    spans: list[_Span] = []
+    start = 0
+    for index, (branch, length) in enumerate(zip(branches, lengths, strict=True)):
+        if spans and spans[-1].loras == branch.loras and spans[-1].branches.stop == index:
+            last = spans.pop()
+            spans.append(
+                _Span(
+                    slice(last.tokens.start, start + length),
+                    slice(last.branches.start, index + 1),
+                    branch.loras,
+                )
+            )
+        elif branch.loras:
+            spans.append(_Span(slice(start, start + length), slice(index, index + 1), branch.loras))
+        start += length
+    ids = torch.cat([branches[0].ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
+    mask = _mask(text.shape[1], lengths, tuple(branch.independent for branch in branches), text.device)
+    return _Layout(text.shape[1], lengths, tuple(spans), transformer.pos_embed(ids), mask)
+
+
+@lru_cache(maxsize=32)
+def _mask(
+    text: int, lengths: tuple[int, ...], independent: tuple[bool, ...], device: torch.device
+) -> Tensor | None:
+    """(L, L) True where a query may see a key, or None where all see all."""
+    if len(lengths) < 3 and not any(independent):
+        return None
+    with torch.inference_mode(False):  # the cached mask may serve a backward pass later
+        segments = (text + lengths[0], *lengths[1:])
+        owner = torch.tensor([i for i, n in enumerate(segments) for _ in range(n)])
+        alone = torch.tensor(independent)[owner]
+        query, key = owner[:, None], owner[None, :]
+        visible = (query == 0) | (query == key) | ((key == 0) & ~alone[:, None])
+        return visible.to(device)

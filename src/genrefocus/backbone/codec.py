@@ -1,0 +1,67 @@
+"""Image codecs: between images and packed latent tokens."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from einops import rearrange
+from torch import Tensor
+
+
+class Codec(Protocol):
+    """Between images (B, 3, H, W) and latents (B, C, H / factor, W / factor)."""
+
+    factor: int
+    channels: int
+
+    def encode(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Latents of an image as the codec's network expects it (no rescaling happens here)."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Image in the codec's range, [-1, 1]."""
+        ...
+
+
+class VaeCodec:
+    """FLUX.1's autoencoder: posterior sample, shifted and scaled (released inference code)."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        self.vae = vae.requires_grad_(False).eval()
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels = vae.config.latent_channels
+
+    @torch.no_grad()
+    def encode(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+        posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        config = self.vae.config
+        return (posterior.sample(generator) - config.shift_factor) * config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        config = self.vae.config
+        return self.vae.decode(latents / config.scaling_factor + config.shift_factor, return_dict=False)[0]
+
+
+class PixelCodec:
+    """Lossless rearrangement of pixels into latents, for images too small for an autoencoder."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+        self.channels = 3 * factor * factor
+
+    def encode(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+        return F.pixel_unshuffle(image, self.factor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return F.pixel_shuffle(latents, self.factor)
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, C, 2h, 2w) -> (B, h w, 4C) tokens, as FLUX packs 2x2 latents."""
+    return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+
+
+def unpack(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """Inverse of :func:`pack` for a grid of ``rows`` x ``columns`` tokens."""
+    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=2, q=2)

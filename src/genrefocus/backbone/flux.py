@@ -1,0 +1,200 @@
+"""A FLUX backbone: transformer, codec and text, the same object for FLUX.1-dev and for the tiny model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from genrefocus.backbone.codec import Codec, PixelCodec, VaeCodec, pack, unpack
+from genrefocus.backbone.text import FluxTextEncoders, HashedWords, PromptCache, TextEmbedding, TextEncoder
+from genrefocus.flow import Shift
+from genrefocus.sampling import Tiling
+
+#: Transformer configuration of FLUX.1-dev (its published config.json).
+FLUX_DEV_CONFIG = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "axes_dims_rope": (16, 56, 56),
+}
+
+
+class Backbone(nn.Module):
+    """Frozen transformer with codec and prompt embeddings.
+
+    Args:
+        transformer: diffusers' FLUX transformer.
+        codec: between images and latents.
+        text: prompt encoder; called once for each distinct prompt.
+        shift: resolution-dependent time shift of its noise schedule.
+        tiling: how images larger than those it was trained on are cut for sampling.
+        control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for images
+            of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to read it.
+    """
+
+    def __init__(
+        self,
+        transformer: FluxTransformer2DModel,
+        codec: Codec,
+        text: TextEncoder,
+        *,
+        shift: Shift,
+        tiling: Tiling,
+        control_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.codec = codec
+        self.prompts = PromptCache(text)
+        self.shift = shift
+        self.tiling = tiling
+        self.control_gain = control_gain
+        assert transformer.config.in_channels == 4 * codec.channels, "codec and transformer do not fit"
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Side of the square of pixels behind one token: 16 for FLUX."""
+        return 2 * self.codec.factor
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.transformer.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.transformer.parameters()).dtype
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Token grid (rows, columns) of an image.
+
+        Raises:
+            ValueError: a side is not a multiple of :attr:`pixels_per_token`.
+        """
+        side = self.pixels_per_token
+        if height % side or width % side:
+            raise ValueError(f"image is {width}x{height} px: both sides must be multiples of {side}")
+        return height // side, width // side
+
+    def encode_image(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Tokens (B, N, C) of an image (B, 3, H, W) in [0, 1], which is rescaled to [-1, 1]."""
+        self.grid(*image.shape[-2:])
+        return pack(self.codec.encode(image * 2 - 1, generator)).to(self.dtype)
+
+    def encode_control(self, defocus: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Tokens of a defocus map (B, 1, H, W) in [0, 1]: three equal channels, *not* rescaled."""
+        self.grid(*defocus.shape[-2:])
+        three = (defocus * self.control_gain).expand(-1, 3, -1, -1)
+        return pack(self.codec.encode(three, generator)).to(self.dtype)
+
+    def decode(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Image (B, 3, H, W) in [0, 1], fp32, of packed tokens."""
+        image = self.codec.decode(unpack(tokens, *self.grid(height, width)))
+        return (image.float() / 2 + 0.5).clamp(0, 1)
+
+    def embed(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Prompt embeddings, one row a prompt."""
+        return self.prompts(prompts, self.device, self.dtype)
+
+
+def load_flux_dev(
+    path: str,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str | torch.device = "cpu",
+    gradient_checkpointing: bool = True,
+    max_text_length: int = 512,
+) -> Backbone:
+    """FLUX.1-dev from a local folder or a hub id; the text encoders load only while prompts are encoded.
+
+    Raises:
+        OSError: neither a local folder nor reachable on the hub.
+    """
+    transformer = FluxTransformer2DModel.from_pretrained(path, subfolder="transformer", torch_dtype=dtype)
+    vae = AutoencoderKL.from_pretrained(path, subfolder="vae", torch_dtype=dtype)
+    scheduler = json.loads(_scheduler_config(path).read_text())
+    if gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    return Backbone(
+        transformer.requires_grad_(False).eval().to(device),
+        VaeCodec(vae.to(device)),
+        FluxTextEncoders(path, device=device, dtype=dtype, max_length=max_text_length),
+        shift=Shift(
+            scheduler["base_image_seq_len"],
+            scheduler["max_image_seq_len"],
+            scheduler["base_shift"],
+            scheduler["max_shift"],
+        ),
+        tiling=Tiling(),
+    )
+
+
+def build_tiny(
+    *,
+    transformer: dict,
+    pixel_factor: int,
+    text_tokens: int,
+    control_gain: float,
+    tile: int,
+    tile_stride: int,
+    generator_seed: int = 0,
+) -> Backbone:
+    """A FLUX transformer small enough for a CPU, on pixel latents, with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_seed)
+        model = FluxTransformer2DModel(**transformer)
+    return Backbone(
+        model,
+        PixelCodec(pixel_factor),
+        HashedWords(text_tokens, transformer["joint_attention_dim"], transformer["pooled_projection_dim"]),
+        shift=Shift(),
+        tiling=Tiling(tile, tile_stride, when="longer_edge"),
+        control_gain=control_gain,
+    )
+
+
+def save_tiny(backbone: Backbone, path: str | Path, *, settings: dict, card: dict[str, str]) -> None:
+    """Write the weights in half precision with all that :func:`load_tiny` needs to rebuild the model."""
+    from safetensors.torch import save_file
+
+    state = {
+        k: v.detach().to(torch.float16).contiguous() for k, v in backbone.transformer.state_dict().items()
+    }
+    save_file(state, str(path), metadata={"settings": json.dumps(settings), **card})
+
+
+def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> Backbone:
+    """The tiny backbone from a weight file; computed in fp32.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"tiny base weights {path} do not exist; train them with: python train.py experiment=tiny_base"
+        )
+    with safe_open(str(path), framework="pt") as handle:
+        settings = json.loads(handle.metadata()["settings"])
+        state = {key: handle.get_tensor(key).float() for key in handle.keys()}  # noqa: SIM118
+    backbone = build_tiny(**settings)
+    backbone.transformer.load_state_dict(state, strict=True)
+    backbone.transformer.requires_grad_(False).eval()
+    return backbone.to(device)
+
+
+def _scheduler_config(path: str) -> Path:
+    local = Path(path) / "scheduler" / "scheduler_config.json"
+    if local.is_file():
+        return local
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(path, "scheduler/scheduler_config.json"))

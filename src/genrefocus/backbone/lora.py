@@ -1,0 +1,176 @@
+"""LoRA for condition branches, in peft's file format under the released key names."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+_PREFIX = "transformer."
+_KEY = re.compile(r"transformer\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+# Anchored at both ends: a suffix list would also catch the top-level ``proj_out``, which acts on the noisy
+# image and so breaks the rule that only condition branches carry LoRA.
+_TARGET = re.compile(
+    r"x_embedder"
+    r"|transformer_blocks\.\d+\.(attn\.to_[qkv]|attn\.to_out\.0|norm1\.linear|ff\.net\.2)"
+    r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|norm\.linear|proj_mlp|proj_out)"
+)
+
+
+def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
+    """Linear layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev (released adapters)."""
+    named = {name: module for name, module in transformer.named_modules() if _TARGET.fullmatch(name)}
+    assert all(isinstance(module, nn.Linear) for module in named.values())
+    return named  # type: ignore[return-value]
+
+
+class Lora(nn.Module):
+    """Low-rank deltas ``B A x`` for named linear layers, with alpha = rank, so the scale is 1.
+
+    The weights are fp32 masters; :meth:`delta` computes in the dtype of its input. Nothing here patches the
+    transformer: the forward asks for the delta of the slice that a branch occupies.
+
+    Args:
+        shapes: module name -> (in_features, out_features).
+        rank: inner dimension of every pair.
+        generator: source of A's random initialisation (kaiming-uniform, as peft); B starts at zero.
+        device: where the weights live (``meta`` builds shapes only).
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        rank: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"LoRA rank must be at least 1, got {rank}")
+        self.rank = rank
+        self.names = tuple(shapes)
+        self.lora_a = nn.ParameterDict()
+        self.lora_b = nn.ParameterDict()
+        for name, (n_in, n_out) in shapes.items():
+            a = torch.empty(rank, n_in, device=device, dtype=torch.float32)
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+            self.lora_a[_slot(name)] = nn.Parameter(a)
+            self.lora_b[_slot(name)] = nn.Parameter(torch.zeros(n_out, rank, device=device))
+
+    @classmethod
+    def for_transformer(
+        cls, transformer: nn.Module, rank: int, *, generator: torch.Generator | None = None
+    ) -> "Lora":
+        """Fresh LoRA for every target module of ``transformer``, on its device."""
+        modules = lora_modules(transformer)
+        device = next(transformer.parameters()).device
+        return cls(
+            {name: (m.in_features, m.out_features) for name, m in modules.items()},
+            rank,
+            generator=generator,
+            device=device,
+        )
+
+    def delta(self, name: str, x: Tensor) -> Tensor:
+        """``B A x`` of module ``name`` for x (..., in_features), in the dtype of x."""
+        slot = _slot(name)
+        return F.linear(F.linear(x, self.lora_a[slot].to(x.dtype)), self.lora_b[slot].to(x.dtype))
+
+    def released_state(self) -> dict[str, Tensor]:
+        """Tensors under the released names ``transformer.<module>.lora_{A,B}.weight``."""
+        state = {}
+        for name in self.names:
+            state[f"{_PREFIX}{name}.lora_A.weight"] = self.lora_a[_slot(name)].detach()
+            state[f"{_PREFIX}{name}.lora_B.weight"] = self.lora_b[_slot(name)].detach()
+        return state
+
+    @torch.no_grad()
+    def load_released_state(self, state: Mapping[str, Tensor], *, source: str = "LoRA state") -> None:
+        """Copy tensors in, key by key.
+
+        Raises:
+            ValueError: a key is missing, unknown, or has another shape; the message names them.
+        """
+        own = self.released_state()
+        _require_same_keys(set(own), set(state), source)
+        for key, tensor in own.items():
+            if tensor.shape != state[key].shape:
+                raise ValueError(
+                    f"{source}: {key} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}; "
+                    "was it trained with another rank or backbone?"
+                )
+            tensor.copy_(state[key])
+
+    def save(self, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
+        """Write a safetensors file, atomically, and read it back key by key."""
+        path = Path(path)
+        state = {key: tensor.cpu().contiguous() for key, tensor in self.released_state().items()}
+        described = {"format": "pt", "rank": str(self.rank), "alpha": str(self.rank), **(metadata or {})}
+        partial = path.with_name(path.name + ".partial")
+        save_file(state, str(partial), metadata=described)
+        written = read_lora(partial)
+        _require_same_keys(set(state), set(written), str(path))
+        if not all(torch.equal(state[key], written[key]) for key in state):
+            raise OSError(f"{path}: what was read back differs from what was written; check the disk")
+        partial.replace(path)
+
+
+def read_lora(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a LoRA file.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, or no safetensors file with LoRA keys.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"LoRA file {path} does not exist")
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            state = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
+    unknown = sorted(key for key in state if not _KEY.fullmatch(key))
+    if unknown or not state:
+        raise ValueError(
+            f"{path}: {len(unknown)} keys are not LoRA keys, e.g. {unknown[:3] or 'none at all'}"
+        )
+    return state
+
+
+def load_lora(path: str | Path, transformer: nn.Module) -> Lora:
+    """LoRA from a file with the rank found in it; every target of ``transformer`` must be there.
+
+    Raises:
+        ValueError: mixed ranks, or missing, unknown or misshapen keys.
+    """
+    return lora_from_state(read_lora(path), transformer, source=str(path))
+
+
+def lora_from_state(state: Mapping[str, Tensor], transformer: nn.Module, *, source: str) -> Lora:
+    """As :func:`load_lora`, from tensors under the released names."""
+    ranks = {tensor.shape[0] for key, tensor in state.items() if key.endswith("lora_A.weight")}
+    if len(ranks) != 1:
+        raise ValueError(f"{source}: expected one rank in all modules, found {sorted(ranks)}")
+    lora = Lora.for_transformer(transformer, ranks.pop())
+    lora.load_released_state(state, source=source)
+    return lora
+
+
+def _slot(name: str) -> str:
+    return name.replace(".", "/")  # parameter names may not contain dots
+
+
+def _require_same_keys(expected: set[str], found: set[str], source: str) -> None:
+    missing, unknown = sorted(expected - found), sorted(found - expected)
+    if missing or unknown:
+        raise ValueError(
+            f"{source}: {len(missing)} LoRA keys missing (e.g. {missing[:2]}), "
+            f"{len(unknown)} unknown (e.g. {unknown[:2]}); it belongs to another backbone"
+        )

@@ -1,0 +1,146 @@
+"""A conditioned denoising network: one transformer, its flow, its adapters; for training and sampling alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor
+
+from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
+from genrefocus.flow import Flow, Shift, interpolate, schedule
+from genrefocus.sampling import Tile, Tiling, denoise, tiled
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Packed tokens (B, N, C) of a condition image.
+
+    ``delta`` shifts its position ids by (rows, columns) of the token grid: the released pre-deblur condition
+    uses (0, 32).
+    """
+
+    tokens: Tensor
+    delta: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Network output, training loss and sampling of one conditioned task.
+
+    Args:
+        transformer: diffusers' FLUX transformer.
+        flow: path and parametrisation.
+        shift: resolution-dependent time shift.
+        loras: adapters on the condition branches.
+        guidance: guidance value of the noisy image; conditions always carry 1 (released).
+        tiling: for sampling.
+        independent: conditions attend to themselves only (an option for weights trained here).
+    """
+
+    transformer: FluxTransformer2DModel
+    flow: Flow
+    shift: Shift
+    loras: tuple[Lora, ...] = ()
+    guidance: float = 1.0
+    tiling: Tiling = Tiling()
+    independent: bool = False
+
+    @classmethod
+    def of(cls, backbone: Backbone, flow: Flow, **settings) -> "Denoiser":  # noqa: ANN003
+        """A denoiser on ``backbone`` with the backbone's own shift and tiling."""
+        return cls(backbone.transformer, flow, backbone.shift, tiling=backbone.tiling, **settings)
+
+    def output(
+        self, text: TextEmbedding, x: Tensor, conditions: Sequence[Condition], grid: Grid, sigma: Tensor
+    ) -> Tensor:
+        """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
+        zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
+        image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
+        branches = [
+            Branch(
+                condition.tokens,
+                image_ids(*grid, delta=condition.delta, device=x.device),
+                zero,
+                one,
+                self.loras,
+                self.independent,
+            )
+            for condition in conditions
+        ]
+        return multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
+
+    def loss(
+        self,
+        text: TextEmbedding,
+        clean: Tensor,
+        noise: Tensor,
+        conditions: Sequence[Condition],
+        reference: Tensor,
+        grid: Grid,
+        sigma: Tensor,
+    ) -> Tensor:
+        """Flow-matching loss per sample, (B,).
+
+        Args:
+            text: prompt embeddings.
+            clean, noise: (B, N, C) target latents and standard normal noise.
+            conditions: condition images in order.
+            reference: (B, N, C) the condition that the target is an edit of; a flow that starts at the
+                condition or predicts the residual refers to it.
+            grid: token grid.
+            sigma: (B,).
+        """
+        endpoint = self.flow.endpoint(noise, reference)
+        x = interpolate(clean, endpoint, sigma)
+        return self.flow.loss(self.output(text, x, conditions, grid, sigma), clean, endpoint, reference)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        text: TextEmbedding,
+        noise: Tensor,
+        conditions: Sequence[Condition],
+        reference: Tensor,
+        grid: Grid,
+        steps: int,
+    ) -> Tensor:
+        """Clean tokens (B, N, C) from noise (B, N, C) by Euler steps on the FLUX schedule.
+
+        mu comes from the token count of the whole image, also when it is cut into tiles (released).
+        """
+
+        def velocity(x: Tensor, sigma: float, tile: Tile) -> Tensor:
+            level = x.new_full((x.shape[0],), sigma)
+            inside = [
+                Condition(
+                    tile.cut(c.tokens, grid),
+                    (0, 0) if cut and self.tiling.ids == "released" else c.delta,
+                )
+                for c in conditions
+            ]
+            out = self.output(text, x, inside, (tile.rows, tile.columns), level)
+            return self.flow.velocity(out, x, level, tile.cut(reference, grid))
+
+        cut = self.tiling.applies(grid)
+        size, stride = (self.tiling.size, self.tiling.stride) if cut else (max(grid), max(grid))
+        step = tiled(velocity, grid, size=size, stride=stride)
+        return denoise(
+            step, self.flow.endpoint(noise, reference), schedule(steps, self.shift.mu(noise.shape[1]))
+        )
+
+    def with_loras(self, *loras: Lora) -> "Denoiser":
+        """The same network with other adapters."""
+        return replace(self, loras=loras)
+
+
+def image_ids(
+    rows: int, columns: int, *, delta: tuple[int, int] = (0, 0), device: torch.device | str = "cpu"
+) -> Tensor:
+    """Position ids (rows * columns, 3): (0, row, column) plus ``delta``, as diffusers' FLUX pipeline."""
+    ids = torch.zeros(rows, columns, 3, device=device)
+    ids[..., 1] = torch.arange(rows, device=device)[:, None] + delta[0]
+    ids[..., 2] = torch.arange(columns, device=device)[None, :] + delta[1]
+    return ids.reshape(-1, 3)

@@ -1,0 +1,117 @@
+"""Denoising: an Euler loop over a velocity function, and tiling as a wrapper around one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from genrefocus.flow import euler_step
+
+Velocity = Callable[[Tensor, float], Tensor]
+TileVelocity = Callable[[Tensor, float, "Tile"], Tensor]
+
+
+def denoise(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Integrate ``velocity(x, sigma)`` from sigmas[0] to sigmas[-1] with Euler steps; x (B, N, C)."""
+    for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
+        x = euler_step(x, velocity(x, sigma), sigma, next_sigma)
+    return x
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How large images are cut for sampling.
+
+    Args:
+        size, stride: of the tiles in tokens; 32 and 28 as released.
+        when: ``shorter_edge`` tiles only if the shorter edge holds a tile (released); ``longer_edge`` tiles
+            as soon as the longer edge exceeds one; ``never``.
+        ids: ``released`` gives every branch the ids of an unshifted tile, which drops the pre-deblur shift;
+            ``shifted`` keeps it.
+    """
+
+    size: int = 32
+    stride: int = 28
+    when: Literal["shorter_edge", "longer_edge", "never"] = "shorter_edge"
+    ids: Literal["released", "shifted"] = "released"
+
+    def applies(self, grid: tuple[int, int]) -> bool:
+        """Whether an image of ``grid`` tokens is cut into tiles."""
+        if self.when == "never":
+            return False
+        enough = min(grid) >= self.size if self.when == "shorter_edge" else True
+        return enough and max(grid) > self.size
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A square window of the token grid."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+    def cut(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The window's tokens (B, rows * columns, C) of tokens (B, N, C) on ``grid``."""
+        x = rearrange(tokens, "b (h w) c -> b h w c", h=grid[0])
+        x = x[:, self.row : self.row + self.rows, self.column : self.column + self.columns]
+        return rearrange(x, "b h w c -> b (h w) c")
+
+
+def tiles(grid: tuple[int, int], size: int, stride: int) -> list[Tile]:
+    """Windows of ``size`` tokens every ``stride`` tokens; the last is moved back to the border.
+
+    A side shorter than ``size`` is covered by one window of its own length.
+    """
+    rows, columns = min(size, grid[0]), min(size, grid[1])
+    return [
+        Tile(row, column, rows, columns)
+        for row in _starts(grid[0], rows, stride)
+        for column in _starts(grid[1], columns, stride)
+    ]
+
+
+def tiled(velocity: TileVelocity, grid: tuple[int, int], *, size: int, stride: int) -> Velocity:
+    """Blend the velocities of overlapping tiles with Gaussian weights before each step.
+
+    The weights are ``exp(-u^2)`` over linspace(-2, 2) in both directions (released inference code).
+
+    Args:
+        velocity: of one tile: (tile tokens, sigma, tile) -> (B, rows * columns, C).
+        grid: token grid (rows, columns) of the whole image.
+        size, stride: of the tiles, in tokens.
+    """
+    windows = tiles(grid, size, stride)
+
+    def blended(x: Tensor, sigma: float) -> Tensor:
+        total = x.new_zeros(x.shape[0], *grid, x.shape[-1])
+        norm = x.new_zeros(1, *grid, 1)
+        for tile in windows:
+            part = velocity(tile.cut(x, grid), sigma, tile)
+            weight = _gaussian(tile, x)
+            where = (
+                slice(None),
+                slice(tile.row, tile.row + tile.rows),
+                slice(tile.column, tile.column + tile.columns),
+            )
+            total[where] += weight * rearrange(part, "b (h w) c -> b h w c", h=tile.rows)
+            norm[where] += weight
+        return rearrange(total / norm, "b h w c -> b (h w) c")
+
+    return blended
+
+
+def _starts(length: int, size: int, stride: int) -> list[int]:
+    starts = list(range(0, length - size + 1, stride))
+    return starts if starts[-1] + size == length else [*starts, length - size]
+
+
+def _gaussian(tile: Tile, like: Tensor) -> Tensor:
+    def profile(n: int) -> Tensor:
+        return torch.exp(-torch.linspace(-2, 2, n, device=like.device, dtype=like.dtype).square())
+
+    return (profile(tile.rows)[:, None] * profile(tile.columns)[None, :])[None, :, :, None]
