@@ -1,0 +1,72 @@
+# For GNU Make 3.81 (macOS) and later. `make help` lists the targets.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup train test benchmark lint format weights lock clean
+
+PYTHON ?= python3#    interpreter that .venv is made from
+ARGS ?=#              passed on to the command of a target
+JOBS ?= 2#            worker processes of make test
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# Settings of .env, where there is one (see .env.example).
+ENVIRONMENT := test ! -f .env || { set -a; . ./.env; };
+
+help: ## list the targets
+	@echo "usage: make TARGET [ARGS=...] [JOBS=$(JOBS)] [PYTHON=$(PYTHON)]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## create .venv and install the locked packages into it
+	@echo "$(VENV) is ready. To use it in this shell: . $(BIN)/activate"
+
+train: $(READY) ## train the whole scheme; ARGS="trainer=gpu scale=paper" overrides the config
+	$(ENVIRONMENT) exec $(BIN)/python train.py experiment=semi_supervised $(ARGS)
+
+test: $(READY) ## run the tests; ARGS="-k optics" picks some
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+
+benchmark: $(READY) ## evaluate the latest run
+	$(ENVIRONMENT) exec $(BIN)/python eval.py run=latest $(ARGS)
+
+lint: $(READY) ## check style, complexity and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY) ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+weights: $(READY) ## fetch the trunks of LPIPS and DISTS (make setup has tried it once)
+	$(ENVIRONMENT) exec $(BIN)/genrefocus weights $(ARGS)
+
+lock: $(READY) ## write the versions in .venv to requirements.lock (on Linux)
+	@{ grep '^#' requirements.lock; \
+	  $(PIP) freeze --all --exclude-editable --exclude pip \
+	  | sed -E '/^(cuda-|nvidia-|triton=)/ s/$$/ ; sys_platform == "linux"/'; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean: ## remove caches and build products; .venv, data and outputs stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# Without an interpreter that runs (none yet, or the one it was made from is gone) .venv is remade.
+ifneq ($(shell $(BIN)/python -c "print(1)" 2>/dev/null),1)
+.PHONY: $(READY)
+endif
+
+$(READY): requirements.lock pyproject.toml
+	@$(BIN)/python -c "" 2>/dev/null || { \
+	  $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+	    echo "Python 3.11 or newer is needed, and '$(PYTHON)' is" \
+	      "$$($(PYTHON) --version 2>&1 || true). Name another: make setup PYTHON=python3.12" >&2; \
+	    exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }; }
+	$(PIP) install --requirement requirements.lock
+	$(PIP) install --no-deps --editable .
+	@echo "Fetching the metric weights (LPIPS, DISTS) ..."
+	@$(ENVIRONMENT) $(BIN)/genrefocus weights || echo "Going on without metric weights:" \
+	  "LPIPS and DISTS will be shown as not available. To try again: make weights" >&2
+	@touch $@

@@ -1,0 +1,189 @@
+"""One direction of dependency, read from the imports of every module.
+
+``ALLOWED`` is the architecture: what a part may import, anything else is an error. A part is a
+module or package of the library (a dotted row such as ``data.photos`` takes precedence over the
+row of its package), one of the two Lightning packages, or an entry point.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+CORE = {"rejection", "optics", "geometry"}
+MODEL = {"flow", "sampling", "backbone", "denoiser"}
+PREPARATION = CORE | MODEL | {"data", "data.sample", "exif", "render", "estimators", "pipeline"}
+
+ALLOWED: dict[str, set[str]] = {
+    # The domain.
+    "genrefocus": set(),
+    "rejection": set(),
+    "optics": {"rejection"},
+    "geometry": {"optics", "rejection"},
+    "exif": CORE,
+    "render": CORE,
+    "metrics": CORE,
+    "baselines": CORE | {"render", "metrics"},
+    # The model.
+    "flow": {"rejection"},
+    "sampling": {"flow", "rejection"},
+    "backbone": {"flow", "sampling", "rejection"},
+    "denoiser": MODEL - {"denoiser"} | {"rejection"},
+    "compat": MODEL | {"rejection"},
+    # Samples and shards; what makes them sits above the renderer and the pipeline.
+    "data.sample": CORE,
+    "data": CORE | {"data.sample"},
+    "data.embedded": PREPARATION,
+    "data.photos": PREPARATION,
+    "data.prepare": PREPARATION,
+    # Use.
+    "estimators": CORE | {"exif", "data"},
+    "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
+    "benchmark": CORE | {"metrics", "baselines", "render", "data", "data.sample"},
+    # Training: neither package imports the other, data.sample is the contract between them.
+    "datamodules": CORE | {"data", "data.sample"},
+    "lit_models": CORE | MODEL | {"metrics", "baselines", "data.sample"},
+}
+ENTRY_POINTS = ("cli", "train", "eval")
+ALLOWED |= dict.fromkeys(ENTRY_POINTS, set(ALLOWED))
+
+# Formulas depend on arrays alone, and naming an error or the version costs no import.
+ARRAYS = {"torch", "numpy", "einops"}
+THIRD_PARTY = {
+    "genrefocus": set(),
+    "rejection": set(),
+    "optics": ARRAYS,
+    "geometry": ARRAYS,
+    "flow": ARRAYS,
+}
+# No config object below the entry points; no trainer below the Lightning packages.
+FRAMEWORKS = {
+    "hydra": ENTRY_POINTS,
+    "omegaconf": ENTRY_POINTS,
+    "lightning": (*ENTRY_POINTS, "datamodules", "lit_models"),
+    "pytorch_lightning": (),
+    "lightning_fabric": (),
+}
+NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
+OWN = ("genrefocus", "datamodules", "lit_models", "train", "eval")
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """Dotted module name -> file, for everything the rules cover."""
+    found = {}
+    for base, top in ((root / "src", "genrefocus"), (root, "datamodules"), (root, "lit_models")):
+        for path in sorted((base / top).rglob("*.py")):
+            parts = path.relative_to(base).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    found |= {name: root / f"{name}.py" for name in ("train", "eval")}
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def part(module: str) -> str | None:
+    """The most specific row of ``ALLOWED`` that covers ``module``; None where there is none."""
+    name = module.removeprefix("genrefocus.")
+    while name not in ALLOWED and "." in name:
+        name = name.rpartition(".")[0]
+    return name if name in ALLOWED else None
+
+
+def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[int, str]]:
+    """Line and dotted target of every import, wherever in the file it stands."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base]).rstrip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield node.lineno, full if full in known else base
+
+
+def objection(source: str, target: str) -> str | None:
+    """Why part ``source`` may not import module ``target``; None where it may."""
+    top = target.partition(".")[0]
+    if top in OWN:
+        wanted = part(target)
+        if wanted in ({source, "genrefocus"} | ALLOWED[source]):
+            return None
+        return f"{source} may import {', '.join(sorted(ALLOWED[source])) or 'nothing'}"
+    if top in FRAMEWORKS and source not in FRAMEWORKS[top]:
+        return f"only {', '.join(FRAMEWORKS[top]) or 'nobody'} may import {top}"
+    if source in THIRD_PARTY and top not in THIRD_PARTY[source] | sys.stdlib_module_names:
+        return f"{source} may import {', '.join(sorted(THIRD_PARTY[source])) or 'no library'}"
+    return None
+
+
+def violations(root: Path) -> list[str]:
+    """Everything in the checkout ``root`` that breaks the rules, one line each."""
+    known, found = sources(root), []
+    for module, path in known.items():
+        where = path.relative_to(root)
+        if NAMELESS & set(where.with_suffix("").parts):
+            found.append(f"{where}: a name that says nothing; name it after what it knows")
+            continue
+        source = part(module)
+        if source is None:
+            found.append(f"{where}: no row in ALLOWED covers {module}; add one")
+            continue
+        for line, target in imports(module, path, known):
+            if reason := objection(source, target):
+                found.append(f"{where}:{line}: imports {target}; {reason}")
+    return found
+
+
+def test_imports_point_one_way(repo_root: Path) -> None:
+    assert len(sources(repo_root)) > 1
+    assert not (found := violations(repo_root)), "\n".join(found)
+
+
+def test_the_table_has_no_cycle() -> None:
+    assert list(TopologicalSorter(ALLOWED).static_order())
+
+
+LIBRARY = "src/genrefocus"
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "complaint"),
+    [
+        (f"{LIBRARY}/optics.py", "from genrefocus.render import lens", "imports genrefocus.render"),
+        (f"{LIBRARY}/optics.py", "from genrefocus import flow", "imports genrefocus.flow"),
+        (f"{LIBRARY}/optics.py", "def f():\n    import scipy", "optics may import einops"),
+        (f"{LIBRARY}/render/lens.py", "from ..exif import read", "imports genrefocus.exif"),
+        (f"{LIBRARY}/render/__init__.py", "from ..exif import read", "imports genrefocus.exif"),
+        (f"{LIBRARY}/benchmark/a.py", "import genrefocus.backbone.lora", "imports genrefocus.back"),
+        (f"{LIBRARY}/data/shards.py", "from genrefocus.data.photos import p", "data.photos"),
+        (f"{LIBRARY}/sampling.py", "import lightning.pytorch as pl", "may import lightning"),
+        (f"{LIBRARY}/flow.py", "from omegaconf import DictConfig", "may import omegaconf"),
+        (f"{LIBRARY}/pipeline.py", "from lit_models import bokehnet", "imports lit_models"),
+        (f"{LIBRARY}/render/utils.py", "", "says nothing"),
+        (f"{LIBRARY}/helpers/a.py", "", "says nothing"),
+        (f"{LIBRARY}/novelty.py", "", "no row in ALLOWED"),
+        ("datamodules/mix.py", "from lit_models.bokehnet import BokehNet", "imports lit_models"),
+        ("lit_models/bokehnet.py", "import hydra", "may import hydra"),
+        ("lit_models/bokehnet.py", "from genrefocus.data.shards import S", "data.shards"),
+        ("train.py", "import eval", "imports eval"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path: Path, file: str, code: str, complaint: str) -> None:
+    plant(tmp_path, "src/genrefocus/flow.py", "import math\n\nimport torch\n")
+    plant(tmp_path, "src/genrefocus/exif.py", "from genrefocus import __version__\n")
+    plant(tmp_path, "train.py", "import hydra\nfrom genrefocus.flow import f\nimport lit_models\n")
+    plant(tmp_path, "lit_models/deblurnet.py", "import lightning\nfrom genrefocus import flow\n")
+    assert violations(tmp_path) == []
+    plant(tmp_path, file, code)
+    assert [complaint in line for line in violations(tmp_path)] == [True]
+
+
+def plant(root: Path, file: str, code: str) -> None:
+    """Write a source file into a checkout made for a test."""
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(code, encoding="utf-8")
