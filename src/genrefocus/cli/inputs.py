@@ -1,0 +1,129 @@
+"""What several commands read alike: an image, a depth file, an in-focus mask, a point in focus."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from genrefocus.geometry import DepthResize, resize_disparity
+from genrefocus.optics import depth_to_disparity, focus_disparity
+from genrefocus.rejection import Reason, Rejected
+
+
+def open_upright(path: Path, name: str) -> Image.Image:
+    """A decoded image file, turned by its EXIF orientation.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, or a damaged one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} file {path} does not exist")
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file)
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} {path} is not an image file; give a PNG or JPEG") from None
+    except (OSError, SyntaxError) as error:  # what Pillow's decoders raise on damaged files
+        raise ValueError(f"{name} {path} cannot be decoded: {error}") from error
+
+
+def add_resize_depth_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that lets depth differ in size from the image."""
+    parser.add_argument(
+        "--resize-depth",
+        choices=get_args(DepthResize),
+        help="how to bring depth of another size to the image's; without it sizes must agree",
+    )
+
+
+def load_disparity(
+    path: Path, height: int, width: int, resize_depth: DepthResize | None = None
+) -> Tensor:
+    """Disparity (height, width) in 1/m from a .npy file of metric depth.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, not a 2-D array of floating point metres, or
+            another size than the image while ``resize_depth`` is None.
+        Rejected: the depth is degenerate, see ``optics.depth_to_disparity``.
+    """
+    try:
+        disparity = depth_to_disparity(torch.from_numpy(load_map(path, "depth")))
+    except Rejected as error:
+        raise Rejected(error.reason, error.value, f"{path}: {error.detail}") from None
+    size = f"{disparity.shape[0]}x{disparity.shape[1]}"
+    if tuple(disparity.shape) == (height, width):
+        return disparity
+    if resize_depth is None:
+        raise ValueError(
+            f"{path} is {size} px but the image is {height}x{width} px (HxW); "
+            "give depth of the upright image's size or add --resize-depth nearest"
+        )
+    return resize_disparity(disparity, height, width, mode=resize_depth)
+
+
+def load_map(path: Path, name: str) -> np.ndarray:
+    """A 2-D float32 array from a .npy file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a .npy file of one 2-D floating point array.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} file {path} does not exist")
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a .npy array; write it with numpy.save") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
+        found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "an archive"
+        raise ValueError(f"{path} holds {found}; {name} must be a 2-D floating point array")
+    return values.astype(np.float32)
+
+
+def load_mask(path: Path, height: int, width: int) -> Tensor:
+    """In-focus mask (height, width) bool from an image file: True where it is not black.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, or another size than the image.
+    """
+    mask = torch.from_numpy(np.array(open_upright(path, "mask").convert("L"))) > 0
+    if tuple(mask.shape) != (height, width):
+        raise ValueError(
+            f"mask {path} is {mask.shape[0]}x{mask.shape[1]} px but the image is "
+            f"{height}x{width} px (HxW); give a mask of the image's size"
+        )
+    return mask
+
+
+def focus_from_mask(disparity: Tensor, path: Path) -> float:
+    """Focus disparity in 1/m: the median under the mask in ``path``.
+
+    Raises:
+        Rejected: ``empty_mask``. Otherwise as :func:`load_mask`.
+    """
+    mask = load_mask(path, *disparity.shape)
+    if not mask.any():
+        raise Rejected(Reason.EMPTY_MASK, 0, f"{path} is black; paint the region in focus white")
+    return focus_disparity(disparity, mask)
+
+
+def focus_at_point(disparity: Tensor, text: str) -> float:
+    """Focus disparity in 1/m: the value at the pixel ``X,Y``, counted from the top left.
+
+    Raises:
+        ValueError: not two whole numbers, or outside the image.
+    """
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--focus '{text}': give the pixel as X,Y, for example 256,128") from None
+    height, width = disparity.shape
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(f"--focus {x},{y} lies outside the {width}x{height} px image (WxH)")
+    return float(disparity[y, x])
