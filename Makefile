@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+TYPED := src $(wildcard datamodules/*.py lit_models/*.py train.py eval.py)
 # Settings of .env, where there is one (see .env.example).
 ENVIRONMENT := test ! -f .env || { set -a; . ./.env; };
 
@@ -33,7 +34,7 @@ benchmark: $(READY) ## evaluate the latest run
 lint: $(READY) ## check style, complexity and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/mypy $(TYPED)
 
 format: $(READY) ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only
@@ -60,8 +61,9 @@ endif
 $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -c "" 2>/dev/null || { \
 	  $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
-	    echo "Python 3.11 or newer is needed, and '$(PYTHON)' is" \
-	      "$$($(PYTHON) --version 2>&1 || true). Name another: make setup PYTHON=python3.12" >&2; \
+	    echo "Python 3.11 or newer is needed; $(PYTHON) is" \
+	      "$$($(PYTHON) --version 2>/dev/null || echo not there)." \
+	      "Name another: make setup PYTHON=python3.12" >&2; \
 	    exit 1; }; \
 	  $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	$(PIP) install --requirement requirements.lock
