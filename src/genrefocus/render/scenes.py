@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.render.palettes import Array
 from genrefocus.render.shapes import draw_matte
 from genrefocus.render.textures import TRAIN_FAMILIES, draw_texture
@@ -100,6 +101,21 @@ def draw_focus(scene: Scene, rng: Generator) -> float:
     weights = np.where(areas >= 0.02, np.sqrt(areas), 0.0)
     chosen = int(rng.choice(len(areas), p=weights / weights.sum()))
     return float(scene_disparity(scene)[index == chosen].median())
+
+
+def draw_strength(
+    scene: Scene, focus_disparity: float, rng: Generator, *, low: float, high: float
+) -> BlurStrength:
+    """Draw K so that the greatest blur radius of any layer in the frame is low to high px.
+
+    The radius is log-uniform. Layers that others hide count too: a lens may see round what hides
+    them, and the margin of the scene has to hold their shift.
+    """
+    unit = BlurStrength(1.0, scene.height, scene.width)
+    planes = torch.stack([x.plane.over(scene.height, scene.width) for x in scene.layers])
+    greatest = float(blur_radius(planes, focus_disparity, unit).max())
+    radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return BlurStrength(radius / greatest, scene.height, scene.width)
 
 
 def procedural_scene(

@@ -1,0 +1,135 @@
+"""Aperture shapes: where their edge is, and well-spread positions on them.
+
+A shape lives in the unit disc: its farthest edge is at distance 1 from its centre, so a point
+blurred with radius r px draws the shape at r px. Axes are the image's: x right, y down. Points
+nearer than the plane of focus draw the shape as it is, points behind it turned by 180 degrees.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from scipy.ndimage import distance_transform_edt, map_coordinates
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+# Fractional parts of multiples of these fill the square evenly (Kronecker sequence of the plastic
+# number, the real root of x**3 = x + 1).
+_PLASTIC = 1.32471795724474602596
+_GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
+_RASTER_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Aperture:
+    """A shape by its signed distance to the edge, `distance(x, y)`, negative inside."""
+
+    name: str
+    distance: Callable[[Array, Array], Array]
+
+    def positions(self, count: int) -> Tensor:
+        """Well-spread positions (count, 2) float32 on the opening, centred; deterministic.
+
+        Raises ValueError for fewer than one position.
+        """
+        if count < 1:
+            raise ValueError(f"an aperture is sampled at one position or more, got {count}")
+        index, kept = 0, np.empty((0, 2))
+        while len(kept) < count:
+            steps = np.arange(index, index + 8 * count) + 1.0
+            points = np.stack([steps / _PLASTIC, steps / _PLASTIC**2], 1) % 1.0 * 2.0 - 1.0
+            inside = self.distance(points[:, 0], points[:, 1]) < 0.0
+            kept = np.concatenate([kept, points[inside]])
+            index += 8 * count
+        kept = kept[:count]
+        # An offset common to all positions would move what is out of focus.
+        centred = kept - kept.mean(0)
+        return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
+
+    def coverage(self, x: Array, y: Array, radius: Array) -> Array:
+        """How much of the pixel at (x, y) px from a point its blur of `radius` px covers, 0 to 1.
+
+        The edge is anti-aliased over one pixel. Arguments broadcast; radius > 0.
+        """
+        return np.clip(0.5 - radius * self.distance(x / radius, y / radius), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _Disk(Aperture):
+    def positions(self, count: int) -> Tensor:
+        """Positions (count, 2) on a sunflower spiral (Vogel 1979); mean square radius exactly 1/2.
+
+        Raises ValueError for fewer than one position.
+        """
+        if count < 1:
+            raise ValueError(f"an aperture is sampled at one position or more, got {count}")
+        index = np.arange(count)
+        radius, angle = np.sqrt((index + 0.5) / count), index * _GOLDEN_ANGLE
+        spiral = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+        centred = spiral - spiral.mean(0)
+        return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
+
+
+def disk() -> Aperture:
+    """The full round aperture."""
+    return _Disk("disk", lambda x, y: np.hypot(x, y) - 1.0)
+
+
+def polygon(blades: int, rotation: float = 0.0) -> Aperture:
+    """A regular polygon with its corners on the unit circle, one at angle `rotation` (radians).
+
+    Raises ValueError for fewer than three blades.
+    """
+    if blades < 3:
+        raise ValueError(f"a polygonal aperture needs 3 blades or more, got {blades}")
+    normals = rotation + (np.arange(blades) + 0.5) * 2.0 * math.pi / blades
+    apothem = math.cos(math.pi / blades)
+
+    def distance(x: Array, y: Array) -> Array:
+        reach = np.full(np.broadcast(x, y).shape, -np.inf)
+        for angle in normals:
+            reach = np.maximum(reach, math.cos(angle) * x + math.sin(angle) * y)
+        return reach - apothem
+
+    return Aperture(f"polygon{blades}", distance)
+
+
+def raster(path: Path) -> Aperture:
+    """The shape in a picture: open where it is brighter than half (and not transparent).
+
+    Its centre of area becomes the centre, its farthest point gets distance 1. Raises
+    FileNotFoundError, or ValueError where the file is no picture or has no opening.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"aperture picture {path} does not exist")
+    try:
+        with Image.open(path) as picture:
+            grey = picture.convert("RGBA")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"aperture picture {path} cannot be read as an image: {error}") from error
+    black = Image.new("RGBA", grey.size, (0, 0, 0, 255))
+    light = Image.alpha_composite(black, grey).convert("L")
+    light.thumbnail((_RASTER_SIZE, _RASTER_SIZE))
+    is_open = np.pad(np.asarray(light) >= 128, 2)
+    if not is_open.any():
+        raise ValueError(f"aperture picture {path} has no pixel brighter than half; paint it white")
+    rows, columns = np.nonzero(is_open)
+    row, column = rows.mean(), columns.mean()
+    reach = float(np.hypot(rows - row, columns - column).max()) + 0.5
+    field = distance_transform_edt(~is_open) - distance_transform_edt(is_open)
+    # Pixel centres lie half a pixel beyond the edge on either side.
+    field = field - 0.5 * np.sign(field)
+
+    def distance(x: Array, y: Array) -> Array:
+        at = np.stack(np.broadcast_arrays(y * reach + row, x * reach + column))
+        limit = np.array(field.shape).reshape(2, *([1] * (at.ndim - 1))) - 1.0
+        held = np.clip(at, 0.0, limit)
+        return (map_coordinates(field, held, order=1) + np.hypot(*(at - held))) / reach
+
+    return Aperture(path.stem, distance)
