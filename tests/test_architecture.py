@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CORE = {"rejection", "optics", "geometry"}
-MODEL = {"flow", "sampling", "backbone", "denoiser"}
+MODEL = {"flow", "sampling", "backbone", "denoiser", "editing"}
 PREPARATION = CORE | MODEL | {"data", "data.sample", "exif", "render", "estimators", "pipeline"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -31,7 +31,9 @@ ALLOWED: dict[str, set[str]] = {
     "flow": {"rejection"},
     "sampling": {"flow", "rejection"},
     "backbone": {"flow", "sampling", "rejection"},
-    "denoiser": MODEL - {"denoiser"} | {"rejection"},
+    "denoiser": {"backbone", "flow", "sampling", "rejection"},
+    "editing": {"denoiser", "backbone", "flow", "sampling"} | CORE,
+    "pretext": CORE,
     "compat": MODEL | {"rejection"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
@@ -44,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
     "benchmark": CORE | {"metrics", "baselines", "render", "data", "data.sample"},
     # Training: neither package imports the other, data.sample is the contract between them.
-    "datamodules": CORE | {"data", "data.sample"},
-    "lit_models": CORE | MODEL | {"metrics", "baselines", "data.sample"},
+    "datamodules": CORE | {"data", "data.sample", "pretext"},
+    "lit_models": CORE | MODEL | {"metrics", "baselines", "pretext", "data.sample"},
 }
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= dict.fromkeys(ENTRY_POINTS, set(ALLOWED))
