@@ -7,9 +7,11 @@ Oddities that leave a photograph usable are listed in ``ExposureFacts.flags``.
 
 import csv
 import functools
+import io
 import logging
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -94,9 +96,8 @@ def read_exposure(path: str | Path) -> ExposureFacts:
             ``f_number_missing``, ``f_number_invalid``, ``sensor_width_unknown``; the value is the
             raw one from the file.
     """
-    path = Path(path)
-    width, height, orientation = _inspect_image(path)
-    tags = _read_tags(path)
+    image = _open_image(Path(path))
+    tags = _read_tags(image.exif)
     focal_length = _required(
         tags, "FocalLength", Reason.FOCAL_LENGTH_MISSING, Reason.FOCAL_LENGTH_INVALID
     )
@@ -104,7 +105,7 @@ def read_exposure(path: str | Path) -> ExposureFacts:
     make, model = _text(tags, "Image Make"), _text(tags, "Image Model")
     zoom = _number(tags, "EXIF DigitalZoomRatio") or 0.0
     flags = ["digital_zoom"] if zoom > 1 else []
-    flags += _changes_since_exposure(tags, width, height)
+    flags += _changes_since_exposure(tags, image.width, image.height)
     sensor_width, source = _sensor_width(tags, focal_length, make, model, max(zoom, 1.0), flags)
     distance = _number(tags, "EXIF SubjectDistance")
     return ExposureFacts(
@@ -113,12 +114,12 @@ def read_exposure(path: str | Path) -> ExposureFacts:
         focal_length_35mm=_number(tags, "EXIF FocalLengthIn35mmFilm") or None,
         sensor_width_mm=sensor_width,
         sensor_width_source=source,
-        pixel_ratio=max(width, height) / sensor_width,
+        pixel_ratio=max(image.width, image.height) / sensor_width,
         make=make,
         model=model,
-        width=width,
-        height=height,
-        orientation=orientation,
+        width=image.width,
+        height=image.height,
+        orientation=image.orientation,
         subject_distance_m=distance if distance and 0 < distance < _INFINITE_DISTANCE else None,
         digital_zoom=zoom if zoom > 1 else None,
         flags=tuple(flags),
@@ -231,28 +232,42 @@ def _original_size(tags: Mapping[str, Any]) -> tuple[float, float] | None:
     return width, max(_number(tags, "EXIF ExifImageLength") or 0.0, 0.0)
 
 
-def _inspect_image(path: Path) -> tuple[int, int, int]:
-    """Width, height and orientation of an image that decodes; Rejected otherwise."""
+@dataclass(frozen=True)
+class _ImageFile:
+    """A decodable image: stored size in px, orientation 1 to 8, its EXIF as a TIFF stream."""
+
+    width: int
+    height: int
+    orientation: int
+    exif: bytes
+
+
+def _open_image(path: Path) -> _ImageFile:
+    head = _require_readable(path)
     if path.suffix.lower() in _RAW_SUFFIXES:
-        _require_readable(path)
         raise Rejected(
             Reason.FORMAT_UNSUPPORTED, path.suffix, "camera raw; develop it to JPEG, TIFF or PNG"
         )
-    head = _require_readable(path)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         _register_heif(head[8:12].decode())
     try:
-        with Image.open(path) as image:
+        # Pillow warns of odd tags, which are judged below.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
-            image.draft("L", (width // 8, height // 8))  # decodes a JPEG at an eighth of the size
+            # A JPEG is decoded at an eighth of its size: enough to find damage.
+            image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
             image.load()
+            # What a loader that follows the orientation will see.
             orientation = image.getexif().get(0x0112, 1)
+            # Pillow knows more containers than exifread; a TIFF file is its own EXIF stream.
+            exif = path.read_bytes() if image.format == "TIFF" else image.info.get("exif", b"")
     except UnidentifiedImageError:
         reason = Reason.IMAGE_DAMAGED if head.startswith(_IMAGE_STARTS) else Reason.NOT_AN_IMAGE
         raise Rejected(reason, f"starts with '{head[:4].hex(' ')}'", "no header to read") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
         raise Rejected(Reason.IMAGE_DAMAGED, type(error).__name__, str(error)) from error
-    return width, height, orientation if orientation in range(1, 9) else 1
+    orientation = orientation if orientation in range(1, 9) else 1
+    return _ImageFile(width, height, orientation, exif.removeprefix(b"Exif\x00\x00"))
 
 
 def _require_readable(path: Path) -> bytes:
@@ -275,18 +290,21 @@ def _register_heif(brand: str) -> None:
     pillow_heif.register_heif_opener()
 
 
-def _read_tags(path: Path) -> dict[str, Any]:
+def _read_tags(exif: bytes) -> dict[str, Any]:
     """EXIF tags by exifread's names, without maker notes, which crash parsers."""
+    if not exif:
+        raise Rejected(Reason.NO_EXIF, "0 bytes", "the file carries no EXIF")
     try:
-        with path.open("rb") as file:
-            tags: dict[str, Any] = exifread.process_file(
-                file, details=False, extract_thumbnail=False
-            )
+        tags: dict[str, Any] = exifread.process_file(
+            io.BytesIO(exif), details=False, extract_thumbnail=False
+        )
     except Exception as error:  # exifread raises IndexError, struct.error, TypeError and others
         raise Rejected(Reason.EXIF_CORRUPT, type(error).__name__, str(error)) from error
+    if not tags:
+        raise Rejected(Reason.EXIF_CORRUPT, f"{len(exif)} bytes", "the EXIF has no readable tag")
     if not any(name.startswith("EXIF ") or name == "Image FNumber" for name in tags):
         raise Rejected(
-            Reason.NO_EXIF, f"{len(tags)} tags", "the file has no EXIF exposure directory"
+            Reason.NO_EXIF, f"{len(tags)} tags", "the EXIF has no exposure, only other tags"
         )
     return tags
 

@@ -161,8 +161,8 @@ def focus_disparity(disparity: Tensor, mask: Tensor) -> float:
     if count == 0:
         raise Rejected(Reason.EMPTY_MASK, 0, "the in-focus mask selects no pixel")
     _require_finite(values, "disparity in focus")
-    ordered = values.sort().values
-    return float((ordered[(count - 1) // 2] + ordered[count // 2]) / 2)
+    lower, upper = (values.kthvalue(rank).values for rank in ((count + 1) // 2, count // 2 + 1))
+    return float((lower + upper) / 2)
 
 
 def signed_defocus(disparity: Tensor, focus_disparity: float, strength: BlurStrength) -> Tensor:

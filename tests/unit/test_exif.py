@@ -1,0 +1,296 @@
+"""Exposure facts from files as they are found: each written with piexif, some damaged by hand."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import piexif
+import pytest
+from piexif import ExifIFD, ImageIFD
+from PIL import Image
+
+from genrefocus.exif import ExposureFacts, read_exposure, table_sensor_width
+from genrefocus.rejection import Reason, Rejected
+
+INCH, CENTIMETRE, MILLIMETRE = 2, 3, 4
+SIZE = (96, 64)  # width, height
+
+
+def write(path: Path, exposure: dict, *, camera=("", ""), size=SIZE, **main) -> Path:
+    """A noisy JPEG with a 50 mm f/1.8 exposure, changed by ``exposure`` (None drops a tag)."""
+    tags = {ExifIFD.FocalLength: (50, 1), ExifIFD.FNumber: (18, 10)} | exposure
+    zeroth = {ImageIFD.Make: camera[0].encode(), ImageIFD.Model: camera[1].encode()}
+    exif = {
+        "0th": {tag: value for tag, value in (zeroth | main.get("zeroth", {})).items() if value},
+        "Exif": {tag: value for tag, value in tags.items() if value is not None},
+    }
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, exif=piexif.dump(exif), quality=95)
+    return path
+
+
+def rejection(path: Path) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        read_exposure(path)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return tmp_path / "photo.jpg"
+
+
+def test_facts_of_a_complete_photograph(photo):
+    tags = {
+        ExifIFD.FocalLength: (350, 10),
+        ExifIFD.FocalLengthIn35mmFilm: 53,
+        ExifIFD.SubjectDistance: (21, 10),
+    }
+    camera = ("NIKON CORPORATION", "NIKON D90")
+    write(photo, tags, camera=camera, zeroth={ImageIFD.Orientation: 6})
+    width_mm = 36 * 35 / 53
+    assert read_exposure(photo) == ExposureFacts(
+        focal_length_mm=35.0,
+        f_number=1.8,
+        focal_length_35mm=53.0,
+        sensor_width_mm=pytest.approx(width_mm),
+        sensor_width_source="focal_length_35mm",
+        pixel_ratio=pytest.approx(96 / width_mm),
+        make="NIKON CORPORATION",
+        model="NIKON D90",
+        width=96,
+        height=64,
+        orientation=6,
+        subject_distance_m=2.1,
+        digital_zoom=None,
+        flags=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("unit", "pixels_per_unit", "flags"),
+    [
+        (INCH, 6000 / 22.3 * 25.4, ()),
+        (CENTIMETRE, 6000 / 22.3 * 10, ()),
+        (MILLIMETRE, 6000 / 22.3, ()),
+        (None, 6000 / 22.3 * 25.4, ("focal_plane_unit_absent",)),
+    ],
+)
+def test_focal_plane_with_its_unit_and_the_original_width(photo, unit, pixels_per_unit, flags):
+    """The file holds 96 px of the 6000 px that the focal plane resolution counts."""
+    tags = {
+        ExifIFD.FocalPlaneXResolution: (round(pixels_per_unit * 1000), 1000),
+        ExifIFD.FocalPlaneResolutionUnit: unit,
+        ExifIFD.PixelXDimension: 6000,
+        ExifIFD.PixelYDimension: 4000,
+    }
+    facts = read_exposure(write(photo, tags))
+    assert facts.sensor_width_source == "focal_plane"
+    assert facts.sensor_width_mm == pytest.approx(22.3, rel=1e-4)
+    assert facts.pixel_ratio == pytest.approx(96 / 22.3, rel=1e-4)
+    assert facts.focal_length_35mm is None
+    assert facts.flags == ("resized", *flags)
+
+
+FOCAL_PLANE = {
+    ExifIFD.FocalPlaneXResolution: (6000, 18),
+    ExifIFD.FocalPlaneResolutionUnit: MILLIMETRE,
+    ExifIFD.PixelXDimension: 6000,
+}
+CANON_7D = ("Canon", "Canon EOS 7D")
+
+
+@pytest.mark.parametrize(
+    ("tags", "camera", "width_mm", "source"),
+    [
+        ({ExifIFD.FocalLengthIn35mmFilm: 75} | FOCAL_PLANE, CANON_7D, 24.0, "focal_length_35mm"),
+        ({ExifIFD.FocalLengthIn35mmFilm: 0} | FOCAL_PLANE, CANON_7D, 18.0, "focal_plane"),
+        ({}, CANON_7D, 22.3, "table"),
+        ({ExifIFD.FocalPlaneXResolution: (6000, 0)}, CANON_7D, 22.3, "table"),
+        (FOCAL_PLANE | {ExifIFD.FocalPlaneResolutionUnit: 1}, CANON_7D, 22.3, "table"),
+        (FOCAL_PLANE | {ExifIFD.PixelXDimension: None}, CANON_7D, 22.3, "table"),
+        # Early Samsung cameras write tens of metres; an implausible width is no measurement.
+        ({ExifIFD.FocalLengthIn35mmFilm: 48388}, CANON_7D, 22.3, "table"),
+    ],
+)
+def test_order_of_the_sensor_width_sources(photo, tags, camera, width_mm, source):
+    facts = read_exposure(write(photo, tags, camera=camera))
+    assert facts.sensor_width_mm == pytest.approx(width_mm)
+    assert facts.sensor_width_source == source
+
+
+def test_an_unknown_sensor_is_rejected_with_the_camera(photo):
+    rejected = rejection(write(photo, {}, camera=("ACME", "Pinhole 1")))
+    assert (rejected.reason, rejected.value) == (Reason.SENSOR_WIDTH_UNKNOWN, "ACME Pinhole 1")
+
+
+@pytest.mark.parametrize(
+    ("camera", "flag", "width_mm", "source"),
+    [
+        (CANON_7D, ("f35_echoes_focal_length",), 22.3, "table"),
+        (("Canon", "Canon EOS 5D Mark II"), (), 36.0, "focal_length_35mm"),
+        (("SONY", "ILCE-7M3"), (), 36.0, "focal_length_35mm"),
+        (("ACME", "X"), ("crop_factor_one_unverified",), 36.0, "focal_length_35mm"),
+    ],
+)
+def test_crop_factor_of_exactly_one(photo, camera, flag, width_mm, source):
+    facts = read_exposure(write(photo, {ExifIFD.FocalLengthIn35mmFilm: 50}, camera=camera))
+    assert facts.flags == flag
+    assert facts.sensor_width_mm == pytest.approx(width_mm)
+    assert facts.sensor_width_source == source
+
+
+def test_a_picture_of_a_few_pixels_is_read(photo):
+    assert read_exposure(write(photo, {}, camera=CANON_7D, size=(5, 3))).width == 5
+
+
+def test_digital_zoom_narrows_the_sensor_but_is_within_the_35mm_equivalent(photo):
+    zoom = {ExifIFD.DigitalZoomRatio: (2, 1)}
+    listed = read_exposure(write(photo, zoom, camera=CANON_7D))
+    assert listed.sensor_width_mm == pytest.approx(22.3 / 2)
+    equivalent = read_exposure(write(photo, zoom | {ExifIFD.FocalLengthIn35mmFilm: 150}))
+    assert equivalent.sensor_width_mm == pytest.approx(12.0)
+    for facts in (listed, equivalent):
+        assert facts.digital_zoom == 2.0
+        assert "digital_zoom" in facts.flags
+    none = read_exposure(write(photo, {ExifIFD.DigitalZoomRatio: (0, 1)}, camera=CANON_7D))
+    assert none.digital_zoom is None and none.sensor_width_mm == 22.3
+
+
+def test_a_crop_after_the_exposure_is_flagged(photo):
+    original = {ExifIFD.PixelXDimension: 6000, ExifIFD.PixelYDimension: 4000}
+    resized = read_exposure(write(photo, original, camera=CANON_7D))
+    assert resized.flags == ("resized",)
+    cropped = read_exposure(write(photo, original, camera=CANON_7D, size=(64, 64)))
+    assert cropped.flags == ("resized", "aspect_changed")
+
+
+def test_a_width_far_from_the_listed_one_is_flagged(photo):
+    facts = read_exposure(write(photo, {ExifIFD.FocalLengthIn35mmFilm: 300}, camera=CANON_7D))
+    assert facts.flags == ("disagrees_with_table",)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason", "value"),
+    [
+        ({ExifIFD.FNumber: (0, 0)}, Reason.F_NUMBER_INVALID, "0/0"),
+        ({ExifIFD.FNumber: (0, 1)}, Reason.F_NUMBER_INVALID, "0"),
+        ({ExifIFD.FNumber: (28, 0)}, Reason.F_NUMBER_INVALID, "28/0"),
+        ({ExifIFD.FNumber: None}, Reason.F_NUMBER_MISSING, None),
+        ({ExifIFD.FocalLength: (0, 10)}, Reason.FOCAL_LENGTH_INVALID, "0"),
+        ({ExifIFD.FocalLength: (50, 0)}, Reason.FOCAL_LENGTH_INVALID, "50/0"),
+        ({ExifIFD.FocalLength: None}, Reason.FOCAL_LENGTH_MISSING, None),
+    ],
+)
+def test_unusable_exposure_is_rejected_with_the_raw_value(photo, tags, reason, value):
+    rejected = rejection(write(photo, {ExifIFD.FocalLengthIn35mmFilm: 75} | tags))
+    assert (rejected.reason, rejected.value) == (reason, value)
+
+
+@pytest.mark.parametrize("distance", [(0, 1), (0xFFFFFFFF, 1), (1, 0)])
+def test_an_unknown_or_infinite_subject_distance_is_none(photo, distance):
+    assert (
+        read_exposure(
+            write(photo, {ExifIFD.SubjectDistance: distance}, camera=CANON_7D)
+        ).subject_distance_m
+        is None
+    )
+
+
+def test_no_exif_and_a_thumbnail_alone(tmp_path):
+    bare = tmp_path / "bare.jpg"
+    Image.new("RGB", SIZE).save(bare)
+    assert rejection(bare).reason is Reason.NO_EXIF
+
+    thumbnail = tmp_path / "thumbnail.jpg"
+    exif = {"1st": {ImageIFD.Compression: 6}, "thumbnail": bare.read_bytes()}
+    Image.new("RGB", SIZE).save(thumbnail, exif=piexif.dump(exif))
+    assert rejection(thumbnail).reason is Reason.NO_EXIF
+
+
+def test_files_that_are_no_usable_image(tmp_path):
+    def file(name: str, content: bytes) -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    assert rejection(tmp_path / "absent.jpg").reason is Reason.FILE_MISSING
+    assert rejection(tmp_path).reason is Reason.FILE_UNREADABLE
+    assert rejection(file("empty.jpg", b"")).reason is Reason.NOT_AN_IMAGE
+    assert rejection(file("text.jpg", b"holiday in Rome, day 3")).reason is Reason.NOT_AN_IMAGE
+    assert rejection(file("raw.NEF", b"MM\x00*" + bytes(64))).reason is Reason.FORMAT_UNSUPPORTED
+    whole = write(tmp_path / "whole.jpg", {}, camera=CANON_7D).read_bytes()
+    for length in (len(whole) * 2 // 3, 40):
+        assert rejection(file("cut.jpg", whole[:length])).reason is Reason.IMAGE_DAMAGED
+
+
+def test_heic_names_the_missing_decoder(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "phone.heic"
+    path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00" + bytes(64))
+    rejected = rejection(path)
+    assert (rejected.reason, rejected.value) == (Reason.FORMAT_UNSUPPORTED, "heic")
+    assert "pillow-heif" in rejected.detail
+
+
+def test_a_maker_note_that_breaks_parsers_does_not_cost_the_photograph(photo):
+    # Taken for a directory of 19012 entries, with types and offsets that lead out of the file.
+    note = b"DJ" + b"\x00\x00\x0c\x00\x01\x00\x00\x00\x0c\x0c\x0c\x0c" * 400
+    facts = read_exposure(write(photo, {ExifIFD.MakerNote: note}, camera=CANON_7D))
+    assert facts.focal_length_mm == 50.0
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "webp"])
+def test_other_formats_carry_the_same_facts(tmp_path, photo, extension):
+    jpeg = write(photo, {}, camera=CANON_7D)
+    path = tmp_path / f"photo.{extension}"
+    with Image.open(jpeg) as image:
+        image.save(path, exif=image.getexif().tobytes())
+    facts = read_exposure(path)
+    assert (facts.focal_length_mm, facts.f_number, facts.model) == (50.0, 1.8, "Canon EOS 7D")
+
+
+def test_a_multi_picture_file_is_read_by_its_first_picture(tmp_path):
+    with Image.open(write(tmp_path / "one.jpg", {}, camera=CANON_7D)) as first:
+        second = Image.new("RGB", (48, 32))
+        path = tmp_path / "two.jpg"
+        first.save(path, "MPO", save_all=True, append_images=[second], exif=first.getexif())
+    facts = read_exposure(path)
+    assert (facts.width, facts.height, facts.focal_length_mm) == (96, 64, 50.0)
+
+
+def test_damaged_headers_end_in_facts_or_in_a_named_reason(photo):
+    """Bytes of the EXIF block overwritten at random: never another exception, never a NaN."""
+    camera = ("Canon", "Canon EOS 7D")
+    whole = write(
+        photo, FOCAL_PLANE | {ExifIFD.MakerNote: b"note" * 20}, camera=camera
+    ).read_bytes()
+    end = whole.index(b"\xff\xdb")
+    generator = np.random.default_rng(7)
+    outcomes = set()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for position in generator.integers(20, end, size=generator.integers(1, 12)):
+            damaged[position] = generator.choice([0, 1, 255, generator.integers(256)])
+        photo.write_bytes(damaged)
+        try:
+            facts = read_exposure(photo)
+        except Rejected as rejected:
+            outcomes.add(rejected.reason)
+        else:
+            assert facts.pixel_ratio > 0 and np.isfinite(facts.pixel_ratio)
+            outcomes.add("facts")
+    assert "facts" in outcomes and len(outcomes) > 3
+
+
+def test_every_listed_camera_is_found_under_its_own_name(repo_root):
+    text = (repo_root / "src/genrefocus/sensor_widths.csv").read_text()
+    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    assert len(rows) > 400
+    for row in rows:
+        assert table_sensor_width(row["make"], row["model"]) == float(row["width_mm"])
+        assert 5 < float(row["width_mm"]) < 60
+    assert table_sensor_width("canon", "canon  EOS 7d") == 22.3
+    assert table_sensor_width("", "NIKON D90") == 23.6
+    assert table_sensor_width("Apple", "iPhone 13 Pro") is None
