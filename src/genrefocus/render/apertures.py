@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 # Fractional parts of multiples of these fill the square evenly (Kronecker sequence of the plastic
 # number, the real root of x**3 = x + 1).
@@ -51,6 +51,12 @@ class Aperture:
         # An offset common to all positions would move what is out of focus.
         centred = kept - kept.mean(0)
         return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
+
+    def second_moment(self) -> float:
+        """Second moment per axis of the opening in units of its radius squared: 1/4 for a disc."""
+        axis = np.linspace(-1.0, 1.0, 201)
+        inside = self.distance(axis[None, :], axis[:, None]) < 0.0
+        return float((axis[None, :] ** 2 + axis[:, None] ** 2)[inside].mean() / 2.0)
 
     def coverage(self, x: Array, y: Array, radius: Array) -> Array:
         """How much of the pixel at (x, y) px from a point its blur of `radius` px covers, 0 to 1.

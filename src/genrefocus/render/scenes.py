@@ -125,18 +125,21 @@ def procedural_scene(
     *,
     families: Sequence[str] = TRAIN_FAMILIES,
     lights: float = 0.2,
+    margin: int | None = None,
 ) -> Scene:
     """Draw a scene: a background and 2 to 6 objects at distinct disparities, back to front.
 
     A pure function of its arguments: equal arguments give equal bytes on one machine. Textures
     come from `families` (see `textures`); `lights` in [0, 1] is the probability of point lights.
+    `margin` px are drawn beyond the frame, by default `scene_margin`: larger blur needs more.
     Raises ValueError for frames under 16 px, no families, or an unknown one.
     """
     if min(height, width) < 16:
         raise ValueError(f"a scene needs at least 16 x 16 px, got {height} x {width}")
     if not families:
         raise ValueError("a scene needs at least one texture family, got none")
-    painter = _Painter(np.random.default_rng(seed), height, width, tuple(families))
+    margin = scene_margin(height, width) if margin is None else margin
+    painter = _Painter(np.random.default_rng(seed), height, width, margin, tuple(families))
     layers = painter.background()
     disparities = painter.object_disparities()
     gaps = np.diff(disparities, prepend=painter.far, append=disparities[-1] + 0.5)
@@ -160,10 +163,12 @@ def procedural_scene(
 class _Painter:
     """Draws the layers of one scene; all randomness comes from `rng`, in a fixed order."""
 
-    def __init__(self, rng: Generator, height: int, width: int, families: tuple[str, ...]) -> None:
+    def __init__(
+        self, rng: Generator, height: int, width: int, margin: int, families: tuple[str, ...]
+    ) -> None:
         self.rng, self.families = rng, families
-        self.height, self.width, self.margin = height, width, scene_margin(height, width)
-        self.canvas = height + 2 * self.margin, width + 2 * self.margin
+        self.height, self.width, self.margin = height, width, margin
+        self.canvas = height + 2 * margin, width + 2 * margin
         self.size = max(height, width)
         self.far = float(np.exp(rng.uniform(np.log(2 * FARTHEST_DISPARITY), np.log(0.4))))
         self.floor: Plane | None = None

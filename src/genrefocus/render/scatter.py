@@ -1,0 +1,122 @@
+"""The classical renderer: every pixel of one image with depth spreads over its circle of confusion.
+
+Pixels of nearly equal defocus form a layer; layers are laid over each other from far to near, and
+the sum is divided by its coverage. What an edge hides is not in the image, so it cannot appear:
+that is the limit of this method, and why it serves as a floor (Potmesil and Chakravarty 1981).
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from genrefocus.optics import BlurStrength, signed_defocus
+from genrefocus.render.apertures import Aperture
+
+_STEP = 0.25
+"""Width of a layer in px of blur radius, up to _KNEE; above, it grows in proportion."""
+_KNEE = 5.0
+
+
+def render_scatter(
+    image: Tensor,
+    disparity: Tensor,
+    *,
+    focus_disparity: float,
+    strength: BlurStrength,
+    aperture: Aperture,
+) -> Tensor:
+    """Render depth of field into a sharp image with disparity.
+
+    Args:
+        image: (3, H, W) linear light, >= 0.
+        disparity: (H, W) in 1/m.
+        focus_disparity: d_f in 1/m.
+        strength: K in px at 1/m, stated for H x W.
+        aperture: the shape that a point is spread into; second moments are those of the shape at
+            radius K |d - d_f|.
+
+    Returns:
+        (3, H, W) linear light, >= 0; equal to ``image`` for K = 0.
+
+    Raises:
+        ValueError: sizes that disagree, or what ``optics.signed_defocus`` rejects.
+    """
+    if image.shape != (3, *disparity.shape):
+        raise ValueError(
+            f"image is {tuple(image.shape)} but disparity {tuple(disparity.shape)}; "
+            "they must be (3, H, W) and (H, W) of one size"
+        )
+    defocus = signed_defocus(disparity, focus_disparity, strength)
+    light = torch.zeros_like(image)
+    coverage = torch.zeros_like(disparity)
+    moment = aperture.second_moment()
+    for mask, radius in _layers(defocus):
+        rows, columns, spread = _spread(image, mask, radius, aperture, moment)
+        colour, alpha = spread[:3].clamp_min(0.0), spread[3].clamp(0.0, 1.0)
+        light[:, rows, columns] = light[:, rows, columns] * (1.0 - alpha) + colour
+        coverage[rows, columns] = coverage[rows, columns] * (1.0 - alpha) + alpha
+    return light / coverage.clamp_min(1e-6)
+
+
+def _layers(defocus: Tensor) -> Iterator[tuple[Tensor, float]]:
+    """Masks (H, W) of pixels with nearly equal signed defocus and their mean, far to near."""
+    magnitude = defocus.abs()
+    knee = _KNEE / _STEP
+    growing = knee + torch.log(magnitude.clamp_min(_KNEE) / _KNEE) * knee
+    level = torch.where(magnitude < _KNEE, magnitude / _STEP, growing) * defocus.sign()
+    _, index = torch.unique(level.round(), return_inverse=True)
+    for number in range(int(index.max()) + 1):
+        mask = index == number
+        yield mask, float(defocus[mask].double().mean())
+
+
+def _spread(
+    image: Tensor, mask: Tensor, radius: float, aperture: Aperture, moment: float
+) -> tuple[slice, slice, Tensor]:
+    """The layer under `mask` convolved with the aperture at a signed radius, where it reaches.
+
+    Returns rows and columns of the image and colour and alpha (4, rows, columns), premultiplied.
+    """
+    kernel = torch.from_numpy(_kernel(radius, aperture, moment)).to(image.dtype)
+    reach = kernel.shape[0] // 2
+    covered = [torch.nonzero(mask.any(dim)).flatten() for dim in (1, 0)]
+    (top, bottom), (left, right) = ((int(c[0]), int(c[-1]) + 1) for c in covered)
+    own = mask[top:bottom, left:right].to(image.dtype)
+    layer = torch.cat([image[:, top:bottom, left:right] * own, own[None]])
+    if reach:
+        shape = [next_fast_len(n + 2 * reach, real=True) for n in own.shape]
+        spectrum = torch.fft.rfft2(layer, s=shape) * torch.fft.rfft2(kernel, s=shape)
+        layer = torch.fft.irfft2(spectrum, s=shape)
+    rows = slice(max(0, top - reach), min(mask.shape[0], bottom + reach))
+    columns = slice(max(0, left - reach), min(mask.shape[1], right + reach))
+    above, before = rows.start - (top - reach), columns.start - (left - reach)
+    tall, wide = rows.stop - rows.start, columns.stop - columns.start
+    return rows, columns, layer[:, above : above + tall, before : before + wide]
+
+
+def _kernel(radius: float, aperture: Aperture, moment: float) -> np.ndarray:
+    """The shape at a signed radius in px, turned by 180 degrees where negative; sums to 1.
+
+    Anti-aliasing adds the second moment of a pixel, 1/12 per axis; the shape is drawn smaller by
+    as much, so that the kernel has the moment of the shape, r^2 / 4 for a disc. Blur too small for
+    that is a mixture of the smallest shape and no blur.
+    """
+    if radius == 0.0:
+        return np.ones((1, 1))
+    square = radius**2 - 1.0 / (12.0 * moment)
+    drawn = math.sqrt(max(square, 1.0))
+    reach = math.ceil(drawn + 0.5)
+    axis = np.arange(-reach, reach + 1, dtype=np.float64) * math.copysign(1.0, radius)
+    x, y = axis[None, :], axis[:, None]
+    weights = aperture.coverage(x, y, np.array(drawn))
+    weights = weights / weights.sum()
+    if square >= 1.0:
+        return weights
+    share = min(1.0, moment * radius**2 / float((weights * (x**2 + y**2)).sum() / 2.0))
+    weights = share * weights
+    weights[reach, reach] += 1.0 - share
+    return weights
