@@ -12,6 +12,7 @@ import scipy.fft
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
+from genrefocus.render.fields import draw_size, grain, spectral_noise, squash, turned_grid
 from genrefocus.render.palettes import (
     LINEAR_OF_BYTE,
     Array,
@@ -33,47 +34,8 @@ def draw_texture(family: str, rng: Generator, height: int, width: int) -> Array:
     """
     if family not in _FAMILIES:
         raise ValueError(f"texture family {family!r} is unknown; known: {', '.join(_FAMILIES)}")
-    return np.clip(_FAMILIES[family](rng, height, width), 0.002, 0.98)
-
-
-def spectral_noise(
-    rng: Generator, height: int, width: int, slope: float, stretch: float = 1.0
-) -> Array:
-    """Gaussian noise (h, w), zero mean, unit deviation, amplitude spectrum 1 / f**slope.
-
-    Natural images have slopes near 1. `stretch` > 1 elongates the structure along x.
-    """
-    white = rng.standard_normal((height, width), dtype=np.float32)
-    fy = scipy.fft.fftfreq(height)[:, None].astype(np.float32)
-    fx = scipy.fft.rfftfreq(width)[None, :].astype(np.float32) * np.float32(stretch)
-    frequency = np.sqrt(fy * fy + fx * fx)
-    frequency[0, 0] = 1.0
-    spectrum = scipy.fft.rfft2(white) * frequency ** np.float32(-slope)
-    spectrum[0, 0] = 0.0
-    field = scipy.fft.irfft2(spectrum, s=(height, width))
-    return field / (field.std() + 1e-6)
-
-
-def _rotated(rng: Generator, height: int, width: int) -> tuple[Array, Array]:
-    """Pixel coordinates in a randomly turned and shifted frame; often level or plumb."""
-    angle = rng.choice([0.0, np.pi / 2]) if rng.random() < 0.4 else rng.uniform(0, np.pi)
-    origin = rng.uniform(0, 100, (2, 1, 1)).astype(np.float32)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + origin
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return cos * x + sin * y, cos * y - sin * x
-
-
-def _scale(rng: Generator, low: float, high: float) -> float:
-    """A feature size in px, log-uniform."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
-def _squash(field: Array) -> Array:
-    return 0.5 + 0.5 * np.tanh(0.8 * field)
-
-
-def _grain(rng: Generator, height: int, width: int, amount: float, slope: float = 0.7) -> Array:
-    return 1.0 + np.float32(amount) * spectral_noise(rng, height, width, slope)
+    drawn = _FAMILIES[family](rng, height, width)
+    return np.clip(drawn, 0.002, 0.98).astype(np.float32)
 
 
 def _blend(mask: Array, first: Array, second: Array) -> Array:
@@ -83,11 +45,11 @@ def _blend(mask: Array, first: Array, second: Array) -> Array:
 
 
 def _fractal(rng: Generator, height: int, width: int) -> Array:
-    level = _squash(spectral_noise(rng, height, width, rng.uniform(0.8, 1.5)))
+    level = squash(spectral_noise(rng, height, width, rng.uniform(0.8, 1.5)))
     first = colourise(level, draw_palette(rng, 4))
     if rng.random() < 0.5:
         return first
-    region = _squash(3.0 * spectral_noise(rng, height, width, rng.uniform(1.3, 1.9)))
+    region = squash(3.0 * spectral_noise(rng, height, width, rng.uniform(1.3, 1.9)))
     return first + (colourise(level, draw_palette(rng, 4)) - first) * region
 
 
@@ -127,13 +89,13 @@ def _dead_leaves(rng: Generator, height: int, width: int) -> Array:
         else:
             flat = radius * aspects[index]
             pen.ellipse((x - radius, y - flat, x + radius, y + flat), fill=ink)
-    return _developed(image) * _grain(rng, height, width, rng.uniform(0.0, 0.12))
+    return _developed(image) * grain(rng, height, width, rng.uniform(0.0, 0.12))
 
 
 def _foliage(rng: Generator, height: int, width: int) -> Array:
     palette = draw_palette(rng, 6)
     image, pen = _canvas(height, width, to_ink(0.5 * palette[0]))
-    size = _scale(rng, 3.0, 0.13 * max(height, width))
+    size = draw_size(rng, 3.0, 0.13 * max(height, width))
     count = int(np.clip(2.2 * height * width / size**2, 30, 450))
     centres = rng.uniform(-0.05, 1.05, (count, 2)) * (2 * width, 2 * height)
     angles, sizes = rng.uniform(0, 2 * np.pi, count), 2.0 * size * rng.uniform(0.6, 1.5, count)
@@ -149,14 +111,14 @@ def _foliage(rng: Generator, height: int, width: int) -> Array:
 def _print(rng: Generator, height: int, width: int) -> Array:
     paper, ink = draw_two_tone(rng)
     image, pen = _canvas(height, width, to_ink(paper))
-    size = 2.0 * _scale(rng, 6.0, 0.22 * max(height, width) + 4.0)
+    size = 2.0 * draw_size(rng, 6.0, 0.22 * max(height, width) + 4.0)
     draw_words(rng, pen, image.size, size, to_ink(ink))
-    return _developed(image) * _grain(rng, height, width, rng.uniform(0.0, 0.08))
+    return _developed(image) * grain(rng, height, width, rng.uniform(0.0, 0.08))
 
 
 def _wood(rng: Generator, height: int, width: int) -> Array:
-    x, y = _rotated(rng, height, width)
-    period = _scale(rng, 3.0, 14.0)
+    x, y = turned_grid(rng, height, width)
+    period = draw_size(rng, 3.0, 14.0)
     bend = spectral_noise(rng, height, width, 1.8) * rng.uniform(0.5, 3.0)
     curve = rng.uniform(0, 0.004) * (x - x.mean()) ** 2 / period
     ring = (y / period + bend + curve) % 1.0
@@ -166,8 +128,8 @@ def _wood(rng: Generator, height: int, width: int) -> Array:
 
 
 def _brick(rng: Generator, height: int, width: int) -> Array:
-    x, y = _rotated(rng, height, width)
-    tall, joint = _scale(rng, 4.0, 16.0), rng.uniform(0.7, 1.6)
+    x, y = turned_grid(rng, height, width)
+    tall, joint = draw_size(rng, 4.0, 16.0), rng.uniform(0.7, 1.6)
     long = tall * rng.uniform(1.6, 3.2)
     row = np.floor(y / tall)
     shifted = x + 0.5 * long * (row % 2)
@@ -181,8 +143,8 @@ def _brick(rng: Generator, height: int, width: int) -> Array:
 
 
 def _tiles(rng: Generator, height: int, width: int) -> Array:
-    x, y = _rotated(rng, height, width)
-    side, joint = _scale(rng, 4.0, 20.0), rng.uniform(0.5, 1.2)
+    x, y = turned_grid(rng, height, width)
+    side, joint = draw_size(rng, 4.0, 20.0), rng.uniform(0.5, 1.2)
     column, row = np.floor(x / side), np.floor(y / side)
     u, v = x - column * side, y - row * side
     inside = np.clip(np.minimum(np.minimum(u, side - u), np.minimum(v, side - v)) - joint / 2, 0, 1)
@@ -195,9 +157,9 @@ def _tiles(rng: Generator, height: int, width: int) -> Array:
 
 
 def _stripes(rng: Generator, height: int, width: int) -> Array:
-    x, y = _rotated(rng, height, width)
+    x, y = turned_grid(rng, height, width)
     first, second = draw_two_tone(rng)
-    across, along = _scale(rng, 3.5, 20.0), _scale(rng, 3.5, 20.0)
+    across, along = draw_size(rng, 3.5, 20.0), draw_size(rng, 3.5, 20.0)
     sharp = np.float32(across * 0.5)
     bars = np.clip(0.5 + sharp * np.sin(2 * np.pi * x / across) / np.pi, 0, 1)
     kind = rng.integers(0, 3)
@@ -206,13 +168,13 @@ def _stripes(rng: Generator, height: int, width: int) -> Array:
     else:
         other = np.clip(0.5 + along * 0.5 * np.sin(2 * np.pi * y / along) / np.pi, 0, 1)
         mask = np.abs(bars - other) if kind == 1 else 0.5 * (bars + other)
-    return _blend(mask, first, second) * _grain(rng, height, width, rng.uniform(0.0, 0.1))
+    return _blend(mask, first, second) * grain(rng, height, width, rng.uniform(0.0, 0.1))
 
 
 def _cells(rng: Generator, height: int, width: int) -> Array:
     """Voronoi cells of a jittered grid, with cracks where two cells meet."""
-    pitch = _scale(rng, 5.0, 22.0)
-    x, y = _rotated(rng, height, width)
+    pitch = draw_size(rng, 5.0, 22.0)
+    x, y = turned_grid(rng, height, width)
     x, y = x / pitch + 2.0, y / pitch + 300.0
     column, row = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
     jitter = rng.random((2, 4096), dtype=np.float32)
@@ -234,7 +196,7 @@ def _cells(rng: Generator, height: int, width: int) -> Array:
 
 
 def _gradient(rng: Generator, height: int, width: int) -> Array:
-    _, y = _rotated(rng, height, width)
+    _, y = turned_grid(rng, height, width)
     level = (y - y.min()) / np.ptp(y) + np.float32(0.05) * spectral_noise(rng, height, width, 2.0)
     return colourise(level, draw_palette(rng, 3)[:: rng.choice([-1, 1])])
 
@@ -246,7 +208,7 @@ def _relief(rng: Generator, height: int, width: int) -> Array:
     angle = rng.uniform(0, 2 * np.pi)
     slope = np.float32(np.cos(angle)) * gx + np.float32(np.sin(angle)) * gy
     light = np.clip(1.0 + rng.uniform(0.2, 0.55) * slope / (slope.std() + 1e-6), 0.08, 2.5)
-    return colourise(_squash(0.5 * field), draw_palette(rng, 3)) * light
+    return colourise(squash(0.5 * field), draw_palette(rng, 3)) * light
 
 
 def _brushed(rng: Generator, height: int, width: int) -> Array:
@@ -258,7 +220,7 @@ def _brushed(rng: Generator, height: int, width: int) -> Array:
 
 def _spots(rng: Generator, height: int, width: int) -> Array:
     """Band-pass noise cut at a level: lichen, animal coats, terrazzo."""
-    size = _scale(rng, 4.0, 16.0)
+    size = draw_size(rng, 4.0, 16.0)
     fy, fx = scipy.fft.fftfreq(height)[:, None], scipy.fft.rfftfreq(width)[None, :]
     band = np.exp(-0.5 * ((np.hypot(fy, fx) * size - 1.0) / 0.25) ** 2)
     white = rng.standard_normal((height, width), dtype=np.float32)
@@ -266,22 +228,22 @@ def _spots(rng: Generator, height: int, width: int) -> Array:
     field /= field.std() + 1e-6
     mask = np.clip(0.5 + (field - rng.uniform(-0.8, 0.8)) * size / 6.0, 0, 1)
     first, second = draw_two_tone(rng)
-    return _blend(mask, first, second) * _grain(rng, height, width, rng.uniform(0.0, 0.15))
+    return _blend(mask, first, second) * grain(rng, height, width, rng.uniform(0.0, 0.15))
 
 
 def _marble(rng: Generator, height: int, width: int) -> Array:
-    x, _ = _rotated(rng, height, width)
+    x, _ = turned_grid(rng, height, width)
     fold = spectral_noise(rng, height, width, rng.uniform(1.8, 2.3))
     fine = np.float32(0.15) * spectral_noise(rng, height, width, 1.1)
-    phase = x * (np.pi / _scale(rng, 8.0, 40.0)) + rng.uniform(1.5, 4.0) * fold + fine
+    phase = x * (np.pi / draw_size(rng, 8.0, 40.0)) + rng.uniform(1.5, 4.0) * fold + fine
     vein = (np.abs(np.sin(phase)) ** rng.uniform(0.25, 0.7)).astype(np.float32)
     return colourise(vein, draw_palette(rng, 4)[:: rng.choice([-1, 1])])
 
 
 def _weave(rng: Generator, height: int, width: int) -> Array:
     """Twill: each thread passes over two and under two, with a rounded profile."""
-    x, y = _rotated(rng, height, width)
-    pitch = _scale(rng, 2.5, 8.0)
+    x, y = turned_grid(rng, height, width)
+    pitch = draw_size(rng, 2.5, 8.0)
     u, v = x / pitch, y / pitch
     over = (np.floor(u) + np.floor(v)) % 4 < 2
     profile: Array = np.abs(np.sin(np.float32(np.pi) * np.where(over, u, v), dtype=np.float32))
@@ -289,15 +251,13 @@ def _weave(rng: Generator, height: int, width: int) -> Array:
     if rng.random() < 0.5:
         second = np.float32(0.75) * first
     threads = np.where(over, to_linear(first)[:, None, None], to_linear(second)[:, None, None])
-    return (
-        threads * (np.float32(0.2) + np.float32(0.8) * profile) * _grain(rng, height, width, 0.08)
-    )
+    return threads * (np.float32(0.2) + np.float32(0.8) * profile) * grain(rng, height, width, 0.08)
 
 
 def _shingles(rng: Generator, height: int, width: int) -> Array:
     """Overlapping rounded scales: roofs, fish, feathers."""
-    x, y = _rotated(rng, height, width)
-    pitch = _scale(rng, 5.0, 16.0)
+    x, y = turned_grid(rng, height, width)
+    pitch = draw_size(rng, 5.0, 16.0)
     step = pitch * rng.uniform(0.4, 0.7)
     level = np.zeros((height, width), np.float32)
     key = np.zeros((height, width), np.int32)
@@ -320,7 +280,7 @@ def _strands(rng: Generator, height: int, width: int) -> Array:
     """Crossing blades: a lawn, straw, fur."""
     palette = draw_palette(rng, 6)
     image, pen = _canvas(height, width, to_ink(0.5 * palette[0]))
-    length = 2.0 * _scale(rng, 8.0, 30.0)
+    length = 2.0 * draw_size(rng, 8.0, 30.0)
     count = int(np.clip(height * width / 25, 40, 500))
     feet = rng.uniform(-0.05, 1.1, (count, 2)) * (2 * width, 2 * height)
     lean = rng.uniform(-np.pi, 0.0) + rng.normal(0, rng.uniform(0.15, 0.6), count)

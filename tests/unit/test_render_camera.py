@@ -1,0 +1,115 @@
+"""The simulated camera: files that real readers understand, and whose EXIF leads back to K."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from genrefocus.exif import read_exposure
+from genrefocus.optics import blur_radius, blur_strength_from_exif
+from genrefocus.render.apertures import disk
+from genrefocus.render.camera import BODIES, Exposure, Shot, draw_exposure, take_photo
+from genrefocus.render.estimates import Estimates, estimate
+from genrefocus.render.lens import render_lens
+from genrefocus.render.scenes import procedural_scene, scene_disparity, visible_layer
+from genrefocus.render.tone import to_bytes
+
+ROLL = 24
+
+
+def shoot(seed: int, path: Path) -> tuple[Shot, Estimates]:
+    rng = np.random.default_rng([1, seed])
+    scene = procedural_scene(seed, *((48, 32) if seed % 3 == 0 else (32, 48)), margin=10)
+    shot = take_photo(scene, draw_exposure(scene, rng), path, rng=rng, samples=48)
+    return shot, estimate(shot, rng)
+
+
+@pytest.fixture(scope="module")
+def roll(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Shot, Estimates]]:
+    folder = tmp_path_factory.mktemp("roll")
+    paths = [folder / f"{seed}.jpg" for seed in range(ROLL)]
+    return [(path, *shoot(seed, path)) for seed, path in enumerate(paths)]
+
+
+def test_k_from_the_file_is_k_of_the_shot(roll: list[tuple[Path, Shot, Estimates]]) -> None:
+    """Up to the rounding of the 35 mm equivalent to whole millimetres."""
+    sources = set()
+    for path, shot, _ in roll:
+        facts = read_exposure(path)
+        sources.add(facts.sensor_width_source)
+        assert (facts.make, facts.model) == ("Simulated", shot.exposure.body.model)
+        assert facts.f_number == shot.exposure.f_number
+        size = shot.scene.height, shot.scene.width
+        labelled = blur_strength_from_exif(facts, shot.exposure.focus_disparity, *size)
+        assert labelled.k == pytest.approx(shot.strength.k, rel=0.03)
+        assert (max(facts.width, facts.height), facts.flags.count("resized")) == (48, 0)
+    assert sources == {"focal_length_35mm", "focal_plane"}
+
+
+def test_the_upright_picture_is_the_rendered_one(roll: list[tuple[Path, Shot, Estimates]]) -> None:
+    orientations = set()
+    for path, shot, _ in roll:
+        orientations.add(shot.orientation)
+        with Image.open(path) as file:
+            upright = np.asarray(ImageOps.exif_transpose(file), dtype=np.float32)
+        truth = to_bytes(
+            render_lens(
+                shot.scene,
+                focus_disparity=shot.exposure.focus_disparity,
+                strength=shot.strength,
+                positions=disk().positions(48),
+            )
+        )
+        error = upright - truth.permute(1, 2, 0).numpy()
+        assert np.abs(error).mean() < 4.0
+    assert orientations == {1, 6, 8}
+
+
+def test_k_follows_equation_3() -> None:
+    """50 mm, F 1.8, 2 m, full frame, 1024 px: 20.26 px at 1/m."""
+    exposure = Exposure(BODIES[0], 50.0, 1.8, 0.5)
+    assert exposure.sensor_width_mm == 36.0
+    assert exposure.strength(683, 1024).k == pytest.approx(20.26, abs=0.005)
+
+
+def test_photographs_are_reproducible_byte_for_byte(
+    roll: list[tuple[Path, Shot, Estimates]], tmp_path: Path
+) -> None:
+    for seed in (0, 5):
+        _, estimates = shoot(seed, tmp_path / "again.jpg")
+        assert (tmp_path / "again.jpg").read_bytes() == roll[seed][0].read_bytes()
+        assert np.array_equal(estimates.depth, roll[seed][2].depth)
+        assert np.array_equal(estimates.mask, roll[seed][2].mask)
+
+
+def test_blur_stays_in_range_and_focus_on_something(
+    roll: list[tuple[Path, Shot, Estimates]],
+) -> None:
+    greatest = []
+    for _, shot, _ in roll:
+        disparity = scene_disparity(shot.scene)
+        radius = blur_radius(disparity, shot.exposure.focus_disparity, shot.strength)
+        greatest.append(float(radius.max()))
+        assert float(radius.min()) < 0.3
+    assert max(greatest) <= 6.0
+    assert np.median(greatest) > 0.8
+
+
+def test_estimates_err_as_estimators_do(roll: list[tuple[Path, Shot, Estimates]]) -> None:
+    scale, overlap = [], []
+    for _, shot, estimates in roll:
+        assert estimates.depth.dtype == np.float16 and (estimates.depth > 0).all()
+        disparity = scene_disparity(shot.scene)
+        inner = torch.from_numpy(estimates.depth.astype(np.float32)) * disparity
+        scale.append(float(inner.median().log()))
+        radius = blur_radius(disparity, shot.exposure.focus_disparity, shot.strength)
+        sharp = (radius <= min(1.0, 0.25 * float(radius.max()))).numpy()
+        both = (sharp & estimates.mask).sum() / max(1, (sharp | estimates.mask).sum())
+        overlap.append(both)
+        if not estimates.on_focus:
+            assert both < 0.3
+        assert len(np.unique(visible_layer(shot.scene))) > 1
+    assert 0.02 < np.std(scale) < 0.1
+    assert np.median(overlap) > 0.75
