@@ -1,0 +1,9 @@
+"""Training data: samples, shards, their global order, and the preparation that makes them.
+
+- ``sample``    the schema of one sample and its codec
+- ``shards``    WebDataset tars with an index: written reproducibly, read at random
+- ``order``     which sample is drawn when, a pure function of (seed, n)
+- ``images``    picture files, upright
+- ``embedded``  the simulated data sets that come with the project
+- ``photos``    a folder of photographs -> shards
+"""

@@ -1,0 +1,119 @@
+"""The global order of training: which sample is the n-th draw, a pure function of (seed, n).
+
+Nothing here knows of ranks, workers, batches or files, so that any number of processes that agree
+on n see the same samples in the same order, and a resumed run needs to know one number.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.random import MT19937, RandomState, SeedSequence
+from numpy.typing import NDArray
+
+MIX_BLOCK = 1000
+"""Draws over which the routes are mixed exactly by weight; the resolution of weights is 1/1000."""
+
+_MIX, _PERMUTATION, _SAMPLE = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw: the route, the index within it, and the seed of everything random about it."""
+
+    route: str
+    index: int
+    sample_seed: int
+
+
+class GlobalOrder:
+    """Routes mixed by weight; within a route every sample once per epoch of that route.
+
+    Every block of ``MIX_BLOCK`` draws holds each route exactly in proportion, in an order shuffled
+    by (seed, block). So the number of draws that a route had before any block is a product, and
+    ``draw`` takes constant time but for the permutations, which are cached.
+
+    Args:
+        sizes: samples per route.
+        weights: relative weight per route, >= 0. Routes without a weight are not drawn from.
+        seed: of the whole order.
+
+    Raises:
+        ValueError: a weight for a route that is not there, negative or all zero weights, or a
+            weighted route without samples.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, float], seed: int) -> None:
+        _check(sizes, weights)
+        self.seed = seed
+        self.routes = tuple(sorted(name for name, weight in weights.items() if weight > 0))
+        self.sizes = {name: sizes[name] for name in self.routes}
+        self.quotas = tuple(_quotas([weights[name] for name in self.routes]))
+
+    def draw(self, n: int) -> Draw:
+        """The n-th draw, n >= 0."""
+        assert n >= 0, n
+        block, position = divmod(n, MIX_BLOCK)
+        which, occurrence = _mixed_block(self.seed, self.quotas, block)
+        number = int(which[position])
+        name = self.routes[number]
+        drawn_before = block * self.quotas[number] + int(occurrence[position])
+        epoch, at = divmod(drawn_before, self.sizes[name])
+        index = int(_permutation(self.seed, name, self.sizes[name], epoch)[at])
+        return Draw(name, index, _seed_of(self.seed, _SAMPLE, n))
+
+
+@lru_cache(maxsize=16)
+def _mixed_block(
+    seed: int, quotas: tuple[int, ...], block: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Route number of every draw of a block, and how often that route came before in the block."""
+    which = np.repeat(np.arange(len(quotas)), quotas)
+    _random(seed, _MIX, block).shuffle(which)
+    occurrence = np.zeros(MIX_BLOCK, np.int64)
+    for number, quota in enumerate(quotas):
+        occurrence[which == number] = np.arange(quota)
+    return which, occurrence
+
+
+@lru_cache(maxsize=16)
+def _permutation(seed: int, route: str, size: int, epoch: int) -> NDArray[np.int64]:
+    random = _random(seed, _PERMUTATION, zlib.crc32(route.encode()), epoch)
+    return random.permutation(size)
+
+
+def _check(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:
+    found = ", ".join(f"{name} ({size} samples)" for name, size in sorted(sizes.items()))
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight of route {name} is {weight}; give a finite number >= 0")
+        if weight > 0 and not sizes.get(name):
+            raise ValueError(
+                f"route {name} has weight {weight} but no samples; found: {found or 'nothing'}; "
+                "set its weight to 0 or prepare it"
+            )
+    if not any(weight > 0 for weight in weights.values()):
+        raise ValueError(f"no route has a weight above 0; found: {found or 'nothing'}")
+
+
+def _quotas(weights: list[float]) -> list[int]:
+    """Draws per block in proportion to the weights, by largest remainder, at least one each."""
+    shares = np.array(weights, np.float64) / np.sum(weights) * MIX_BLOCK
+    quotas = np.maximum(np.floor(shares + 1e-9), 1).astype(int)
+    while quotas.sum() != MIX_BLOCK:
+        step = 1 if quotas.sum() < MIX_BLOCK else -1
+        excess = np.where((quotas > 1) | (step > 0), step * (shares - quotas), -np.inf)
+        quotas[int(np.argmax(excess))] += step
+    return [int(quota) for quota in quotas]
+
+
+def _random(*entropy: int) -> RandomState:
+    # RandomState is frozen by NumPy's policy, so that an upgrade does not change a run's order.
+    return RandomState(MT19937(SeedSequence(entropy)))
+
+
+def _seed_of(*entropy: int) -> int:
+    """63 bits, so that it fits a signed integer."""
+    return int(SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))

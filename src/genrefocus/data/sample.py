@@ -1,0 +1,245 @@
+"""One training sample: its schema and its codec, here and nowhere else.
+
+A sample is a sharp picture, the photograph of the same scene with depth of field, and what is
+known about the defocus between them. The defocus map itself is never stored: it follows from
+disparity, focus disparity and K (``optics.defocus_map``); a stored copy would be a second truth.
+
+An encoded sample is a mapping from WebDataset extension to bytes::
+
+    json            schema version, key, route, split, K, focus disparity, prompt, provenance
+    aif.png         8-bit sRGB
+    bokeh.png       8-bit sRGB
+    disparity.png   16-bit grey q; disparity = offset + scale * q, both in the JSON, 1/m
+    mask.png        8-bit grey, 255 where the photograph is in focus
+    <name>.png      further pictures, 8-bit sRGB
+"""
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genrefocus.optics import BlurStrength
+
+SCHEMA_VERSION = 1
+
+ROUTES = ("synthetic", "in_the_wild", "aperture_series", "point_lights", "deblur")
+SPLITS = ("train", "val", "test")
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")  # a dot would end the key, a slash would nest it
+_LEVELS = 65535
+_FIXED_MEMBERS = ("json", "aif.png", "bokeh.png", "disparity.png", "mask.png")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, all pictures and maps of one size.
+
+    Attributes:
+        key: unique within a set; letters, digits, ``_`` and ``-``.
+        route: one of ``ROUTES``.
+        split: one of ``SPLITS``.
+        aif: all-in-focus picture, (3, H, W) uint8 sRGB.
+        bokeh: the photograph with depth of field, (3, H, W) uint8 sRGB. For ``deblur`` it is the
+            input and ``aif`` the target.
+        disparity: (H, W) float32 in 1/m, finite, >= 0, or None.
+        strength: K stated for H x W, or None where the blur is not known.
+        focus_disparity: d_f in 1/m; None exactly where ``strength`` is.
+        mask: (H, W) bool, True where the photograph is in focus, or None.
+        prompt: this sample's own prompt, or None for the prompt of the task.
+        extras: further pictures by name, (3, H, W) uint8, such as ``pre_deblur``.
+        provenance: plain JSON data: source, renderer or estimators, seed, versions.
+
+    Raises:
+        ValueError: a field that breaks the above, named with the key.
+    """
+
+    key: str
+    route: str
+    split: str
+    aif: Tensor
+    bokeh: Tensor
+    disparity: Tensor | None = None
+    strength: BlurStrength | None = None
+    focus_disparity: float | None = None
+    mask: Tensor | None = None
+    prompt: str | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.key):
+            raise ValueError(f"sample key {self.key!r}: use 1 to 80 letters, digits, _ and -")
+        for name, value, known in (
+            ("route", self.route, ROUTES),
+            ("split", self.split, SPLITS),
+        ):
+            if value not in known:
+                raise ValueError(f"sample {self.key}: {name} {value!r}; known: {', '.join(known)}")
+        self._check_pictures()
+        self._check_maps()
+        if (self.strength is None) != (self.focus_disparity is None):
+            raise ValueError(f"sample {self.key}: K and focus disparity are known only together")
+        if self.strength is not None:
+            if self.disparity is None:
+                raise ValueError(f"sample {self.key}: K without disparity describes no defocus")
+            if (self.strength.height, self.strength.width) != self.size:
+                raise ValueError(
+                    f"sample {self.key}: K is stated for "
+                    f"{(self.strength.height, self.strength.width)}, the pictures are {self.size}"
+                )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.aif.shape[-2], self.aif.shape[-1]
+
+    def _check_pictures(self) -> None:
+        for name, picture in {"aif": self.aif, "bokeh": self.bokeh, **self.extras}.items():
+            if picture.dtype != torch.uint8 or tuple(picture.shape) != (3, *self.size):
+                raise ValueError(
+                    f"sample {self.key}: {name} must be uint8 (3, H, W) of the AIF's size "
+                    f"{self.size}, got {picture.dtype} {tuple(picture.shape)}"
+                )
+        for name in self.extras:
+            if not _NAME.fullmatch(name) or f"{name}.png" in _FIXED_MEMBERS:
+                raise ValueError(f"sample {self.key}: {name!r} cannot name a further picture")
+
+    def _check_maps(self) -> None:
+        for name, values, dtype in (
+            ("disparity", self.disparity, torch.float32),
+            ("mask", self.mask, torch.bool),
+        ):
+            if values is not None and (values.dtype != dtype or tuple(values.shape) != self.size):
+                raise ValueError(
+                    f"sample {self.key}: {name} must be {dtype} of size {self.size}, "
+                    f"got {values.dtype} {tuple(values.shape)}"
+                )
+        if self.disparity is not None:
+            low, high = (float(x) for x in self.disparity.aminmax())
+            if not (low >= 0 and high < float("inf")):
+                raise ValueError(
+                    f"sample {self.key}: disparity in [{low}, {high}] 1/m must be finite and >= 0"
+                )
+
+
+def encode(sample: Sample) -> dict[str, bytes]:
+    """Extension -> bytes, metadata first. Disparity is kept to 1 / 65535 of its range."""
+    meta: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "key": sample.key,
+        "route": sample.route,
+        "split": sample.split,
+        "height": sample.size[0],
+        "width": sample.size[1],
+        "k": None if sample.strength is None else sample.strength.k,
+        "focus_disparity": sample.focus_disparity,
+        "disparity": None,
+        "prompt": sample.prompt,
+        "extras": sorted(sample.extras),
+        "provenance": dict(sample.provenance),
+    }
+    pictures = {
+        "aif.png": _png(sample.aif.permute(1, 2, 0).numpy()),
+        "bokeh.png": _png(sample.bokeh.permute(1, 2, 0).numpy()),
+    }
+    if sample.disparity is not None:
+        exact = sample.disparity.numpy().astype(np.float64)
+        offset, scale = float(exact.min()), float(np.ptp(exact)) / _LEVELS
+        levels = np.rint((exact - offset) / scale) if scale else np.zeros_like(exact)
+        meta["disparity"] = {"offset": offset, "scale": scale, "unit": "1/m"}
+        pictures["disparity.png"] = _png(levels.astype(np.uint16))
+    if sample.mask is not None:
+        pictures["mask.png"] = _png(sample.mask.numpy().astype(np.uint8) * 255)
+    for name in sorted(sample.extras):
+        pictures[f"{name}.png"] = _png(sample.extras[name].permute(1, 2, 0).numpy())
+    text = json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return {"json": text.encode(), **pictures}
+
+
+def decode_metadata(data: bytes) -> dict[str, Any]:
+    """The JSON member as a dictionary.
+
+    Raises:
+        ValueError: no JSON, or another schema version than this code's.
+    """
+    try:
+        meta = json.loads(data)
+        version = meta["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the metadata is no sample of this project: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"the sample has schema version {version}, this code reads {SCHEMA_VERSION}; "
+            "prepare the data again, or use the version of genrefocus that wrote them"
+        )
+    return dict(meta)
+
+
+def decode(members: Mapping[str, bytes]) -> Sample:
+    """The sample in a mapping from extension to bytes; the inverse of :func:`encode`.
+
+    Raises:
+        ValueError: a missing or damaged member, or another schema version.
+    """
+    if "json" not in members:
+        raise ValueError(f"no json member among {', '.join(sorted(members)) or 'nothing'}")
+    meta = decode_metadata(members["json"])
+    height, width = meta["height"], meta["width"]
+    disparity = None
+    if meta["disparity"] is not None:
+        levels = _pixels(members, "disparity.png").astype(np.float64)
+        exact = meta["disparity"]["offset"] + meta["disparity"]["scale"] * levels
+        disparity = torch.from_numpy(exact.astype(np.float32))
+    mask = torch.from_numpy(_pixels(members, "mask.png") > 0) if "mask.png" in members else None
+    return Sample(
+        key=meta["key"],
+        route=meta["route"],
+        split=meta["split"],
+        aif=_picture(members, "aif.png"),
+        bokeh=_picture(members, "bokeh.png"),
+        disparity=disparity,
+        strength=None if meta["k"] is None else BlurStrength(meta["k"], height, width),
+        focus_disparity=meta["focus_disparity"],
+        mask=mask,
+        prompt=meta["prompt"],
+        extras={name: _picture(members, f"{name}.png") for name in meta["extras"]},
+        provenance=meta["provenance"],
+    )
+
+
+def to_float(picture: Tensor) -> Tensor:
+    """8-bit picture, any shape, as float32 in [0, 1]."""
+    return picture.float() / 255
+
+
+def to_uint8(picture: Tensor) -> Tensor:
+    """Picture in [0, 1], any shape, rounded to uint8; values outside are clipped."""
+    return (picture.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def _pixels(members: Mapping[str, bytes], name: str) -> np.ndarray:
+    if name not in members:
+        raise ValueError(f"member {name} is missing")
+    try:
+        with Image.open(io.BytesIO(members[name])) as image:
+            return np.array(image)
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+        raise ValueError(f"member {name} is damaged: {error}") from error
+
+
+def _picture(members: Mapping[str, bytes], name: str) -> Tensor:
+    return torch.from_numpy(_pixels(members, name)).permute(2, 0, 1).contiguous()

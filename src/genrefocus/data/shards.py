@@ -1,0 +1,368 @@
+"""Sets of samples as WebDataset tars with an index: written reproducibly, read at random.
+
+A set is a folder of ``shard-00000.tar`` ... and ``index.json``, which appears last and so marks
+the set as finished. The tars can be read by ``webdataset`` and the index by ``wids``. Equal samples
+give equal bytes: tar headers carry no time, no owner. The index holds where in its tar every
+sample starts, so that a read is one ``pread`` and a parse of that slice; ``wids`` itself would
+walk all headers of a shard in every worker, and would pass over a truncated shard in silence.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from genrefocus.data.sample import SCHEMA_VERSION, Sample, decode, decode_metadata, encode
+
+INDEX_NAME = "index.json"
+UNFINISHED_NAME = "index.unfinished.json"
+
+_BLOCK = tarfile.BLOCKSIZE
+
+
+class ShardWriter:
+    """Writes one set; use as a context manager.
+
+    Shards appear under their name only when they are complete. Leaving the context without an
+    error writes the index. After a crash the complete shards and ``index.unfinished.json`` remain;
+    a new writer with the same parameters goes on behind ``written``.
+
+    Args:
+        folder: of the set, created where missing.
+        parameters: plain JSON data that determines the samples; kept in the index.
+        samples_per_shard: > 0.
+
+    Raises:
+        ValueError: the folder holds a set of other parameters, or a finished one.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, parameters: Mapping[str, Any], samples_per_shard: int = 1000
+    ) -> None:
+        assert samples_per_shard > 0
+        self.folder = Path(folder)
+        self.samples_per_shard = samples_per_shard
+        self._head = {
+            "wids_version": 1,
+            "schema_version": SCHEMA_VERSION,
+            "samples_per_shard": samples_per_shard,
+            "parameters": json.loads(json.dumps(parameters)),
+        }
+        if is_finished(self.folder, parameters):
+            raise ValueError(f"{self.folder} already holds this set; delete it to make it anew")
+        self._shards: list[dict[str, Any]] = self._left_behind()
+        self._keys: list[str] = []
+        self._offsets: list[int] = []
+        self._file: io.BufferedRandom | None = None
+        self._tar: tarfile.TarFile | None = None
+        self._seen = set(self.written)
+
+    @property
+    def written(self) -> list[str]:
+        """Keys of the samples in complete shards, in order: what need not be made again."""
+        return [key for shard in self._shards for key in shard["keys"]]
+
+    def write(self, sample: Sample) -> None:
+        """Append a sample."""
+        self.write_encoded(sample.key, encode(sample))
+
+    def write_encoded(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append a sample that was encoded before, perhaps by another process.
+
+        Raises:
+            ValueError: the key was written before.
+        """
+        if key in self._seen:
+            raise ValueError(f"{self.folder}: sample key {key} occurs twice; keys must be unique")
+        self._seen.add(key)
+        if self._tar is None:
+            self._begin_shard()
+        assert self._tar is not None and self._file is not None
+        self._keys.append(key)
+        self._offsets.append(self._file.tell())
+        for extension, data in members.items():
+            info = tarfile.TarInfo(f"{key}.{extension}")  # time and owner are 0 by default
+            info.size = len(data)
+            self._tar.addfile(info, io.BytesIO(data))
+        if len(self._keys) == self.samples_per_shard:
+            self._end_shard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            if self._file is not None:
+                self._file.close()
+                self._temporary().unlink(missing_ok=True)
+            return
+        if self._tar is not None:
+            self._end_shard()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / INDEX_NAME, _json(self._index()))
+        (self.folder / UNFINISHED_NAME).unlink(missing_ok=True)
+
+    def _left_behind(self) -> list[dict[str, Any]]:
+        """Index entries of the complete shards of an interrupted writer."""
+        path = self.folder / UNFINISHED_NAME
+        if not path.is_file():
+            return []
+        index = _read_json(path)
+        _require_same(self.folder, index, self._head)
+        shards: list[dict[str, Any]] = index["shardlist"]
+        for shard in shards:
+            _require_size(self.folder / shard["url"], shard["filesize"])
+        return shards
+
+    def _index(self) -> dict[str, Any]:
+        digests = [shard["sha256"] for shard in self._shards]
+        content = _json([SCHEMA_VERSION, *digests])
+        return {
+            **self._head,
+            "fingerprint": hashlib.sha256(content).hexdigest(),
+            "samples": sum(shard["nsamples"] for shard in self._shards),
+            "shardlist": self._shards,
+        }
+
+    def _temporary(self) -> Path:
+        return self.folder / f".shard-{len(self._shards):05d}.tar.part"
+
+    def _begin_shard(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = self._temporary().open("w+b")
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def _end_shard(self) -> None:
+        assert self._tar is not None and self._file is not None
+        temporary, name = self._temporary(), f"shard-{len(self._shards):05d}.tar"
+        self._offsets.append(self._file.tell())
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.seek(0)
+        digest = hashlib.file_digest(self._file, "sha256").hexdigest()
+        self._file.close()
+        temporary.replace(self.folder / name)
+        self._shards.append(
+            {
+                "url": name,
+                "nsamples": len(self._keys),
+                "filesize": (self.folder / name).stat().st_size,
+                "sha256": digest,
+                "keys": self._keys,
+                "offsets": self._offsets,
+            }
+        )
+        self._keys, self._offsets, self._file, self._tar = [], [], None, None
+        unfinished = {**self._head, "shardlist": self._shards}
+        write_atomically(self.folder / UNFINISHED_NAME, _json(unfinished))
+
+
+class ShardDataset:
+    """Random access to a finished set; every read opens its file, so that it can be forked.
+
+    Args:
+        folder: of the set.
+
+    Raises:
+        FileNotFoundError: no set, or an unfinished one.
+        ValueError: another schema version, a shard that is missing or of another size.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        index = read_index(self.folder)
+        self.fingerprint: str = index["fingerprint"]
+        self.parameters: dict[str, Any] = index["parameters"]
+        self._shards: list[dict[str, Any]] = index["shardlist"]
+        self._ends = np.cumsum([0, *(shard["nsamples"] for shard in self._shards)])
+        for shard in self._shards:
+            _require_size(self.folder / shard["url"], shard["filesize"])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of all samples, in order."""
+        return [key for shard in self._shards for key in shard["keys"]]
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``.
+
+        Raises:
+            IndexError: outside 0 .. len - 1.
+            ValueError: the sample is damaged; the message names shard and key.
+        """
+        shard, start, stop, key = self._locate(index)
+        data = _pread(self.folder / shard["url"], start, stop - start)
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+                members = {_extension(info.name, key): _contents(tar, info) for info in tar}
+            return decode(members)
+        except (tarfile.TarError, ValueError) as error:
+            raise self._damaged(shard, key, error) from error
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """The JSON member of a sample, read without its pictures."""
+        shard, start, _, key = self._locate(index)
+        path = self.folder / shard["url"]
+        try:
+            header = _pread(path, start, _BLOCK)
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            if _extension(info.name, key) != "json":
+                raise ValueError(f"expected the metadata first, found {info.name}")
+            return decode_metadata(_pread(path, start + _BLOCK, info.size))
+        except (tarfile.TarError, ValueError) as error:
+            raise self._damaged(shard, key, error) from error
+
+    def verify(self) -> None:
+        """Compare every shard with its checksum in the index.
+
+        Raises:
+            ValueError: a shard differs.
+        """
+        for shard in self._shards:
+            path = self.folder / shard["url"]
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != shard["sha256"]:
+                raise ValueError(
+                    f"shard {path} has sha256 {digest}, its index says {shard['sha256']}; "
+                    f"copy it again, or delete {self.folder} and prepare it again"
+                )
+
+    def _locate(self, index: int) -> tuple[dict[str, Any], int, int, str]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {self.folder}, which has {len(self)}")
+        number = int(np.searchsorted(self._ends, index, side="right")) - 1
+        shard, inner = self._shards[number], index - int(self._ends[number])
+        return shard, shard["offsets"][inner], shard["offsets"][inner + 1], shard["keys"][inner]
+
+    def _damaged(self, shard: Mapping[str, Any], key: str, error: Exception) -> ValueError:
+        return ValueError(
+            f"shard {self.folder / shard['url']}, sample {key}: {error}; "
+            f"if the shard is damaged, copy it again or delete {self.folder} and prepare it again"
+        )
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a finished set.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, or is of another schema version.
+    """
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        found = "an unfinished set" if (folder / UNFINISHED_NAME).is_file() else _listing(folder)
+        raise FileNotFoundError(
+            f"no {INDEX_NAME} in {folder}, which holds {found}; prepare the set first"
+        )
+    index = _read_json(path)
+    if index.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema version {index.get('schema_version')}, this code reads "
+            f"{SCHEMA_VERSION}; delete {folder} and prepare it again"
+        )
+    return index
+
+
+def is_finished(folder: str | Path, parameters: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a finished set of these parameters.
+
+    Raises:
+        ValueError: it holds a finished set of other parameters.
+    """
+    folder = Path(folder)
+    if not (folder / INDEX_NAME).is_file():
+        return False
+    expected = {"parameters": json.loads(json.dumps(parameters))}
+    _require_same(folder, read_index(folder), expected)
+    return True
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file by new content; a crash leaves the old content or the new one."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _require_same(folder: Path, index: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        if index.get(name) != value:
+            found = index.get(name)
+            if isinstance(value, dict) and isinstance(found, dict):
+                differing = (k for k in (*value, *found) if value.get(k) != found.get(k))
+                name = next(differing)
+                value, found = value.get(name), found.get(name)
+            raise ValueError(
+                f"{folder} holds a set made with {name} {found!r}, now it is {value!r}; "
+                "delete that folder or choose another"
+            )
+
+
+def _require_size(path: Path, expected: int) -> None:
+    if not path.is_file():
+        raise ValueError(
+            f"shard {path} is missing; copy it again, or delete {path.parent} and prepare it again"
+        )
+    size = path.stat().st_size
+    if size != expected:
+        raise ValueError(
+            f"shard {path} has {size} bytes, its index says {expected}: it is truncated or was "
+            f"replaced; copy it again, or delete {path.parent} and prepare it again"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no index ({error}); delete {path.parent} and prepare it again"
+        ) from error
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def _pread(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), size, offset)
+
+
+def _extension(name: str, key: str) -> str:
+    stem, _, extension = name.partition(".")
+    if stem != key:
+        raise ValueError(f"found member {name} in its place")
+    return extension
+
+
+def _contents(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    return b"" if file is None else file.read()
+
+
+def _listing(folder: Path) -> str:
+    if not folder.is_dir():
+        return "nothing (the folder does not exist)"
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") or "nothing"

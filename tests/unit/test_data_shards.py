@@ -1,0 +1,161 @@
+"""Shards: reproducible bytes, random access, readable by others, damage that is named."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import webdataset
+from torch.utils.data import DataLoader
+from wids import ShardListDataset
+
+from genrefocus.data.sample import Sample, decode
+from genrefocus.data.shards import ShardDataset, ShardWriter, is_finished
+from genrefocus.optics import BlurStrength
+
+PARAMETERS = {"seed": 1, "count": 7}
+
+
+def make_sample(number: int) -> Sample:
+    generator = torch.Generator().manual_seed(number)
+
+    def picture() -> torch.Tensor:
+        return torch.randint(0, 256, (3, 8, 9), generator=generator, dtype=torch.uint8)
+
+    return Sample(
+        key=f"made-{number:03d}",
+        route="synthetic",
+        split="train",
+        aif=picture(),
+        bokeh=picture(),
+        disparity=torch.rand(8, 9, generator=generator),
+        strength=BlurStrength(2.0, 8, 9),
+        focus_disparity=0.5,
+        provenance={"number": number},
+    )
+
+
+def write(folder: Path, count: int = 7, start: int = 0) -> Path:
+    with ShardWriter(folder, parameters=PARAMETERS, samples_per_shard=3) as writer:
+        for number in range(start, count):
+            writer.write(make_sample(number))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_random_access(tmp_path: Path) -> None:
+    dataset = ShardDataset(write(tmp_path))
+    assert len(dataset) == 7
+    for number in (6, 0, 3, 2):
+        sample, expected = dataset[number], make_sample(number)
+        assert torch.equal(sample.aif, expected.aif)
+        assert (dataset.keys[number], sample.provenance) == (expected.key, expected.provenance)
+        assert dataset.metadata(number)["provenance"] == {"number": number}
+    with pytest.raises(IndexError):
+        dataset[7]
+
+
+def test_equal_samples_make_equal_bytes(tmp_path: Path) -> None:
+    assert contents(write(tmp_path / "a")) == contents(write(tmp_path / "b"))
+
+
+def test_an_interrupted_writer_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ShardWriter(tmp_path / "cut", parameters=PARAMETERS, samples_per_shard=3) as writer,
+    ):
+        for number in range(5):
+            writer.write(make_sample(number))
+        raise KeyboardInterrupt
+    with pytest.raises(FileNotFoundError, match="an unfinished set"):
+        ShardDataset(tmp_path / "cut")
+    with ShardWriter(tmp_path / "cut", parameters=PARAMETERS, samples_per_shard=3) as writer:
+        assert writer.written == ["made-000", "made-001", "made-002"]
+        for number in range(3, 7):
+            writer.write(make_sample(number))
+    assert contents(tmp_path / "cut") == contents(write(tmp_path / "whole"))
+
+
+def test_webdataset_and_wids_read_the_shards(tmp_path: Path, monkeypatch) -> None:
+    dataset = ShardDataset(write(tmp_path / "set"))
+    tars = [str(tmp_path / "set" / f"shard-{n:05d}.tar") for n in range(3)]
+    streamed = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
+    assert [sample["__key__"] for sample in streamed] == dataset.keys
+    assert torch.equal(decode(streamed[4]).bokeh, dataset[4].bokeh)
+    monkeypatch.setenv("WIDS_CACHE", str(tmp_path / "cache"))
+    indexed = ShardListDataset(str(tmp_path / "set/index.json"), transformations=[], keep=True)
+    assert len(indexed) == 7
+    members = {name.lstrip("."): data.read() for name, data in _members(indexed[5])}
+    assert torch.equal(decode(members).bokeh, dataset[5].bokeh)
+
+
+def _members(sample: dict) -> list:
+    return [(name, data) for name, data in sample.items() if name.startswith(".")]
+
+
+def test_workers_read_alike(tmp_path: Path) -> None:
+    dataset = pickle.loads(pickle.dumps(ShardDataset(write(tmp_path))))
+    read = [[s.key for s in DataLoader(dataset, None, num_workers=n)] for n in (0, 2)]
+    assert read[0] == read[1] == dataset.keys
+
+
+def test_a_finished_set_is_known_by_its_parameters(tmp_path: Path) -> None:
+    assert not is_finished(tmp_path, PARAMETERS)
+    write(tmp_path)
+    assert is_finished(tmp_path, PARAMETERS)
+    with pytest.raises(ValueError, match="made with seed 1, now it is 2"):
+        is_finished(tmp_path, {**PARAMETERS, "seed": 2})
+    with pytest.raises(ValueError, match="already holds this set"):
+        ShardWriter(tmp_path, parameters=PARAMETERS, samples_per_shard=3)
+
+
+def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    prints = [ShardDataset(write(tmp_path / str(count), count)).fingerprint for count in (6, 7)] + [
+        ShardDataset(write(tmp_path / "again")).fingerprint
+    ]
+    assert prints[0] != prints[1] == prints[2]
+
+
+def test_keys_are_unique(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="made-001 occurs twice"),
+        ShardWriter(tmp_path, parameters={}) as writer,
+    ):
+        for number in (0, 1, 1):
+            writer.write(make_sample(number))
+
+
+def test_truncated_and_missing_shards_are_named(tmp_path: Path) -> None:
+    shard = write(tmp_path) / "shard-00001.tar"
+    shard.write_bytes(shard.read_bytes()[:4000])
+    with pytest.raises(ValueError, match=r"shard-00001\.tar has 4000 bytes.*prepare it again"):
+        ShardDataset(tmp_path)
+    shard.unlink()
+    with pytest.raises(ValueError, match=r"shard-00001\.tar is missing"):
+        ShardDataset(tmp_path)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        ShardDataset(tmp_path / "nowhere")
+
+
+def test_corruption_is_named(tmp_path: Path) -> None:
+    dataset = ShardDataset(write(tmp_path))
+    dataset.verify()
+    shard = tmp_path / "shard-00001.tar"
+    original = shard.read_bytes()
+    for at in (100, original.index(b"IDAT") + 20):  # in a header, in a picture
+        shard.write_bytes(original[:at] + bytes(60) + original[at + 60 :])
+        with pytest.raises(ValueError, match=r"shard-00001\.tar.*sha256"):
+            dataset.verify()
+        with pytest.raises(ValueError, match=r"shard-00001\.tar, sample made-003"):
+            [dataset[n] for n in range(3, 6)]
+
+
+def test_another_schema_version_is_refused(tmp_path: Path) -> None:
+    index = write(tmp_path) / "index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "schema_version": 99}))
+    with pytest.raises(ValueError, match="schema version 99.*prepare it again"):
+        ShardDataset(tmp_path)
