@@ -120,7 +120,7 @@ class ShardWriter:
         if not path.is_file():
             return []
         index = _read_json(path)
-        _require_same(self.folder, index, self._head)
+        require_same(self.folder, index, self._head)
         shards: list[dict[str, Any]] = index["shardlist"]
         for shard in shards:
             _require_size(self.folder / shard["url"], shard["filesize"])
@@ -290,7 +290,7 @@ def is_finished(folder: str | Path, parameters: Mapping[str, Any]) -> bool:
     if not (folder / INDEX_NAME).is_file():
         return False
     expected = {"parameters": json.loads(json.dumps(parameters))}
-    _require_same(folder, read_index(folder), expected)
+    require_same(folder, read_index(folder), expected)
     return True
 
 
@@ -304,16 +304,18 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def _require_same(folder: Path, index: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def require_same(folder: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Compare the record of a set with what is asked for now; keys that are not asked for pass.
+
+    Raises:
+        ValueError: the first difference, and the folder to delete.
+    """
     for name, value in expected.items():
-        if index.get(name) != value:
-            found = index.get(name)
-            if isinstance(value, dict) and isinstance(found, dict):
-                differing = (k for k in (*value, *found) if value.get(k) != found.get(k))
-                name = next(differing)
-                value, found = value.get(name), found.get(name)
+        if isinstance(value, dict) and isinstance(found.get(name), dict):
+            require_same(folder, found[name], value)
+        elif found.get(name) != value:
             raise ValueError(
-                f"{folder} holds a set made with {name} {found!r}, now it is {value!r}; "
+                f"{folder} holds a set made with {name} {found.get(name)!r}, now it is {value!r}; "
                 "delete that folder or choose another"
             )
 

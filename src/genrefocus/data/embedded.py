@@ -1,0 +1,348 @@
+"""The embedded data: everything that the scheme trains on by default, made from seeds.
+
+Three kinds of sets, each with train, val and test split::
+
+    synthetic    shards: all-in-focus picture, lens-sampled bokeh, exact disparity, K and focus
+    deblur       shards: the same; here the bokeh is the input and the sharp picture the target
+    camera_roll  photos/*.jpg by a simulated camera with EXIF; depth/*.npy (metres) and mask/*.png
+                 as estimators would give them, errors included
+
+Scenes of val and test are made of texture families that training never sees. The val and test
+splits of ``synthetic`` and ``deblur`` show the same scenes under the same keys with other focus and
+K, so that a blurred photograph and its refocused truth can be paired.
+
+Every file is a pure function of seed, set and number, for any number of worker processes.
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.random import Generator, SeedSequence
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from genrefocus import __version__
+from genrefocus.data.images import save_image
+from genrefocus.data.sample import SPLITS, Sample, encode
+from genrefocus.data.shards import (
+    ShardWriter,
+    is_finished,
+    read_index,
+    require_same,
+    write_atomically,
+)
+from genrefocus.optics import blur_radius
+from genrefocus.render.apertures import disk
+from genrefocus.render.camera import draw_exposure, take_photo
+from genrefocus.render.estimates import estimate
+from genrefocus.render.lens import render_lens
+from genrefocus.render.scenes import (
+    draw_focus,
+    draw_strength,
+    procedural_scene,
+    scene_aif,
+    scene_disparity,
+)
+from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.render.tone import to_bytes
+
+GENERATOR_VERSION = 1
+"""Raised with every change that makes other pictures of the same seed."""
+
+Kind = Literal["synthetic", "deblur", "camera_roll"]
+KINDS: tuple[Kind, ...] = ("synthetic", "deblur", "camera_roll")
+
+DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
+    "synthetic": {"train": 2500, "val": 64, "test": 64},
+    "deblur": {"train": 2500, "val": 64, "test": 64},
+    "camera_roll": {"train": 600, "val": 64, "test": 64},
+}
+
+ROLL_NAME = "roll.json"
+
+# At 64 px; they scale with the size. The margin holds the shift of the greatest blur.
+_LEAST_BLUR_PX, _LEAST_PHOTO_BLUR_PX, _GREATEST_BLUR_PX = 0.5, 0.8, 6.0
+_MARGIN_PX = 12
+_POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 dB
+
+
+@dataclass(frozen=True)
+class EmbeddedSet:
+    """One set to be made: ``count`` samples of a kind and split at ``size`` px."""
+
+    kind: Kind
+    split: str
+    count: int
+    seed: int
+    size: int
+
+    @property
+    def folder(self) -> str:
+        """Below the root of the data."""
+        return f"{self.kind}/{self.split}"
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return TRAIN_FAMILIES if self.split == "train" else HELDOUT_FAMILIES
+
+    def parameters(self) -> dict[str, Any]:
+        """All that determines the bytes of the set."""
+        return {
+            "kind": self.kind,
+            "split": self.split,
+            "count": self.count,
+            "seed": self.seed,
+            "size": self.size,
+            "families": list(self.families),
+            "generator_version": GENERATOR_VERSION,
+        }
+
+    def scene_seed(self, number: int) -> int:
+        """Shared by the held-out pairs of ``synthetic`` and ``deblur``, else of this set alone."""
+        paired = self.split != "train" and self.kind != "camera_roll"
+        name = self.split if paired else self.folder
+        state = SeedSequence((self.seed, zlib.crc32(name.encode()), number)).generate_state(2)
+        return int(state[0]) << 31 | int(state[1]) >> 1
+
+    def generator(self, number: int) -> Generator:
+        """For everything about a sample but its scene."""
+        return np.random.default_rng((self.seed, zlib.crc32(self.folder.encode()), number, 1))
+
+    def px(self, at_64: float) -> float:
+        """A length at 64 px, at this size."""
+        return at_64 * self.size / 64
+
+
+def build_embedded(
+    root: str | Path,
+    *,
+    seed: int,
+    counts: Mapping[str, Mapping[str, int]] = DEFAULT_COUNTS,
+    size: int = 64,
+    workers: int = 2,
+    command: str = "",
+    progress: bool = True,
+) -> list[EmbeddedSet]:
+    """Make the sets that are not there yet, and a card README.md about all of them.
+
+    Args:
+        root: folder of the data, created where missing.
+        seed: of everything.
+        counts: kind -> split -> samples; what is left out or 0 is not made.
+        size: edge of the square pairs and short edge of the photographs, px, >= 16.
+        workers: processes; 0 works in this one.
+        command: for the card, what the user typed.
+        progress: show a bar with the time that is left on stderr.
+
+    Returns:
+        All sets of ``counts``, made now or before.
+
+    Raises:
+        ValueError: an unknown kind or split, or a folder that holds a set of other parameters.
+    """
+    root = Path(root)
+    sets = _sets(counts, seed, size)
+    missing = [one for one in sets if not _is_there(root, one)]
+    if missing:
+        with _mapper(workers) as mapper, _bar(progress) as bar:
+            for one in missing:
+                make = _make_roll if one.kind == "camera_roll" else _make_shards
+                make(root / one.folder, one, mapper, bar)
+    write_atomically(root / "README.md", dataset_card(root, sets, command).encode())
+    return sets
+
+
+def make_pair(one: EmbeddedSet, number: int) -> Sample:
+    """The ``number``-th sample of a ``synthetic`` or ``deblur`` set."""
+    rng, scene_seed = one.generator(number), one.scene_seed(number)
+    margin = max(8, round(one.px(_MARGIN_PX)))
+    scene = procedural_scene(scene_seed, one.size, one.size, families=one.families, margin=margin)
+    focus = draw_focus(scene, rng)
+    low, high = one.px(_LEAST_BLUR_PX), one.px(_GREATEST_BLUR_PX)
+    strength = draw_strength(scene, focus, rng, low=low, high=high)
+    disparity = scene_disparity(scene)
+    positions = _position_count(float(blur_radius(disparity, focus, strength).max()))
+    bokeh = render_lens(
+        scene,
+        focus_disparity=focus,
+        strength=strength,
+        positions=disk().positions(positions),
+    )
+    return Sample(
+        key=f"{one.split}-{number:06d}",
+        route=one.kind,
+        split=one.split,
+        aif=to_bytes(scene_aif(scene)),
+        bokeh=to_bytes(bokeh),
+        disparity=disparity,
+        strength=strength,
+        focus_disparity=focus,
+        provenance={
+            "source": "procedural scene, simulated",
+            "scene_seed": scene_seed,
+            "textures": "train" if one.families == TRAIN_FAMILIES else "held out",
+            "renderer": "lens sampled",
+            "aperture": "disk",
+            "aperture_positions": positions,
+            "depth": "exact",
+            "generator_version": GENERATOR_VERSION,
+            "code_version": __version__,
+        },
+    )
+
+
+def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> str:
+    """Write photograph, depth and mask of the ``number``-th shot of a ``camera_roll`` set."""
+    rng = one.generator(number)
+    edges = [one.size, one.size * 3 // 2]
+    height, width = edges if rng.random() < 2 / 3 else edges[::-1]
+    margin = max(8, round(one.px(1.5 * _MARGIN_PX)))
+    scene = procedural_scene(
+        one.scene_seed(number), height, width, families=one.families, margin=margin
+    )
+    low, high = one.px(_LEAST_PHOTO_BLUR_PX), one.px(_GREATEST_BLUR_PX)
+    exposure = draw_exposure(scene, rng, low=low, high=high)
+    name = f"IMG_{number:05d}"
+    shot = take_photo(scene, exposure, folder / "photos" / f"{name}.jpg", rng=rng)
+    estimates = estimate(shot, rng)
+    np.save(folder / "depth" / f"{name}.npy", estimates.depth)
+    mask = torch.from_numpy(estimates.mask.astype(np.uint8)) * 255
+    save_image(mask, folder / "mask" / f"{name}.png")
+    return name
+
+
+Mapper = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
+
+
+def _sets(counts: Mapping[str, Mapping[str, int]], seed: int, size: int) -> list[EmbeddedSet]:
+    for kind, splits in counts.items():
+        if kind not in KINDS or set(splits) - set(SPLITS):
+            raise ValueError(
+                f"counts of {kind} for {', '.join(splits)}; kinds are {', '.join(KINDS)}, "
+                f"splits {', '.join(SPLITS)}"
+            )
+    wanted = (
+        (kind, split, counts.get(kind, {}).get(split, 0)) for kind in KINDS for split in SPLITS
+    )
+    return [EmbeddedSet(kind, split, count, seed, size) for kind, split, count in wanted if count]
+
+
+def _is_there(root: Path, one: EmbeddedSet) -> bool:
+    folder = root / one.folder
+    if one.kind != "camera_roll":
+        return is_finished(folder, one.parameters())
+    if not (folder / ROLL_NAME).is_file():
+        return False
+    found = json.loads((folder / ROLL_NAME).read_bytes())
+    require_same(folder, found, {"parameters": one.parameters()})
+    return True
+
+
+def _make_shards(folder: Path, one: EmbeddedSet, mapper: Mapper, bar: Progress) -> None:
+    with ShardWriter(folder, parameters=one.parameters(), samples_per_shard=500) as writer:
+        start = len(writer.written)
+        task = bar.add_task(one.folder, total=one.count, completed=start)
+        for key, members in mapper(functools.partial(_encoded_pair, one), range(start, one.count)):
+            writer.write_encoded(key, members)
+            bar.advance(task)
+
+
+def _make_roll(folder: Path, one: EmbeddedSet, mapper: Mapper, bar: Progress) -> None:
+    unfinished = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for name in ("photos", "depth", "mask"):
+        (unfinished / name).mkdir(parents=True)
+    task = bar.add_task(one.folder, total=one.count)
+    for _ in mapper(functools.partial(take_roll_photo, one, unfinished), range(one.count)):
+        bar.advance(task)
+    digest = hashlib.sha256()
+    for path in sorted(unfinished.glob("*/*")):
+        digest.update(path.relative_to(unfinished).as_posix().encode() + path.read_bytes())
+    record = {"parameters": one.parameters(), "fingerprint": digest.hexdigest()}
+    write_atomically(unfinished / ROLL_NAME, json.dumps(record, sort_keys=True).encode() + b"\n")
+    unfinished.rename(folder)
+
+
+def _encoded_pair(one: EmbeddedSet, number: int) -> tuple[str, dict[str, bytes]]:
+    # Bytes and no tensors: torch would hand those between processes through shared memory.
+    sample = make_pair(one, number)
+    return sample.key, encode(sample)
+
+
+def _position_count(radius: float) -> int:
+    return _POSITIONS_PER_2_PX * max(1, -int(-radius // 2))
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Mapper]:
+    """An ordered map over numbers, in this process or in several, one torch thread each."""
+    if workers <= 0:
+        threads = torch.get_num_threads()
+        _one_thread()
+        try:
+            yield map
+        finally:
+            torch.set_num_threads(threads)
+        return
+    with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
+        # Processes are started before the progress bar starts a thread.
+        list(pool.map(abs, range(workers)))
+        try:
+            yield functools.partial(pool.map, chunksize=8)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    # Sums over several threads depend on how the work was split.
+    torch.set_num_threads(1)
+
+
+def _bar(visible: bool) -> Progress:
+    columns = (
+        TextColumn("making {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), disable=not visible)
+
+
+def dataset_card(root: Path, sets: list[EmbeddedSet], command: str) -> str:
+    """README.md of the data, in Markdown: what they are, how they were made, how to make them."""
+    rows = [f"| {one.folder} | {one.count} | {_fingerprint(root, one)[:16]} |" for one in sets]
+    parameters = {"seed": sets[0].seed, "size": sets[0].size} if sets else {}
+    counts = {one.folder: one.count for one in sets}
+    template = resources.files("genrefocus.data").joinpath("embedded_card.md").read_text("utf-8")
+    return template.format(
+        rows="\n".join(rows),
+        command=command or "build_embedded(...), see genrefocus.data.embedded",
+        parameters=json.dumps({**parameters, "counts": counts}),
+        generator=GENERATOR_VERSION,
+        code=__version__,
+        train=", ".join(TRAIN_FAMILIES),
+        heldout=", ".join(HELDOUT_FAMILIES),
+        least=_LEAST_BLUR_PX,
+        photo=_LEAST_PHOTO_BLUR_PX,
+        greatest=_GREATEST_BLUR_PX,
+    )
+
+
+def _fingerprint(root: Path, one: EmbeddedSet) -> str:
+    folder = root / one.folder
+    if one.kind == "camera_roll":
+        return str(json.loads((folder / ROLL_NAME).read_bytes())["fingerprint"])
+    return str(read_index(folder)["fingerprint"])
