@@ -8,6 +8,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
+from genrefocus.backbone.stem import ConvStem
 from genrefocus.flow import Flow, Shift, interpolate, schedule
 from genrefocus.sampling import Tile, Tiling, denoise, tiled
 
@@ -38,6 +39,7 @@ class Denoiser:
         guidance: guidance value of the noisy image; conditions always carry 1 (released).
         tiling: for sampling.
         independent: conditions attend to themselves only (an option for weights trained here).
+        stem: adds local features to the tokens of every branch, (tokens, grid) -> tokens; FLUX has none.
     """
 
     transformer: FluxTransformer2DModel
@@ -47,17 +49,22 @@ class Denoiser:
     guidance: float = 1.0
     tiling: Tiling = Tiling()
     independent: bool = False
+    stem: ConvStem | None = None
 
     @classmethod
     def of(cls, backbone: Backbone, flow: Flow, **settings) -> "Denoiser":  # noqa: ANN003
         """A denoiser on ``backbone`` with the backbone's own shift and tiling."""
-        return cls(backbone.transformer, flow, backbone.shift, tiling=backbone.tiling, **settings)
+        return cls(backbone.transformer, flow, backbone.shift, tiling=backbone.tiling, stem=backbone.stem, **settings)
 
     def output(
         self, text: TextEmbedding, x: Tensor, conditions: Sequence[Condition], grid: Grid, sigma: Tensor
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
+        if self.stem is not None:
+            stacked = self.stem(torch.cat([x, *(c.tokens for c in conditions)]), grid)
+            x, *features = stacked.chunk(1 + len(conditions))
+            conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
         branches = [
             Branch(

@@ -1,5 +1,6 @@
 """Image codecs: between images and packed latent tokens."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -15,7 +16,7 @@ class Codec(Protocol):
     factor: int
     channels: int
 
-    def encode(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+    def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Latents of an image as the codec's network expects it (no rescaling happens here)."""
         ...
 
@@ -33,10 +34,10 @@ class VaeCodec:
         self.channels = vae.config.latent_channels
 
     @torch.no_grad()
-    def encode(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+    def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
         config = self.vae.config
-        return (posterior.sample(generator) - config.shift_factor) * config.scaling_factor
+        return (posterior.sample(list(generators)) - config.shift_factor) * config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         config = self.vae.config
@@ -50,7 +51,7 @@ class PixelCodec:
         self.factor = factor
         self.channels = 3 * factor * factor
 
-    def encode(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+    def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return F.pixel_unshuffle(image, self.factor)
 
     def decode(self, latents: Tensor) -> Tensor:

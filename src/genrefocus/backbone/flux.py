@@ -10,6 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from genrefocus.backbone.codec import Codec, PixelCodec, VaeCodec, pack, unpack
+from genrefocus.backbone.stem import ConvStem
 from genrefocus.backbone.text import FluxTextEncoders, HashedWords, PromptCache, TextEmbedding, TextEncoder
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
         tiling: how images larger than those it was trained on are cut for sampling.
         control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for images
             of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to read it.
+        stem: local features beside the packed latents; FLUX has none.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Backbone(nn.Module):
         shift: Shift,
         tiling: Tiling,
         control_gain: float = 1.0,
+        stem: ConvStem | None = None,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -59,7 +62,9 @@ class Backbone(nn.Module):
         self.shift = shift
         self.tiling = tiling
         self.control_gain = control_gain
-        assert transformer.config.in_channels == 4 * codec.channels, "codec and transformer do not fit"
+        self.stem = stem
+        channels = 4 * codec.channels + (stem.features if stem else 0)
+        assert transformer.config.in_channels == channels, "codec and transformer do not fit"
 
     @property
     def pixels_per_token(self) -> int:
@@ -85,16 +90,16 @@ class Backbone(nn.Module):
             raise ValueError(f"image is {width}x{height} px: both sides must be multiples of {side}")
         return height // side, width // side
 
-    def encode_image(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode_image(self, image: Tensor, generators: Sequence[torch.Generator] = ()) -> Tensor:
         """Tokens (B, N, C) of an image (B, 3, H, W) in [0, 1], which is rescaled to [-1, 1]."""
         self.grid(*image.shape[-2:])
-        return pack(self.codec.encode(image * 2 - 1, generator)).to(self.dtype)
+        return pack(self.codec.encode(image * 2 - 1, generators)).to(self.dtype)
 
-    def encode_control(self, defocus: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode_control(self, defocus: Tensor, generators: Sequence[torch.Generator] = ()) -> Tensor:
         """Tokens of a defocus map (B, 1, H, W) in [0, 1]: three equal channels, *not* rescaled."""
         self.grid(*defocus.shape[-2:])
         three = (defocus * self.control_gain).expand(-1, 3, -1, -1)
-        return pack(self.codec.encode(three, generator)).to(self.dtype)
+        return pack(self.codec.encode(three, generators)).to(self.dtype)
 
     def decode(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Image (B, 3, H, W) in [0, 1], fp32, of packed tokens."""
@@ -146,12 +151,17 @@ def build_tiny(
     control_gain: float,
     tile: int,
     tile_stride: int,
-    generator_seed: int = 0,
+    stem_width: int,
+    stem_features: int,
+    seed: int = 0,
 ) -> Backbone:
-    """A FLUX transformer small enough for a CPU, on pixel latents, with random weights."""
+    """A FLUX transformer small enough for a CPU, on packed pixels and local features, random weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_seed)
-        model = FluxTransformer2DModel(**transformer)
+        torch.manual_seed(seed)
+        stem = ConvStem(2 * pixel_factor, stem_width, stem_features)
+        model = FluxTransformer2DModel(
+            in_channels=12 * pixel_factor**2 + stem_features, out_channels=12 * pixel_factor**2, **transformer
+        )
     return Backbone(
         model,
         PixelCodec(pixel_factor),
@@ -159,7 +169,14 @@ def build_tiny(
         shift=Shift(),
         tiling=Tiling(tile, tile_stride, when="longer_edge"),
         control_gain=control_gain,
+        stem=stem,
     )
+
+
+def tiny_modules(backbone: Backbone) -> nn.ModuleDict:
+    """The trainable parts of a tiny backbone, under the names of its weight file."""
+    assert backbone.stem is not None, "a tiny backbone has a stem"
+    return nn.ModuleDict({"transformer": backbone.transformer, "stem": backbone.stem})
 
 
 def save_tiny(backbone: Backbone, path: str | Path, *, settings: dict, card: dict[str, str]) -> None:
@@ -186,9 +203,8 @@ def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> Backbo
         settings = json.loads(handle.metadata()["settings"])
         state = {key: handle.get_tensor(key).float() for key in handle.keys()}  # noqa: SIM118
     backbone = build_tiny(**settings)
-    backbone.transformer.load_state_dict(state, strict=True)
-    backbone.transformer.requires_grad_(False).eval()
-    return backbone.to(device)
+    tiny_modules(backbone).load_state_dict(state, strict=True)
+    return backbone.requires_grad_(False).eval().to(device)
 
 
 def _scheduler_config(path: str) -> Path:

@@ -1,0 +1,254 @@
+"""Training of a conditioned flow by LoRA: step, optimiser, validation, LoRA-sized checkpoint."""
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from genrefocus.backbone import Backbone, Lora
+from genrefocus.backbone.lora import load_lora
+from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.flow import Flow, SigmaDistribution
+from genrefocus.metrics.held_out_loss import HeldOutLoss
+from lit_models.fidelity import Fidelity
+
+Batch = dict[str, Any]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+PHOTOGRAPHS = "in_the_wild"  # the route whose all-in-focus images, depth and labels are estimates
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the file named in the message holds the batch's keys."""
+
+
+class FlowMatching(LightningModule):
+    """Flow matching on a frozen backbone with LoRA on the condition branches.
+
+    The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses say what the edit
+    is (:meth:`edit`) and what it leads to (:meth:`target`).
+
+    Args:
+        backbone: shared, frozen.
+        flow: path and parametrisation.
+        sigma: distribution of sigma in training.
+        rank: LoRA rank, alpha = rank.
+        prompt: for samples without their own.
+        guidance: guidance value of the noisy image.
+        steps: Euler steps of generated pictures.
+        optimizer: factory over parameters.
+        warmup_steps: learning rate rises linearly; the first update has 1/warmup_steps of it already.
+        decay_steps: cosine decay to zero after warm-up, ends here; None keeps the rate constant.
+        seed: of LoRA initialisation, sigma and noise.
+        init_lora: LoRA file to start from; its rank must be ``rank``.
+        validation_sigmas: sigmas of the held-out loss.
+        radius_bins: upper edges, in px, of the bins of mean blur radius that the held-out loss is split by.
+        independent: conditions attend to themselves only.
+        failure_dir: where the keys of a batch with a non-finite loss are written.
+    """
+
+    #: name of the LoRA file and of its peft adapter, as released
+    lora_file: str
+    adapter: str
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        flow: Flow,
+        sigma: SigmaDistribution,
+        rank: int,
+        prompt: str,
+        guidance: float,
+        steps: int,
+        optimizer: OptimizerFactory,
+        warmup_steps: int,
+        decay_steps: int | None,
+        seed: int,
+        init_lora: str | Path | None = None,
+        validation_sigmas: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+        radius_bins: Sequence[float] = (1.0, 2.0, 4.0),
+        independent: bool = False,
+        failure_dir: str | Path = ".",
+    ) -> None:
+        super().__init__()
+        self.lora = Lora.for_transformer(
+            backbone.transformer, rank, generator=torch.Generator().manual_seed(seed)
+        )
+        if init_lora is not None:
+            loaded = load_lora(init_lora, backbone.transformer)
+            if loaded.rank != rank:
+                raise ValueError(f"{init_lora} has rank {loaded.rank}, the stage asks for rank {rank}")
+            self.lora.load_released_state(loaded.released_state(), source=str(init_lora))
+        self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
+        self.editor = Editor(
+            backbone, flow, loras=(self.lora,), guidance=guidance, independent=independent
+        )
+        self.sigma, self.prompt, self.steps, self.seed = sigma, prompt, steps, seed
+        self.warmup_steps, self.decay_steps = warmup_steps, decay_steps
+        self.optimizer_factory = optimizer
+        self.validation_sigmas = tuple(validation_sigmas)
+        self.failure_dir = Path(failure_dir)
+        self.held_out = nn.ModuleDict(
+            {
+                "all": HeldOutLoss(validation_sigmas, radius_bins, "val/loss"),
+                "photographs": HeldOutLoss(validation_sigmas, radius_bins, "val/loss_photographs"),
+            }
+        )
+        self.fidelity = nn.ModuleDict(
+            {
+                "val": Fidelity("val", ("model",)),
+                "test": Fidelity("test", ("model", "identity", "floor")),
+            }
+        )
+
+    @property
+    def backbone(self) -> Backbone:
+        return self._backbone[0]
+
+    def edit(self, batch: Batch) -> Edit:
+        """What the network is given."""
+        raise NotImplementedError
+
+    def target(self, batch: Batch) -> Tensor:
+        """What it should return, (B, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def prompts(self, batch: Batch) -> list[str]:
+        """A sample's own prompt, or the stage's."""
+        return [own or self.prompt for own in batch["prompt"]]
+
+    # training
+
+    def setup(self, stage: str) -> None:
+        self.backbone.to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        generators = seeded_generators(self.seed, batch["draw"].tolist())
+        target = self.target(batch)
+        uniform = torch.stack([torch.rand((), generator=g) for g in generators])
+        sigma = self.sigma.draw(uniform, self.editor.mu(*target.shape[-2:]))
+        loss = self.editor.loss(self.edit(batch), target, sigma, generators).mean()
+        if not torch.isfinite(loss):
+            self._report_non_finite(batch, float(loss))
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer_factory(self.lora.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
+        }
+
+    def _rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.decay_steps is None:
+            return warm
+        progress = (step - self.warmup_steps) / max(1, self.decay_steps - self.warmup_steps)
+        half_turn = torch.tensor(min(max(progress, 0.0), 1.0)) * torch.pi
+        return warm * float(0.5 * (1 + torch.cos(half_turn)))
+
+    def _report_non_finite(self, batch: Batch, loss: float) -> None:
+        path = self.failure_dir / f"non_finite_loss_step{self.global_step}_rank{self.global_rank}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"loss {loss} at step {self.global_step}", *batch["key"]]
+        path.write_text("\n".join(lines) + "\n")
+        raise NonFiniteLossError(
+            f"loss is {loss} at step {self.global_step}; the keys of its batch are in {path}. "
+            "Inspect these samples, lower the learning rate, or train in fp32."
+        )
+
+    # held-out loss, pictures, control
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any] | None:
+        """Held-out loss of all samples; pictures and control of those whose truth is exact."""
+        target, edit = self.target(batch), self.edit(batch)
+        photographs = torch.tensor([route == PHOTOGRAPHS for route in batch["route"]])
+        for index, level in enumerate(self.validation_sigmas):
+            sigma = torch.full((len(target),), level)
+            loss = self.editor.loss(edit, target, sigma, self._fixed_generators(batch))
+            radius = batch.get("radius")
+            self.held_out["all"].update(index, loss, radius)
+            if photographs.any():
+                part = None if radius is None else radius[photographs]
+                self.held_out["photographs"].update(index, loss[photographs], part)
+        exact = select(batch, ~photographs)
+        if not exact["key"]:
+            return None
+        output = self.generate(exact)
+        self.fidelity["val"].update({"model": output}, self.target(exact))
+        self._update_control("val", exact, ("model",))
+        return {"batch": exact, "picture": output}
+
+    def on_validation_epoch_end(self) -> None:
+        for loss in self.held_out.values():
+            self.log_dict(loss.compute(), sync_dist=False)
+            loss.reset()
+        self.log_dict(self.fidelity["val"].compute_and_reset(), sync_dist=False)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """The network beside doing nothing and beside the classical floor."""
+        output = self.generate(batch)
+        outputs = {
+            "model": output,
+            "identity": self.edit(batch).source,
+            "floor": self.floor(batch),
+        }
+        self.fidelity["test"].update(outputs, self.target(batch))
+        self._update_control("test", batch, ("model", "floor", "target"))
+        return {"batch": batch, "picture": output}
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.fidelity["test"].compute_and_reset(), sync_dist=False)
+
+    def panel(self, batch: Batch, output: Tensor) -> dict[str, Tensor | None]:
+        """Columns of a picture panel by title, each (B, C, H, W) or None."""
+        return {
+            "input": self.edit(batch).source,
+            "all in focus": batch["aif"],
+            "defocus": batch.get("defocus"),
+            "output": output,
+            "target": self.target(batch),
+        }
+
+    def floor(self, batch: Batch) -> Tensor:
+        """The classical method's answer, (B, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def sweep(self, batch: Batch, method: str) -> Tensor | None:
+        """Renderings at the protocol's K, (B, 4, 3, H, W), or None where control has no meaning."""
+        return None
+
+    def generate(self, batch: Batch) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1], with noise that belongs to the sample's key."""
+        return self.editor.generate(self.edit(batch), self.steps, self._fixed_generators(batch))
+
+    def _update_control(self, split: str, batch: Batch, methods: Sequence[str]) -> None:
+        for method in methods:
+            images = self.sweep(batch, method)
+            if images is not None:
+                self.fidelity[split].update_sweep(method, images)
+
+    def _fixed_generators(self, batch: Batch) -> list[torch.Generator]:
+        """Noise that belongs to a sample's key: the same at every validation, in any batch, on any rank."""
+        return seeded_generators(self.seed, (zlib.crc32(key.encode()) for key in batch["key"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rank"] = self.lora.rank
+
+
+def select(batch: Batch, rows: Tensor) -> Batch:
+    """The rows of a batch where ``rows`` (B,) is True."""
+    numbers = rows.nonzero().flatten().tolist()
+    return {
+        name: value[rows.to(value.device)] if isinstance(value, Tensor) else [value[n] for n in numbers]
+        for name, value in batch.items()
+    }

@@ -1,0 +1,141 @@
+"""One conditioned edit of an image: the step from pictures to tokens and back.
+
+DeblurNet and BokehNet are both edits: a source image, perhaps a control map or a draft, and a prompt, to a
+target image. Training, validation and the camera pipeline encode them here and nowhere else.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from genrefocus.backbone import Backbone, Lora
+from genrefocus.denoiser import Condition, Denoiser
+from genrefocus.flow import Flow
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A batch of edits.
+
+    Attributes:
+        prompts: one a row.
+        source: (B, 3, H, W) in [0, 1], the image that is edited.
+        control: (B, 1, H, W) defocus map in [0, 1], second condition; or None.
+        draft: (B, 3, H, W) in [0, 1], a preliminary result, first condition with shifted ids; or None.
+    """
+
+    prompts: Sequence[str]
+    source: Tensor
+    control: Tensor | None = None
+    draft: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Edit":
+        """The same edit with its images on ``device``."""
+        moved = {
+            name: value.to(device)
+            for name in ("source", "control", "draft")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+
+class Editor:
+    """Encodes edits for a backbone, and trains or samples a denoiser on them.
+
+    Args:
+        backbone: frozen transformer, codec and prompts.
+        flow: path and parametrisation.
+        loras: adapters on the condition branches.
+        guidance: guidance value of the noisy image.
+        independent: conditions attend to themselves only.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        flow: Flow,
+        *,
+        loras: Sequence[Lora] = (),
+        guidance: float = 1.0,
+        independent: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.denoiser = Denoiser.of(
+            backbone, flow, loras=tuple(loras), guidance=guidance, independent=independent
+        )
+
+    def mu(self, height: int, width: int) -> float:
+        """Time shift of an image of this size."""
+        rows, columns = self.backbone.grid(height, width)
+        return self.denoiser.shift.mu(rows * columns)
+
+    def loss(
+        self, edit: Edit, target: Tensor, sigma: Tensor, generators: Sequence[Generator]
+    ) -> Tensor:
+        """Flow-matching loss per sample, (B,), towards target (B, 3, H, W) in [0, 1].
+
+        Args:
+            edit: the condition images.
+            target: what the edit leads to.
+            sigma: (B,).
+            generators: one a row, so that a sample's noise does not depend on its batch.
+        """
+        grid = self.backbone.grid(*target.shape[-2:])
+        with torch.no_grad():
+            conditions, reference = self._conditions(edit, generators)
+            clean = self.backbone.encode_image(target, generators)
+        return self.denoiser.loss(
+            self.backbone.embed(edit.prompts),
+            clean,
+            noise_like(clean, generators),
+            conditions,
+            reference,
+            grid,
+            sigma.to(clean.device, clean.dtype),
+        )
+
+    @torch.no_grad()
+    def generate(self, edit: Edit, steps: int, generators: Sequence[Generator]) -> Tensor:
+        """The edited image (B, 3, H, W) in [0, 1], by ``steps`` Euler steps."""
+        height, width = edit.source.shape[-2:]
+        conditions, reference = self._conditions(edit, generators)
+        tokens = self.denoiser.sample(
+            self.backbone.embed(edit.prompts),
+            noise_like(reference, generators),
+            conditions,
+            reference,
+            self.backbone.grid(height, width),
+            steps,
+        )
+        return self.backbone.decode(tokens, height, width)
+
+    def _conditions(
+        self, edit: Edit, generators: Sequence[Generator]
+    ) -> tuple[list[Condition], Tensor]:
+        """Conditions in the released order, and the source's tokens, which the target is an edit of."""
+        conditions = []
+        if edit.draft is not None:
+            shift = (0, self.backbone.tiling.size)
+            conditions.append(Condition(self.backbone.encode_image(edit.draft, generators), shift))
+        source = self.backbone.encode_image(edit.source, generators)
+        conditions.append(Condition(source))
+        if edit.control is not None:
+            conditions.append(Condition(self.backbone.encode_control(edit.control, generators)))
+        return conditions, source
+
+
+def seeded_generators(seed: int, numbers: Iterable[int]) -> list[Generator]:
+    """One CPU generator for each number: the stream is a pure function of (seed, number)."""
+    return [
+        Generator().manual_seed(int(np.random.SeedSequence([seed, n]).generate_state(1, np.uint64)[0]))
+        for n in numbers
+    ]
+
+
+def noise_like(tokens: Tensor, generators: Sequence[Generator]) -> Tensor:
+    """Standard normal noise shaped like tokens (B, N, C), row by row from the generators."""
+    rows = [torch.randn(tokens.shape[1:], generator=g) for g in generators]
+    return torch.stack(rows).to(tokens.device, tokens.dtype)

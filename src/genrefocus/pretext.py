@@ -1,0 +1,112 @@
+"""Generic image-to-image tasks for a base model that can read a condition branch.
+
+They know nothing of lenses: blur is Gaussian, in display space, without occlusion. A base model trained on
+them understands "here is an image, here is a map, edit the one by the other"; depth of field and its removal
+are left to the LoRA that is trained on top.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LEVELS = torch.tensor([0.0, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8])  # Gaussian sigmas in px
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch: prompt, images (B, 3, H, W) in [0, 1] or control maps (B, 1, H, W), and what is wanted."""
+
+    prompt: str
+    source: Tensor
+    target: Tensor
+    control: Tensor | None = None
+    draft: Tensor | None = None
+
+
+def restore(image: Tensor, layers: Tensor, generator: torch.Generator) -> Task:
+    """Remove a Gaussian blur that differs from layer to layer, and a little noise."""
+    source = gaussian_blur(image, blur_map(layers, generator))
+    noise = torch.rand(image.shape[0], 1, 1, 1, generator=generator) * 0.02
+    source = source + noise * torch.randn(image.shape, generator=generator)
+    return Task("restore this image", source.clamp(0, 1), image)
+
+
+def restore_with_draft(image: Tensor, layers: Tensor, generator: torch.Generator) -> Task:
+    """As :func:`restore`, with a second condition: a draft in which part of the blur is gone."""
+    sigma = blur_map(layers, generator)
+    rest = torch.rand(image.shape[0], 1, 1, 1, generator=generator)
+    return Task(
+        "restore this image with its draft",
+        gaussian_blur(image, sigma),
+        image,
+        draft=gaussian_blur(image, sigma * rest),
+    )
+
+
+def blur_by_map(image: Tensor, layers: Tensor, generator: torch.Generator) -> Task:
+    """Blur as a control map says: the map is 2 sigma / 100, so that a radius of r px reads as r / 100."""
+    sigma = blur_map(layers, generator)
+    return Task("blur this image by the map", image, gaussian_blur(image, sigma), control=sigma * 2 / 100)
+
+
+#: Tasks of the tiny base and how often each is drawn.
+TASKS: dict[Callable[[Tensor, Tensor, torch.Generator], Task], float] = {
+    restore: 0.45,
+    blur_by_map: 0.45,
+    restore_with_draft: 0.1,
+}
+
+
+def draw_task(image: Tensor, layers: Tensor, generator: torch.Generator) -> Task:
+    """A task drawn by weight, for a batch of sharp images.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        layers: (B, H, W) integer index of the visible layer.
+        generator: the only source of randomness.
+    """
+    weights = torch.tensor(list(TASKS.values()))
+    choice = int(torch.multinomial(weights, 1, generator=generator))
+    return list(TASKS)[choice](image, layers, generator)
+
+
+def blur_map(layers: Tensor, generator: torch.Generator) -> Tensor:
+    """Random sigma (B, 1, H, W) in px: one value a layer, plus a ramp, some layers sharp."""
+    b, h, w = layers.shape
+    strongest = 0.8 * (2.6 / 0.8) ** torch.rand(b, 1, generator=generator)
+    values = strongest * torch.rand(b, 32, generator=generator)
+    values = values * (torch.rand(b, 32, generator=generator) > 0.15)
+    sigma = values.gather(1, layers.long().clamp_max(31).flatten(1)).view(b, 1, h, w)
+    slope = torch.randn(b, 2, 1, 1, 1, generator=generator) * 0.3 * strongest.view(b, 1, 1, 1, 1)
+    y, x = torch.linspace(-1, 1, h).view(1, 1, h, 1), torch.linspace(-1, 1, w).view(1, 1, 1, w)
+    return (sigma + slope[:, 0] * y + slope[:, 1] * x).clamp(0, float(_LEVELS[-1]))
+
+
+def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
+    """Spatially varying Gaussian blur, interpolated between uniformly blurred copies.
+
+    Args:
+        image: (B, 3, H, W).
+        sigma: (B, 1, H, W) standard deviation in px, at most 2.8.
+    """
+    stack = torch.stack([_uniform_blur(image, float(level)) for level in _LEVELS], dim=1)
+    position = torch.bucketize(sigma, _LEVELS[1:-1], right=True)
+    low, high = _LEVELS[position], _LEVELS[position + 1]
+    mix = ((sigma - low) / (high - low)).clamp(0, 1)
+    index = position[:, None].expand(-1, 1, 3, -1, -1)
+    return torch.lerp(stack.gather(1, index)[:, 0], stack.gather(1, index + 1)[:, 0], mix)
+
+
+def _uniform_blur(image: Tensor, sigma: float) -> Tensor:
+    if sigma == 0:
+        return image
+    reach = max(1, round(3 * sigma))
+    x = torch.arange(-reach, reach + 1, dtype=image.dtype)
+    kernel = torch.exp(-(x / sigma).square() / 2)
+    kernel = (kernel / kernel.sum()).expand(image.shape[1], 1, -1)
+    padded = F.pad(image, (reach,) * 4, mode="reflect")
+    rows = F.conv2d(padded, kernel[..., None, :], groups=image.shape[1])
+    return F.conv2d(rows, kernel[..., None], groups=image.shape[1])
