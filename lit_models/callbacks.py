@@ -1,0 +1,137 @@
+"""Callbacks of training: clean interruption, pictures, resilience."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from genrefocus.pictures import contact_sheet
+from lit_models.flow_matching import Batch, FlowMatching
+
+
+class Interruption(Callback):
+    """On SIGINT or SIGTERM: finish the optimiser step, save a checkpoint, stop.
+
+    Stopping between two optimiser steps is what makes the resumed run equal to an uninterrupted one.
+
+    Attributes:
+        received: the signal that stopped the run, or None.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._remember)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        stop = self.received is not None
+        if trainer.world_size > 1:  # ranks receive a signal at different times, or only one does
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            self.received = self.received or signal.SIGTERM
+            trainer.should_stop = True
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:  # a second Ctrl-C means it
+            raise KeyboardInterrupt
+        self.received = number
+
+
+class Pictures(Callback):
+    """A contact sheet of the first held-out samples at every validation, and to the loggers.
+
+    Args:
+        folder: where the sheets are written.
+        count: rows of the sheet.
+        scale: enlargement of the pictures.
+    """
+
+    def __init__(self, folder: str | Path, *, count: int = 6, scale: int = 3) -> None:
+        self.folder, self.count, self.scale = Path(folder), count, scale
+        self._titles: list[str] = []
+        self._rows: list[list[Tensor | None]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if outputs is None or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, FlowMatching)
+        panel = pl_module.panel(outputs["batch"], outputs["picture"])
+        self._titles = list(panel)
+        for row in range(min(len(outputs["picture"]), self.count - len(self._rows))):
+            self._rows.append([None if p is None else p[row].cpu() for p in panel.values()])
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, f"step_{trainer.global_step:07d}.png")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, "test.png")
+
+    def _write(self, trainer: Trainer, name: str) -> None:
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sheet = contact_sheet(rows, self._titles, self.scale)
+        sheet.save(self.folder / name)
+        for logger in trainer.loggers:
+            show: Callable[..., Any] | None = getattr(logger, "log_picture", None)
+            if show is not None:
+                show("pictures", sheet, trainer.global_step)
+
+
+class Timer(Callback):
+    """Seconds and samples of training, without validation's share.
+
+    Attributes:
+        seconds: of training steps in this process.
+        samples: that went through them, over all ranks.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.samples, self._start = 0.0, 0, 0.0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._start = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seconds += perf_counter() - self._start
+        self.samples += len(batch["key"]) * trainer.world_size
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.samples = state_dict["seconds"], state_dict["samples"]

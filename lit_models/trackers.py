@@ -1,0 +1,105 @@
+"""Experiment trackers that ask no questions and never end a training run."""
+
+import functools
+import os
+import warnings
+import zlib
+from collections.abc import Mapping
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from PIL import Image
+
+
+class Resilient(Logger):
+    """A logger whose failures are reported once and then leave it out.
+
+    Args:
+        logger: the logger proper.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self.logger = logger
+        self.failure: Exception | None = None
+
+    @property
+    def name(self) -> str | None:
+        return self.logger.name
+
+    @property
+    def version(self) -> int | str | None:
+        return self.logger.version
+
+    @property
+    def save_dir(self) -> str | None:
+        return self.logger.save_dir
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._attempt("log_metrics", metrics, step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self._attempt("log_hyperparams", params, *args, **kwargs)
+
+    def log_picture(self, key: str, picture: Image.Image, step: int) -> None:
+        """Show a picture, where the tracker has a place for pictures."""
+        if isinstance(self.logger, WandbLogger):
+            self._attempt("log_image", key, [picture], step)
+
+    def log_file(self, path: Path, kind: str) -> None:
+        """Keep a file as an artifact, where the tracker has artifacts."""
+        if isinstance(self.logger, WandbLogger):
+            self._guard(lambda: self.logger.experiment.log_artifact(str(path), type=kind))
+
+    def save(self) -> None:
+        self._attempt("save")
+
+    def finalize(self, status: str) -> None:
+        self._attempt("finalize", status)
+
+    def _attempt(self, method: str, *args: Any, **kwargs: Any) -> None:
+        self._guard(functools.partial(getattr(self.logger, method), *args, **kwargs))
+
+    def _guard(self, call: Any) -> None:
+        if self.failure is not None:
+            return
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - a tracker must not end the run, whatever it raises
+            self.failure = error
+            warnings.warn(
+                f"{type(self.logger).__name__} failed and is left out from here on; training goes on. "
+                f"Cause: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+
+
+def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
+    """A W&B run that belongs to the folder: a resumed job continues it.
+
+    Without a key the run is written offline, for ``wandb sync`` later; a prompt never appears.
+    """
+    folder = Path(save_dir).resolve()
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return WandbLogger(
+        project=project,
+        name=f"{folder.parent.name}/{folder.name}",
+        group=folder.parent.name,
+        id=f"{zlib.crc32(str(folder).encode()):08x}",
+        save_dir=str(folder),
+        offline=mode == "offline",
+        resume="allow",
+        **settings,
+    )
+
+
+def _has_key(environment: Mapping[str, str] = os.environ) -> bool:
+    if environment.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, NetrcParseError):
+        return False
