@@ -1,0 +1,60 @@
+"""Which draws form which batch, on which rank. Nothing here knows what a draw is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainBatches:
+    """Batch sampler of one rank over the global order of draws.
+
+    Micro-batch g of all ranks together is the draws from ``start + g * batch_size * world`` on, and
+    rank r takes the r-th part of it. So W ranks with batch B see what one process with batch W * B
+    sees, in the same order, and every rank has the same number of batches.
+
+    Attributes:
+        start: first draw that was not consumed yet.
+        count: batches to come.
+        behind: batches of this epoch before ``start``; they count in ``len`` but are not repeated.
+        batch_size: per rank.
+        rank, world: this process and their number.
+    """
+
+    start: int
+    count: int
+    behind: int
+    batch_size: int
+    rank: int
+    world: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for g in range(self.count):
+            first = self.start + (g * self.world + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+    def __len__(self) -> int:
+        return self.behind + self.count
+
+
+@dataclass(frozen=True)
+class EvalBatches:
+    """Batch sampler of one rank over ``total`` samples: each once over all ranks, no padding.
+
+    Rank r takes r, r + world, ...; the last batch may be short, ranks may differ by one sample.
+    """
+
+    total: int
+    batch_size: int
+    rank: int
+    world: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = range(self.rank, self.total, self.world)
+        for first in self._firsts():
+            yield list(own[first : first + self.batch_size])
+
+    def __len__(self) -> int:
+        return len(self._firsts())
+
+    def _firsts(self) -> range:
+        return range(0, len(range(self.rank, self.total, self.world)), self.batch_size)

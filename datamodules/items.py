@@ -1,0 +1,183 @@
+"""From a sample to what a training step sees: label, crop, flip, defocus map, batch."""
+
+import random
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from numpy.random import MT19937, RandomState, SeedSequence
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from genrefocus.data.order import GlobalOrder
+from genrefocus.data.sample import Sample, to_float
+from genrefocus.data.shards import ShardDataset
+from genrefocus.geometry import View, crop, flip
+from genrefocus.optics import blur_radius, defocus_map
+
+Item = dict[str, Any]
+KSource = Literal["exif", "noisy", "constant"]
+LABELLED_ROUTE = "in_the_wild"
+
+
+@dataclass(frozen=True)
+class KLabel:
+    """Where K of the photographs (route ``in_the_wild``) comes from; an ablation.
+
+    Attributes:
+        source: ``exif`` is the label as stored; ``noisy`` multiplies it by a log-normal factor that
+            is fixed per key; ``constant`` replaces it by one value.
+        deviation: of the logarithm of the factor, for ``noisy``.
+        constant: K in px at 1/m for a photograph as stored, for ``constant``.
+        seed: of the factors.
+
+    Raises:
+        ValueError: an unknown source, or one that lacks its number.
+    """
+
+    source: KSource = "exif"
+    deviation: float = 0.0
+    constant: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.source not in get_args(KSource):
+            raise ValueError(f"K label {self.source!r}; choose from {', '.join(get_args(KSource))}")
+        if self.source == "noisy" and not self.deviation > 0:
+            raise ValueError(f"K label noisy needs a deviation above 0, got {self.deviation}")
+        if self.source == "constant" and not (self.constant and self.constant > 0):
+            raise ValueError(f"K label constant needs a K above 0, got {self.constant}")
+
+    def apply(self, sample: Sample) -> Sample:
+        """The sample with its K label replaced where the source says so."""
+        strength = sample.strength
+        if self.source == "exif" or sample.route != LABELLED_ROUTE or strength is None:
+            return sample
+        if self.source == "constant":
+            assert self.constant is not None
+            return replace(sample, strength=replace(strength, k=self.constant))
+        entropy = SeedSequence((self.seed, zlib.crc32(sample.key.encode())))
+        factor = RandomState(MT19937(entropy)).lognormal(sigma=self.deviation)
+        return replace(sample, strength=replace(strength, k=strength.k * float(factor)))
+
+
+class TrainDraws(Dataset[Item]):
+    """Draw n of the global order as an item; any n >= 0, so it has no length.
+
+    Args:
+        sets: shards per route.
+        kept: per route, the indices into its set that may be drawn.
+        order: over ``kept``.
+        size: edge of the square crop in px.
+        label: source of K.
+        mirror: flip left to right at random.
+    """
+
+    def __init__(
+        self,
+        sets: Mapping[str, ShardDataset],
+        kept: Mapping[str, Sequence[int]],
+        order: GlobalOrder,
+        *,
+        size: int,
+        label: KLabel,
+        mirror: bool,
+    ) -> None:
+        self.sets, self.kept, self.order = dict(sets), dict(kept), order
+        self.size, self.label, self.mirror = size, label, mirror
+
+    def __getitem__(self, n: int) -> Item:
+        draw = self.order.draw(n)
+        sample = self.sets[draw.route][self.kept[draw.route][draw.index]]
+        # Of random.Random only random() is promised to stay the same over Python versions.
+        rng = random.Random(draw.sample_seed)
+        place = (rng.random(), rng.random())
+        mirrored = self.mirror and rng.random() < 0.5
+        return {"draw": n, **to_item(self.label.apply(sample), self.size, place, mirrored)}
+
+
+class EvalSamples(Dataset[Item]):
+    """All samples of some sets, one after the other, cropped about their centre."""
+
+    def __init__(self, sets: Sequence[ShardDataset], *, size: int, label: KLabel) -> None:
+        self.sets, self.size, self.label = list(sets), size, label
+
+    def __len__(self) -> int:
+        return sum(len(one) for one in self.sets)
+
+    def __getitem__(self, n: int) -> Item:
+        index = n
+        for one in self.sets:
+            if index < len(one):
+                sample = self.label.apply(one[index])
+                return {"draw": n, **to_item(sample, self.size, (0.5, 0.5), mirrored=False)}
+            index -= len(one)
+        raise IndexError(f"sample {n} of {len(self)}")
+
+
+def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: bool) -> Item:
+    """Crop, mirror, and derive the defocus map.
+
+    Args:
+        sample: any.
+        size: edge of the square crop in px; K stays as it is.
+        place: of the crop, (0, 0) top left to (1, 1) bottom right.
+        mirrored: left to right.
+
+    Returns:
+        key, route, prompt; aif, bokeh and extras (3, size, size) in [0, 1]; and where they are
+        known: disparity (1, size, size) in 1/m, and defocus (1, size, size) in [0, 1], k, the size
+        that k is stated for being the crop's, focus_disparity, radius (mean blur radius in px).
+
+    Raises:
+        ValueError: the sample is smaller than the crop.
+    """
+    height, width = sample.size
+    if min(height, width) < size:
+        raise ValueError(
+            f"sample {sample.key} is {height}x{width} px (HxW), smaller than the crop of {size}; "
+            f"set data.crop={min(height, width)} or prepare larger samples"
+        )
+    top = min(int(place[0] * (height - size + 1)), height - size)
+    left = min(int(place[1] * (width - size + 1)), width - size)
+
+    def seen(view: View) -> View:
+        part = crop(view, top, left, size, size)
+        return flip(part) if mirrored else part
+
+    sharp = seen(View(to_float(sample.aif), sample.disparity, sample.mask, sample.strength))
+    pictures = {"bokeh": sample.bokeh, **sample.extras}
+    item: Item = {
+        "key": sample.key,
+        "route": sample.route,
+        "prompt": sample.prompt,
+        "aif": sharp.image,
+        **{name: seen(View(to_float(picture))).image for name, picture in pictures.items()},
+    }
+    if sharp.disparity is not None:
+        item["disparity"] = sharp.disparity[None]
+        if sharp.strength is not None and sample.focus_disparity is not None:
+            known = sharp.disparity, sample.focus_disparity, sharp.strength
+            item["defocus"] = defocus_map(*known)[None]
+            item["radius"] = float(blur_radius(*known).mean())
+            item["k"] = sharp.strength.k
+            item["focus_disparity"] = sample.focus_disparity
+    return item
+
+
+def collate(items: Sequence[Item]) -> dict[str, Any]:
+    """Batch of what all items have: tensors stacked, numbers as tensors, text as lists."""
+    shared = [name for name in items[0] if all(name in item for item in items)]
+    return {name: _together([item[name] for item in items]) for name in shared}
+
+
+def _together(values: list[Any]) -> Tensor | list[Any]:
+    if isinstance(values[0], Tensor):
+        return torch.stack([value.contiguous() for value in values])
+    if isinstance(values[0], float):
+        return torch.tensor(values, dtype=torch.float32)
+    if isinstance(values[0], int):
+        return torch.tensor(values, dtype=torch.int64)
+    return values

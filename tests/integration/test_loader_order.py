@@ -1,0 +1,296 @@
+"""The order of training samples does not depend on ranks, workers or interruptions.
+
+Interruptions go through Lightning's own fit loop: a run that is cut off and resumed must consume
+the draws, and end at the weights, of a run that was not.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules import RefocusDataModule
+from genrefocus.data.sample import Sample
+from genrefocus.data.shards import ShardWriter
+from genrefocus.optics import BlurStrength
+
+COUNTS = {"synthetic": 17, "in_the_wild": 5}
+WEIGHTS = {"synthetic": 0.7, "in_the_wild": 0.3}
+SIZE = 8
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*DataLoader will create"),
+    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("sets")
+    for route, count in {**COUNTS, "deblur": 7}.items():
+        with ShardWriter(root / route, parameters={}, samples_per_shard=4) as writer:
+            for number in range(count):
+                writer.write(make_sample(route, number))
+    return {route: root / route for route in (*COUNTS, "deblur")}
+
+
+def make_sample(route: str, number: int) -> Sample:
+    generator = torch.Generator().manual_seed(number)
+
+    def picture() -> torch.Tensor:
+        return torch.randint(0, 256, (3, 10, 12), generator=generator, dtype=torch.uint8)
+
+    return Sample(
+        key=f"{route}-{number}",
+        route=route,
+        split="train",
+        aif=picture(),
+        bokeh=picture(),
+        disparity=torch.rand(10, 12, generator=generator),
+        strength=BlurStrength(3.0, 10, 12),
+        focus_disparity=0.5,
+        provenance={"mask": "made up", "mask_agreement": number / 10} if number % 2 else {},
+    )
+
+
+def data(folders: dict[str, Path], **changes) -> RefocusDataModule:
+    arguments = {
+        "train": {name: folders[name] for name in COUNTS},
+        "weights": WEIGHTS,
+        "val": [folders["deblur"]],
+        "test": [],
+        "crop": SIZE,
+        "batch_size": 2,
+        "eval_batch_size": 2,
+        "num_workers": 0,
+        "seed": 5,
+    }
+    return RefocusDataModule(**{**arguments, **changes})
+
+
+def train_stream(
+    folders: dict[str, Path], world: int, workers: int, draws: int
+) -> list[tuple[int, str, float]]:
+    """Draw, key and content of what ``world`` ranks see, in global order."""
+    module = data(folders, batch_size=12 // world, num_workers=workers)
+    module.setup("fit")
+    loaders = [
+        module.train_loader(start=0, count=draws // 12, rank=rank, world=world)
+        for rank in range(world)
+    ]
+    assert {len(loader) for loader in loaders} == {draws // 12}
+    seen = []
+    for batches in zip(*loaders, strict=True):
+        for batch in batches:
+            content = [float(x.double().sum()) for x in batch["bokeh"] + 2 * batch["defocus"]]
+            seen += zip(batch["draw"].tolist(), batch["key"], content, strict=True)
+    return seen
+
+
+def test_the_order_is_the_same_for_any_ranks_and_workers(folders: dict[str, Path]) -> None:
+    reference = train_stream(folders, world=1, workers=0, draws=60)
+    assert [draw for draw, _, _ in reference] == list(range(60))
+    assert len({content for _, _, content in reference}) > 50  # crops and flips do vary
+    for world in (1, 2, 3):
+        for workers in (0, 1, 2):
+            assert train_stream(folders, world, workers, draws=60) == reference
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_validation_sample_once(folders: dict[str, Path], world: int, workers: int) -> None:
+    module = data(folders, num_workers=workers)
+    module.setup("validate")
+    loaders = [module.eval_loader("val", rank=rank, world=world) for rank in range(world)]
+    keys = [key for loader in loaders for batch in loader for key in batch["key"]]
+    assert sorted(keys) == sorted(f"deblur-{n}" for n in range(7))
+
+
+class Recorder(LightningModule):
+    """A few weights whose updates depend on every batch, and the draws that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mix = torch.nn.Conv2d(3, 3, 3)
+        self.draws: list[tuple[int, list[int]]] = []
+        self.validations: list[int] = []
+
+    def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
+        self.draws.append((batch_idx, batch["draw"].tolist()))
+        return (self.mix(batch["aif"]) - batch["bokeh"][..., 1:-1, 1:-1]).square().mean()
+
+    def validation_step(self, batch: dict, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.validations.append(self.global_step)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class Killed(RuntimeError):
+    """Stands for whatever ends a run."""
+
+
+class KillAfter(Callback):
+    """Ends the run behind micro-batch ``number``, after the checkpoints of that batch."""
+
+    def __init__(self, number: int, save_to: Path | None = None) -> None:
+        self.number, self.save_to = number, save_to
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.fit_loop.epoch_loop.batch_idx == self.number - 1:
+            if self.save_to:
+                trainer.save_checkpoint(self.save_to)
+            raise Killed
+
+
+class SaveOnValidationEnd(Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_validation_end(self, trainer: Trainer, *_: object) -> None:
+        if not trainer.sanity_checking and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
+
+def fit(
+    module: RefocusDataModule,
+    folder: Path,
+    *callbacks: Callback,
+    resume: Path | None = None,
+    steps: int = 9,
+    accumulate: int = 2,
+) -> Recorder:
+    model = Recorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        val_check_interval=6,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_checkpointing=any(isinstance(one, ModelCheckpoint) for one in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+    )
+    try:
+        trainer.fit(model, datamodule=module, ckpt_path=resume)
+    except Killed:
+        return model
+    assert trainer.global_step == steps
+    return model
+
+
+def checkpoints_every_two_steps(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("name", "killed_after", "resumed_at"),
+    [
+        ("step=4.ckpt", 9, 4),  # the usual: a checkpoint, some steps that are lost, the end
+        ("validated.ckpt", 9, 3),  # saved in the middle of the epoch by a validation
+        ("cut.ckpt", 9, 4),  # saved between two micro-batches of one step
+        ("cut.ckpt", 10, 5),
+    ],
+)
+def test_a_resumed_run_equals_one_that_was_not_cut_off(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    workers: int,
+    name: str,
+    killed_after: int,
+    resumed_at: int,
+) -> None:
+    whole = fit(data(folders), tmp_path)
+    assert whole.draws == [(g, [2 * g, 2 * g + 1]) for g in range(18)]
+    cut = fit(
+        data(folders, num_workers=workers),
+        tmp_path,
+        checkpoints_every_two_steps(tmp_path),
+        SaveOnValidationEnd(tmp_path / "validated.ckpt"),
+        KillAfter(killed_after, tmp_path / "cut.ckpt"),
+    )
+    assert len(cut.draws) == killed_after
+    resumed = fit(data(folders, num_workers=workers), tmp_path, resume=tmp_path / name)
+    assert resumed.draws == whole.draws[2 * resumed_at :]
+    assert resumed.validations == [step for step in whole.validations if step > resumed_at]
+    for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["step=4.ckpt", "epoch.ckpt", "end.ckpt"])
+def test_a_finished_run_can_be_extended(
+    folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    at_epoch_end = ModelCheckpoint(tmp_path, filename="epoch", save_on_train_epoch_end=True)
+    short = fit(
+        data(folders), tmp_path, checkpoints_every_two_steps(tmp_path), at_epoch_end, steps=4
+    )
+    short.trainer.save_checkpoint(tmp_path / "end.ckpt")
+    resumed = fit(data(folders), tmp_path, resume=tmp_path / name)
+    whole = fit(data(folders), tmp_path)
+    assert [draws for _, draws in resumed.draws] == [draws for _, draws in whole.draws[8:]]
+    for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_batch_size_goes_on_with_the_next_draw(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    fit(data(folders), tmp_path, checkpoints_every_two_steps(tmp_path), KillAfter(9))
+    resumed = fit(
+        data(folders, batch_size=4),
+        tmp_path,
+        resume=tmp_path / "step=4.ckpt",
+        accumulate=1,
+        steps=7,
+    )
+    assert [draws for _, draws in resumed.draws] == [[n, n + 1, n + 2, n + 3] for n in (16, 20, 24)]
+
+
+def test_a_checkpoint_of_other_data_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    fit(data(folders), tmp_path, checkpoints_every_two_steps(tmp_path), KillAfter(5))
+    for change, complaint in (
+        ({"seed": 6}, "trained with seed 5, now it is 6"),
+        ({"weights": {"synthetic": 1.0}}, "trained with weights"),
+        ({"limit": 3}, "trained with limit None, now it is 3"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            fit(data(folders, **change), tmp_path, resume=tmp_path / "step=2.ckpt")
+
+
+def test_loading_leaves_the_global_generator_alone(folders: dict[str, Path]) -> None:
+    module = data(folders, num_workers=1)
+    module.setup("fit")
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    next(iter(module.train_loader(start=0, count=1)))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_filters_and_limits(folders: dict[str, Path]) -> None:
+    module = data(folders, min_mask_agreement=0.5)
+    module.setup("fit")
+    assert module.draws is not None
+    # Odd samples state n / 10, even ones have no estimated mask.
+    assert list(module.draws.kept["synthetic"]) == [n for n in range(17) if n % 2 == 0 or n >= 5]
+    module = data(folders, limit=2, weights={"in_the_wild": 1, "synthetic": 0})
+    module.setup("fit")
+    batches = list(module.train_loader(start=0, count=10))
+    assert {key for batch in batches for key in batch["key"]} == {"in_the_wild-0", "in_the_wild-1"}
+
+
+def test_a_weight_for_a_missing_route_lists_what_was_found(folders: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=r"aperture_series.*found: synthetic \(17 samples\)"):
+        data(folders, weights={"synthetic": 1, "aperture_series": 1}).setup("fit")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        data(folders, train={"synthetic": folders["synthetic"] / "no"}).setup("fit")

@@ -1,0 +1,113 @@
+"""From sample to batch: one crop and flip for all fields, derived defocus, label ablations."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.batches import EvalBatches, TrainBatches
+from datamodules.items import KLabel, collate, to_item
+from genrefocus.data.sample import Sample
+from genrefocus.optics import MAX_COC, BlurStrength
+
+HEIGHT, WIDTH = 12, 20
+
+
+def make_sample(key: str = "s", route: str = "in_the_wild", **changes) -> Sample:
+    """Every field holds the pixel's own number, so that a field out of step shows."""
+    number = torch.arange(HEIGHT * WIDTH, dtype=torch.uint8).reshape(HEIGHT, WIDTH)
+    picture = number.expand(3, -1, -1).clone()
+    fields = {
+        "aif": picture,
+        "bokeh": picture.clone(),
+        "disparity": number.float() / 255,
+        "strength": BlurStrength(30.0, HEIGHT, WIDTH),
+        "focus_disparity": 0.25,
+        "extras": {"pre_deblur": picture.clone()},
+    }
+    return Sample(key=key, route=route, split="train", **{**fields, **changes})
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(("place", "top", "left"), [((0, 0), 0, 0), ((0.99, 0.5), 4, 6)])
+def test_all_fields_are_cut_alike(mirrored: bool, place: tuple, top: int, left: int) -> None:
+    item = to_item(make_sample(), 8, place, mirrored)
+    whole = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    expected = torch.from_numpy(whole[top : top + 8, left : left + 8].copy()).float() / 255
+    expected = expected.flip(-1) if mirrored else expected
+    for name in ("aif", "bokeh", "pre_deblur"):
+        assert torch.equal(item[name], expected.expand(3, -1, -1))
+    assert torch.equal(item["disparity"][0], expected)
+    radius = 30.0 * (expected - 0.25).abs()
+    assert torch.allclose(item["defocus"][0], radius / MAX_COC)
+    assert item["radius"] == pytest.approx(float(radius.mean()), rel=1e-5)
+    assert (item["k"], item["focus_disparity"]) == (30.0, 0.25)
+
+
+def test_a_crop_beyond_the_sample_names_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"sample s is 12x20 px.*data\.crop=12"):
+        to_item(make_sample(), 13, (0, 0), mirrored=False)
+
+
+def test_batches_hold_what_all_items_have() -> None:
+    known = to_item(make_sample("a", prompt="hello"), 8, (0, 0), mirrored=False)
+    unknown = make_sample(
+        "b", "deblur", disparity=None, strength=None, focus_disparity=None, extras={}
+    )
+    items = [{"draw": 5, **known}, {"draw": 6, **to_item(unknown, 8, (0, 0), mirrored=False)}]
+    batch = collate(items)
+    assert set(batch) == {"draw", "key", "route", "prompt", "aif", "bokeh"}
+    assert batch["aif"].shape == (2, 3, 8, 8)
+    assert (batch["key"], batch["prompt"]) == (["a", "b"], ["hello", None])
+    assert torch.equal(batch["draw"], torch.tensor([5, 6]))
+    batch = collate(items[:1])
+    for name, shape in {
+        "defocus": (1, 1, 8, 8),
+        "disparity": (1, 1, 8, 8),
+        "pre_deblur": (1, 3, 8, 8),
+        "k": (1,),
+        "focus_disparity": (1,),
+        "radius": (1,),
+    }.items():
+        assert batch[name].shape == shape
+        assert batch[name].dtype == torch.float32
+
+
+def test_k_labels() -> None:
+    photos = [make_sample(f"photo-{n}") for n in range(400)]
+    rendered = make_sample("r", "synthetic")
+    constant = KLabel("constant", constant=7.0)
+    assert constant.apply(photos[0]).strength == BlurStrength(7.0, HEIGHT, WIDTH)
+    noisy = KLabel("noisy", deviation=0.5, seed=1)
+    assert constant.apply(rendered) is rendered
+    assert noisy.apply(rendered) is rendered
+    assert KLabel().apply(photos[0]) is photos[0]
+    factors = np.log([noisy.apply(photo).strength.k / 30.0 for photo in photos])
+    assert abs(factors.mean()) < 0.08
+    assert factors.std() == pytest.approx(0.5, rel=0.1)
+    again = KLabel("noisy", deviation=0.5, seed=1).apply(photos[3])
+    assert again.strength == noisy.apply(photos[3]).strength
+
+
+@pytest.mark.parametrize("fields", [("nosy",), ("noisy",), ("constant",), ("constant", 0.0, -1.0)])
+def test_half_given_labels_are_refused(fields: tuple) -> None:
+    with pytest.raises(ValueError, match="K label"):
+        KLabel(*fields)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_partition_what_one_process_sees(world: int) -> None:
+    whole = list(TrainBatches(start=10, count=5, behind=2, batch_size=2 * world, rank=0, world=1))
+    ranks = [TrainBatches(10, 5, 2, 2, rank, world) for rank in range(world)]
+    assert {len(one) for one in ranks} == {7}
+    for g, parts in enumerate(zip(*ranks, strict=True)):
+        assert [n for part in parts for n in part] == whole[g]
+    assert [n for batch in whole for n in batch] == list(range(10, 10 + 5 * 2 * world))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("total", [0, 1, 7, 12])
+def test_evaluation_sees_everything_once(world: int, total: int) -> None:
+    ranks = [EvalBatches(total, 3, rank, world) for rank in range(world)]
+    seen = [n for one in ranks for batch in one for n in batch]
+    assert sorted(seen) == list(range(total))
+    assert all(len(one) == len(list(one)) for one in ranks)
