@@ -8,7 +8,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
-from genrefocus.backbone.stem import ConvStem
+from genrefocus.backbone.local_path import LocalPath
 from genrefocus.flow import Flow, Shift, interpolate, schedule
 from genrefocus.sampling import Tile, Tiling, denoise, tiled
 
@@ -39,7 +39,7 @@ class Denoiser:
         guidance: guidance value of the noisy image; conditions always carry 1 (released).
         tiling: for sampling.
         independent: conditions attend to themselves only (an option for weights trained here).
-        stem: adds local features to the tokens of every branch, (tokens, grid) -> tokens; FLUX has none.
+        local: convolutions around the transformer, for a tiny backbone; FLUX has none.
     """
 
     transformer: FluxTransformer2DModel
@@ -49,21 +49,22 @@ class Denoiser:
     guidance: float = 1.0
     tiling: Tiling = Tiling()
     independent: bool = False
-    stem: ConvStem | None = None
+    local: LocalPath | None = None
 
     @classmethod
     def of(cls, backbone: Backbone, flow: Flow, **settings) -> "Denoiser":  # noqa: ANN003
         """A denoiser on ``backbone`` with the backbone's own shift and tiling."""
-        return cls(backbone.transformer, flow, backbone.shift, tiling=backbone.tiling, stem=backbone.stem, **settings)
+        return cls(backbone.transformer, flow, backbone.shift, tiling=backbone.tiling, local=backbone.local, **settings)
 
     def output(
         self, text: TextEmbedding, x: Tensor, conditions: Sequence[Condition], grid: Grid, sigma: Tensor
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
-        if self.stem is not None:
-            stacked = self.stem(torch.cat([x, *(c.tokens for c in conditions)]), grid)
-            x, *features = stacked.chunk(1 + len(conditions))
+        maps = None
+        if self.local is not None:
+            entered, maps = self.local.enter(torch.cat([x, *(c.tokens for c in conditions)]), grid)
+            x, *features = entered.chunk(1 + len(conditions))
             conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
         branches = [
@@ -77,7 +78,8 @@ class Denoiser:
             )
             for condition in conditions
         ]
-        return multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
+        out = multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
+        return out if self.local is None else self.local.leave(out, maps[: len(out)], grid)
 
     def loss(
         self,

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from genrefocus.backbone.codec import Codec, PixelCodec, VaeCodec, pack, unpack
-from genrefocus.backbone.stem import ConvStem
+from genrefocus.backbone.local_path import LocalPath
 from genrefocus.backbone.text import FluxTextEncoders, HashedWords, PromptCache, TextEmbedding, TextEncoder
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         tiling: how images larger than those it was trained on are cut for sampling.
         control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for images
             of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to read it.
-        stem: local features beside the packed latents; FLUX has none.
+        local: convolutions around the transformer; FLUX has none.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         shift: Shift,
         tiling: Tiling,
         control_gain: float = 1.0,
-        stem: ConvStem | None = None,
+        local: LocalPath | None = None,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -62,8 +62,8 @@ class Backbone(nn.Module):
         self.shift = shift
         self.tiling = tiling
         self.control_gain = control_gain
-        self.stem = stem
-        channels = 4 * codec.channels + (stem.features if stem else 0)
+        self.local = local
+        channels = 4 * codec.channels + (local.features if local else 0)
         assert transformer.config.in_channels == channels, "codec and transformer do not fit"
 
     @property
@@ -151,16 +151,17 @@ def build_tiny(
     control_gain: float,
     tile: int,
     tile_stride: int,
-    stem_width: int,
-    stem_features: int,
+    local_width: int,
+    local_features: int,
+    local_returned: int,
     seed: int = 0,
 ) -> Backbone:
     """A FLUX transformer small enough for a CPU, on packed pixels and local features, random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        stem = ConvStem(2 * pixel_factor, stem_width, stem_features)
+        local = LocalPath(2 * pixel_factor, local_width, local_features, local_returned)
         model = FluxTransformer2DModel(
-            in_channels=12 * pixel_factor**2 + stem_features, out_channels=12 * pixel_factor**2, **transformer
+            in_channels=local.in_channels, out_channels=local.out_channels, **transformer
         )
     return Backbone(
         model,
@@ -169,14 +170,14 @@ def build_tiny(
         shift=Shift(),
         tiling=Tiling(tile, tile_stride, when="longer_edge"),
         control_gain=control_gain,
-        stem=stem,
+        local=local,
     )
 
 
 def tiny_modules(backbone: Backbone) -> nn.ModuleDict:
     """The trainable parts of a tiny backbone, under the names of its weight file."""
-    assert backbone.stem is not None, "a tiny backbone has a stem"
-    return nn.ModuleDict({"transformer": backbone.transformer, "stem": backbone.stem})
+    assert backbone.local is not None, "a tiny backbone has a local path"
+    return nn.ModuleDict({"transformer": backbone.transformer, "local": backbone.local})
 
 
 def save_tiny(backbone: Backbone, path: str | Path, *, settings: dict, card: dict[str, str]) -> None:
@@ -184,7 +185,7 @@ def save_tiny(backbone: Backbone, path: str | Path, *, settings: dict, card: dic
     from safetensors.torch import save_file
 
     state = {
-        k: v.detach().to(torch.float16).contiguous() for k, v in backbone.transformer.state_dict().items()
+        k: v.detach().to(torch.float16).contiguous() for k, v in tiny_modules(backbone).state_dict().items()
     }
     save_file(state, str(path), metadata={"settings": json.dumps(settings), **card})
 
