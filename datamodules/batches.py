@@ -38,23 +38,30 @@ class TrainBatches:
 
 @dataclass(frozen=True)
 class EvalBatches:
-    """Batch sampler of one rank over ``total`` samples: each once over all ranks, no padding.
+    """Batch sampler of one rank over sets of samples: each once over all ranks, no padding.
 
-    Rank r takes r, r + world, ...; the last batch may be short, ranks may differ by one sample.
+    Samples are numbered through the sets; rank r takes r, r + world, ... A batch holds samples of
+    one set, since another may lack some of its entries; batches at the end of a set may be short.
+    Ranks may differ by one sample.
+
+    Attributes:
+        sizes: samples per set.
+        batch_size: per rank.
+        rank, world: this process and their number.
     """
 
-    total: int
+    sizes: tuple[int, ...]
     batch_size: int
     rank: int
     world: int
 
     def __iter__(self) -> Iterator[list[int]]:
-        own = range(self.rank, self.total, self.world)
-        for first in self._firsts():
-            yield list(own[first : first + self.batch_size])
+        begin = 0
+        for size in self.sizes:
+            own = range(begin + (self.rank - begin) % self.world, begin + size, self.world)
+            for first in range(0, len(own), self.batch_size):
+                yield list(own[first : first + self.batch_size])
+            begin += size
 
     def __len__(self) -> int:
-        return len(self._firsts())
-
-    def _firsts(self) -> range:
-        return range(0, len(range(self.rank, self.total, self.world)), self.batch_size)
+        return sum(1 for _ in self)

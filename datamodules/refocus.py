@@ -24,8 +24,7 @@ class RefocusDataModule(LightningDataModule):
     of ranks. Micro-batches of an accumulation that was cut off are drawn again.
 
     With several ranks the trainer needs ``use_distributed_sampler=False``: the batches are split
-    here. In evaluation ranks may differ by one sample, so buffers must not be synchronised in the
-    forward (``broadcast_buffers=False`` for DDP).
+    here. In evaluation ranks may differ by one sample.
 
     Args:
         train: route name -> folder of its shards.
@@ -139,7 +138,8 @@ class RefocusDataModule(LightningDataModule):
     def eval_loader(self, name: str, *, rank: int = 0, world: int = 1) -> DataLoader[Item]:
         """The share of one rank in the samples of ``val`` or ``test``; see ``EvalBatches``."""
         samples = self._evaluated[name]
-        batches = EvalBatches(len(samples), self.eval_batch_size, rank, world)
+        sizes = tuple(len(one) for one in samples.sets)
+        batches = EvalBatches(sizes, self.eval_batch_size, rank, world)
         return self._loader(samples, batches)
 
     def draws_consumed(self) -> int:
@@ -218,8 +218,8 @@ class RefocusDataModule(LightningDataModule):
     def _drop_partial_accumulation(self) -> int:
         """Micro-batches of this epoch whose optimiser step was taken, as Lightning counts them.
 
-        A run that ends in the middle of an accumulation has counted micro-batches whose gradients
-        are lost; Lightning would take its next step too early.
+        A run that ends in the middle of an accumulation, or of a batch, has counted micro-batches
+        whose gradients are lost; Lightning would take its next step or validation too early.
         """
         assert self.trainer is not None
         fit_loop = self.trainer.fit_loop
@@ -231,12 +231,12 @@ class RefocusDataModule(LightningDataModule):
         at_batch_end = total.completed == total.processed - 1 and total.processed == total.ready
         done = current.completed + int(at_batch_end)
         partial = done % self.trainer.accumulate_grad_batches
-        if partial:
-            done -= partial
-            before = total.completed + int(at_batch_end) - partial
-            for tracker, count in ((current, done), (total, before)):
+        if partial or not (at_batch_end or total.completed == total.ready):
+            lost = partial - int(at_batch_end)
+            for tracker in (current, total):
+                count = tracker.completed - lost
                 tracker.ready = tracker.started = tracker.processed = tracker.completed = count
-        return done
+        return done - partial
 
     def _eval_dataloader(self, name: str) -> DataLoader[Item]:
         assert self.trainer is not None

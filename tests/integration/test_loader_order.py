@@ -112,15 +112,18 @@ def test_every_validation_sample_once(folders: dict[str, Path], world: int, work
 class Recorder(LightningModule):
     """A few weights whose updates depend on every batch, and the draws that it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, thrown_in: int | None = None) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.thrown_in = thrown_in
         self.mix = torch.nn.Conv2d(3, 3, 3)
         self.draws: list[tuple[int, list[int]]] = []
         self.validations: list[int] = []
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         self.draws.append((batch_idx, batch["draw"].tolist()))
+        if batch_idx + 1 == self.thrown_in:
+            raise Killed
         return (self.mix(batch["aif"]) - batch["bokeh"][..., 1:-1, 1:-1]).square().mean()
 
     def validation_step(self, batch: dict, batch_idx: int) -> None:
@@ -148,6 +151,14 @@ class KillAfter(Callback):
             raise Killed
 
 
+class SaveOnException(Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_exception(self, trainer: Trainer, *_: object) -> None:
+        trainer.save_checkpoint(self.path)
+
+
 class SaveOnValidationEnd(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,13 +175,15 @@ def fit(
     resume: Path | None = None,
     steps: int = 9,
     accumulate: int = 2,
+    thrown_in: int | None = None,
 ) -> Recorder:
-    model = Recorder()
+    model = Recorder(thrown_in)
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
         accumulate_grad_batches=accumulate,
         val_check_interval=6,
+        check_val_every_n_epoch=None,
         callbacks=list(callbacks),
         default_root_dir=folder,
         use_distributed_sampler=False,
@@ -222,6 +235,21 @@ def test_a_resumed_run_equals_one_that_was_not_cut_off(
     resumed = fit(data(folders, num_workers=workers), tmp_path, resume=tmp_path / name)
     assert resumed.draws == whole.draws[2 * resumed_at :]
     assert resumed.validations == [step for step in whole.validations if step > resumed_at]
+    for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("number", [7, 8, 12])
+def test_a_batch_that_fails_is_drawn_again(
+    folders: dict[str, Path], tmp_path: Path, number: int
+) -> None:
+    whole, path = fit(data(folders), tmp_path), tmp_path / "thrown.ckpt"
+    cut = fit(data(folders), tmp_path, SaveOnException(path), thrown_in=number)
+    assert len(cut.draws) == number
+    resumed = fit(data(folders), tmp_path, resume=path)
+    step = (number - 1) // 2
+    assert resumed.draws == whole.draws[2 * step :]
+    assert resumed.validations == [at for at in whole.validations if at > step]
     for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(a, b)
 

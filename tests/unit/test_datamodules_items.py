@@ -105,9 +105,14 @@ def test_ranks_partition_what_one_process_sees(world: int) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-@pytest.mark.parametrize("total", [0, 1, 7, 12])
-def test_evaluation_sees_everything_once(world: int, total: int) -> None:
-    ranks = [EvalBatches(total, 3, rank, world) for rank in range(world)]
-    seen = [n for one in ranks for batch in one for n in batch]
-    assert sorted(seen) == list(range(total))
-    assert all(len(one) == len(list(one)) for one in ranks)
+@pytest.mark.parametrize("sizes", [(), (1,), (7,), (5, 0, 9), (4, 3, 12)])
+def test_evaluation_sees_everything_once(world: int, sizes: tuple[int, ...]) -> None:
+    ranks = [list(EvalBatches(sizes, 3, rank, world)) for rank in range(world)]
+    seen = [n for batches in ranks for batch in batches for n in batch]
+    assert sorted(seen) == list(range(sum(sizes)))
+    counts = [sum(map(len, batches)) for batches in ranks]
+    assert max(counts) - min(counts) <= 1
+    ends = np.cumsum(sizes)
+    for rank, batches in enumerate(ranks):
+        assert len(EvalBatches(sizes, 3, rank, world)) == len(batches)
+        assert all(len(set(np.searchsorted(ends, batch, side="right"))) == 1 for batch in batches)
