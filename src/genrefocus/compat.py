@@ -1,7 +1,7 @@
 """Parity with the released inference forward, by golden tensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,28 +22,37 @@ _PIXELS_PER_TOKEN = 16
 def relative_error(path: str | Path) -> float:
     """``|ours - expected| / |expected|`` (2-norms) of one golden file.
 
-    The file holds ``base.*`` (a FluxTransformer2DModel state dict), LoRA tensors under the released names,
-    inputs and ``expected``; its metadata holds the model config and, for a denoising loop, its settings.
+    The file holds ``base.*`` (a FluxTransformer2DModel state dict), LoRA tensors under the released
+    names, inputs and ``expected``; its metadata holds the model config and, for a denoising loop,
+    its settings.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or not a golden file; the message names what is missing.
+        FileNotFoundError, ValueError: no such file, or not a golden file; the message says what is
+            wrong with it.
     """
     path = Path(path)
     tensors, metadata = _read(path)
     if "expected" not in tensors or "config" not in metadata:
-        raise ValueError(f"{path}: no golden file: it needs a tensor 'expected' and 'config' in its metadata")
+        raise ValueError(
+            f"{path}: no golden file: it needs a tensor 'expected' and 'config' in its metadata"
+        )
     try:
         transformer = _transformer(tensors, json.loads(metadata["config"]))
         lora = lora_from_state(
-            {k: v for k, v in tensors.items() if k.startswith("transformer.")}, transformer, source=str(path)
+            {k: v for k, v in tensors.items() if k.startswith("transformer.")},
+            transformer,
+            source=str(path),
         )
         run = _sample if "steps" in metadata else _forward
         with torch.no_grad():
             ours = run(transformer, lora, tensors, metadata)
+        expected = tensors["expected"]
+        return float((ours - expected).norm() / expected.norm())
     except KeyError as error:
         raise ValueError(f"{path}: golden file lacks {error}") from error
-    expected = tensors["expected"]
-    return float((ours - expected).norm() / expected.norm())
+    except (RuntimeError, TypeError, json.JSONDecodeError) as error:
+        line = str(error).splitlines()[0]
+        raise ValueError(f"{path}: its tensors and its metadata do not fit ({line})") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,7 +60,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(f"golden file {path} does not exist")
     try:
         with safe_open(str(path), framework="pt") as handle:
-            return {key: handle.get_tensor(key) for key in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            return tensors, handle.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error})") from error
 
@@ -59,56 +69,76 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _transformer(tensors: Mapping[str, Tensor], config: dict) -> FluxTransformer2DModel:
     transformer = FluxTransformer2DModel(**config)
     transformer.load_state_dict(
-        {key.removeprefix("base."): value for key, value in tensors.items() if key.startswith("base.")}
+        {
+            key.removeprefix("base."): value
+            for key, value in tensors.items()
+            if key.startswith("base.")
+        }
     )
     return transformer.eval()
 
 
 def _condition_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    return sorted(key for key in tensors if key.startswith("cond") and key.removeprefix("cond").isdigit())
+    return sorted(
+        key for key in tensors if key.startswith("cond") and key.removeprefix("cond").isdigit()
+    )
 
 
 def _forward(
-    transformer: FluxTransformer2DModel, lora: Lora, t: Mapping[str, Tensor], metadata: Mapping[str, str]
+    transformer: FluxTransformer2DModel,
+    lora: Lora,
+    t: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
 ) -> Tensor:
-    image = Branch(t["hidden"], t["img_ids"], t["timestep"], t["guidance"])
     zero, one = torch.zeros_like(t["timestep"]), torch.ones_like(t["timestep"])
-    conditions = [Branch(t[name], t[f"{name}_ids"], zero, one, loras=(lora,)) for name in _condition_names(t)]
+    image = Branch(t["hidden"], t["img_ids"], t["timestep"], t.get("guidance", one))
+    conditions = [
+        Branch(t[name], t[f"{name}_ids"], zero, one, loras=(lora,)) for name in _condition_names(t)
+    ]
     return multi_condition_forward(transformer, t["text"], t["pooled"], image, conditions)
 
 
 def _sample(
-    transformer: FluxTransformer2DModel, lora: Lora, t: Mapping[str, Tensor], metadata: Mapping[str, str]
+    transformer: FluxTransformer2DModel,
+    lora: Lora,
+    t: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
 ) -> Tensor:
-    scheduler = json.loads(metadata["scheduler"])
     denoiser = Denoiser(
         transformer,
         Flow(),
-        Shift(
-            scheduler["base_image_seq_len"],
-            scheduler["max_image_seq_len"],
-            scheduler["base_shift"],
-            scheduler["max_shift"],
-        ),
+        Shift.of_scheduler(json.loads(metadata["scheduler"])),
         loras=(lora,),
         guidance=float(metadata["guidance"]),
         tiling=Tiling(when="shorter_edge" if metadata["tiled"] == "True" else "never"),
     )
-    grid = (int(metadata["height"]) // _PIXELS_PER_TOKEN, int(metadata["width"]) // _PIXELS_PER_TOKEN)
-    conditions = [Condition(t[name], _delta(t, name, grid)) for name in _condition_names(t)]
+    grid = (
+        int(metadata["height"]) // _PIXELS_PER_TOKEN,
+        int(metadata["width"]) // _PIXELS_PER_TOKEN,
+    )
+    names = _condition_names(t)
+    shifts = _shifts(names, t, metadata.get("adapter", ""))
+    conditions = [Condition(t[name], shift) for name, shift in zip(names, shifts, strict=True)]
     return denoiser.sample(
         TextEmbedding(t["text"], t["pooled"]),
         t["latents"],
         conditions,
-        conditions[0].tokens,
+        t["latents"],  # reference: not used by a flow from noise
         grid,
         int(metadata["steps"]),
     )
 
 
-def _delta(t: Mapping[str, Tensor], name: str, grid: tuple[int, int]) -> tuple[int, int]:
-    """Shift of a condition's ids against the target's grid, where the file gives its ids."""
-    if f"{name}_ids" not in t:
-        return (0, 0)
-    first = t[f"{name}_ids"][0]
-    return int(first[1]), int(first[2])
+def _shifts(names: Sequence[str], t: Mapping[str, Tensor], adapter: str) -> list[tuple[int, int]]:
+    """Shift of every condition's ids: as the file gives them, or else the released rule.
+
+    The rule: of DeblurNet's two conditions the first is the pre-deblurred image.
+    """
+    shifts = [(0, 0) for _ in names]
+    if adapter == "deblurring" and len(names) == 2:
+        shifts[0] = (0, 32)
+    for index, name in enumerate(names):
+        if f"{name}_ids" in t:
+            _, row, column = t[f"{name}_ids"][0].tolist()
+            shifts[index] = (int(row), int(column))
+    return shifts

@@ -1,7 +1,9 @@
-"""A conditioned denoising network: one transformer, its flow, its adapters; for training and sampling alike."""
+"""A conditioned denoising network: transformer, flow and adapters, in training and sampling."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -19,8 +21,8 @@ Grid = tuple[int, int]
 class Condition:
     """Packed tokens (B, N, C) of a condition image.
 
-    ``delta`` shifts its position ids by (rows, columns) of the token grid: the released pre-deblur condition
-    uses (0, 32).
+    ``delta`` shifts its position ids by (rows, columns) of the token grid: the released pre-deblur
+    condition uses (0, 32).
     """
 
     tokens: Tensor
@@ -52,12 +54,28 @@ class Denoiser:
     local: LocalPath | None = None
 
     @classmethod
-    def of(cls, backbone: Backbone, flow: Flow, **settings) -> "Denoiser":  # noqa: ANN003
-        """A denoiser on ``backbone`` with the backbone's own shift and tiling."""
-        return cls(backbone.transformer, flow, backbone.shift, tiling=backbone.tiling, local=backbone.local, **settings)
+    def of(cls, backbone: Backbone, flow: Flow, **settings: Any) -> "Denoiser":
+        """A denoiser on ``backbone`` with the backbone's own shift, tiling and local path."""
+        return cls(
+            backbone.transformer,
+            flow,
+            backbone.shift,
+            tiling=backbone.tiling,
+            local=backbone.local,
+            **settings,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Denoiser":
+        # An averaged copy of a module that trains adapters must not copy the frozen network.
+        return replace(self, loras=copy.deepcopy(self.loras, memo))
 
     def output(
-        self, text: TextEmbedding, x: Tensor, conditions: Sequence[Condition], grid: Grid, sigma: Tensor
+        self,
+        text: TextEmbedding,
+        x: Tensor,
+        conditions: Sequence[Condition],
+        grid: Grid,
+        sigma: Tensor,
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
@@ -97,14 +115,16 @@ class Denoiser:
             text: prompt embeddings.
             clean, noise: (B, N, C) target latents and standard normal noise.
             conditions: condition images in order.
-            reference: (B, N, C) the condition that the target is an edit of; a flow that starts at the
-                condition or predicts the residual refers to it.
+            reference: (B, N, C) the condition that the target is an edit of; a flow that starts at
+                the condition or predicts the residual refers to it.
             grid: token grid.
-            sigma: (B,).
+            sigma: (B,), best left in fp32 when the transformer is in bf16.
         """
         endpoint = self.flow.endpoint(noise, reference)
         x = interpolate(clean, endpoint, sigma)
-        return self.flow.loss(self.output(text, x, conditions, grid, sigma), clean, endpoint, reference)
+        return self.flow.loss(
+            self.output(text, x, conditions, grid, sigma), clean, endpoint, reference
+        )
 
     @torch.no_grad()
     def sample(
@@ -122,7 +142,7 @@ class Denoiser:
         """
 
         def velocity(x: Tensor, sigma: float, tile: Tile) -> Tensor:
-            level = x.new_full((x.shape[0],), sigma)
+            level = x.new_full((x.shape[0],), sigma, dtype=torch.float32)
             inside = [
                 Condition(
                     tile.cut(c.tokens, grid),
@@ -137,7 +157,9 @@ class Denoiser:
         size, stride = (self.tiling.size, self.tiling.stride) if cut else (max(grid), max(grid))
         step = tiled(velocity, grid, size=size, stride=stride)
         return denoise(
-            step, self.flow.endpoint(noise, reference), schedule(steps, self.shift.mu(noise.shape[1]))
+            step,
+            self.flow.endpoint(noise, reference),
+            schedule(steps, self.shift.mu(noise.shape[1])),
         )
 
     def with_loras(self, *loras: Lora) -> "Denoiser":
@@ -148,7 +170,7 @@ class Denoiser:
 def image_ids(
     rows: int, columns: int, *, delta: tuple[int, int] = (0, 0), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Position ids (rows * columns, 3): (0, row, column) plus ``delta``, as diffusers' FLUX pipeline."""
+    """Position ids (rows * columns, 3) as in diffusers: (0, row, column), plus ``delta``."""
     ids = torch.zeros(rows, columns, 3, device=device)
     ids[..., 1] = torch.arange(rows, device=device)[:, None] + delta[0]
     ids[..., 2] = torch.arange(columns, device=device)[None, :] + delta[1]

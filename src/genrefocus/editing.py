@@ -1,7 +1,8 @@
 """One conditioned edit of an image: the step from pictures to tokens and back.
 
-DeblurNet and BokehNet are both edits: a source image, perhaps a control map or a draft, and a prompt, to a
-target image. Training, validation and the camera pipeline encode them here and nowhere else.
+DeblurNet and BokehNet are both edits: from a source image, perhaps a control map or a draft, and a
+prompt, to a target image. Training, validation and the camera pipeline encode them here and nowhere
+else.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,8 @@ class Edit:
         prompts: one a row.
         source: (B, 3, H, W) in [0, 1], the image that is edited.
         control: (B, 1, H, W) defocus map in [0, 1], second condition; or None.
-        draft: (B, 3, H, W) in [0, 1], a preliminary result, first condition with shifted ids; or None.
+        draft: (B, 3, H, W) in [0, 1], a preliminary result, first condition with shifted ids; or
+            None.
     """
 
     prompts: Sequence[str]
@@ -94,7 +96,7 @@ class Editor:
             conditions,
             reference,
             grid,
-            sigma.to(clean.device, clean.dtype),
+            sigma.to(clean.device),
         )
 
     @torch.no_grad()
@@ -115,7 +117,7 @@ class Editor:
     def _conditions(
         self, edit: Edit, generators: Sequence[Generator]
     ) -> tuple[list[Condition], Tensor]:
-        """Conditions in the released order, and the source's tokens, which the target is an edit of."""
+        """Conditions in the released order, and the tokens of the source that is edited."""
         conditions = []
         if edit.draft is not None:
             shift = (0, self.backbone.tiling.size)
@@ -130,7 +132,9 @@ class Editor:
 def seeded_generators(seed: int, numbers: Iterable[int]) -> list[Generator]:
     """One CPU generator for each number: the stream is a pure function of (seed, number)."""
     return [
-        Generator().manual_seed(int(np.random.SeedSequence([seed, n]).generate_state(1, np.uint64)[0]))
+        Generator().manual_seed(
+            int(np.random.SeedSequence([seed, n]).generate_state(1, np.uint64)[0])
+        )
         for n in numbers
     ]
 

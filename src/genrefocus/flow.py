@@ -1,22 +1,21 @@
 """The flow-matching objective: one parametrisation, shared by training and sampling.
 
-The path is ``x_sigma = (1 - sigma) x_0 + sigma x_1`` with ``x_0`` the clean latents, and its velocity
-``x_1 - x_0`` (rectified flow, as FLUX.1 is trained). ``x_1`` is Gaussian noise, or, as an option, the
-latents of the condition image plus a little noise. The network's output is read either as the velocity or
-as the residual ``x_0 - condition``; both describe the same flow.
+The path is ``x_sigma = (1 - sigma) x_0 + sigma x_1`` with ``x_0`` the clean latents, and its
+velocity ``x_1 - x_0`` (rectified flow, as FLUX.1 is trained). ``x_1`` is Gaussian noise, or, as an
+option, the latents of the condition image plus a little noise. The network's output is read either
+as the velocity or as the residual ``x_0 - condition``; both describe the same flow.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Start = Literal["noise", "condition"]
 Prediction = Literal["velocity", "residual"]
-VelocityFn = Callable[[Tensor, Tensor], Tensor]
 
 _SMALLEST_SIGMA = 1e-3  # division guard when a residual is turned into a velocity
 
@@ -33,6 +32,20 @@ class Shift:
     base_mu: float = 0.5
     max_mu: float = 1.15
 
+    @classmethod
+    def of_scheduler(cls, config: Mapping[str, Any]) -> "Shift":
+        """The shift of a diffusers scheduler configuration.
+
+        Raises:
+            KeyError: the configuration lacks one of the four numbers.
+        """
+        return cls(
+            base_tokens=config["base_image_seq_len"],
+            max_tokens=config["max_image_seq_len"],
+            base_mu=config["base_shift"],
+            max_mu=config["max_shift"],
+        )
+
     def mu(self, tokens: int) -> float:
         """mu for ``tokens`` image tokens, as diffusers' ``calculate_shift``."""
         slope = (self.max_mu - self.base_mu) / (self.max_tokens - self.base_tokens)
@@ -40,8 +53,13 @@ class Shift:
 
 
 def shift_sigma(sigma: Tensor, mu: float) -> Tensor:
-    """Map sigma in (0, 1] to ``e^mu / (e^mu + 1/sigma - 1)`` (Esser et al. 2024, the FLUX time shift)."""
-    return math.exp(mu) * sigma / (1 + (math.exp(mu) - 1) * sigma)
+    """Map sigma in (0, 1] to ``e^mu / (e^mu + 1/sigma - 1)`` (the FLUX time shift).
+
+    Esser et al. 2024, section 5.3.2; evaluated in the order of diffusers' scheduler, because a
+    difference in the last bit of sigma is visible in the embedding of a timestep near 1000.
+    """
+    e_mu = sigma.new_full((), math.exp(mu))  # a tensor: number / tensor rounds twice in torch
+    return e_mu / (e_mu + (1 / sigma - 1))
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,9 @@ class SigmaDistribution:
 
     def __post_init__(self) -> None:
         if self.kind not in ("logit_normal", "uniform"):
-            raise ValueError(f"sigma distribution '{self.kind}' unknown: use logit_normal or uniform")
+            raise ValueError(
+                f"sigma distribution '{self.kind}' unknown: use logit_normal or uniform"
+            )
 
     def draw(self, uniform: Tensor, mu: float) -> Tensor:
         """Turn uniform draws in [0, 1), shape (B,), into sigmas in (0, 1], shape (B,)."""
@@ -101,25 +121,29 @@ class Flow:
         """Velocity that the network's ``output`` stands for at ``x``; sigma (B,)."""
         if self.prediction == "velocity":
             return output
-        return (x - condition - output) / _broadcast(sigma, x).clamp_min(_SMALLEST_SIGMA)
+        return (x.float() - condition - output) / _broadcast(sigma, x).clamp_min(_SMALLEST_SIGMA)
 
     def loss(self, output: Tensor, x_0: Tensor, x_1: Tensor, condition: Tensor) -> Tensor:
         """Mean squared error per sample, shape (B,): of the velocity, or of x_0 for a residual."""
-        target = x_1 - x_0 if self.prediction == "velocity" else x_0 - condition
-        return (output.float() - target.float()).square().flatten(1).mean(1)
+        ahead, behind = (x_1, x_0) if self.prediction == "velocity" else (x_0, condition)
+        target = ahead.float() - behind.float()
+        return (output.float() - target).square().flatten(1).mean(1)
 
 
 def interpolate(x_0: Tensor, x_1: Tensor, sigma: Tensor) -> Tensor:
-    """``(1 - sigma) x_0 + sigma x_1``; x (B, N, C), sigma (B,)."""
+    """``(1 - sigma) x_0 + sigma x_1`` in the dtype of x_0; x (B, N, C), sigma (B,)."""
     s = _broadcast(sigma, x_0)
-    return (1 - s) * x_0 + s * x_1
+    return ((1 - s) * x_0 + s * x_1).to(x_0.dtype)
 
 
 def schedule(steps: int, mu: float) -> list[float]:
-    """The ``steps + 1`` sigmas of the FLUX Euler schedule, from 1 down to 0, shifted by ``mu``."""
+    """The ``steps + 1`` sigmas of the FLUX Euler schedule, from 1 down to 0, shifted by ``mu``.
+
+    The fp32 numbers of diffusers' ``FlowMatchEulerDiscreteScheduler``, to the last bit.
+    """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    linear = torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float64)
+    linear = torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float64).float()
     return [*shift_sigma(linear, mu).tolist(), 0.0]
 
 
@@ -129,4 +153,4 @@ def euler_step(x: Tensor, velocity: Tensor, sigma: float, next_sigma: float) -> 
 
 
 def _broadcast(sigma: Tensor, like: Tensor) -> Tensor:
-    return sigma.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+    return sigma.view(-1, *[1] * (like.ndim - 1))

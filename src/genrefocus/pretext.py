@@ -1,8 +1,8 @@
 """Generic image-to-image tasks for a base model that can read a condition branch.
 
-They know nothing of lenses: blur is Gaussian, in display space, without occlusion. A base model trained on
-them understands "here is an image, here is a map, edit the one by the other"; depth of field and its removal
-are left to the LoRA that is trained on top.
+They know nothing of lenses: blur is Gaussian, in display space, without occlusion. A base model
+trained on them understands "here is an image, here is a map, edit the one by the other"; depth of
+field and its removal are left to the LoRA that is trained on top.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrefocus.optics import MAX_COC
+
 _LEVELS = torch.tensor([0.0, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8])  # Gaussian sigmas in px
 
 
 @dataclass(frozen=True)
 class Task:
-    """One batch: prompt, images (B, 3, H, W) in [0, 1] or control maps (B, 1, H, W), and what is wanted."""
+    """One batch: prompt, images (B, 3, H, W) and control maps (B, 1, H, W), all in [0, 1]."""
 
     prompt: str
     source: Tensor
@@ -47,9 +49,18 @@ def restore_with_draft(image: Tensor, layers: Tensor, generator: torch.Generator
 
 
 def blur_by_map(image: Tensor, layers: Tensor, generator: torch.Generator) -> Task:
-    """Blur as a control map says: the map is 2 sigma / 100, so that a radius of r px reads as r / 100."""
+    """Blur as a control map says, which is 2 sigma / MAX_COC.
+
+    A disk of radius r has a standard deviation of r / 2 along an axis, so that a blur of radius r
+    reads as r / MAX_COC here and in a defocus map.
+    """
     sigma = blur_map(layers, generator)
-    return Task("blur this image by the map", image, gaussian_blur(image, sigma), control=sigma * 2 / 100)
+    return Task(
+        "blur this image by the map",
+        image,
+        gaussian_blur(image, sigma),
+        control=sigma * 2 / MAX_COC,
+    )
 
 
 #: Tasks of the tiny base and how often each is drawn.

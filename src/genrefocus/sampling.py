@@ -15,7 +15,7 @@ TileVelocity = Callable[[Tensor, float, "Tile"], Tensor]
 
 
 def denoise(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Integrate ``velocity(x, sigma)`` from sigmas[0] to sigmas[-1] with Euler steps; x (B, N, C)."""
+    """Integrate ``velocity(x, sigma)`` from sigmas[0] to sigmas[-1] by Euler steps; x (B, N, C)."""
     for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
         x = euler_step(x, velocity(x, sigma), sigma, next_sigma)
     return x
@@ -27,10 +27,11 @@ class Tiling:
 
     Args:
         size, stride: of the tiles in tokens; 32 and 28 as released.
-        when: ``shorter_edge`` tiles only if the shorter edge holds a tile (released); ``longer_edge`` tiles
-            as soon as the longer edge exceeds one; ``never``.
-        ids: ``released`` gives every branch the ids of an unshifted tile, which drops the pre-deblur shift;
-            ``shifted`` keeps it.
+        when: ``shorter_edge`` tiles as soon as the shorter edge holds a tile, so that an image of
+            exactly one tile counts as tiled (released); ``longer_edge`` tiles when the longer edge
+            exceeds one; ``never``.
+        ids: ``released`` gives every branch the ids of an unshifted tile, which drops the
+            pre-deblur shift; ``shifted`` keeps it.
     """
 
     size: int = 32
@@ -40,10 +41,9 @@ class Tiling:
 
     def applies(self, grid: tuple[int, int]) -> bool:
         """Whether an image of ``grid`` tokens is cut into tiles."""
-        if self.when == "never":
-            return False
-        enough = min(grid) >= self.size if self.when == "shorter_edge" else True
-        return enough and max(grid) > self.size
+        if self.when == "shorter_edge":
+            return min(grid) >= self.size
+        return self.when == "longer_edge" and max(grid) > self.size
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def tiles(grid: tuple[int, int], size: int, stride: int) -> list[Tile]:
 def tiled(velocity: TileVelocity, grid: tuple[int, int], *, size: int, stride: int) -> Velocity:
     """Blend the velocities of overlapping tiles with Gaussian weights before each step.
 
-    The weights are ``exp(-u^2)`` over linspace(-2, 2) in both directions (released inference code).
+    The weights are ``exp(-u^2)`` over linspace(-2, 2) in both directions (released inference code);
+    the sums are fp32.
 
     Args:
         velocity: of one tile: (tile tokens, sigma, tile) -> (B, rows * columns, C).
@@ -88,11 +89,13 @@ def tiled(velocity: TileVelocity, grid: tuple[int, int], *, size: int, stride: i
     windows = tiles(grid, size, stride)
 
     def blended(x: Tensor, sigma: float) -> Tensor:
-        total = x.new_zeros(x.shape[0], *grid, x.shape[-1])
-        norm = x.new_zeros(1, *grid, 1)
+        if len(windows) == 1:  # to weight and to normalise would only round
+            return velocity(x, sigma, windows[0])
+        total = x.new_zeros(x.shape[0], *grid, x.shape[-1], dtype=torch.float32)
+        norm = x.new_zeros(1, *grid, 1, dtype=torch.float32)
         for tile in windows:
             part = velocity(tile.cut(x, grid), sigma, tile)
-            weight = _gaussian(tile, x)
+            weight = _gaussian(tile, x.device)
             where = (
                 slice(None),
                 slice(tile.row, tile.row + tile.rows),
@@ -110,8 +113,8 @@ def _starts(length: int, size: int, stride: int) -> list[int]:
     return starts if starts[-1] + size == length else [*starts, length - size]
 
 
-def _gaussian(tile: Tile, like: Tensor) -> Tensor:
+def _gaussian(tile: Tile, device: torch.device) -> Tensor:
     def profile(n: int) -> Tensor:
-        return torch.exp(-torch.linspace(-2, 2, n, device=like.device, dtype=like.dtype).square())
+        return torch.exp(-torch.linspace(-2, 2, n, device=device).square())
 
     return (profile(tile.rows)[:, None] * profile(tile.columns)[None, :])[None, :, :, None]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="golden .safetensors file")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="golden .safetensors file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
