@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from genrefocus.data.embedded import EmbeddedSet, build_embedded, make_pair
+from genrefocus.data.embedded import SWEEP_K, EmbeddedSet, build_embedded, make_pair
 from genrefocus.data.images import load_image, load_mask
 from genrefocus.data.sample import to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.exif import read_exposure
+from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import blur_radius
 from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 
 COUNTS = {
     "synthetic": {"train": 12, "val": 4, "test": 0},
     "deblur": {"train": 4, "val": 4},
+    "sweep": {"val": 3},
     "camera_roll": {"train": 6},
 }
 
@@ -61,7 +63,7 @@ def test_finished_sets_are_left_alone(data: Path) -> None:
         ValueError, match=r"synthetic/train holds a set made with seed 3, now it is 4"
     ):
         build(data, seed=4)
-    with pytest.raises(ValueError, match="kinds are synthetic, deblur, camera_roll"):
+    with pytest.raises(ValueError, match="kinds are synthetic, deblur, sweep, camera_roll"):
         build(data, counts={"syntetic": {"train": 1}})
 
 
@@ -105,8 +107,20 @@ def test_held_out_scenes(data: Path) -> None:
     ):
         assert one.key == other.key
         assert torch.equal(one.aif, other.aif)
+        assert torch.equal(one.extras["blurry"], other.bokeh)
         assert one.focus_disparity != other.focus_disparity or one.strength != other.strength
         assert one.provenance["textures"] == "held out"
+
+
+def test_sweeps_blur_more_with_k(data: Path) -> None:
+    assert SWEEP_K == PROTOCOL_K
+    for sample in _samples(data / "sweep/val"):
+        series = [sample.extras[f"sweep_{k:g}"] for k in SWEEP_K[:-1]] + [sample.bokeh]
+        sharp = to_float(sample.aif)
+        errors = [float((to_float(one) - sharp).square().mean()) for one in series]
+        assert errors == sorted(errors)
+        assert errors[0] < errors[-1] / 4
+        assert sample.provenance["textures"] == "held out"
 
 
 def test_the_camera_roll_is_photographs_and_sidecars(data: Path) -> None:

@@ -4,6 +4,7 @@
 - ``shards``    WebDataset tars with an index: written reproducibly, read at random
 - ``order``     which sample is drawn when, a pure function of (seed, n)
 - ``images``    picture files, upright
+- ``processes`` work on numbered items in several processes
 - ``embedded``  the simulated data sets that come with the project
 - ``photos``    a folder of photographs -> shards
 """

@@ -1,15 +1,17 @@
 """The embedded data: everything that the scheme trains on by default, made from seeds.
 
-Three kinds of sets, each with train, val and test split::
+Four kinds of sets, each with its splits::
 
-    synthetic    shards: all-in-focus picture, lens-sampled bokeh, exact disparity, K and focus
-    deblur       shards: the same; here the bokeh is the input and the sharp picture the target
+    synthetic    shards: all-in-focus picture, lens-sampled bokeh, exact disparity, K and focus; and
+                 ``blurry``, the scene photographed with another focus and K
+    deblur       shards: the same without ``blurry``; here the bokeh is the input
+    sweep        shards: held-out scenes at the values of K that LVCorr is measured at
     camera_roll  photos/*.jpg by a simulated camera with EXIF; depth/*.npy (metres) and mask/*.png
                  as estimators would give them, errors included
 
-Scenes of val and test are made of texture families that training never sees. The val and test
-splits of ``synthetic`` and ``deblur`` show the same scenes under the same keys with other focus and
-K, so that a blurred photograph and its refocused truth can be paired.
+Scenes of val and test are made of texture families that training never sees. Sample number n of
+``synthetic`` and of ``deblur`` shows the same scene in val and test, and the ``blurry`` of the
+former is the bokeh of the latter: a photograph, what is sharp in it, and its refocused truth.
 
 Every file is a pure function of seed, set and number, for any number of worker processes.
 """
@@ -17,12 +19,11 @@ Every file is a pure function of seed, set and number, for any number of worker 
 import functools
 import hashlib
 import json
+import math
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +33,11 @@ import torch
 from numpy.random import Generator, SeedSequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from genrefocus import __version__
 from genrefocus.data.images import save_image
+from genrefocus.data.processes import OrderedMap, ordered_map
 from genrefocus.data.sample import SPLITS, Sample, encode
 from genrefocus.data.shards import (
     ShardWriter,
@@ -43,12 +46,13 @@ from genrefocus.data.shards import (
     require_same,
     write_atomically,
 )
-from genrefocus.optics import blur_radius
+from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.render.apertures import disk
 from genrefocus.render.camera import draw_exposure, take_photo
 from genrefocus.render.estimates import estimate
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scenes import (
+    Scene,
     draw_focus,
     draw_strength,
     procedural_scene,
@@ -58,22 +62,28 @@ from genrefocus.render.scenes import (
 from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.render.tone import to_bytes
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised with every change that makes other pictures of the same seed."""
 
-Kind = Literal["synthetic", "deblur", "camera_roll"]
-KINDS: tuple[Kind, ...] = ("synthetic", "deblur", "camera_roll")
+Kind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
+KINDS: tuple[Kind, ...] = ("synthetic", "deblur", "sweep", "camera_roll")
 
 DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
-    "synthetic": {"train": 2500, "val": 64, "test": 64},
+    "synthetic": {"train": 2000, "val": 64, "test": 64},
     "deblur": {"train": 2500, "val": 64, "test": 64},
+    "sweep": {"val": 16, "test": 64},
     "camera_roll": {"train": 600, "val": 64, "test": 64},
 }
+
+SWEEP_K = (1.0, 5.0, 10.0, 15.0)
+"""K of the LVCorr protocol. A sweep sample's own K stands for the last; ``sweep_1``, ``sweep_5``
+and ``sweep_10`` are its scene at K in proportion."""
 
 ROLL_NAME = "roll.json"
 
 # At 64 px; they scale with the size. The margin holds the shift of the greatest blur.
-_LEAST_BLUR_PX, _LEAST_PHOTO_BLUR_PX, _GREATEST_BLUR_PX = 0.5, 0.8, 6.0
+_LEAST_BLUR_PX = {"synthetic": 0.5, "deblur": 0.5, "sweep": 3.0, "camera_roll": 0.8}
+_GREATEST_BLUR_PX = 6.0
 _MARGIN_PX = 12
 _POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 dB
 
@@ -97,6 +107,11 @@ class EmbeddedSet:
     def families(self) -> tuple[str, ...]:
         return TRAIN_FAMILIES if self.split == "train" else HELDOUT_FAMILIES
 
+    @property
+    def blur_px(self) -> tuple[float, float]:
+        """Range of the greatest blur radius in a frame, px; the draw is log-uniform."""
+        return self.px(_LEAST_BLUR_PX[self.kind]), self.px(_GREATEST_BLUR_PX)
+
     def parameters(self) -> dict[str, Any]:
         """All that determines the bytes of the set."""
         return {
@@ -111,7 +126,7 @@ class EmbeddedSet:
 
     def scene_seed(self, number: int) -> int:
         """Shared by the held-out pairs of ``synthetic`` and ``deblur``, else of this set alone."""
-        paired = self.split != "train" and self.kind != "camera_roll"
+        paired = self.split != "train" and self.kind in ("synthetic", "deblur")
         name = self.split if paired else self.folder
         state = SeedSequence((self.seed, zlib.crc32(name.encode()), number)).generate_state(2)
         return int(state[0]) << 31 | int(state[1]) >> 1
@@ -156,7 +171,7 @@ def build_embedded(
     sets = _sets(counts, seed, size)
     missing = [one for one in sets if not _is_there(root, one)]
     if missing:
-        with _mapper(workers) as mapper, _bar(progress) as bar:
+        with ordered_map(workers) as mapper, _bar(progress) as bar:
             for one in missing:
                 make = _make_roll if one.kind == "camera_roll" else _make_shards
                 make(root / one.folder, one, mapper, bar)
@@ -165,37 +180,36 @@ def build_embedded(
 
 
 def make_pair(one: EmbeddedSet, number: int) -> Sample:
-    """The ``number``-th sample of a ``synthetic`` or ``deblur`` set."""
-    rng, scene_seed = one.generator(number), one.scene_seed(number)
+    """The ``number``-th sample of a set of pairs: ``synthetic``, ``deblur`` or ``sweep``."""
+    scene_seed = one.scene_seed(number)
     margin = max(8, round(one.px(_MARGIN_PX)))
     scene = procedural_scene(scene_seed, one.size, one.size, families=one.families, margin=margin)
-    focus = draw_focus(scene, rng)
-    low, high = one.px(_LEAST_BLUR_PX), one.px(_GREATEST_BLUR_PX)
-    strength = draw_strength(scene, focus, rng, low=low, high=high)
-    disparity = scene_disparity(scene)
-    positions = _position_count(float(blur_radius(disparity, focus, strength).max()))
-    bokeh = render_lens(
-        scene,
-        focus_disparity=focus,
-        strength=strength,
-        positions=disk().positions(positions),
-    )
+    focus, strength = _draw_blur(one, scene, number)
+    extras = {}
+    if one.kind == "synthetic":
+        extras["blurry"] = _through_lens(
+            scene, *_draw_blur(replace(one, kind="deblur"), scene, number)
+        )
+    if one.kind == "sweep":
+        for k in SWEEP_K[:-1]:
+            weaker = replace(strength, k=strength.k * k / SWEEP_K[-1])
+            extras[f"sweep_{k:g}"] = _through_lens(scene, focus, weaker)
     return Sample(
-        key=f"{one.split}-{number:06d}",
-        route=one.kind,
+        key=f"{one.split}-{number:06d}" if one.kind != "sweep" else f"sweep-{number:06d}",
+        route="deblur" if one.kind == "deblur" else "synthetic",
         split=one.split,
         aif=to_bytes(scene_aif(scene)),
-        bokeh=to_bytes(bokeh),
-        disparity=disparity,
+        bokeh=_through_lens(scene, focus, strength),
+        disparity=scene_disparity(scene),
         strength=strength,
         focus_disparity=focus,
+        extras=extras,
         provenance={
             "source": "procedural scene, simulated",
             "scene_seed": scene_seed,
             "textures": "train" if one.families == TRAIN_FAMILIES else "held out",
             "renderer": "lens sampled",
             "aperture": "disk",
-            "aperture_positions": positions,
             "depth": "exact",
             "generator_version": GENERATOR_VERSION,
             "code_version": __version__,
@@ -212,7 +226,7 @@ def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> str:
     scene = procedural_scene(
         one.scene_seed(number), height, width, families=one.families, margin=margin
     )
-    low, high = one.px(_LEAST_PHOTO_BLUR_PX), one.px(_GREATEST_BLUR_PX)
+    low, high = one.blur_px
     exposure = draw_exposure(scene, rng, low=low, high=high)
     name = f"IMG_{number:05d}"
     shot = take_photo(scene, exposure, folder / "photos" / f"{name}.jpg", rng=rng)
@@ -221,9 +235,6 @@ def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> str:
     mask = torch.from_numpy(estimates.mask.astype(np.uint8)) * 255
     save_image(mask, folder / "mask" / f"{name}.png")
     return name
-
-
-Mapper = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
 
 
 def _sets(counts: Mapping[str, Mapping[str, int]], seed: int, size: int) -> list[EmbeddedSet]:
@@ -250,7 +261,7 @@ def _is_there(root: Path, one: EmbeddedSet) -> bool:
     return True
 
 
-def _make_shards(folder: Path, one: EmbeddedSet, mapper: Mapper, bar: Progress) -> None:
+def _make_shards(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Progress) -> None:
     with ShardWriter(folder, parameters=one.parameters(), samples_per_shard=500) as writer:
         start = len(writer.written)
         task = bar.add_task(one.folder, total=one.count, completed=start)
@@ -259,7 +270,7 @@ def _make_shards(folder: Path, one: EmbeddedSet, mapper: Mapper, bar: Progress) 
             bar.advance(task)
 
 
-def _make_roll(folder: Path, one: EmbeddedSet, mapper: Mapper, bar: Progress) -> None:
+def _make_roll(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Progress) -> None:
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     for name in ("photos", "depth", "mask"):
@@ -281,34 +292,19 @@ def _encoded_pair(one: EmbeddedSet, number: int) -> tuple[str, dict[str, bytes]]
     return sample.key, encode(sample)
 
 
-def _position_count(radius: float) -> int:
-    return _POSITIONS_PER_2_PX * max(1, -int(-radius // 2))
+def _draw_blur(one: EmbeddedSet, scene: Scene, number: int) -> tuple[float, BlurStrength]:
+    rng = one.generator(number)
+    focus = draw_focus(scene, rng)
+    low, high = one.blur_px
+    return focus, draw_strength(scene, focus, rng, low=low, high=high)
 
 
-@contextmanager
-def _mapper(workers: int) -> Iterator[Mapper]:
-    """An ordered map over numbers, in this process or in several, one torch thread each."""
-    if workers <= 0:
-        threads = torch.get_num_threads()
-        _one_thread()
-        try:
-            yield map
-        finally:
-            torch.set_num_threads(threads)
-        return
-    with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
-        # Processes are started before the progress bar starts a thread.
-        list(pool.map(abs, range(workers)))
-        try:
-            yield functools.partial(pool.map, chunksize=8)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _one_thread() -> None:
-    # Sums over several threads depend on how the work was split.
-    torch.set_num_threads(1)
+def _through_lens(scene: Scene, focus: float, strength: BlurStrength) -> Tensor:
+    """The photograph, (3, H, W) uint8, with as many aperture positions as its blur needs."""
+    greatest = float(blur_radius(scene_disparity(scene), focus, strength).max())
+    positions = disk().positions(_POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2)))
+    light = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
+    return to_bytes(light)
 
 
 def _bar(visible: bool) -> Progress:
@@ -336,7 +332,6 @@ def dataset_card(root: Path, sets: list[EmbeddedSet], command: str) -> str:
         train=", ".join(TRAIN_FAMILIES),
         heldout=", ".join(HELDOUT_FAMILIES),
         least=_LEAST_BLUR_PX,
-        photo=_LEAST_PHOTO_BLUR_PX,
         greatest=_GREATEST_BLUR_PX,
     )
 
