@@ -78,12 +78,23 @@ class Denoiser:
         sigma: Tensor,
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
+        if self.local is None:
+            return self._transform(text, x, conditions, grid, sigma)
+        entered, maps = self.local.enter(torch.cat([x, *(c.tokens for c in conditions)]), grid)
+        x, *features = entered.chunk(1 + len(conditions))
+        conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
+        out = self._transform(text, x, conditions, grid, sigma)
+        return self.local.leave(out, maps[: len(out)], grid)
+
+    def _transform(
+        self,
+        text: TextEmbedding,
+        x: Tensor,
+        conditions: Sequence[Condition],
+        grid: Grid,
+        sigma: Tensor,
+    ) -> Tensor:
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
-        maps = None
-        if self.local is not None:
-            entered, maps = self.local.enter(torch.cat([x, *(c.tokens for c in conditions)]), grid)
-            x, *features = entered.chunk(1 + len(conditions))
-            conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
         branches = [
             Branch(
@@ -96,8 +107,7 @@ class Denoiser:
             )
             for condition in conditions
         ]
-        out = multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
-        return out if self.local is None else self.local.leave(out, maps[: len(out)], grid)
+        return multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
 
     def loss(
         self,

@@ -1,8 +1,9 @@
 """FLUX transformers with LoRA branches: models, codec, text and the multi-condition forward."""
 
 from genrefocus.backbone.branches import Branch, multi_condition_forward
-from genrefocus.backbone.flux import Backbone, TextEmbedding, load_flux_dev, load_tiny
+from genrefocus.backbone.flux import Backbone, load_flux_dev, load_tiny
 from genrefocus.backbone.lora import Lora, lora_modules
+from genrefocus.backbone.text import TextEmbedding
 
 __all__ = [
     "Backbone",

@@ -1,22 +1,31 @@
 """The multi-condition forward of a FLUX transformer.
 
-One packed token sequence: text, noisy image, then one branch for each condition image. Every branch brings
-its own timestep and guidance, hence its own modulation; LoRA is a function of the branch, added on the slice
-of tokens that the branch occupies (released inference forward of Generative Refocusing).
+One packed token sequence: text, noisy image, then one branch for each condition image. Every branch
+brings its own timestep and guidance, hence its own modulation; LoRA is a function of the branch,
+added on the slice of tokens that the branch occupies (released inference forward of Generative
+Refocusing).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from diffusers import FluxTransformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux import (
+    FluxAttention,
+    FluxSingleTransformerBlock,
+    FluxTransformerBlock,
+)
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genrefocus.backbone.lora import Lora
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class Branch:
         timestep: (B,) sigma in [0, 1].
         guidance: (B,) guidance value.
         loras: adapters that act on this branch, none for the noisy image.
-        independent: attend to this branch alone, not to text and noisy image (OminiControl2's option).
+        independent: attend to this branch alone, not to text and noisy image (an option of
+            OminiControl2).
     """
 
     tokens: Tensor
@@ -60,15 +70,17 @@ class _Layout:
     mask: Tensor | None
 
     def linear(self, module: nn.Module, name: str, x: Tensor, *, offset: int = 0) -> Tensor:
-        """``module(x)`` plus the LoRA of every span; ``offset`` tokens of x precede the image stream."""
+        """``module(x)`` plus the LoRA of every span; ``offset`` tokens precede the noisy image."""
         y = module(x)
         for span in self.spans:
             where = slice(span.tokens.start + offset, span.tokens.stop + offset)
             y = _add_delta(y, x, where, name, span.loras)
         return y
 
-    def modulation(self, module: nn.Module, name: str, temb: Tensor, chunks: int) -> tuple[Tensor, ...]:
-        """Modulation of every branch from its own embedding: ``chunks`` tensors (B, branches, D)."""
+    def modulation(
+        self, module: nn.Module, name: str, temb: Tensor, chunks: int
+    ) -> tuple[Tensor, ...]:
+        """Modulation of each branch from its own embedding: ``chunks`` tensors (B, branches, D)."""
         x = F.silu(temb)
         y = module(x)
         for span in self.spans:
@@ -105,7 +117,9 @@ def multi_condition_forward(
     layout = _layout(transformer, text, branches)
     temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
     context = transformer.context_embedder(text)
-    x = layout.linear(transformer.x_embedder, "x_embedder", torch.cat([b.tokens for b in branches], dim=1))
+    x = layout.linear(
+        transformer.x_embedder, "x_embedder", torch.cat([b.tokens for b in branches], dim=1)
+    )
 
     for index, block in enumerate(transformer.transformer_blocks):
         name = f"transformer_blocks.{index}"
@@ -119,14 +133,20 @@ def multi_condition_forward(
     return transformer.proj_out(transformer.norm_out(x, temb[:, 0]))
 
 
-def _run(transformer: FluxTransformer2DModel, function, *args):  # noqa: ANN001, ANN202
+def _run(transformer: FluxTransformer2DModel, block: Callable[..., T], *args: Any) -> T:
     if transformer.gradient_checkpointing and torch.is_grad_enabled():
-        return checkpoint(function, *args, use_reentrant=False)
-    return function(*args)
+        # Blocks draw no random numbers, so their state need not be kept for the second pass.
+        return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+    return block(*args)
 
 
 def _double_block(
-    block: nn.Module, name: str, layout: _Layout, context: Tensor, x: Tensor, temb: Tensor
+    block: FluxTransformerBlock,
+    name: str,
+    layout: _Layout,
+    context: Tensor,
+    x: Tensor,
+    temb: Tensor,
 ) -> tuple[Tensor, Tensor]:
     lengths = layout.lengths
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = layout.modulation(
@@ -139,7 +159,10 @@ def _double_block(
 
     attn = block.attn
     q, k, v = (
-        _heads(torch.cat([added(normed_context), layout.linear(own, f"{name}.attn.{key}", normed)], 1), attn)
+        _heads(
+            torch.cat([added(normed_context), layout.linear(own, f"{name}.attn.{key}", normed)], 1),
+            attn,
+        )
         for key, own, added in (
             ("to_q", attn.to_q, attn.add_q_proj),
             ("to_k", attn.to_k, attn.add_k_proj),
@@ -157,11 +180,15 @@ def _double_block(
     x = x + _scale(layout.linear(block.ff.net[2], f"{name}.ff.net.2", inner), gate_mlp, lengths)
 
     context = context + c_gate[:, None] * attn.to_add_out(mixed[:, : layout.text])
-    normed_context = block.norm2_context(context) * (1 + c_scale_mlp[:, None]) + c_shift_mlp[:, None]
+    normed_context = (
+        block.norm2_context(context) * (1 + c_scale_mlp[:, None]) + c_shift_mlp[:, None]
+    )
     return context + c_gate_mlp[:, None] * block.ff_context(normed_context), x
 
 
-def _single_block(block: nn.Module, name: str, layout: _Layout, x: Tensor, temb: Tensor) -> Tensor:
+def _single_block(
+    block: FluxSingleTransformerBlock, name: str, layout: _Layout, x: Tensor, temb: Tensor
+) -> Tensor:
     # Text is modulated by the noisy image's embedding, so the two count as one segment here.
     lengths = (layout.text + layout.lengths[0], *layout.lengths[1:])
     shift, scale, gate = layout.modulation(block.norm.linear, f"{name}.norm.linear", temb, 3)
@@ -175,7 +202,8 @@ def _single_block(block: nn.Module, name: str, layout: _Layout, x: Tensor, temb:
     k = attn.norm_k(_heads(linear(attn.to_k, "attn.to_k", normed), attn))
     v = _heads(linear(attn.to_v, "attn.to_v", normed), attn)
     inner = torch.cat(
-        [_attention(q, k, v, layout), block.act_mlp(linear(block.proj_mlp, "proj_mlp", normed))], dim=-1
+        [_attention(q, k, v, layout), block.act_mlp(linear(block.proj_mlp, "proj_mlp", normed))],
+        dim=-1,
     )
     return x + _scale(linear(block.proj_out, "proj_out", inner), gate, lengths)
 
@@ -190,7 +218,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
-def _heads(x: Tensor, attn: nn.Module) -> Tensor:
+def _heads(x: Tensor, attn: FluxAttention) -> Tensor:
     return x.unflatten(-1, (attn.heads, -1))
 
 
@@ -207,14 +235,17 @@ def _scale(x: Tensor, gate: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def _time_text(transformer: FluxTransformer2DModel, branch: Branch, pooled: Tensor) -> Tensor:
-    dtype = branch.tokens.dtype
-    timestep = branch.timestep.to(dtype) * 1000
+    # Scaled before it is rounded: in bf16 the released pipeline rounds the timestep, not sigma.
+    timestep = (branch.timestep * 1000).to(branch.tokens.dtype)
     if not transformer.config.guidance_embeds:
         return transformer.time_text_embed(timestep, pooled)
-    return transformer.time_text_embed(timestep, branch.guidance.to(dtype) * 1000, pooled)
+    guidance = (branch.guidance * 1000).to(branch.tokens.dtype)
+    return transformer.time_text_embed(timestep, guidance, pooled)
 
 
-def _layout(transformer: FluxTransformer2DModel, text: Tensor, branches: Sequence[Branch]) -> _Layout:
+def _layout(
+    transformer: FluxTransformer2DModel, text: Tensor, branches: Sequence[Branch]
+) -> _Layout:
     lengths = tuple(branch.tokens.shape[1] for branch in branches)
     spans: list[_Span] = []
     start = 0
@@ -231,12 +262,16 @@ def _layout(transformer: FluxTransformer2DModel, text: Tensor, branches: Sequenc
         elif branch.loras:
             spans.append(_Span(slice(start, start + length), slice(index, index + 1), branch.loras))
         start += length
-    ids = torch.cat([branches[0].ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
-    mask = _mask(text.shape[1], lengths, tuple(branch.independent for branch in branches), text.device)
+    ids = torch.cat(
+        [branches[0].ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)]
+    )
+    mask = _mask(
+        text.shape[1], lengths, tuple(branch.independent for branch in branches), text.device
+    )
     return _Layout(text.shape[1], lengths, tuple(spans), transformer.pos_embed(ids), mask)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)  # one at full size takes tens of megabytes on the device
 def _mask(
     text: int, lengths: tuple[int, ...], independent: tuple[bool, ...], device: torch.device
 ) -> Tensor | None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Codec(Protocol):
@@ -25,23 +25,29 @@ class Codec(Protocol):
         ...
 
 
-class VaeCodec:
-    """FLUX.1's autoencoder: posterior sample, shifted and scaled (released inference code)."""
+class VaeCodec(nn.Module):
+    """FLUX.1's autoencoder: posterior sample, shifted and scaled (released inference code).
+
+    A module, so that it moves with the backbone. Latents have the autoencoder's dtype.
+    """
 
     def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
         self.vae = vae.requires_grad_(False).eval()
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.channels = vae.config.latent_channels
 
     @torch.no_grad()
     def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        assert len(generators) == len(image), "the posterior is sampled: one generator a row"
         posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
         config = self.vae.config
         return (posterior.sample(list(generators)) - config.shift_factor) * config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         config = self.vae.config
-        return self.vae.decode(latents / config.scaling_factor + config.shift_factor, return_dict=False)[0]
+        scaled = latents.to(self.vae.dtype) / config.scaling_factor + config.shift_factor
+        return self.vae.decode(scaled, return_dict=False)[0]
 
 
 class PixelCodec:

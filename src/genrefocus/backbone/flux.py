@@ -1,17 +1,25 @@
-"""A FLUX backbone: transformer, codec and text, the same object for FLUX.1-dev and for the tiny model."""
+"""A FLUX backbone: transformer, codec and text; one class for FLUX.1-dev and the tiny model."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
-from safetensors import safe_open
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genrefocus.backbone.codec import Codec, PixelCodec, VaeCodec, pack, unpack
 from genrefocus.backbone.local_path import LocalPath
-from genrefocus.backbone.text import FluxTextEncoders, HashedWords, PromptCache, TextEmbedding, TextEncoder
+from genrefocus.backbone.text import (
+    FluxTextEncoders,
+    HashedWords,
+    PromptCache,
+    TextEmbedding,
+    TextEncoder,
+)
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
 
@@ -39,8 +47,9 @@ class Backbone(nn.Module):
         text: prompt encoder; called once for each distinct prompt.
         shift: resolution-dependent time shift of its noise schedule.
         tiling: how images larger than those it was trained on are cut for sampling.
-        control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for images
-            of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to read it.
+        control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for
+            images of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to
+            read it.
         local: convolutions around the transformer; FLUX has none.
     """
 
@@ -66,6 +75,10 @@ class Backbone(nn.Module):
         channels = 4 * codec.channels + (local.features if local else 0)
         assert transformer.config.in_channels == channels, "codec and transformer do not fit"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+        # Frozen, so averaged copies of what is trained on top can share its gigabytes.
+        return self
+
     @property
     def pixels_per_token(self) -> int:
         """Side of the square of pixels behind one token: 16 for FLUX."""
@@ -87,7 +100,9 @@ class Backbone(nn.Module):
         """
         side = self.pixels_per_token
         if height % side or width % side:
-            raise ValueError(f"image is {width}x{height} px: both sides must be multiples of {side}")
+            raise ValueError(
+                f"image is {width}x{height} px: both sides must be multiples of {side}"
+            )
         return height // side, width // side
 
     def encode_image(self, image: Tensor, generators: Sequence[torch.Generator] = ()) -> Tensor:
@@ -119,26 +134,28 @@ def load_flux_dev(
     gradient_checkpointing: bool = True,
     max_text_length: int = 512,
 ) -> Backbone:
-    """FLUX.1-dev from a local folder or a hub id; the text encoders load only while prompts are encoded.
+    """FLUX.1-dev from a local folder or a hub id, frozen.
+
+    The text encoders are loaded, on ``device``, only while prompts are encoded.
 
     Raises:
         OSError: neither a local folder nor reachable on the hub.
+        ValueError: the noise schedule is not shifted by resolution, so it is not FLUX.1-dev.
     """
-    transformer = FluxTransformer2DModel.from_pretrained(path, subfolder="transformer", torch_dtype=dtype)
+    transformer = FluxTransformer2DModel.from_pretrained(
+        path, subfolder="transformer", torch_dtype=dtype
+    )
     vae = AutoencoderKL.from_pretrained(path, subfolder="vae", torch_dtype=dtype)
-    scheduler = json.loads(_scheduler_config(path).read_text())
+    scheduler = FlowMatchEulerDiscreteScheduler.load_config(path, subfolder="scheduler")
+    if not scheduler.get("use_dynamic_shifting"):
+        raise ValueError(f"{path}: its scheduler has no dynamic shifting; give FLUX.1-dev's folder")
     if gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return Backbone(
         transformer.requires_grad_(False).eval().to(device),
         VaeCodec(vae.to(device)),
         FluxTextEncoders(path, device=device, dtype=dtype, max_length=max_text_length),
-        shift=Shift(
-            scheduler["base_image_seq_len"],
-            scheduler["max_image_seq_len"],
-            scheduler["base_shift"],
-            scheduler["max_shift"],
-        ),
+        shift=Shift.of_scheduler(scheduler),
         tiling=Tiling(),
     )
 
@@ -156,7 +173,7 @@ def build_tiny(
     local_returned: int,
     seed: int = 0,
 ) -> Backbone:
-    """A FLUX transformer small enough for a CPU, on packed pixels and local features, random weights."""
+    """A FLUX transformer small enough for a CPU, on packed pixels and local features, untrained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         local = LocalPath(2 * pixel_factor, local_width, local_features, local_returned)
@@ -166,7 +183,9 @@ def build_tiny(
     return Backbone(
         model,
         PixelCodec(pixel_factor),
-        HashedWords(text_tokens, transformer["joint_attention_dim"], transformer["pooled_projection_dim"]),
+        HashedWords(
+            text_tokens, transformer["joint_attention_dim"], transformer["pooled_projection_dim"]
+        ),
         shift=Shift(),
         tiling=Tiling(tile, tile_stride, when="longer_edge"),
         control_gain=control_gain,
@@ -180,12 +199,20 @@ def tiny_modules(backbone: Backbone) -> nn.ModuleDict:
     return nn.ModuleDict({"transformer": backbone.transformer, "local": backbone.local})
 
 
-def save_tiny(backbone: Backbone, path: str | Path, *, settings: dict, card: dict[str, str]) -> None:
-    """Write the weights in half precision with all that :func:`load_tiny` needs to rebuild the model."""
-    from safetensors.torch import save_file
+def save_tiny(
+    backbone: Backbone, path: str | Path, *, settings: dict, card: dict[str, str]
+) -> None:
+    """Write the weights in half precision, with all that :func:`load_tiny` needs.
 
+    Args:
+        backbone: a tiny backbone.
+        path: the file.
+        settings: keyword arguments of :func:`build_tiny`.
+        card: further metadata.
+    """
     state = {
-        k: v.detach().to(torch.float16).contiguous() for k, v in tiny_modules(backbone).state_dict().items()
+        k: v.detach().to(torch.float16).contiguous()
+        for k, v in tiny_modules(backbone).state_dict().items()
     }
     save_file(state, str(path), metadata={"settings": json.dumps(settings), **card})
 
@@ -194,24 +221,18 @@ def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> Backbo
     """The tiny backbone from a weight file; computed in fp32.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError, ValueError: no such file, or no file that :func:`save_tiny` has written.
     """
+    remedy = "train them with: python train.py experiment=tiny_base"
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"tiny base weights {path} do not exist; train them with: python train.py experiment=tiny_base"
-        )
-    with safe_open(str(path), framework="pt") as handle:
-        settings = json.loads(handle.metadata()["settings"])
-        state = {key: handle.get_tensor(key).float() for key in handle.keys()}  # noqa: SIM118
-    backbone = build_tiny(**settings)
-    tiny_modules(backbone).load_state_dict(state, strict=True)
+        raise FileNotFoundError(f"tiny base weights {path} do not exist; {remedy}")
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            settings = json.loads((handle.metadata() or {})["settings"])
+            state = {key: handle.get_tensor(key).float() for key in handle.keys()}  # noqa: SIM118
+        backbone = build_tiny(**settings)
+        tiny_modules(backbone).load_state_dict(state, strict=True)
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} holds no tiny base weights ({reason}); {remedy}") from error
     return backbone.requires_grad_(False).eval().to(device)
-
-
-def _scheduler_config(path: str) -> Path:
-    local = Path(path) / "scheduler" / "scheduler_config.json"
-    if local.is_file():
-        return local
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(path, "scheduler/scheduler_config.json"))

@@ -13,9 +13,9 @@ _SHARPNESS = 6.0  # product of the query and key norm weights: how local attenti
 def start_local(transformer: FluxTransformer2DModel) -> None:
     """Let every token attend to its own place in all branches at first, and let every block act.
 
-    Equal constant biases make query and key agree where the rotary phases do, that is at equal positions;
-    what a condition says about a place is then read from the first step on. Gates start at one and
-    modulation at the identity, so that the blocks begin as plain pre-norm ones.
+    Equal constant biases make query and key agree where the rotary phases do, that is at equal
+    positions; what a condition says about a place is then read from the first step on. Gates start
+    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones.
     """
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
         attn = block.attn
@@ -34,10 +34,10 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 
 @torch.no_grad()
 def start_whitened(backbone: Backbone, images: Tensor) -> None:
-    """Let the embedding start with whitened principal components of patches, the stem with edges, and the output at zero.
+    """Let the embedding start with whitened patches, the stem with edges, the output at zero.
 
-    The blur of a picture lives in components whose variance is a few per cent of its mean level's; unless
-    they are brought to one scale, training spends its first hour on finding them.
+    The blur of a picture lives in principal components whose variance is a few per cent of its mean
+    level's; unless they are brought to one scale, training spends its first hour on finding them.
 
     Args:
         backbone: a tiny backbone.
@@ -54,6 +54,7 @@ def start_whitened(backbone: Backbone, images: Tensor) -> None:
     embedder.weight[:kept, : tokens.shape[1]] = whitening
     embedder.bias[:kept] = -whitening @ tokens.mean(0)
     first, last = backbone.local.stem[0], backbone.local.head[-1]
+    assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d) and last.bias is not None
     first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
     first.weight *= 5
     nn.init.zeros_(last.weight)

@@ -1,8 +1,8 @@
 """Convolutions before and after a transformer that works on packed pixels.
 
-FLUX reads and writes the latents of a convolutional autoencoder, whose channels know their neighbourhood.
-Packed pixels do not, and attention is slow to learn what a convolution does at once. The tiny backbone has
-this local path in place of an autoencoder; FLUX has none.
+FLUX reads and writes the latents of a convolutional autoencoder, whose channels know their
+neighbourhood. Packed pixels do not, and attention is slow to learn what a convolution does at once.
+The tiny backbone has this local path in place of an autoencoder; FLUX has none.
 """
 
 import torch
@@ -64,7 +64,7 @@ class LocalPath(nn.Module):
         return torch.cat([tokens, local], dim=-1), maps
 
     def leave(self, output: Tensor, maps: Tensor, grid: Grid) -> Tensor:
-        """Transformer output (B, N, out_channels) and the noisy image's maps -> (B, N, 3 patch^2)."""
+        """Output (B, N, out_channels) and the noisy image's maps -> tokens (B, N, 3 patch^2)."""
         inner = self.patch // 2
         returned = rearrange(
             output, "b (h w) (c y x) -> b c (h y) (w x)", h=grid[0], y=inner, x=inner

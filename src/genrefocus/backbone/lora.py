@@ -1,5 +1,6 @@
 """LoRA for condition branches, in peft's file format under the released key names."""
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 _PREFIX = "transformer."
 _KEY = re.compile(r"transformer\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
-# Anchored at both ends: a suffix list would also catch the top-level ``proj_out``, which acts on the noisy
-# image and so breaks the rule that only condition branches carry LoRA.
+# Anchored at both ends: a suffix list would also catch the top-level ``proj_out``, which acts on
+# the noisy image and so breaks the rule that only condition branches carry LoRA.
 _TARGET = re.compile(
     r"x_embedder"
     r"|transformer_blocks\.\d+\.(attn\.to_[qkv]|attn\.to_out\.0|norm1\.linear|ff\.net\.2)"
@@ -24,22 +25,26 @@ _TARGET = re.compile(
 
 
 def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
-    """Linear layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev (released adapters)."""
-    named = {name: module for name, module in transformer.named_modules() if _TARGET.fullmatch(name)}
-    assert all(isinstance(module, nn.Linear) for module in named.values())
-    return named  # type: ignore[return-value]
+    """Linear layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev, as released."""
+    targets: dict[str, nn.Linear] = {}
+    for name, module in transformer.named_modules():
+        if _TARGET.fullmatch(name):
+            assert isinstance(module, nn.Linear), f"{name} is no linear layer"
+            targets[name] = module
+    return targets
 
 
 class Lora(nn.Module):
     """Low-rank deltas ``B A x`` for named linear layers, with alpha = rank, so the scale is 1.
 
-    The weights are fp32 masters; :meth:`delta` computes in the dtype of its input. Nothing here patches the
-    transformer: the forward asks for the delta of the slice that a branch occupies.
+    The weights are fp32 masters; :meth:`delta` computes in the dtype of its input. Nothing here
+    patches the transformer: the forward asks for the delta of the slice that a branch occupies.
 
     Args:
         shapes: module name -> (in_features, out_features).
         rank: inner dimension of every pair.
-        generator: source of A's random initialisation (kaiming-uniform, as peft); B starts at zero.
+        generator: source of A's random initialisation (kaiming-uniform, as peft), which is drawn on
+            the generator's device; B starts at zero.
         device: where the weights live (``meta`` builds shapes only).
     """
 
@@ -58,10 +63,12 @@ class Lora(nn.Module):
         self.names = tuple(shapes)
         self.lora_a = nn.ParameterDict()
         self.lora_b = nn.ParameterDict()
+        device = torch.device(device)
+        drawn_on = generator.device if generator and device.type != "meta" else device
         for name, (n_in, n_out) in shapes.items():
-            a = torch.empty(rank, n_in, device=device, dtype=torch.float32)
+            a = torch.empty(rank, n_in, device=drawn_on, dtype=torch.float32)
             nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
-            self.lora_a[_slot(name)] = nn.Parameter(a)
+            self.lora_a[_slot(name)] = nn.Parameter(a.to(device))
             self.lora_b[_slot(name)] = nn.Parameter(torch.zeros(n_out, rank, device=device))
 
     @classmethod
@@ -92,7 +99,9 @@ class Lora(nn.Module):
         return state
 
     @torch.no_grad()
-    def load_released_state(self, state: Mapping[str, Tensor], *, source: str = "LoRA state") -> None:
+    def load_released_state(
+        self, state: Mapping[str, Tensor], *, source: str = "LoRA state"
+    ) -> None:
         """Copy tensors in, key by key.
 
         Raises:
@@ -103,8 +112,8 @@ class Lora(nn.Module):
         for key, tensor in own.items():
             if tensor.shape != state[key].shape:
                 raise ValueError(
-                    f"{source}: {key} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}; "
-                    "was it trained with another rank or backbone?"
+                    f"{source}: {key} has shape {tuple(state[key].shape)}, expected "
+                    f"{tuple(tensor.shape)}; was it trained with another rank or backbone?"
                 )
             tensor.copy_(state[key])
 
@@ -112,13 +121,20 @@ class Lora(nn.Module):
         """Write a safetensors file, atomically, and read it back key by key."""
         path = Path(path)
         state = {key: tensor.cpu().contiguous() for key, tensor in self.released_state().items()}
-        described = {"format": "pt", "rank": str(self.rank), "alpha": str(self.rank), **(metadata or {})}
+        described = {
+            "format": "pt",
+            "rank": str(self.rank),
+            "alpha": str(self.rank),
+            **(metadata or {}),
+        }
         partial = path.with_name(path.name + ".partial")
         save_file(state, str(partial), metadata=described)
         written = read_lora(partial)
         _require_same_keys(set(state), set(written), str(path))
         if not all(torch.equal(state[key], written[key]) for key in state):
-            raise OSError(f"{path}: what was read back differs from what was written; check the disk")
+            raise OSError(
+                f"{path}: what was read back differs from what was written; check the disk"
+            )
         partial.replace(path)
 
 
@@ -126,7 +142,8 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a LoRA file.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, or no safetensors file with LoRA keys.
+        FileNotFoundError, ValueError: the file is missing, is no safetensors file with LoRA keys, or
+            says that its alpha differs from its rank.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,6 +151,7 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
     try:
         with safe_open(str(path), framework="pt") as handle:
             state = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            metadata = handle.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error})") from error
     unknown = sorted(key for key in state if not _KEY.fullmatch(key))
@@ -141,6 +159,7 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: {len(unknown)} keys are not LoRA keys, e.g. {unknown[:3] or 'none at all'}"
         )
+    _require_unit_scale(metadata, path)
     return state
 
 
@@ -158,13 +177,27 @@ def lora_from_state(state: Mapping[str, Tensor], transformer: nn.Module, *, sour
     ranks = {tensor.shape[0] for key, tensor in state.items() if key.endswith("lora_A.weight")}
     if len(ranks) != 1:
         raise ValueError(f"{source}: expected one rank in all modules, found {sorted(ranks)}")
-    lora = Lora.for_transformer(transformer, ranks.pop())
+    # Its own generator: loading must not advance the global one.
+    lora = Lora.for_transformer(transformer, ranks.pop(), generator=torch.Generator())
     lora.load_released_state(state, source=source)
     return lora
 
 
 def _slot(name: str) -> str:
     return name.replace(".", "/")  # parameter names may not contain dots
+
+
+def _require_unit_scale(metadata: Mapping[str, str], path: Path) -> None:
+    peft = json.loads(metadata.get("lora_adapter_metadata", "{}"))  # as diffusers writes it
+    for rank, alpha in (
+        (metadata.get("rank"), metadata.get("alpha")),
+        (peft.get(f"{_PREFIX}r"), peft.get(f"{_PREFIX}lora_alpha")),
+    ):
+        if rank is not None and alpha is not None and float(rank) != float(alpha):
+            raise ValueError(
+                f"{path}: alpha {alpha} differs from rank {rank}; multiply its lora_B tensors by "
+                "alpha / rank, for alpha = rank is what is computed here"
+            )
 
 
 def _require_same_keys(expected: set[str], found: set[str], source: str) -> None:

@@ -26,8 +26,8 @@ class TextEncoder(Protocol):
 class HashedWords:
     """A fixed random vector for every word: the text encoder of the tiny backbone.
 
-    It knows no language. It gives prompts distinct, reproducible embeddings, which is what a model needs
-    that is trained with a handful of prompts.
+    It knows no language. It gives prompts distinct, reproducible embeddings, which is what a model
+    needs that is trained with a handful of prompts.
     """
 
     def __init__(self, tokens: int, token_dim: int, pooled_dim: int) -> None:
@@ -48,7 +48,9 @@ class HashedWords:
 class FluxTextEncoders:
     """CLIP and T5 of FLUX.1, loaded for one call of :meth:`__call__` and dropped after it."""
 
-    def __init__(self, path: str, *, device: str | torch.device, dtype: torch.dtype, max_length: int) -> None:
+    def __init__(
+        self, path: str, *, device: str | torch.device, dtype: torch.dtype, max_length: int
+    ) -> None:
         self.path, self.device, self.dtype, self.max_length = path, device, dtype, max_length
 
     @torch.no_grad()
@@ -71,7 +73,9 @@ class PromptCache:
         self._encoder = encoder
         self._known: dict[str, TextEmbedding] = {}
 
-    def __call__(self, prompts: Sequence[str], device: torch.device, dtype: torch.dtype) -> TextEmbedding:
+    def __call__(
+        self, prompts: Sequence[str], device: torch.device, dtype: torch.dtype
+    ) -> TextEmbedding:
         """Embeddings of ``prompts`` in order, on ``device``."""
         new = sorted(set(prompts) - set(self._known))
         if new:
