@@ -10,7 +10,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
-from genrefocus.backbone.local_path import LocalPath
+from genrefocus.backbone.stem import ConvStem
 from genrefocus.flow import Flow, Shift, interpolate, schedule
 from genrefocus.sampling import Tile, Tiling, denoise, tiled
 
@@ -41,7 +41,7 @@ class Denoiser:
         guidance: guidance value of the noisy image; conditions always carry 1 (released).
         tiling: for sampling.
         independent: conditions attend to themselves only (an option for weights trained here).
-        local: convolutions around the transformer, for a tiny backbone; FLUX has none.
+        stem: local features beside the tokens of every branch, for a tiny backbone; FLUX has none.
     """
 
     transformer: FluxTransformer2DModel
@@ -51,17 +51,17 @@ class Denoiser:
     guidance: float = 1.0
     tiling: Tiling = Tiling()
     independent: bool = False
-    local: LocalPath | None = None
+    stem: ConvStem | None = None
 
     @classmethod
     def of(cls, backbone: Backbone, flow: Flow, **settings: Any) -> "Denoiser":
-        """A denoiser on ``backbone`` with the backbone's own shift, tiling and local path."""
+        """A denoiser on ``backbone`` with the backbone's own shift, tiling and stem."""
         return cls(
             backbone.transformer,
             flow,
             backbone.shift,
             tiling=backbone.tiling,
-            local=backbone.local,
+            stem=backbone.stem,
             **settings,
         )
 
@@ -78,22 +78,10 @@ class Denoiser:
         sigma: Tensor,
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
-        if self.local is None:
-            return self._transform(text, x, conditions, grid, sigma)
-        entered, maps = self.local.enter(torch.cat([x, *(c.tokens for c in conditions)]), grid)
-        x, *features = entered.chunk(1 + len(conditions))
-        conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
-        out = self._transform(text, x, conditions, grid, sigma)
-        return self.local.leave(out, maps[: len(out)], grid)
-
-    def _transform(
-        self,
-        text: TextEmbedding,
-        x: Tensor,
-        conditions: Sequence[Condition],
-        grid: Grid,
-        sigma: Tensor,
-    ) -> Tensor:
+        if self.stem is not None:
+            entered = self.stem(torch.cat([x, *(c.tokens for c in conditions)]), grid)
+            x, *features = entered.chunk(1 + len(conditions))
+            conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
         branches = [

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genrefocus.backbone.codec import Codec, PixelCodec, VaeCodec, pack, unpack
-from genrefocus.backbone.local_path import LocalPath
+from genrefocus.backbone.stem import ConvStem
 from genrefocus.backbone.text import (
     FluxTextEncoders,
     HashedWords,
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for
             images of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to
             read it.
-        local: convolutions around the transformer; FLUX has none.
+        stem: local features beside the packed latents; FLUX has none.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         shift: Shift,
         tiling: Tiling,
         control_gain: float = 1.0,
-        local: LocalPath | None = None,
+        stem: ConvStem | None = None,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -71,8 +71,8 @@ class Backbone(nn.Module):
         self.shift = shift
         self.tiling = tiling
         self.control_gain = control_gain
-        self.local = local
-        channels = 4 * codec.channels + (local.features if local else 0)
+        self.stem = stem
+        channels = 4 * codec.channels + (stem.features if stem else 0)
         assert transformer.config.in_channels == channels, "codec and transformer do not fit"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
@@ -168,17 +168,18 @@ def build_tiny(
     control_gain: float,
     tile: int,
     tile_stride: int,
-    local_width: int,
-    local_features: int,
-    local_returned: int,
+    stem_width: int,
+    stem_features: int,
     seed: int = 0,
 ) -> Backbone:
     """A FLUX transformer small enough for a CPU, on packed pixels and local features, untrained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        local = LocalPath(2 * pixel_factor, local_width, local_features, local_returned)
+        stem = ConvStem(2 * pixel_factor, stem_width, stem_features)
         model = FluxTransformer2DModel(
-            in_channels=local.in_channels, out_channels=local.out_channels, **transformer
+            in_channels=12 * pixel_factor**2 + stem_features,
+            out_channels=12 * pixel_factor**2,
+            **transformer,
         )
     return Backbone(
         model,
@@ -189,14 +190,14 @@ def build_tiny(
         shift=Shift(),
         tiling=Tiling(tile, tile_stride, when="longer_edge"),
         control_gain=control_gain,
-        local=local,
+        stem=stem,
     )
 
 
 def tiny_modules(backbone: Backbone) -> nn.ModuleDict:
     """The trainable parts of a tiny backbone, under the names of its weight file."""
-    assert backbone.local is not None, "a tiny backbone has a local path"
-    return nn.ModuleDict({"transformer": backbone.transformer, "local": backbone.local})
+    assert backbone.stem is not None, "a tiny backbone has a stem"
+    return nn.ModuleDict({"transformer": backbone.transformer, "stem": backbone.stem})
 
 
 def save_tiny(

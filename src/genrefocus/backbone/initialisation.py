@@ -15,7 +15,7 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 
     Equal constant biases make query and key agree where the rotary phases do, that is at equal
     positions; what a condition says about a place is then read from the first step on. Gates start
-    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones.
+    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones. The output starts at zero.
     """
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
         attn = block.attn
@@ -30,6 +30,8 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
         _open_gates(block.norm.linear, chunks=3, gates=(2,))
     nn.init.zeros_(transformer.norm_out.linear.weight)
     nn.init.zeros_(transformer.norm_out.linear.bias)
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
 
 
 @torch.no_grad()
@@ -43,7 +45,7 @@ def start_whitened(backbone: Backbone, images: Tensor) -> None:
         backbone: a tiny backbone.
         images: (B, 3, H, W) in [0, 1], some hundreds of typical pictures.
     """
-    assert backbone.local is not None
+    assert backbone.stem is not None
     tokens = backbone.encode_image(images).flatten(0, 1)
     centred = tokens - tokens.mean(0)
     variance, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
@@ -53,12 +55,9 @@ def start_whitened(backbone: Backbone, images: Tensor) -> None:
     whitening = (directions.flip(1)[:, :kept] * scale).T
     embedder.weight[:kept, : tokens.shape[1]] = whitening
     embedder.bias[:kept] = -whitening @ tokens.mean(0)
-    first, last = backbone.local.stem[0], backbone.local.head[-1]
-    assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d) and last.bias is not None
+    first = backbone.stem.convolutions[0]
     first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
     first.weight *= 5
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
 
 
 def _open_gates(linear: nn.Linear, *, chunks: int, gates: tuple[int, ...]) -> None:

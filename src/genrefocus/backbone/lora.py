@@ -142,8 +142,8 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a LoRA file.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, is no safetensors file with LoRA keys, or
-            says that its alpha differs from its rank.
+        FileNotFoundError, ValueError: the file is missing, is no safetensors file with LoRA keys,
+            or says that its alpha differs from its rank.
     """
     path = Path(path)
     if not path.is_file():
