@@ -195,7 +195,7 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
             weaker = replace(strength, k=strength.k * k / SWEEP_K[-1])
             extras[f"sweep_{k:g}"] = _through_lens(scene, focus, weaker)
     return Sample(
-        key=f"{one.split}-{number:06d}" if one.kind != "sweep" else f"sweep-{number:06d}",
+        key=f"{'sweep-' if one.kind == 'sweep' else ''}{one.split}-{number:06d}",
         route="deblur" if one.kind == "deblur" else "synthetic",
         split=one.split,
         aif=to_bytes(scene_aif(scene)),

@@ -1,0 +1,217 @@
+"""Photographs to shards: labels from EXIF and estimators, a ledger of reasons, exact resume."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import piexif
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genrefocus.data.embedded import build_embedded
+from genrefocus.data.images import load_image
+from genrefocus.data.photos import prepare_photos
+from genrefocus.data.sample import to_uint8
+from genrefocus.data.shards import ShardDataset
+from genrefocus.estimators import SidecarDepth, SidecarMask
+from genrefocus.exif import read_exposure
+
+COUNT = 14
+ONE_SPLIT = {"train": 1.0}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera roll, some of it in a sub-folder, with files that cannot be used."""
+    root = tmp_path_factory.mktemp("roll")
+    counts = {"camera_roll": {"train": COUNT}}
+    build_embedded(root, seed=1, counts=counts, size=32, workers=0, progress=False)
+    roll = root / "camera_roll/train"
+    for kind in ("photos", "depth", "mask"):
+        (roll / kind / "trip").mkdir()
+        for path in sorted((roll / kind).glob("IMG_0000[0-3].*")):
+            path.rename(roll / kind / "trip" / path.name)
+    Image.new("RGB", (48, 32)).save(roll / "photos/screenshot.jpg")
+    cut = (roll / "photos/IMG_00005.jpg").read_bytes()[:700]
+    (roll / "photos/cut.jpg").write_bytes(cut)
+    (roll / "photos/notes.txt").write_text("not a photograph")
+    np.save(roll / "depth/flat.npy", np.full((32, 48), 2.0, np.float32))
+    shutil.copy(_landscape(roll / "photos"), roll / "photos/flat.jpg")
+    Image.new("L", (48, 32), 255).save(roll / "mask/flat.png")
+    np.save(roll / "depth/masked.npy", np.linspace(1, 2, 32 * 48, dtype=np.float32).reshape(32, 48))
+    shutil.copy(roll / "photos/flat.jpg", roll / "photos/masked.jpg")
+    Image.new("L", (48, 32), 0).save(roll / "mask/masked.png")
+    return roll
+
+
+def _landscape(photos: Path) -> Path:
+    return next(p for p in sorted(photos.glob("IMG*")) if load_image(p).shape[1:] == (32, 48))
+
+
+def halved(pictures: Tensor) -> Tensor:
+    """Stands for a deblurring network; its answer can be recognised."""
+    return pictures / 2
+
+
+def prepare(roll: Path, out: Path, deblur: Callable[[Tensor], Tensor] = halved, **changes) -> dict:
+    arguments = {
+        "depth": SidecarDepth(roll / "depth"),
+        "mask": SidecarMask(roll / "mask"),
+        "splits": ONE_SPLIT,
+        "batch_size": 4,
+        "samples_per_shard": 5,
+    }
+    return prepare_photos(
+        roll / "photos", out, deblur=deblur, progress=False, **{**arguments, **changes}
+    )
+
+
+def ledger(folder: Path) -> dict[str, dict]:
+    lines = (folder / "rejections.jsonl").read_text().splitlines()
+    return {entry["file"]: entry for entry in map(json.loads, lines)}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_samples_are_the_photographs_with_labels(made: Path, tmp_path: Path) -> None:
+    report = prepare(made, tmp_path)
+    dataset = ShardDataset(tmp_path / "train")
+    assert report["found"] == COUNT + 4
+    assert report["written"] == {"train": len(dataset)}
+    assert sum(report["rejected"].values()) + len(dataset) == report["found"]
+    for number in range(len(dataset)):
+        sample = dataset[number]
+        path = made / "photos" / sample.provenance["source"]
+        picture = load_image(path)
+        assert torch.equal(sample.bokeh, to_uint8(picture))
+        assert torch.equal(sample.aif, to_uint8(picture / 2))
+        # K by Eq. 3, written out: mm to px by the long edge over the sensor's width.
+        depth = np.load((made / "depth" / sample.provenance["source"]).with_suffix(".npy"))
+        focus = np.median(1 / depth.astype(np.float64)[sample.mask.numpy()])
+        facts = read_exposure(path)
+        f, n, z = facts.focal_length_mm, facts.f_number, 1000 / focus
+        k = f**2 * z / (2 * n * (z - f)) * 48 / facts.sensor_width_mm / 1000
+        assert sample.focus_disparity == pytest.approx(focus, rel=1e-5)
+        assert sample.strength.k == pytest.approx(k, rel=1e-4)
+        assert (sample.strength.height, sample.strength.width) == tuple(picture.shape[1:])
+        assert sample.provenance["exif"]["make"] == "Simulated"
+        assert 0 <= sample.provenance["mask_agreement"] <= 1
+        assert sample.provenance["mask"] == "sidecar mask"
+
+
+def test_what_cannot_be_used_is_in_the_ledger(made: Path, tmp_path: Path) -> None:
+    report = prepare(made, tmp_path)
+    entries = ledger(tmp_path / "train")
+    reasons = {name: entry["reason"] for name, entry in entries.items()}
+    assert reasons["screenshot.jpg"] == "no_exif"
+    assert reasons["cut.jpg"] == "image_damaged"
+    assert reasons["flat.jpg"] == "depth_without_spread"
+    assert reasons["masked.jpg"] == "empty_mask"
+    assert entries["masked.jpg"]["value"] == 0
+    assert report["rejected"]["no_exif"] == 1
+    assert sum(report["rejected"].values()) == len(entries)
+
+
+def test_k_follows_the_working_size(made: Path, tmp_path: Path) -> None:
+    prepare(made, tmp_path / "whole")
+    prepare(made, tmp_path / "half", long_edge=24)
+    whole, half = (ShardDataset(tmp_path / name / "train") for name in ("whole", "half"))
+    assert whole.keys == half.keys
+    for number in range(len(half)):
+        assert sorted(half[number].size) == [16, 24]
+        # Same lens, half the px; focus moves a little, as nearest neighbour drops pixels.
+        assert half[number].strength.k == pytest.approx(whole[number].strength.k / 2, rel=0.02)
+
+
+def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    prepare(made, tmp_path / "whole")
+    calls = []
+
+    def dies(pictures: Tensor) -> Tensor:
+        calls.append(len(pictures))
+        if sum(calls) > 9:
+            raise KeyboardInterrupt
+        return pictures / 2
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(made, tmp_path / "cut", dies)
+    with (tmp_path / "cut/train/rejections.jsonl").open("a") as file:
+        file.write('{"key": "half a li')
+    calls.clear()
+
+    def counts(pictures: Tensor) -> Tensor:
+        calls.append(len(pictures))
+        return pictures / 2
+
+    prepare(made, tmp_path / "cut", counts)
+    assert contents(tmp_path / "cut/train") == contents(tmp_path / "whole/train")
+    assert 0 < sum(calls) < COUNT
+    calls.clear()
+    prepare(made, tmp_path / "cut", counts)
+    assert not calls
+
+
+def test_splits_follow_the_content(made: Path, tmp_path: Path) -> None:
+    halves = {"train": 0.5, "val": 0.3, "test": 0.2}
+    report = prepare(made, tmp_path / "a", splits=halves)
+    names = {}
+    for split in halves:
+        dataset = ShardDataset(tmp_path / "a" / split)
+        assert report["written"][split] == len(dataset)
+        for number in range(len(dataset)):
+            sample = dataset[number]
+            assert sample.split == split
+            names[sample.provenance["sha256"]] = split
+    assert len(set(names.values())) > 1
+    shutil.copytree(made, tmp_path / "fewer")
+    removed = sorted((tmp_path / "fewer/photos").glob("IMG*"))[:3]
+    for path in removed:
+        path.unlink()
+    prepare(tmp_path / "fewer", tmp_path / "b", splits=halves)
+    for split in halves:
+        dataset = ShardDataset(tmp_path / "b" / split)
+        for number in range(len(dataset)):
+            assert names[dataset[number].provenance["sha256"]] == split
+    with pytest.raises(ValueError, match="add up to 1"):
+        prepare(made, tmp_path / "c", splits={"train": 0.5})
+
+
+def test_place_and_owner_stay_out(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "private")
+    for path in (tmp_path / "private/photos").glob("IMG*"):
+        exif = piexif.load(str(path))
+        exif["GPS"] = {piexif.GPSIFD.GPSLatitude: ((48, 1), (51, 1), (2954, 100))}
+        exif["0th"][piexif.ImageIFD.Artist] = b"Jane Private"
+        exif["Exif"][piexif.ExifIFD.BodySerialNumber] = b"SERIAL-4711"
+        piexif.insert(piexif.dump(exif), str(path))
+    prepare(tmp_path / "private", tmp_path / "out")
+    dataset = ShardDataset(tmp_path / "out/train")
+    text = json.dumps([dataset.metadata(n) for n in range(len(dataset))])
+    assert "Simulated" in text
+    for word in ("Jane", "4711", "GPS", "2954", "29.54"):
+        assert word not in text
+
+
+def test_nothing_usable_says_what_was_found_and_what_to_do(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"does not exist; set data\.photos"):
+        prepare(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty/photos").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no photographs in .*: found no files.*data\.photos="):
+        prepare(tmp_path / "empty", tmp_path / "out")
+    (tmp_path / "empty/photos/a.mov").touch()
+    with pytest.raises(ValueError, match=r"found 1 \.mov, looked for \.jpg"):
+        prepare(tmp_path / "empty", tmp_path / "out")
+    shutil.copy(made / "photos/screenshot.jpg", tmp_path / "empty/photos")
+    with pytest.raises(
+        ValueError, match=r"rejected 1 no_exif \(no_exif: screenshot\.jpg.*data\.photos"
+    ):
+        prepare(tmp_path / "empty", tmp_path / "out")
+    shutil.copytree(made / "photos", tmp_path / "bare/photos")
+    with pytest.raises(FileNotFoundError, match=r"IMG_\d+\.jpg has no depth.*data\.depth"):
+        prepare(tmp_path / "bare", tmp_path / "out2")

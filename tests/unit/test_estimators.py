@@ -1,0 +1,207 @@
+"""Estimators: sidecars at any scale, detail retention on rendered blur, the model classes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genrefocus.data.images import save_image
+from genrefocus.estimators import (
+    BiRefNet,
+    DepthPro,
+    DetailRetention,
+    Photo,
+    SidecarDepth,
+    SidecarMask,
+    detail_retention,
+    mask_agreement,
+)
+from genrefocus.geometry import View, resize
+from genrefocus.optics import blur_radius
+from genrefocus.render.apertures import disk
+from genrefocus.render.lens import render_lens
+from genrefocus.render.scenes import (
+    draw_focus,
+    draw_strength,
+    procedural_scene,
+    scene_aif,
+    scene_disparity,
+)
+from genrefocus.render.tone import linear_to_srgb
+
+
+def photo(name: str = "trip/a.jpg", height: int = 20, width: int = 30) -> Photo:
+    image = torch.rand(3, height, width)
+    return Photo(name, image, image.clone())
+
+
+def test_sidecars_are_found_beside_nested_photographs(tmp_path: Path) -> None:
+    depth = np.random.default_rng(0).uniform(0.5, 5, (20, 30)).astype(np.float16)
+    mask = torch.rand(20, 30) < 0.4
+    (tmp_path / "trip").mkdir()
+    np.save(tmp_path / "trip/a.npy", depth)
+    save_image(mask.to(torch.uint8) * 255, tmp_path / "trip/a.png")
+    [found] = SidecarDepth(tmp_path).depth([photo()])
+    assert torch.equal(found, torch.from_numpy(depth.astype(np.float32)))
+    assert torch.equal(SidecarMask(tmp_path).mask([photo()])[0], mask)
+    # Half the size: every value is one of the map's, none an average.
+    [small] = SidecarDepth(tmp_path).depth([photo(height=10, width=15)])
+    assert small.shape == (10, 15)
+    assert set(small.flatten().tolist()) <= set(found.flatten().tolist())
+    assert SidecarMask(tmp_path).mask([photo(height=10, width=15)])[0].dtype == torch.bool
+
+
+def test_sidecars_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"trip/a\.jpg has no depth: .*trip/a\.npy.*data\.depth"
+    ):
+        SidecarDepth(tmp_path).depth([photo()])
+    with pytest.raises(FileNotFoundError, match=r"no mask: .*a\.png.*data\.mask"):
+        SidecarMask(tmp_path).mask([photo()])
+    (tmp_path / "trip").mkdir()
+    np.save(tmp_path / "trip/a.npy", np.ones((30, 20), np.float32))
+    with pytest.raises(ValueError, match=r"30x20 px but photograph trip/a\.jpg is 20x30"):
+        SidecarDepth(tmp_path).depth([photo()])
+    np.save(tmp_path / "trip/a.npy", np.ones((20, 30), np.int32))
+    with pytest.raises(ValueError, match="2-D floating point"):
+        SidecarDepth(tmp_path).depth([photo()])
+    (tmp_path / "trip/a.npy").write_text("not an array")
+    with pytest.raises(ValueError, match=r"numpy\.save"):
+        SidecarDepth(tmp_path).depth([photo()])
+
+
+@pytest.fixture(scope="module")
+def rendered() -> list[tuple[Photo, torch.Tensor]]:
+    """Lens-sampled photographs with their blur radius in px."""
+    photos = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        scene = procedural_scene(seed, 64, 96, lights=0.0)
+        focus = draw_focus(scene, rng)
+        strength = draw_strength(scene, focus, rng, low=4.0, high=5.0)
+        light = render_lens(
+            scene, focus_disparity=focus, strength=strength, positions=disk().positions(96)
+        )
+        pictures = (linear_to_srgb(light), linear_to_srgb(scene_aif(scene)))
+        radius = blur_radius(scene_disparity(scene), focus, strength)
+        photos.append((Photo(f"{seed}.jpg", *pictures), radius))
+    return photos
+
+
+def test_detail_is_retained_where_the_photograph_is_sharp(
+    rendered: list[tuple[Photo, torch.Tensor]],
+) -> None:
+    for one, radius in rendered:
+        kept, detail = detail_retention(one, window=5)
+        textured = detail > 0.01
+        sharp, blurred = kept[(radius < 0.2) & textured], kept[(radius > 2) & textured]
+        assert sharp.median() > 0.85
+        if len(blurred):
+            assert blurred.median() < 0.5
+        [mask] = DetailRetention(window=5).mask([one])
+        assert mask_agreement(mask, one) > 0.85
+
+
+def test_agreement_tells_true_masks_from_false_ones(
+    rendered: list[tuple[Photo, torch.Tensor]],
+) -> None:
+    for one, radius in rendered:
+        true = radius < 0.5
+        assert mask_agreement(true, one) > 0.8
+        assert mask_agreement(~true, one) == pytest.approx(1 - mask_agreement(true, one))
+        assert mask_agreement(torch.ones_like(true), one) == 0.5
+        chance = torch.rand(64, 96) < 0.5
+        assert abs(mask_agreement(chance, one) - 0.5) < 0.05
+
+
+def test_depth_pro_from_a_folder(tmp_path: Path) -> None:
+    """The class with a tiny network of random weights: loading, batches, sizes, finite depth."""
+    from transformers import DepthProConfig, DepthProForDepthEstimation, DepthProImageProcessor
+
+    encoder = {
+        "model_type": "dinov2",
+        "image_size": 16,
+        "patch_size": 8,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    config = DepthProConfig(
+        patch_size=16,
+        fusion_hidden_size=16,
+        intermediate_hook_ids=[1, 0],
+        intermediate_feature_dims=[12, 12],
+        scaled_images_ratios=[0.5, 1.0],
+        scaled_images_overlap_ratios=[0.0, 0.25],
+        scaled_images_feature_dims=[12, 12],
+        merge_padding_value=1,
+        use_fov_model=True,
+        image_model_config=encoder,
+        patch_model_config=encoder,
+        fov_model_config=encoder,
+    )
+    torch.manual_seed(1)
+    DepthProForDepthEstimation(config).save_pretrained(tmp_path / "tiny")
+    DepthProImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "tiny")
+    estimator = DepthPro(tmp_path / "tiny", batch_size=2)
+    photos = [photo(str(n), height=20 + n, width=30) for n in range(3)]
+    maps = estimator.depth(photos)
+    assert [tuple(one.shape) for one in maps] == [(20, 30), (21, 30), (22, 30)]
+    assert all(one.dtype == torch.float32 and (one > 0).all() for one in maps)
+    assert all(torch.isfinite(one).all() for one in maps)
+    assert estimator.name == "Depth Pro from folder tiny"
+    alone = DepthPro(tmp_path / "tiny").depth(photos[1:2])[0]
+    assert torch.allclose(alone, maps[1], rtol=1e-3)
+
+
+MODEL_CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class Config(PretrainedConfig):
+    model_type = "SegformerForSemanticSegmentation"
+
+class Model(PreTrainedModel):
+    config_class = Config
+    def __init__(self, config):
+        super().__init__(config)
+        self.gain = torch.nn.Parameter(torch.tensor(50.0))
+        self.post_init()
+    def forward(self, x):
+        return [x.mean(1, keepdim=True) * 0, self.gain * x.mean(1, keepdim=True)]
+"""
+
+
+def test_birefnet_runs_the_code_beside_its_weights(tmp_path: Path) -> None:
+    """A stand-in with BiRefNet's interface: logits per stage, of normalised square pictures."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "bright_is_salient"
+    folder.mkdir()
+    (folder / "birefnet.py").write_text(MODEL_CODE)
+    save_file({"gain": torch.tensor(50.0)}, folder / "model.safetensors", {"format": "pt"})
+    auto_map = {
+        "AutoConfig": "birefnet.Config",
+        "AutoModelForImageSegmentation": "birefnet.Model",
+    }
+    (folder / "config.json").write_text(json.dumps({"auto_map": auto_map}))
+    estimator = BiRefNet(folder, batch_size=2, size=64)
+    bright = torch.zeros(20, 30, dtype=torch.bool)
+    bright[4:16, 10:25] = True
+    image = resize(View(bright.float().expand(3, -1, -1) * 0.9), 20, 30).image
+    masks = estimator.mask([Photo("a", image, image), photo("b", 33, 17), photo("c", 16, 16)])
+    assert [tuple(one.shape) for one in masks] == [(20, 30), (33, 17), (16, 16)]
+    assert (masks[0] == bright).float().mean() > 0.97
+
+
+def test_hub_models_need_a_commit_and_say_when_they_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mask model ZhengPeng7/BiRefNet.*revision="):
+        BiRefNet("ZhengPeng7/BiRefNet")
+    with pytest.raises(FileNotFoundError, match="depth model apple/DepthPro-hf cannot be loaded"):
+        DepthPro("apple/DepthPro-hf", revision="0" * 40)
+    with pytest.raises(FileNotFoundError, match="cannot be loaded"):
+        DepthPro(tmp_path)
+    with pytest.raises(ValueError, match="odd number"):
+        DetailRetention(window=4)
