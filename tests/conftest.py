@@ -6,6 +6,7 @@ it once, and it reaches the processes that tests start.
 
 import os
 from pathlib import Path
+from typing import Any
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
@@ -34,6 +35,30 @@ torch.set_num_threads(1)
 def repo_root() -> Path:
     """The checkout: the folder of conf/, train.py and eval.py."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> dict[str, Any]:
+    """The smallest backbone there is: 8 px a token, tiles of 4 x 4 tokens."""
+    return {
+        "transformer": {
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 16,
+            "pooled_projection_dim": 16,
+            "guidance_embeds": True,
+            "axes_dims_rope": (4, 6, 6),
+        },
+        "pixel_factor": 4,
+        "text_tokens": 8,
+        "control_gain": 1.0,
+        "tile": 4,
+        "tile_stride": 3,
+        "stem_width": 8,
+        "stem_features": 8,
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -91,6 +91,7 @@ def load_mask(path: Path, height: int, width: int) -> Tensor:
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an image, or another size than the image.
+        Rejected: ``empty_mask``.
     """
     mask = torch.from_numpy(np.array(open_upright(path, "mask").convert("L"))) > 0
     if tuple(mask.shape) != (height, width):
@@ -98,23 +99,18 @@ def load_mask(path: Path, height: int, width: int) -> Tensor:
             f"mask {path} is {mask.shape[0]}x{mask.shape[1]} px but the image is "
             f"{height}x{width} px (HxW); give a mask of the image's size"
         )
+    if not mask.any():
+        raise Rejected(Reason.EMPTY_MASK, 0, f"{path} is black; paint the region in focus white")
     return mask
 
 
 def focus_from_mask(disparity: Tensor, path: Path) -> float:
-    """Focus disparity in 1/m: the median under the mask in ``path``.
-
-    Raises:
-        Rejected: ``empty_mask``. Otherwise as :func:`load_mask`.
-    """
-    mask = load_mask(path, *disparity.shape)
-    if not mask.any():
-        raise Rejected(Reason.EMPTY_MASK, 0, f"{path} is black; paint the region in focus white")
-    return focus_disparity(disparity, mask)
+    """Focus disparity in 1/m: the median under the mask in ``path``; errors as load_mask."""
+    return focus_disparity(disparity, load_mask(path, *disparity.shape))
 
 
-def focus_at_point(disparity: Tensor, text: str) -> float:
-    """Focus disparity in 1/m: the value at the pixel ``X,Y``, counted from the top left.
+def parse_pixel(text: str, height: int, width: int) -> tuple[int, int]:
+    """The pixel (x, y) that ``X,Y`` names, counted from the top left.
 
     Raises:
         ValueError: not two whole numbers, or outside the image.
@@ -123,7 +119,13 @@ def focus_at_point(disparity: Tensor, text: str) -> float:
         x, y = (int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"--focus '{text}': give the pixel as X,Y, for example 256,128") from None
-    height, width = disparity.shape
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f"--focus {x},{y} lies outside the {width}x{height} px image (WxH)")
+    return x, y
+
+
+def focus_at_point(disparity: Tensor, text: str) -> float:
+    """Focus disparity in 1/m: the value at the pixel ``X,Y``; errors as :func:`parse_pixel`."""
+    height, width = disparity.shape
+    x, y = parse_pixel(text, height, width)
     return float(disparity[y, x])

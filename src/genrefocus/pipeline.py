@@ -1,0 +1,333 @@
+"""The camera that a user calls: deblur, depth, focus, defocus map, bokeh.
+
+A photograph of any size goes in and the same photograph with another depth of field comes out.
+Networks take sizes that are whole tokens, so the picture is resized for them (Lanczos) and the
+result is resized back; the backbone's tiling cuts what is larger than it was trained on.
+``assembly`` puts a pipeline together from files.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.estimators import DepthEstimator, Photo
+from genrefocus.geometry import DepthResize, View, resize_disparity, resize_long_edge_and_crop
+from genrefocus.optics import (
+    BlurStrength,
+    defocus_map,
+    depth_to_disparity,
+    focus_disparity,
+    require_spread,
+)
+from genrefocus.sampling import tiles
+
+# What the released networks are asked for, and how (released inference code).
+DEBLUR_PROMPT = "a sharp photo with everything in focus"
+DEBLUR_GUIDANCE = 3.5
+BOKEH_PROMPT = "an excellent photo with a large aperture"
+BOKEH_GUIDANCE = 1.0
+STEPS = 28
+
+Focus = tuple[int, int] | Tensor | float
+"""What shall be sharp: a pixel (x, y), a mask (H, W) that is True there, or a disparity in 1/m."""
+
+Report = Callable[[str, int, int], None]
+"""Told of (stage, evaluations done, evaluations in all); there is one for each tile and step."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A photograph that is ready to be refocused, as often as wanted.
+
+    Attributes:
+        aif: (3, H, W) in [0, 1], all in focus, of the size that results have.
+        working: the same picture at the size that the backbone takes.
+        disparity: (H, W) in 1/m.
+        focus_disparity: of the plane of focus, 1/m.
+        photo_size: (H, W) of the photograph, which K is stated for.
+        unit: K of 1 in the photograph, restated for ``aif``.
+    """
+
+    aif: Tensor
+    working: Tensor
+    disparity: Tensor
+    focus_disparity: float
+    photo_size: tuple[int, int]
+    unit: BlurStrength
+
+
+@dataclass(frozen=True)
+class Refocused:
+    """A picture with another depth of field.
+
+    Attributes:
+        image: (3, H, W) in [0, 1].
+        defocus: (H, W) in [0, 1], the defocus map.
+        strength: K restated for ``image``.
+    """
+
+    image: Tensor
+    defocus: Tensor
+    strength: BlurStrength
+
+
+class RefocusPipeline:
+    """Two networks and the optics between them.
+
+    Args:
+        deblur: DeblurNet; None takes every photograph for all in focus.
+        bokeh: BokehNet.
+        deblur_prompt, bokeh_prompt: what the networks are asked for. The first is free text: naming
+            what a blurred sign says helps to restore it.
+        deblur_steps, bokeh_steps: Euler steps.
+        depth_resize: how disparity is brought to another size with its picture.
+
+    Raises:
+        ValueError: less than one step.
+    """
+
+    def __init__(
+        self,
+        deblur: Editor | None,
+        bokeh: Editor,
+        *,
+        deblur_prompt: str = DEBLUR_PROMPT,
+        bokeh_prompt: str = BOKEH_PROMPT,
+        deblur_steps: int = STEPS,
+        bokeh_steps: int = STEPS,
+        depth_resize: DepthResize = "nearest",
+    ) -> None:
+        for name, steps in (("deblur_steps", deblur_steps), ("bokeh_steps", bokeh_steps)):
+            if steps < 1:
+                raise ValueError(f"{name} must be at least 1, got {steps}")
+        self.deblur, self.bokeh = deblur, bokeh
+        self.deblur_prompt, self.bokeh_prompt = deblur_prompt, bokeh_prompt
+        self.deblur_steps, self.bokeh_steps = deblur_steps, bokeh_steps
+        self.depth_resize: DepthResize = depth_resize
+
+    def __call__(
+        self,
+        photo: Tensor,
+        *,
+        focus: Focus,
+        strength: BlurStrength,
+        disparity: Tensor | None = None,
+        estimator: DepthEstimator | None = None,
+        long_edge: int | None = None,
+        seed: int = 0,
+    ) -> Refocused:
+        """:meth:`prepare` and :meth:`refocus` in one."""
+        scene = self.prepare(
+            photo,
+            focus=focus,
+            disparity=disparity,
+            estimator=estimator,
+            long_edge=long_edge,
+            seed=seed,
+        )
+        return self.refocus(scene, strength, seed=seed)
+
+    def prepare(
+        self,
+        photo: Tensor,
+        *,
+        focus: Focus,
+        disparity: Tensor | None = None,
+        estimator: DepthEstimator | None = None,
+        long_edge: int | None = None,
+        seed: int = 0,
+        report: Report | None = None,
+    ) -> Scene:
+        """All that does not depend on K: all-in-focus picture, disparity, plane of focus.
+
+        Args:
+            photo: (3, H, W) in [0, 1], upright.
+            focus: in the photograph.
+            disparity: (H, W) in 1/m, of the photograph.
+            estimator: of depth in the all-in-focus picture, in place of ``disparity``.
+            long_edge: None keeps the photograph's size; otherwise the picture is scaled to this
+                long edge in px and cropped about its centre to whole tokens (released size rule).
+            seed: of the noise.
+            report: is told of the progress.
+
+        Raises:
+            ValueError: sizes disagree, the focus lies outside, or not exactly one of ``disparity``
+                and ``estimator``.
+            Rejected: depth or mask are degenerate, see :mod:`genrefocus.optics`.
+        """
+        size = (photo.shape[-2], photo.shape[-1])
+        mask = focus if isinstance(focus, Tensor) else None
+        # K is linear: one unit of it goes through the geometry, and any K can be asked for later.
+        view = View(photo.float(), disparity, mask, BlurStrength(1.0, *size))
+        if isinstance(focus, tuple):
+            _require_inside(focus, size)
+        if disparity is not None:
+            require_spread(disparity)
+            focus = _plane_of_focus(disparity, focus)
+        if long_edge is not None:
+            view = resize_long_edge_and_crop(view, long_edge, self._token, depth=self.depth_resize)
+            focus = _carry(focus, size, view, long_edge)
+        return self._prepare(view, focus, estimator, size, seed, report)
+
+    def refocus(
+        self,
+        scene: Scene,
+        strength: BlurStrength,
+        *,
+        seed: int = 0,
+        report: Report | None = None,
+    ) -> Refocused:
+        """The scene with the depth of field of ``strength``.
+
+        Args:
+            scene: from :meth:`prepare`.
+            strength: K, stated for the photograph. K = 0 asks for a picture that is all in focus.
+            seed: of the noise; not of K, so that the pictures of a sweep differ in blur alone.
+            report: is told of the progress.
+
+        Raises:
+            ValueError: K is stated for another size.
+        """
+        if (strength.height, strength.width) != scene.photo_size:
+            raise ValueError(
+                f"K is stated for {strength.height}x{strength.width} px but the photograph is "
+                f"{scene.photo_size[0]}x{scene.photo_size[1]} px (HxW)"
+            )
+        strength = replace(scene.unit, k=strength.k * scene.unit.k)
+        size = _size(scene.working)
+        disparity = scene.disparity
+        if size != _size(disparity):
+            disparity = resize_disparity(disparity, *size, mode=self.depth_resize)
+        control = defocus_map(disparity, scene.focus_disparity, strength.resized(*size))
+        edit = Edit([self.bokeh_prompt], scene.working[None], control=control[None, None])
+        image = _generate(self.bokeh, edit, self.bokeh_steps, (seed, 1), "bokeh", report)
+        return Refocused(
+            lanczos(image, *_size(scene.aif)),
+            defocus_map(scene.disparity, scene.focus_disparity, strength),
+            strength,
+        )
+
+    @property
+    def _token(self) -> int:
+        return self.bokeh.backbone.pixels_per_token
+
+    def _prepare(
+        self,
+        view: View,
+        focus: Focus,
+        estimator: DepthEstimator | None,
+        photo_size: tuple[int, int],
+        seed: int,
+        report: Report | None,
+    ) -> Scene:
+        """The scene of a view that has its final size; ``focus`` is in this view."""
+        if (view.disparity is None) == (estimator is None):
+            raise ValueError("depth comes from a disparity map or from an estimator: give one")
+        height, width = (-(-edge // self._token) * self._token for edge in _size(view.image))
+        working = lanczos(view.image, height, width)
+        if self.deblur is not None:
+            edit = Edit([self.deblur_prompt], working[None])
+            working = _generate(self.deblur, edit, self.deblur_steps, (seed, 0), "deblur", report)
+        aif = lanczos(working, view.height, view.width)
+        disparity = view.disparity
+        if disparity is None:
+            assert estimator is not None
+            (depth,) = estimator.depth([Photo("photograph", view.image, aif)])
+            disparity = depth_to_disparity(depth)
+            focus = _plane_of_focus(disparity, focus if view.mask is None else view.mask)
+        assert isinstance(focus, float) and view.strength is not None
+        return Scene(aif, working, disparity, focus, photo_size, view.strength)
+
+
+def lanczos(image: Tensor, height: int, width: int) -> Tensor:
+    """The image (3, H, W) in [0, 1] at another size, antialiased (Pillow's Lanczos filter)."""
+    if (height, width) == _size(image):
+        return image
+    channels = [
+        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS))
+        for channel in image.numpy()
+    ]
+    # The filter overshoots at edges; the picture's range does not.
+    return torch.from_numpy(np.stack(channels)).clamp(0, 1)
+
+
+def _generate(
+    editor: Editor,
+    edit: Edit,
+    steps: int,
+    noise: tuple[int, int],
+    stage: str,
+    report: Report | None,
+) -> Tensor:
+    """The edited image (3, H, W); ``noise`` is the seed and the number of its stream."""
+    edit = edit.to(editor.backbone.device)
+    grid = editor.backbone.grid(*_size(edit.source))
+    tiling = editor.denoiser.tiling
+    parts = len(tiles(grid, tiling.size, tiling.stride)) if tiling.applies(grid) else 1
+    with _reported(editor, stage, steps * parts, report):
+        image = editor.generate(edit, steps, seeded_generators(noise[0], [noise[1]]))
+    return image[0].float().cpu()
+
+
+@contextmanager
+def _reported(editor: Editor, stage: str, total: int, report: Report | None) -> Iterator[None]:
+    """Report every evaluation of the transformer, whose last layer runs once in each."""
+    if report is None:
+        yield
+        return
+    done = 0
+
+    def count(*_: object) -> None:
+        nonlocal done
+        done += 1
+        report(stage, done, total)
+
+    report(stage, 0, total)
+    hook = editor.backbone.transformer.proj_out.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _plane_of_focus(disparity: Tensor, focus: Focus) -> float:
+    if isinstance(focus, Tensor):
+        return focus_disparity(disparity, focus)
+    if isinstance(focus, tuple):
+        x, y = focus
+        return float(disparity[y, x])
+    return float(focus)
+
+
+def _carry(focus: Focus, size: tuple[int, int], view: View, long_edge: int) -> Focus:
+    """A pixel of the photograph in the view that is its scaled and cropped centre."""
+    if not isinstance(focus, tuple):
+        return focus
+    scale = long_edge / max(size)
+    place = []
+    for value, before, after in zip(focus, size[::-1], (view.width, view.height), strict=True):
+        moved = math.floor((value + 0.5 - before / 2) * scale + after / 2)
+        if not -1 <= moved <= after:  # one px for the rounding of the scaled size
+            raise ValueError(
+                f"focus {focus[0]},{focus[1]} is cropped away at long edge {long_edge} px; "
+                "choose another long edge or keep the photograph's size"
+            )
+        place.append(min(max(moved, 0), after - 1))
+    return place[0], place[1]
+
+
+def _require_inside(point: tuple[int, int], size: tuple[int, int]) -> None:
+    (x, y), (height, width) = point, size
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(f"focus {x},{y} lies outside the {width}x{height} px photograph (WxH)")
+
+
+def _size(picture: Tensor) -> tuple[int, int]:
+    return picture.shape[-2], picture.shape[-1]

@@ -1,0 +1,185 @@
+"""``genrefocus refocus`` from file to file, with networks that return what they are given."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import piexif
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from genrefocus.backbone import Lora
+from genrefocus.backbone.flux import build_tiny, save_tiny
+from genrefocus.cli import main
+from genrefocus.flow import Flow
+from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+
+HEIGHT, WIDTH = 40, 57
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory: photo.png, depth.npy (1 m left, 4 m right), mask.png, a run.
+
+    The base's last layer is zero and its flow starts at the photograph, so the run's networks
+    return what they are given: what comes out is known.
+    """
+    monkeypatch.chdir(tmp_path)
+    y, x = np.linspace(0, 2, HEIGHT)[:, None], np.linspace(0, 3, WIDTH)
+    colours = np.stack([np.sin(x + y), np.cos(x * y), np.cos(x - y)], -1) * 100 + 128
+    Image.fromarray(colours.astype(np.uint8)).save("photo.png")
+    depth = np.ones((HEIGHT, WIDTH), np.float32)
+    depth[:, WIDTH // 2 :] = 4
+    np.save("depth.npy", depth)
+    Image.fromarray((depth == 4).astype(np.uint8) * 255).save("mask.png")
+
+    backbone = build_tiny(**tiny_settings)
+    torch.nn.init.zeros_(backbone.transformer.proj_out.weight)
+    torch.nn.init.zeros_(backbone.transformer.proj_out.bias)
+    save_tiny(backbone, "base.safetensors", settings=tiny_settings, card={})
+    for task in ("deblur", "bokeh"):
+        stage = tmp_path / "outputs" / "semi_supervised" / "one" / task
+        stage.mkdir(parents=True)
+        generator = torch.Generator().manual_seed(0)
+        Lora.for_transformer(backbone.transformer, 2, generator=generator).save(
+            stage / f"{task}Net.safetensors"
+        )
+        card = NetworkCard(
+            task=task,  # type: ignore[arg-type]
+            backbone=BackboneSource("tiny", "base.safetensors"),
+            flow=Flow("condition", "residual", 0.0),
+            prompt="a photo",
+            guidance=1.0,
+            steps=2,
+            rank=2,
+            lora_file=f"{task}Net.safetensors",
+        )
+        write_network_card(stage, card)
+    return tmp_path
+
+
+def read(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image).astype(int)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+BASIC = ["refocus", "photo.png", "--depth", "depth.npy"]
+
+
+def test_a_photograph_of_any_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*BASIC, "--focus", "50,3", "--k", "8", "-o", "out.png"]
+    assert main([*command, "--save-aif", "aif.jpg", "--save-map", "map.png"]) == 0
+    (line,) = lines(capsys)
+    assert line.pop("seconds") > 0
+    assert line == {
+        "output": "out.png",
+        "focus_disparity": 0.25,
+        "k": 8.0,
+        "size": [WIDTH, HEIGHT],
+    }
+    # 57 px go to 64 and back; nothing else happens to the picture.
+    assert np.abs(read("out.png") - read("photo.png")).max() <= 3
+    assert read("aif.jpg").shape == (HEIGHT, WIDTH, 3)
+    defocus = read("map.png")
+    assert (defocus[:, : WIDTH // 2] == round(8 * 0.75 / 100 * 65535)).all()
+    assert (defocus[:, WIDTH // 2 :] == 0).all()
+    assert not list(Path().glob("*.partial"))
+
+
+def test_a_sweep_writes_one_picture_for_each_k(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*BASIC, "--mask", "mask.png", "--k", "0,2.5,15", "-o", "out.png", "--no-deblur"]
+    assert main([*command, "--save-map", "map.png", "--run", "outputs/semi_supervised/one"]) == 0
+    found = lines(capsys)
+    assert [line["output"] for line in found] == ["out_k0.png", "out_k2.5.png", "out_k15.png"]
+    assert [line["focus_disparity"] for line in found] == [0.25] * 3
+    assert all(Path(line["output"]).is_file() for line in found)
+    highest = [int(read(f"map_k{k}.png").max()) for k in ("0", "2.5", "15")]
+    assert highest == [round(k * 0.75 / 100 * 65535) for k in (0, 2.5, 15)]
+
+
+def test_orientation_is_applied_once_and_colours_keep_their_meaning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with Image.open("photo.png") as upright:
+        stored = upright.transpose(Image.Transpose.ROTATE_90)  # orientation 6 turns it back
+        exif = piexif.dump({"0th": {piexif.ImageIFD.Orientation: 6}})
+        stored.save("turned.jpg", exif=exif, quality=98, subsampling=0, icc_profile=profile)
+    command = ["refocus", "turned.jpg", "--depth", "depth.npy", "--focus", "56,39", "--k", "3"]
+    assert main([*command, "-o", "out.jpg"]) == 0
+    assert lines(capsys)[0]["focus_disparity"] == 0.25
+    assert np.abs(read("out.jpg") - read("photo.png")).mean() < 3
+    with Image.open("out.jpg") as out:
+        assert out.getexif().get(0x0112, 1) == 1
+        assert out.info["icc_profile"] == profile
+
+
+def test_long_edge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BASIC, "--focus", "0,0", "--k", "3", "-o", "out.png", "--long-edge", "32"]) == 0
+    assert lines(capsys)[0]["size"] == [32, 16]
+    assert read("out.png").shape == (16, 32, 3)
+
+
+K = ["--k", "3", "-o", "out.png"]
+FOCUS = ["--focus", "1,1", *K]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["refocus", "photo.png", *FOCUS], "--depth D.npy"),
+        (["refocus", "photo.png", *FOCUS], "--depth-model"),
+        (["refocus", "absent.png", "--depth", "depth.npy", *FOCUS], "absent.png"),
+        (["refocus", "depth.npy", "--depth", "depth.npy", *FOCUS], "not_an_image"),
+        ([*BASIC, *K, "--focus", "57,0"], "57x40 px"),
+        ([*BASIC, *K, "--focus", "middle"], "X,Y"),
+        ([*BASIC, *K, "--mask", "black.png"], "empty_mask"),
+        ([*BASIC, "--focus", "1,1", "--k", "much", "-o", "out.png"], "--k 'much'"),
+        ([*BASIC, "--focus", "1,1", "--k", "-1", "-o", "out.png"], "k_not_positive"),
+        ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "out.xyz"], "out.xyz"),
+        ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "no/out.png"], "no folder no"),
+        ([*BASIC, *FOCUS, "--save-map", "map.jpg"], ".png"),
+        ([*BASIC, *FOCUS, "--run", "elsewhere"], "elsewhere has no BokehNet"),
+        ([*BASIC, *FOCUS, "--run", "outputs"], "outputs has no BokehNet"),
+        ([*BASIC, *FOCUS, "--flux", "flux"], "--bokeh-lora"),
+        ([*BASIC, *FOCUS, "--flux", "flux", "--bokeh-lora", "b"], "--no-deblur"),
+        (
+            [*BASIC, *FOCUS, "--flux", "flux", "--bokeh-lora", "b.safetensors", "--no-deblur"],
+            "b.safetensors does not exist",
+        ),
+        ([*BASIC, *FOCUS, "--deblur-lora", "d"], "belong to --flux"),
+        ([*BASIC, *FOCUS, "--steps", "0"], "--steps 0"),
+        ([*BASIC, *FOCUS, "--long-edge", "5"], "larger long edge"),
+        ([*BASIC, *FOCUS, "--no-deblur", "--prompt-deblur", "a sign"], "--no-deblur leaves out"),
+        (["refocus", "photo.png", "--depth-model", "some/DepthPro", *FOCUS], "@COMMIT"),
+        (["refocus", "photo.png", "--depth", "flat.npy", *FOCUS], "depth_without_spread"),
+        (["refocus", "photo.png", "--depth", "small.npy", *FOCUS], "--resize-depth"),
+    ],
+)
+def test_wrong_input_gets_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    Image.new("L", (WIDTH, HEIGHT)).save("black.png")
+    np.save("flat.npy", np.ones((HEIGHT, WIDTH)))
+    np.save("small.npy", np.arange(1.0, 7).reshape(2, 3))
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and not Path("out.png").exists()
+    assert message in printed.err and printed.err.count("\n") == 1
+
+
+def test_without_a_run_the_remedy_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("outputs/semi_supervised/one/deblur/deblurNet.safetensors").unlink()
+    assert main([*BASIC, *FOCUS]) == 2
+    assert "make train" in capsys.readouterr().err
+    assert main([*BASIC, *FOCUS, "--no-deblur"]) == 0

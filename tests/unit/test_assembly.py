@@ -1,0 +1,163 @@
+"""Pipelines from files: the card's word counts, and what does not fit is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+from genrefocus import assembly
+from genrefocus.assembly import pipeline_from_flux, pipeline_from_run
+from genrefocus.backbone import Backbone, Lora
+from genrefocus.backbone.codec import VaeCodec
+from genrefocus.backbone.flux import build_tiny, save_tiny
+from genrefocus.backbone.text import HashedWords
+from genrefocus.flow import Flow, Shift
+from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+from genrefocus.sampling import Tiling
+
+PHOTO = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+def write_lora(path: Path, backbone: Backbone, rank: int = 2) -> None:
+    lora = Lora.for_transformer(
+        backbone.transformer, rank, generator=torch.Generator().manual_seed(0)
+    )
+    lora.save(path)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_settings: dict[str, Any]) -> Path:
+    base = tmp_path / "base.safetensors"
+    backbone = build_tiny(**tiny_settings)
+    save_tiny(backbone, base, settings=tiny_settings, card={})
+    for task, guidance in (("deblur", 3.0), ("bokeh", 1.5)):
+        folder = tmp_path / "run" / f"{task}net"
+        folder.mkdir(parents=True)
+        write_lora(folder / "lora.safetensors", backbone)
+        write_network_card(folder, card(task, base, guidance=guidance))
+    return tmp_path / "run"
+
+
+def card(task: str, base: Path, **changes: Any) -> NetworkCard:
+    return replace(
+        NetworkCard(
+            task=task,  # type: ignore[arg-type]
+            backbone=BackboneSource("tiny", str(base)),
+            flow=Flow("condition", "residual", 0.1),
+            prompt=f"{task} please",
+            guidance=1.0,
+            steps=3,
+            rank=2,
+            lora_file="lora.safetensors",
+        ),
+        **changes,
+    )
+
+
+def test_a_run_is_asked_as_its_cards_say(run: Path) -> None:
+    pipeline = pipeline_from_run(run)
+    assert pipeline.deblur is not None
+    assert pipeline.deblur.backbone is pipeline.bokeh.backbone
+    assert (pipeline.deblur_prompt, pipeline.bokeh_prompt) == ("deblur please", "bokeh please")
+    assert (pipeline.deblur_steps, pipeline.bokeh_steps) == (3, 3)
+    for editor, guidance in ((pipeline.deblur, 3.0), (pipeline.bokeh, 1.5)):
+        assert editor.denoiser.guidance == guidance
+        assert editor.denoiser.flow == Flow("condition", "residual", 0.1)
+        (lora,) = editor.denoiser.loras
+        assert lora.rank == 2 and not any(p.requires_grad for p in lora.parameters())
+    chosen = pipeline_from_run(run, deblur_prompt="a sign that says EXIT", steps=1)
+    assert chosen.deblur_prompt == "a sign that says EXIT"
+    assert (chosen.deblur_steps, chosen.bokeh_steps) == (1, 1)
+    assert pipeline_from_run(run / "bokehnet", deblur=False).deblur is None
+
+
+def test_a_direct_network_takes_the_photograph_as_it_is(run: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.safetensors"
+    write_network_card(run / "bokehnet", card("bokeh", base, variant="direct"))
+    assert pipeline_from_run(run).deblur is None
+    with pytest.raises(ValueError, match="no DeblurNet takes part"):
+        pipeline_from_run(run, deblur_prompt="anything")
+
+
+def test_what_is_missing_or_does_not_fit_is_named(run: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.safetensors"
+    with pytest.raises(FileNotFoundError, match="has no BokehNet"):
+        pipeline_from_run(run / "deblurnet")
+    with pytest.raises(FileNotFoundError, match="has no DeblurNet.*--no-deblur"):
+        pipeline_from_run(run / "bokehnet")
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        pipeline_from_run(run, steps=0)
+    write_network_card(run / "bokehnet", card("bokeh", base, rank=8))
+    with pytest.raises(ValueError, match="has rank 2 but its card says 8"):
+        pipeline_from_run(run)
+    write_network_card(run / "deblurnet", card("deblur", base, variant="pre_deblur"))
+    with pytest.raises(ValueError, match="deblurred draft"):
+        pipeline_from_run(run)
+
+
+class CountingWords(HashedWords):
+    calls: list[list[str]]
+
+    def __call__(self, prompts):
+        self.calls.append(list(prompts))
+        return super().__call__(prompts)
+
+
+@pytest.fixture
+def flux(monkeypatch: pytest.MonkeyPatch, tiny_settings: dict[str, Any]) -> Backbone:
+    """Stands in for FLUX.1-dev: its classes, an autoencoder of factor 2, 4 px a token."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = FluxTransformer2DModel(in_channels=16, **tiny_settings["transformer"])
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=4,
+            latent_channels=4,
+            shift_factor=0.1,
+            scaling_factor=0.4,
+        )
+    words = CountingWords(4, 16, 16)
+    words.calls = []
+    backbone = Backbone(
+        transformer.requires_grad_(False).eval(),
+        VaeCodec(vae),
+        words,
+        shift=Shift(),
+        tiling=Tiling(4, 3),
+    )
+    backbone.words = words  # type: ignore[assignment]
+    monkeypatch.setattr(assembly, "load_flux_dev", lambda path, **settings: backbone)
+    return backbone
+
+
+def test_flux_with_released_loras(flux: Backbone, tmp_path: Path) -> None:
+    for name in ("deblurNet", "bokehNet"):
+        write_lora(tmp_path / f"{name}.safetensors", flux)
+    pipeline = pipeline_from_flux(
+        "folder",
+        deblur_lora=tmp_path / "deblurNet.safetensors",
+        bokeh_lora=tmp_path / "bokehNet.safetensors",
+        steps=1,
+        vae_tiling=True,
+    )
+    assert pipeline.deblur is not None
+    assert pipeline.deblur.denoiser.guidance == 3.5 and pipeline.bokeh.denoiser.guidance == 1.0
+    assert pipeline.deblur.denoiser.flow == pipeline.bokeh.denoiser.flow == Flow()
+    assert flux.codec.vae.use_tiling  # type: ignore[attr-defined]
+    disparity = torch.linspace(0.1, 1, 15 * 23).reshape(15, 23)
+    scene = pipeline.prepare(PHOTO[:, :15, :23], focus=(0, 0), disparity=disparity)
+    assert scene.working.shape == (3, 16, 24) and scene.aif.isfinite().all()
+    # The text encoders are large: they are loaded once, for both prompts.
+    assert flux.words.calls == [  # type: ignore[union-attr]
+        sorted([assembly.DEBLUR_PROMPT, pipeline.bokeh_prompt])
+    ]
+
+
+def test_flux_needs_its_lora_files_first(flux: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.safetensors does not exist"):
+        pipeline_from_flux("folder", deblur_lora=None, bokeh_lora=tmp_path / "absent.safetensors")

@@ -1,0 +1,123 @@
+"""Network cards: what is written comes back, and nothing that does not fit is taken."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from genrefocus.flow import Flow
+from genrefocus.network_card import (
+    BackboneSource,
+    Network,
+    NetworkCard,
+    latest_run,
+    networks_of,
+    read_network_card,
+    require_backbone,
+    write_network_card,
+)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "checkout" / "weights" / "base.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    return path
+
+
+def card_of(task: str, base: Path, **changes: object) -> NetworkCard:
+    card = NetworkCard(
+        task=task,  # type: ignore[arg-type]
+        backbone=BackboneSource("tiny", str(base)),
+        flow=Flow("condition", "residual", 0.1),
+        prompt=f"{task} please",
+        guidance=2.5,
+        steps=7,
+        rank=4,
+        lora_file=f"{task}.safetensors",
+    )
+    return replace(card, **changes)  # type: ignore[arg-type]
+
+
+def stage(folder: Path, card: NetworkCard) -> Network:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / card.lora_file).touch()
+    write_network_card(folder, card)
+    return Network(folder, read_network_card(folder))
+
+
+def test_a_card_comes_back_as_it_was_written(base: Path, tmp_path: Path) -> None:
+    card = card_of("bokeh", base, variant="direct", independent=True)
+    network = stage(tmp_path / "run" / "bokehnet", card)
+    assert replace(network.card, written="", backbone=card.backbone) == card
+    assert require_backbone(network).path == str(base)
+    flux = replace(card, backbone=BackboneSource("flux_dev", "someone/FLUX.1-dev"))
+    assert stage(tmp_path / "flux", flux).card.backbone == flux.backbone
+
+
+def test_a_checkout_may_be_moved(base: Path, tmp_path: Path) -> None:
+    stage(tmp_path / "checkout" / "outputs" / "run" / "bokehnet", card_of("bokeh", base))
+    shutil.move(tmp_path / "checkout", tmp_path / "moved")
+    folder = tmp_path / "moved" / "outputs" / "run" / "bokehnet"
+    source = require_backbone(Network(folder, read_network_card(folder)))
+    assert Path(source.path) == tmp_path / "moved" / "weights" / "base.safetensors"
+
+
+def test_other_base_weights_are_refused(base: Path, tmp_path: Path) -> None:
+    network = stage(tmp_path / "run", card_of("bokeh", base))
+    base.write_bytes(b"trained again")
+    with pytest.raises(ValueError, match="other base weights"):
+        require_backbone(network)
+    base.unlink()
+    with pytest.raises(FileNotFoundError, match=r"network\.json.*do not exist"):
+        require_backbone(network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"task": "sharpen"}, "task 'sharpen' unknown: use deblur or bokeh"),
+        ({"surprise": 1}, "surprise"),
+        ({"backbone": {"kind": "huge", "path": "x"}}, "'huge' unknown"),
+        ({"flow": {"start": "elsewhere"}}, "elsewhere"),
+        ({"prompt": None, "flow": None}, "no network card"),
+    ],
+)
+def test_what_is_no_card_is_named(base: Path, tmp_path: Path, change: dict, message: str) -> None:
+    file = write_network_card(tmp_path, card_of("bokeh", base))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match=message) as error:
+        read_network_card(tmp_path)
+    assert str(file) in str(error.value)
+    file.write_text("{")
+    with pytest.raises(ValueError, match="no network card"):
+        read_network_card(tmp_path)
+
+
+def test_of_two_networks_the_later_counts_and_unfinished_stages_do_not(
+    base: Path, tmp_path: Path
+) -> None:
+    stage(tmp_path / "z_first", card_of("bokeh", base, prompt="first"))
+    second = stage(tmp_path / "a_second", card_of("bokeh", base, prompt="second"))
+    stage(tmp_path / "unfinished", card_of("bokeh", base)).lora.unlink()
+    assert networks_of(tmp_path) == {"bokeh": second}
+    assert networks_of(tmp_path / "z_first")["bokeh"].card.prompt == "first"
+    assert networks_of(tmp_path / "absent") == {}
+
+
+def test_the_latest_run_has_all_networks_that_are_asked_for(base: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    with pytest.raises(FileNotFoundError, match="make train"):
+        latest_run(outputs)
+    for run in ("semi_supervised/b", "semi_supervised/a"):
+        for task in ("deblur", "bokeh"):
+            stage(outputs / run / task, card_of(task, base))
+    stage(outputs / "deblur" / "c" / "deblurnet", card_of("deblur", base))
+    assert latest_run(outputs) == outputs / "semi_supervised" / "a"
+    assert latest_run(outputs, ["deblur"]) == outputs / "deblur" / "c"
+    stage(outputs / "direct" / "d" / "bokehnet", card_of("bokeh", base, variant="direct"))
+    assert latest_run(outputs) == outputs / "direct" / "d"

@@ -1,0 +1,267 @@
+"""The camera: sizes, control signal, focus and noise, with networks whose answer is known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import interpolate
+
+from genrefocus import pipeline as camera
+from genrefocus.backbone import Backbone, Lora
+from genrefocus.backbone.flux import build_tiny
+from genrefocus.editing import Edit, Editor
+from genrefocus.estimators import Photo
+from genrefocus.flow import Flow
+from genrefocus.optics import BlurStrength
+from genrefocus.pipeline import RefocusPipeline, lanczos
+from genrefocus.rejection import Reason, Rejected
+
+
+class Answering(Editor):
+    """A network that answers with a function of what it is given, and remembers it."""
+
+    def __init__(self, backbone: Backbone, answer: Any) -> None:
+        super().__init__(backbone, Flow())
+        self.answer, self.edits = answer, []  # type: ignore[var-annotated]
+
+    def generate(self, edit: Edit, steps: int, generators: Sequence[Generator]) -> Tensor:
+        self.edits.append(edit)
+        return self.answer(edit)
+
+
+class Estimator:
+    """Depth with 1 m left and 2 m right, of pictures that it remembers."""
+
+    name = "step"
+
+    def __init__(self) -> None:
+        self.photos: list[Photo] = []
+
+    def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
+        self.photos += photos
+        return [1 / step(*photo.size) for photo in photos]
+
+
+def step(height: int, width: int) -> Tensor:
+    disparity = torch.ones(height, width)
+    disparity[:, width // 2 :] = 0.5
+    return disparity
+
+
+def source(edit: Edit) -> Tensor:
+    return edit.source
+
+
+def control(edit: Edit) -> Tensor:
+    assert edit.control is not None
+    return edit.control.expand(-1, 3, -1, -1)
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_settings: dict[str, Any]) -> Backbone:
+    return build_tiny(**tiny_settings).requires_grad_(False).eval()
+
+
+@pytest.fixture
+def photo() -> Tensor:
+    """101 x 77 px (HxW) of smooth colour."""
+    y, x = torch.linspace(0, 3, 101)[:, None], torch.linspace(0, 2, 77)
+    return torch.stack([(y + x).sin(), (y * x).cos(), (y - x).cos()]) / 2 + 0.5
+
+
+def ask(pipeline: RefocusPipeline, photo: Tensor, k: float = 20.0, **given: Any):
+    height, width = photo.shape[-2:]
+    given = {"focus": (0, 0), "disparity": step(height, width), **given}
+    return pipeline(photo, strength=BlurStrength(k, height, width), **given)
+
+
+def test_released_prompts_and_guidance() -> None:
+    assert camera.DEBLUR_PROMPT == "a sharp photo with everything in focus"
+    assert camera.BOKEH_PROMPT == "an excellent photo with a large aperture"
+    assert (camera.DEBLUR_GUIDANCE, camera.BOKEH_GUIDANCE, camera.STEPS) == (3.5, 1.0, 28)
+
+
+def test_any_size_comes_back_as_it_went_in(backbone: Backbone, photo: Tensor) -> None:
+    deblur, bokeh = Answering(backbone, source), Answering(backbone, source)
+    result = ask(RefocusPipeline(deblur, bokeh), photo)
+    assert bokeh.edits[0].source.shape == deblur.edits[0].source.shape == (1, 3, 104, 80)
+    assert result.image.shape == (3, 101, 77)
+    torch.testing.assert_close(result.image, photo, rtol=0, atol=0.01)
+    whole = photo[:, :96, :72].contiguous()
+    assert torch.equal(ask(RefocusPipeline(deblur, bokeh), whole).image, whole)
+
+
+def test_the_network_sees_the_defocus_map_of_the_photograph(backbone: Backbone) -> None:
+    """Closed form K |d - d_f| / 100; K grows with the long edge from 101 to 104 px."""
+    bokeh = Answering(backbone, control)
+    pipeline = RefocusPipeline(None, bokeh)
+    result = ask(pipeline, torch.rand(3, 104, 80))
+    assert result.image[:, :, 0].unique().item() == 0
+    torch.testing.assert_close(result.image[:, :, -1], torch.full((3, 104), 20 * 0.5 / 100))
+    result = ask(pipeline, torch.rand(3, 101, 77))
+    seen = bokeh.edits[-1].control
+    assert seen is not None and float(seen.max()) == pytest.approx(0.1 * 104 / 101)
+    assert seen.unique().numel() == 2  # no depth between the two surfaces is invented
+    torch.testing.assert_close(result.defocus, (1 - step(101, 77)) * 0.2)
+
+
+def test_depth_can_be_resized_as_the_released_scripts_do(backbone: Backbone) -> None:
+    bokeh = Answering(backbone, control)
+    disparity = torch.rand(30, 50, generator=torch.Generator().manual_seed(0)) + 0.1
+    pipeline = RefocusPipeline(None, bokeh, depth_resize="bilinear_after_inversion")
+    ask(pipeline, torch.rand(3, 30, 50), disparity=disparity)
+    expected = interpolate(disparity[None, None], (32, 56), mode="bilinear")
+    expected = (expected - disparity[0, 0]).abs() * 20 * 56 / 50 / 100
+    torch.testing.assert_close(bokeh.edits[0].control, expected)
+
+
+def test_focus_by_pixel_mask_and_disparity(backbone: Backbone, photo: Tensor) -> None:
+    pipeline = RefocusPipeline(None, Answering(backbone, source))
+    disparity = torch.rand(101, 77)
+    mask = torch.zeros(101, 77, dtype=torch.bool)
+    mask[40, 10:13] = True
+    for focus, expected in (
+        ((70, 5), float(disparity[5, 70])),
+        (mask, float(disparity[40, 10:13].median())),
+        (0.25, 0.25),
+    ):
+        scene = pipeline.prepare(photo, focus=focus, disparity=disparity)
+        assert scene.focus_disparity == pytest.approx(expected)
+
+
+def test_depth_is_estimated_on_the_deblurred_picture(backbone: Backbone, photo: Tensor) -> None:
+    deblur = Answering(backbone, lambda edit: 1 - edit.source)
+    estimator = Estimator()
+    pipeline = RefocusPipeline(deblur, Answering(backbone, source))
+    scene = pipeline.prepare(photo, focus=(76, 0), estimator=estimator)
+    assert torch.equal(estimator.photos[0].aif, scene.aif)
+    assert torch.equal(estimator.photos[0].image, photo)
+    torch.testing.assert_close(scene.aif, 1 - photo, rtol=0, atol=0.01)
+    assert scene.focus_disparity == 0.5
+    mask = step(101, 77) == 1
+    assert pipeline.prepare(photo, focus=mask, estimator=estimator).focus_disparity == 1
+
+
+@pytest.mark.parametrize("estimated", [False, True])
+def test_long_edge_scales_crops_and_restates_k(backbone: Backbone, estimated: bool) -> None:
+    """84 x 120 px to a long edge of 60: 42 x 60, cropped to 40 x 56; K halves."""
+    pipeline = RefocusPipeline(None, Answering(backbone, source))
+    depth = {"disparity": None, "estimator": Estimator()} if estimated else {}
+    for x, plane in ((5, 1.0), (59, 1.0), (60, 0.5), (115, 0.5)):
+        given = {"focus": (x, 40), "long_edge": 60, **depth}
+        result = ask(pipeline, torch.rand(3, 84, 120), **given)
+        assert result.image.shape == (3, 40, 56)
+        assert result.strength == BlurStrength(10.0, 40, 56)
+        near, far = result.defocus[0, 0], result.defocus[0, -1]
+        expected = (0.05 * (1 - plane) * 2, 0.05 * (plane - 0.5) * 2)
+        assert (float(near), float(far)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_focus_that_is_cropped_away_is_named(backbone: Backbone) -> None:
+    pipeline = RefocusPipeline(None, Answering(backbone, source))
+    with pytest.raises(ValueError, match="0,40 is cropped away"):
+        pipeline.prepare(torch.rand(3, 84, 150), focus=(0, 40), estimator=Estimator(), long_edge=70)
+
+
+def trained(backbone: Backbone, flow: Flow) -> Editor:
+    """An editor whose adapter is random, so that every condition counts."""
+    generator = torch.Generator().manual_seed(1)
+    lora = Lora.for_transformer(backbone.transformer, 2, generator=generator)
+    for weight in lora.lora_b.values():
+        torch.nn.init.normal_(weight, std=0.3, generator=generator)
+    return Editor(backbone, flow, loras=(lora.requires_grad_(False),))
+
+
+def test_seed_k_and_steps_decide_the_picture_and_nothing_else(backbone: Backbone) -> None:
+    pipeline = RefocusPipeline(
+        trained(backbone, Flow()), trained(backbone, Flow()), deblur_steps=2, bokeh_steps=2
+    )
+    photo = torch.rand(3, 24, 32)
+    first = ask(pipeline, photo).image
+    assert torch.equal(first, ask(pipeline, photo).image)
+    assert not torch.equal(first, ask(pipeline, photo, seed=1).image)
+    assert not torch.equal(first, ask(pipeline, photo, k=0.0).image)
+    pinhole = ask(pipeline, photo, k=0.0)
+    assert not pinhole.defocus.any()
+
+
+def test_large_pictures_are_tiled_and_every_evaluation_is_reported(backbone: Backbone) -> None:
+    """Tiles of 4 x 4 tokens every 3: one covers 32 x 32 px, 4 rows of 3 cover 101 x 77 px."""
+    editor = trained(backbone, Flow())
+    pipeline = RefocusPipeline(editor, editor, deblur_steps=3, bokeh_steps=2)
+    told: list[tuple[str, int, int]] = []
+
+    def report(stage: str, done: int, total: int) -> None:
+        told.append((stage, done, total))
+
+    for size, parts in (((32, 32), 1), ((101, 77), 12)):
+        told.clear()
+        photo, disparity = torch.rand(3, *size), step(*size)
+        scene = pipeline.prepare(photo, focus=(0, 0), disparity=disparity, report=report)
+        result = pipeline.refocus(scene, BlurStrength(5, *size), report=report)
+        assert result.image.isfinite().all()
+        assert told == [
+            (stage, done, steps * parts)
+            for stage, steps in (("deblur", 3), ("bokeh", 2))
+            for done in range(steps * parts + 1)
+        ]
+    assert not backbone.transformer.proj_out._forward_hooks
+
+
+def test_what_fills_one_tile_is_the_same_with_and_without_tiling(
+    tiny_settings: dict[str, Any],
+) -> None:
+    photo, images = torch.rand(3, 32, 32), []
+    for tile in (4, 100):
+        backbone = build_tiny(**{**tiny_settings, "tile": tile}).requires_grad_(False)
+        editor = trained(backbone, Flow())
+        images.append(ask(RefocusPipeline(None, editor, bokeh_steps=2), photo).image)
+    assert torch.equal(*images)
+
+
+def test_lanczos_keeps_range_size_and_flat_pictures() -> None:
+    edge = torch.zeros(3, 20, 20)
+    edge[:, :, 10:] = 1
+    resized = lanczos(edge, 27, 33)
+    assert resized.shape == (3, 27, 33) and resized.min() >= 0 and resized.max() <= 1
+    torch.testing.assert_close(
+        lanczos(torch.full((3, 9, 9), 0.4), 16, 5), torch.full((3, 16, 5), 0.4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"disparity": None}, "give one"),
+        ({"estimator": Estimator()}, "give one"),
+        ({"disparity": torch.rand(5, 5)}, "disparity is"),
+        ({"focus": (77, 0)}, "77,0 lies outside the 77x101 px"),
+        ({"focus": (-1, 0)}, "outside"),
+        ({"focus": torch.ones(5, 5)}, "mask"),
+        ({"disparity": torch.ones(101, 77)}, "depth_without_spread"),
+        ({"focus": torch.zeros(101, 77, dtype=torch.bool)}, "empty_mask"),
+    ],
+)
+def test_wrong_input_is_named_before_a_network_runs(
+    backbone: Backbone, photo: Tensor, given: dict[str, Any], message: str
+) -> None:
+    deblur = Answering(backbone, source)
+    with pytest.raises(ValueError, match=message):
+        ask(RefocusPipeline(deblur, Answering(backbone, source)), photo, **given)
+    assert not deblur.edits
+
+
+def test_k_of_another_size_and_a_negative_focus_are_refused(
+    backbone: Backbone, photo: Tensor
+) -> None:
+    pipeline = RefocusPipeline(None, Answering(backbone, source))
+    scene = pipeline.prepare(photo, focus=(0, 0), disparity=step(101, 77))
+    with pytest.raises(ValueError, match="K is stated for 50x38 px"):
+        pipeline.refocus(scene, BlurStrength(5, 50, 38))
+    with pytest.raises(Rejected) as refusal:
+        ask(pipeline, photo, focus=-0.5)
+    assert refusal.value.reason is Reason.FOCUS_DISPARITY_NEGATIVE
+    with pytest.raises(ValueError, match="bokeh_steps must be at least 1"):
+        RefocusPipeline(None, pipeline.bokeh, bokeh_steps=0)
