@@ -15,7 +15,8 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 
     Equal constant biases make query and key agree where the rotary phases do, that is at equal
     positions; what a condition says about a place is then read from the first step on. Gates start
-    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones. The output starts at zero.
+    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones. The
+    output starts at zero.
     """
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
         attn = block.attn
@@ -36,7 +37,7 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 
 @torch.no_grad()
 def start_whitened(backbone: Backbone, images: Tensor) -> None:
-    """Let the embedding start with whitened patches, the stem with edges, the output at zero.
+    """Let the embedding start with whitened patches, and the stem with edges.
 
     The blur of a picture lives in principal components whose variance is a few per cent of its mean
     level's; unless they are brought to one scale, training spends its first hour on finding them.
@@ -56,6 +57,7 @@ def start_whitened(backbone: Backbone, images: Tensor) -> None:
     embedder.weight[:kept, : tokens.shape[1]] = whitening
     embedder.bias[:kept] = -whitening @ tokens.mean(0)
     first = backbone.stem.convolutions[0]
+    assert isinstance(first, nn.Conv2d)
     first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
     first.weight *= 5
 

@@ -1,7 +1,7 @@
-"""Local features beside the packed pixels, for a transformer on images too small for an autoencoder.
+"""Local features beside packed pixels, for images too small for an autoencoder.
 
-FLUX reads latents of a convolutional autoencoder, whose channels know their neighbourhood. Packed pixels do
-not, and attention is slow to learn what a convolution does at once.
+FLUX reads latents of a convolutional autoencoder, whose channels know their neighbourhood. Packed
+pixels do not, and attention is slow to learn what a convolution does at once.
 """
 
 import torch

@@ -1,0 +1,157 @@
+"""Our forward and denoising loop against golden tensors of the authors' inference code.
+
+The files were made with the released forward (Genfocus, commit 54752a1, Apache-2.0) on tiny random
+FLUX transformers in fp32. A test that only passes proves little, so the known mistakes are made on
+purpose as well, and each must show.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from genrefocus.backbone import Branch, branches, multi_condition_forward
+from genrefocus.backbone.lora import lora_from_state
+from genrefocus.cli import main
+from genrefocus.compat import TOLERANCE, relative_error
+
+FOLDER = Path(__file__).parent / "compat"
+FILES = sorted(FOLDER.glob("*.safetensors"))
+BOKEH = FOLDER / "forward_bokeh_two_conditions.safetensors"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_released_output(path):
+    # fp32 rounding is some 1e-7 here; the documented tolerance is 1e-5.
+    assert relative_error(path) < 1e-6
+
+
+def test_every_golden_file_is_here():
+    assert len(FILES) == 6
+
+
+# What the forward must not do, with the error that the files' notes give for each mistake.
+
+
+def metadata_of(path):
+    with safe_open(path, "pt") as handle:
+        return handle.metadata()
+
+
+@pytest.fixture
+def error():
+    """Relative error of the two-condition forward, with one rule broken on request."""
+    t = load_file(BOKEH)
+    transformer = FluxTransformer2DModel(**json.loads(metadata_of(BOKEH)["config"])).eval()
+    transformer.load_state_dict(
+        {key.removeprefix("base."): t[key] for key in t if key.startswith("base.")}
+    )
+    released = {key: t[key] for key in t if key.startswith("transformer.")}
+    loras = (lora_from_state(released, transformer, source=str(BOKEH)),)
+
+    @torch.no_grad()
+    def run(
+        *, image_loras=(), condition_timestep=0.0, condition_guidance=1.0, condition_loras=loras
+    ):
+        image = Branch(t["hidden"], t["img_ids"], t["timestep"], t["guidance"], image_loras)
+        at = torch.full_like(t["timestep"], condition_timestep)
+        guidance = torch.full_like(t["timestep"], condition_guidance)
+        conditions = [
+            Branch(t[name], t[f"{name}_ids"], at, guidance, condition_loras)
+            for name in ("cond0", "cond1")
+        ]
+        ours = multi_condition_forward(transformer, t["text"], t["pooled"], image, conditions)
+        return float((ours - t["expected"]).norm() / t["expected"].norm())
+
+    run.loras = loras
+    return run
+
+
+def test_nothing_broken(error):
+    assert error() < 1e-6
+
+
+def test_conditions_that_see_each_other_show(error, monkeypatch):
+    monkeypatch.setattr(branches, "_mask", lambda *_: None)
+    assert error() == pytest.approx(3e-3, rel=0.5)
+
+
+def test_lora_on_the_noisy_image_shows(error):
+    assert error(image_loras=error.loras) == pytest.approx(0.2, rel=0.5)
+
+
+def test_a_condition_timestep_other_than_zero_shows(error):
+    assert error(condition_timestep=0.5) == pytest.approx(0.08, rel=0.5)
+
+
+def test_the_noisy_images_guidance_on_a_condition_shows(error):
+    assert error(condition_guidance=3.5) > 100 * TOLERANCE
+
+
+def test_missing_lora_shows(error):
+    assert error(condition_loras=()) > 1000 * TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": "5"}, {"guidance": "1.0"}, {"height": "160", "width": "96"}], ids=str
+)
+def test_other_settings_of_the_loop_show(change, tmp_path):
+    path = FOLDER / "sample_deblur_whole.safetensors"
+    other = tmp_path / path.name
+    save_file(load_file(path), other, metadata={**metadata_of(path), **change})
+    assert relative_error(other) > 100 * TOLERANCE
+
+
+# The command.
+
+
+def test_command_reports_every_file(capsys):
+    assert main(["compat", *map(str, FILES[:3])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * 3
+    assert [line.split()[2] for line in lines] == [str(path) for path in FILES[:3]]
+    assert all(float(line.split()[1]) < 1e-6 for line in lines)
+
+
+def test_command_fails_on_another_output(tmp_path, capsys):
+    tensors = load_file(BOKEH)
+    disturbed = tmp_path / "disturbed.safetensors"
+    tensors["expected"] = tensors["expected"] * (1 + 2e-5)
+    save_file(tensors, disturbed, metadata=metadata_of(BOKEH))
+    assert main(["compat", str(BOKEH), str(disturbed)]) == 1
+    ok, failed = capsys.readouterr().out.splitlines()
+    assert ok.startswith("ok") and failed.startswith("FAIL 2.0") and "disturbed" in failed
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_bytes(b"no tensors"), "no readable safetensors file"),
+        (lambda path: save_file({"x": torch.zeros(1)}, path), "no golden file"),
+        (lambda path: _without(path, "text"), "lacks 'text'"),
+        (lambda path: _without(path, "base.proj_out.bias"), "do not fit"),
+        (
+            lambda path: _without(path, "transformer.x_embedder.lora_A.weight"),
+            "transformer.x_embedder.lora_A.weight",
+        ),
+    ],
+    ids=["missing", "no safetensors", "no golden file", "no input", "no weight", "no LoRA key"],
+)
+def test_command_refuses_other_files(make, says, tmp_path, capsys):
+    path = tmp_path / "file.safetensors"
+    make(path)
+    assert main(["compat", str(BOKEH), str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("ok")  # the other files are reported all the same
+    assert len(err.splitlines()) == 1 and str(path) in err and says in err
+
+
+def _without(path, key):
+    tensors = load_file(BOKEH)
+    del tensors[key]
+    save_file(tensors, path, metadata=metadata_of(BOKEH))
