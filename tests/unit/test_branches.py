@@ -1,0 +1,251 @@
+"""The multi-condition forward: properties, and diffusers' own forward where the two must agree."""
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+
+from genrefocus.backbone import Branch, Lora, branches, multi_condition_forward
+from genrefocus.backbone.flux import FLUX_DEV_CONFIG
+from genrefocus.denoiser import image_ids
+
+ROWS, COLUMNS, TEXT = 3, 4, 5
+N = ROWS * COLUMNS
+
+
+@pytest.fixture
+def inputs():
+    """Text, pooled, and tokens of the noisy image and of two conditions, for a batch of 2."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    return draw(2, TEXT, 12), draw(2, 10), draw(2, N, 16), draw(2, N, 16), draw(2, N, 16)
+
+
+SIGMA, GUIDANCE = torch.tensor([0.3, 0.8]), torch.tensor([3.5, 1.0])
+
+
+def forward(transformer, text, pooled, image, *conditions, loras=(), rows=slice(0, 2), **options):
+    """The forward with published branch rules on some rows of the batch."""
+    ids = image_ids(ROWS, COLUMNS, device=image.device)
+    sigma, guidance = (value[rows].to(image.device) for value in (SIGMA, GUIDANCE))
+    return multi_condition_forward(
+        transformer,
+        text[rows],
+        pooled[rows],
+        Branch(image[rows], ids, sigma, guidance),
+        [
+            Branch(c[rows], ids, torch.zeros_like(sigma), torch.ones_like(sigma), loras, **options)
+            for c in conditions
+        ],
+    )
+
+
+def relative(ours, expected):
+    return float((ours - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("guidance_embeds", [True, False])
+@torch.no_grad()
+def test_without_conditions_it_is_diffusers_forward(guidance_embeds, tiny_flux, inputs):
+    transformer = tiny_flux(guidance_embeds=guidance_embeds)
+    text, pooled, image, *_ = inputs
+    expected = transformer(
+        hidden_states=image,
+        encoder_hidden_states=text,
+        pooled_projections=pooled,
+        timestep=SIGMA,
+        guidance=GUIDANCE if guidance_embeds else None,
+        img_ids=image_ids(ROWS, COLUMNS),
+        txt_ids=torch.zeros(TEXT, 3),
+    ).sample
+    assert relative(forward(transformer, text, pooled, image), expected) < 1e-6
+
+
+@pytest.mark.parametrize("independent", [False, True])
+@torch.no_grad()
+def test_a_batch_of_two_is_two_batches_of_one(independent, tiny_flux, random_lora, inputs):
+    transformer = tiny_flux()
+    options = {"loras": (random_lora(transformer),), "independent": independent}
+    both = forward(transformer, *inputs, **options)
+    for row in (0, 1):
+        alone = forward(transformer, *inputs, rows=slice(row, row + 1), **options)
+        assert relative(alone[0], both[row]) < 1e-6
+    assert relative(both[0], both[1]) > 0.1
+
+
+def influence(transformer, inputs, source, **options):
+    """Whether the last block's keys depend on ``source`` (an index of inputs).
+
+    One answer each for the keys of text, noisy image and the two conditions.
+    """
+    seen = {}
+    hook = transformer.single_transformer_blocks[-1].attn.to_k.register_forward_hook(
+        lambda module, args, output: seen.update(keys=output)
+    )
+    leaves = [value.clone().requires_grad_() for value in inputs]
+    forward(transformer, *leaves, **options)
+    hook.remove()
+    parts = seen["keys"].split([TEXT, N, N, N], dim=1)
+    gradients = [
+        torch.autograd.grad(part.square().sum(), leaves[source], retain_graph=True)[0]
+        for part in parts
+    ]
+    return [bool(gradient.abs().sum() > 0) for gradient in gradients]
+
+
+def test_who_hears_whom(tiny_flux, inputs):
+    transformer = tiny_flux()
+    text, noisy, first, second = 0, 2, 3, 4
+    # Columns: text, noisy image, first and second condition.
+    assert influence(transformer, inputs, text) == [True] * 4
+    assert influence(transformer, inputs, noisy) == [True] * 4
+    assert influence(transformer, inputs, first)[:3] == [True] * 3
+    assert influence(transformer, inputs, second)[1:] == [True, True, True]
+
+
+def test_conditions_hear_each_other_only_through_the_image(tiny_flux, inputs):
+    """In a single block nothing travels further than one step of attention."""
+    transformer = tiny_flux(num_layers=0, num_single_layers=2)
+    assert influence(transformer, inputs, 3) == [True, True, True, False]
+    assert influence(transformer, inputs, 4) == [True, True, False, True]
+
+
+def test_independent_conditions_hear_nobody(tiny_flux, inputs):
+    transformer = tiny_flux()
+    assert influence(transformer, inputs, 0, independent=True) == [True, True, False, False]
+    assert influence(transformer, inputs, 2, independent=True) == [True, True, False, False]
+    assert influence(transformer, inputs, 3, independent=True) == [True, True, True, False]
+    assert influence(transformer, inputs, 4, independent=True) == [True, True, False, True]
+
+
+@torch.no_grad()
+def test_one_condition_needs_no_mask(tiny_flux, inputs, monkeypatch):
+    transformer = tiny_flux()
+    plain = forward(transformer, *inputs[:4])
+    length = TEXT + 2 * N
+    monkeypatch.setattr(branches, "_mask", lambda *_: torch.ones(length, length, dtype=torch.bool))
+    assert relative(forward(transformer, *inputs[:4]), plain) < 1e-6
+
+
+# LoRA as a function of the branch.
+
+
+@torch.no_grad()
+def test_lora_acts_on_its_branch_alone(tiny_flux, random_lora, inputs):
+    transformer = tiny_flux()
+    lora, other = random_lora(transformer, seed=1), random_lora(transformer, seed=2)
+    text, pooled, *images = inputs
+    ids, zero, one = image_ids(ROWS, COLUMNS), torch.zeros(2), torch.ones(2)
+
+    def run(*loras_of_conditions):
+        return multi_condition_forward(
+            transformer,
+            text,
+            pooled,
+            Branch(images[0], ids, SIGMA, GUIDANCE),
+            [
+                Branch(tokens, ids, zero, one, loras)
+                for tokens, loras in zip(images[1:], loras_of_conditions, strict=True)
+            ],
+        )
+
+    plain = run((), ())
+    assert relative(forward(transformer, *inputs, loras=(lora,)), run((lora,), (lora,))) == 0
+    outputs = [plain, run((lora,), ()), run((), (lora,)), run((lora,), (other,))]
+    for i, output in enumerate(outputs):
+        for different in outputs[i + 1 :]:
+            assert relative(output, different) > 1e-3
+    # A zero adapter in between must not shift the slices of its neighbours.
+    nothing = Lora.for_transformer(transformer, 2, generator=torch.Generator().manual_seed(0))
+    assert relative(run((nothing,), (lora,)), run((), (lora,))) < 1e-6
+
+
+@torch.no_grad()
+def test_two_loras_on_a_branch_are_their_sum(tiny_flux, random_lora, inputs):
+    """Two pairs of rank 4 are one pair of rank 8 with A and B concatenated."""
+    transformer = tiny_flux()
+    frozen, added = random_lora(transformer, 4, seed=1), random_lora(transformer, 4, seed=2)
+    merged = random_lora(transformer, 8)
+    one, two = frozen.released_state(), added.released_state()
+    merged.load_released_state(
+        {key: torch.cat([one[key], two[key]], dim=0 if "lora_A" in key else 1) for key in one}
+    )
+    stacked = forward(transformer, *inputs, loras=(frozen, added))
+    assert relative(stacked, forward(transformer, *inputs, loras=(merged,))) < 1e-5
+
+
+# Training.
+
+
+def gradients(transformer, lora, inputs):
+    lora.zero_grad()
+    loss = forward(transformer, *inputs, loras=(lora,)).float().square().mean()
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in lora.named_parameters()}
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_flux, random_lora, inputs):
+    transformer = tiny_flux()
+    lora = random_lora(transformer)
+    loss, plain = gradients(transformer, lora, inputs)
+    calls = []
+    transformer.transformer_blocks[0].norm2.register_forward_hook(lambda *_: calls.append(1))
+    transformer.enable_gradient_checkpointing()
+    again, recomputed = gradients(transformer, lora, inputs)
+    assert len(calls) == 2  # it did run twice
+    assert loss == again
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, recomputed[name]), name
+    calls.clear()
+    with torch.no_grad():
+        forward(transformer, *inputs, loras=(lora,))
+    assert len(calls) == 1
+
+
+def test_every_adapter_gets_a_gradient(tiny_flux, random_lora, inputs):
+    transformer = tiny_flux()
+    _, found = gradients(transformer, random_lora(transformer), inputs)
+    # What the last block computes for the conditions after attention reaches no output.
+    last = "single_transformer_blocks/1/"
+    idle = {f"{last}attn/to_q", f"{last}proj_mlp", f"{last}proj_out"}
+    silent = {name.split(".", 1)[1] for name, gradient in found.items() if not gradient.any()}
+    assert silent == idle
+    assert all(p.grad is None for p in transformer.parameters())
+
+
+def test_bf16_backbone_with_fp32_masters(tiny_flux, random_lora, inputs):
+    transformer = tiny_flux()
+    lora = random_lora(transformer)
+    _, exact = gradients(transformer, lora, inputs)
+    half = [value.bfloat16() for value in inputs]
+    output = forward(transformer.to(torch.bfloat16), *half, loras=(lora,))
+    assert output.dtype == torch.bfloat16
+    _, found = gradients(transformer, lora, half)
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    flat, expected = (torch.cat([g.flatten() for g in group.values()]) for group in (found, exact))
+    assert torch.nn.functional.cosine_similarity(flat, expected, dim=0) > 0.97
+
+
+def test_a_mask_made_without_gradients_serves_training(tiny_flux, random_lora, inputs):
+    """Validation under inference mode comes first in a Lightning run and fills the cache."""
+    branches._mask.cache_clear()
+    transformer = tiny_flux()
+    lora = random_lora(transformer)
+    with torch.inference_mode():
+        forward(transformer, *inputs, loras=(lora,))
+    gradients(transformer, lora, inputs)
+
+
+# Full size, without numbers.
+
+
+def test_no_value_is_read_back_at_full_size():
+    """On the meta device there are no values: any .item() or data-dependent branch would raise."""
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(**FLUX_DEV_CONFIG).requires_grad_(False)
+        lora = Lora.for_transformer(transformer, 4)
+        text, pooled = torch.empty(1, 8, 4096), torch.empty(1, 768)
+        tokens = [torch.empty(1, N, 64) for _ in range(3)]
+    output = forward(transformer, text, pooled, *tokens, loras=(lora,), rows=slice(0, 1))
+    assert output.shape == (1, N, 64)
+    output.sum().backward()
+    assert lora.lora_a["x_embedder"].grad.shape == (4, 64)
