@@ -39,6 +39,16 @@ class Tiling:
     when: Literal["shorter_edge", "longer_edge", "never"] = "shorter_edge"
     ids: Literal["released", "shifted"] = "released"
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.stride <= self.size:
+            raise ValueError(f"tiles of {self.size} every {self.stride} tokens leave gaps")
+        if self.when not in ("shorter_edge", "longer_edge", "never"):
+            raise ValueError(
+                f"tiling when '{self.when}' unknown: use shorter_edge, longer_edge or never"
+            )
+        if self.ids not in ("released", "shifted"):
+            raise ValueError(f"tile ids '{self.ids}' unknown: use released or shifted")
+
     def applies(self, grid: tuple[int, int]) -> bool:
         """Whether an image of ``grid`` tokens is cut into tiles."""
         if self.when == "shorter_edge":
