@@ -6,19 +6,31 @@ has written its summary is finished: it is not repeated when the run is resumed 
 
 import json
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
+from torch import Tensor
+
+from datamodules import RefocusDataModule
+from genrefocus.backbone import Backbone
+from lit_models import DeblurNet
+from lit_models.callbacks import Interruption, Timer
+from lit_models.flow_matching import FlowMatching
+from lit_models.trackers import Resilient
 
 ROOT = Path(__file__).resolve().parent
 CONSOLE = Console()
@@ -72,6 +84,273 @@ def main(config: DictConfig) -> None:
         sys.exit(128 + stopped.number)
     except (ValueError, OSError) as error:
         sys.exit(f"train.py: {error}")
+
+
+def run(config: DictConfig) -> None:
+    """All stages of the curriculum, then the table and the pictures."""
+    folder = Path(config.paths.run)
+    seed_everything(config.seed, workers=True, verbose=False)
+    _announce(config, folder)
+    if config.data.build is not None:
+        _on_first_rank(lambda: instantiate(config.data.build), done=Path(config.data.ready))
+    started = time.monotonic()
+    backbone = instantiate(config.backbone)
+    for name in config.curriculum:
+        stage = Stage(name, config, folder / name)
+        if stage.finished():
+            CONSOLE.print(f"[green]{name}[/] is finished, see {stage.folder / FINISHED}")
+            continue
+        stage.require_same_settings()
+        config.stage_folder = str(stage.folder)
+        CONSOLE.rule(f"{name}: {stage.settings.kind}")
+        RUNNERS[stage.settings.kind](stage, backbone)
+    if rank_zero_only.rank == 0:
+        _conclude(config, folder, backbone, time.monotonic() - started)
+
+
+class Stage:
+    """One stage of the curriculum: its settings and its folder."""
+
+    def __init__(self, name: str, config: DictConfig, folder: Path) -> None:
+        self.name, self.config, self.folder = name, config, folder
+        self.settings: DictConfig = config.stages[name]
+
+    def finished(self) -> bool:
+        """Whether the stage has written its summary, which it does last."""
+        return (self.folder / FINISHED).is_file()
+
+    def require_same_settings(self) -> None:
+        """Record the resolved settings, or compare them with those recorded before.
+
+        Raises:
+            ValueError: the stage was begun with other settings.
+        """
+        now = OmegaConf.to_yaml(self.settings, resolve=True)
+        record = self.folder / "stage.yaml"
+        if record.is_file() and record.read_text() != now:
+            before = OmegaConf.create(record.read_text())
+            raise ValueError(
+                f"{self.name} in {self.folder.parent} was begun with other settings: "
+                f"{_difference(before, OmegaConf.create(now))}; restore them, or start a new run"
+            )
+        if rank_zero_only.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            record.write_text(now)
+
+    def write_summary(self, **entries: Any) -> None:
+        """Write summary.json, which marks the stage as finished."""
+        write_json(self.folder / FINISHED, {"stage": self.name, **entries})
+
+
+def train_stage(stage: Stage, backbone: Backbone) -> None:
+    """Train one network, export its LoRA, and measure it beside identity and floor."""
+    settings, folder = stage.settings, stage.folder
+    module: FlowMatching = instantiate(settings.module)(backbone, failure_dir=folder)
+    data: RefocusDataModule = instantiate(settings.datamodule)
+    interruption, timer = Interruption(folder), Timer()
+    loggers = _loggers(stage.config)
+    trainer: Trainer = instantiate(
+        stage.config.trainer,
+        callbacks=[
+            *(instantiate(callback) for callback in stage.config.callbacks.values()),
+            interruption,
+            timer,
+        ],
+        logger=loggers,
+        default_root_dir=str(folder),
+        check_val_every_n_epoch=None,
+        **settings.fit,
+    )
+    for logger in loggers:
+        logger.log_hyperparams(_record(stage.config, data))
+    checkpoint = folder / "last.ckpt"
+    if not _restore_finished(module, checkpoint, trainer.max_steps):
+        trainer.fit(
+            module,
+            datamodule=data,
+            ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
+            weights_only=True,
+        )
+        if interruption.received is not None:
+            raise Interrupted(interruption.received)
+        trainer.save_checkpoint(checkpoint)
+
+    lora = folder / module.lora_file
+    if trainer.is_global_zero:
+        module.lora.save(lora, metadata={"adapter": module.adapter})
+    if isinstance(module, DeblurNet):
+        module.fit_floor(*_pairs(data))
+    measured = trainer.test(module, datamodule=data, verbose=False)[0]
+    if trainer.is_global_zero:
+        for logger in loggers:
+            logger.log_file(lora, "lora")
+        stage.write_summary(
+            steps=trainer.global_step,
+            seconds=round(timer.seconds, 1),
+            samples_per_second=round(timer.samples / max(timer.seconds, 1e-9), 2),
+            **by_method(measured),
+            lora=str(lora),
+            logs=str(folder / "logs"),
+            pictures=str(folder / "pictures" / "test.png"),
+            dataset=data.fingerprints,
+            git_commit=git_commit(),
+        )
+    trainer.strategy.barrier()
+
+
+def make_pseudo_aif(stage: Stage, backbone: Backbone) -> None:
+    """Deblur the photographs and write them, with depth, focus and K, to shards."""
+    settings = stage.settings
+    _on_first_rank(
+        lambda: _write_pseudo_aif(stage, instantiate(settings.network)(backbone)),
+        done=stage.folder / FINISHED,
+    )
+
+
+def _write_pseudo_aif(stage: Stage, network: FlowMatching) -> None:
+    started = time.monotonic()
+    network.to(_device(stage.config)).eval()
+    counts = instantiate(stage.settings.prepare)(deblur=network.deblur)
+    stage.write_summary(
+        seconds=round(time.monotonic() - started, 1), shards=stage.settings.out, photographs=counts
+    )
+
+
+RUNNERS: dict[str, Callable[[Stage, Backbone], None]] = {
+    "train": train_stage,
+    "pseudo_aif": make_pseudo_aif,
+}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def by_method(measured: dict[str, float]) -> dict[str, dict[str, float]]:
+    """``test/identity_psnr`` and the like, as {"metrics": ..., "identity": ..., "floor": ...}."""
+    groups: dict[str, dict[str, float]] = {"metrics": {}}
+    for name, value in measured.items():
+        label = name.removeprefix("test/")
+        method, _, metric = label.partition("_")
+        if method in ("identity", "floor", "target"):
+            groups.setdefault(method, {})[metric] = round(value, 4)
+        else:
+            groups["metrics"][label] = round(value, 4)
+    return groups
+
+
+def git_commit() -> str:
+    """Commit of the checkout, with ``-dirty`` where files differ from it; ``unknown`` without git."""
+    described = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
+
+
+def _restore_finished(module: FlowMatching, checkpoint: Path, max_steps: int) -> bool:
+    """Load averaged weights from a checkpoint that has all its steps, if there is one."""
+    if not checkpoint.is_file():
+        return False
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if state["global_step"] < max_steps:
+        return False
+    module.load_state_dict(state["state_dict"])
+    return True
+
+
+def _loggers(config: DictConfig) -> list[Resilient]:
+    return [Resilient(instantiate(logger)) for logger in config.logger.values()]
+
+
+def _record(config: DictConfig, data: RefocusDataModule) -> dict[str, Any]:
+    data.setup("fit")
+    return {
+        "config": OmegaConf.to_container(config, resolve=True, throw_on_missing=False),
+        "data": data.fingerprints,
+        "git_commit": git_commit(),
+    }
+
+
+def _pairs(data: RefocusDataModule, limit: int = 64) -> tuple[Tensor, Tensor]:
+    """Blurred and sharp images of the test set, for choosing the best unsharp mask."""
+    data.setup("test")
+    batches = []
+    for batch in data.eval_loader("test"):
+        batches.append((batch["bokeh"], batch["aif"]))
+        if sum(len(blurry) for blurry, _ in batches) >= limit:
+            break
+    return torch.cat([b for b, _ in batches])[:limit], torch.cat([s for _, s in batches])[:limit]
+
+
+def _on_first_rank(work: Callable[[], Any], *, done: Path) -> None:
+    """Do ``work`` on the first rank; the others wait for the file that it leaves."""
+    if rank_zero_only.rank == 0:
+        work()
+        return
+    while not done.exists():  # no collective: its timeout is shorter than such work can be
+        time.sleep(1)
+
+
+def _device(config: DictConfig) -> torch.device:
+    use_gpu = config.trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def _difference(before: Any, now: Any, path: str = "") -> str:
+    if isinstance(before, DictConfig) and isinstance(now, DictConfig):
+        changes = [
+            _difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+            for key in [*before, *(key for key in now if key not in before)]
+        ]
+        return ", ".join(change for change in changes if change)
+    return "" if before == now else f"{path} was {before}, is {now}"
+
+
+def _announce(config: DictConfig, folder: Path) -> None:
+    if rank_zero_only.rank:
+        return
+    tree = Tree(f"[bold]{config.name}[/] in {folder}")
+    for key in config:
+        value = OmegaConf.to_yaml(OmegaConf.create({key: config._get_node(key)}))
+        tree.add(value.rstrip())
+    if config.print_config:
+        CONSOLE.print(tree)
+
+
+def _conclude(config: DictConfig, folder: Path, backbone: Backbone, seconds: float) -> None:
+    """The table of all stages, the chain where both networks are there, the contact sheet."""
+    summaries = {
+        name: json.loads((folder / name / FINISHED).read_text()) for name in config.curriculum
+    }
+    table = Table(title=f"{config.name}: {seconds / 60:.1f} min")
+    for column in ("stage", "steps", "samples/s", "method", "PSNR dB", "SSIM", "LPIPS", "LVCorr"):
+        table.add_column(column, justify="left" if column in ("stage", "method") else "right")
+    for name, summary in summaries.items():
+        for method in ("metrics", "identity", "floor", "target"):
+            values = summary.get(method)
+            if not values:
+                continue
+            first = method == "metrics"
+            table.add_row(
+                name if first else "",
+                str(summary["steps"]) if first else "",
+                f"{summary['samples_per_second']:.1f}" if first else "",
+                "trained" if first else method,
+                *(_cell(values, key) for key in ("psnr", "ssim", "lpips", "lvcorr")),
+                style="bold" if first else None,
+            )
+    CONSOLE.print(table)
+    CONSOLE.print(f"output folder  {folder}")
+
+
+def _cell(values: dict[str, float], key: str) -> str:
+    return f"{values[key]:.3f}" if key in values else "-"
 
 
 if __name__ == "__main__":

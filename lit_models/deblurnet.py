@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genrefocus.baselines import best_unsharp, unsharp_mask
-from genrefocus.editing import Edit
+from genrefocus.editing import Edit, seeded_generators
+from genrefocus.geometry import View, resize, round_up_to_multiple
 from lit_models.flow_matching import Batch, FlowMatching
 
 
@@ -35,6 +37,22 @@ class DeblurNet(FlowMatching):
 
     def target(self, batch: Batch) -> Tensor:
         return batch["aif"]
+
+    @torch.no_grad()
+    def deblur(self, photographs: Tensor) -> Tensor:
+        """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape.
+
+        Sides that are no multiple of a token are scaled up to one and back (Lanczos). The noise is that of
+        seed and position in the batch 0, so that a photograph's result does not depend on its neighbours.
+        """
+        height, width = photographs.shape[-2:]
+        patch = self.backbone.pixels_per_token
+        whole = [
+            round_up_to_multiple(View(one, None, None, None), patch).image for one in photographs
+        ]
+        edit = Edit([self.prompt] * len(whole), torch.stack(whole).to(self.device))
+        sharp = self.editor.generate(edit, self.steps, seeded_generators(self.seed, [0] * len(whole)))
+        return torch.stack([resize(View(one, None, None, None), height, width).image for one in sharp.cpu()])
 
     def fit_floor(self, blurry: Tensor, sharp: Tensor) -> None:
         """Choose the unsharp mask that the network is compared with: the best on these images."""

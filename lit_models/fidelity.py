@@ -1,13 +1,12 @@
 """PSNR, SSIM, LPIPS and LVCorr of a network beside doing nothing and beside a classical floor."""
 
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from genrefocus.metrics.lpips import LPIPS, lpips_available
-from genrefocus.metrics.lvcorr import LVCorr
+from genrefocus.metrics.lvcorr import PROTOCOL_K, LVCorr
 from genrefocus.metrics.psnr import PSNR
 from genrefocus.metrics.ssim import SSIM
-
-PROTOCOL_K = (1.0, 5.0, 10.0, 15.0)
 
 
 class Fidelity(nn.Module):
@@ -23,7 +22,7 @@ class Fidelity(nn.Module):
     def __init__(self, prefix: str, methods: tuple[str, ...]) -> None:
         super().__init__()
         self.prefix, self.methods = prefix, methods
-        pair_metrics = {"psnr": PSNR, "ssim": SSIM}
+        pair_metrics: dict[str, type[Metric]] = {"psnr": PSNR, "ssim": SSIM}
         if lpips_available():
             pair_metrics["lpips"] = LPIPS
         self.pairs = nn.ModuleDict(

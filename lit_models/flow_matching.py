@@ -184,8 +184,7 @@ class FlowMatching(LightningModule):
         if not exact["key"]:
             return None
         output = self.generate(exact)
-        self.fidelity["val"].update({"model": output}, self.target(exact))
-        self._update_control("val", exact, ("model",))
+        self._compare("val", exact, {"model": output}, ("model",))
         return {"batch": exact, "picture": output}
 
     def on_validation_epoch_end(self) -> None:
@@ -202,8 +201,7 @@ class FlowMatching(LightningModule):
             "identity": self.edit(batch).source,
             "floor": self.floor(batch),
         }
-        self.fidelity["test"].update(outputs, self.target(batch))
-        self._update_control("test", batch, ("model", "floor", "target"))
+        self._compare("test", batch, outputs, ("model", "floor", "target"))
         return {"batch": batch, "picture": output}
 
     def on_test_epoch_end(self) -> None:
@@ -231,11 +229,16 @@ class FlowMatching(LightningModule):
         """Pictures (B, 3, H, W) in [0, 1], with noise that belongs to the sample's key."""
         return self.editor.generate(self.edit(batch), self.steps, self._fixed_generators(batch))
 
-    def _update_control(self, split: str, batch: Batch, methods: Sequence[str]) -> None:
-        for method in methods:
-            images = self.sweep(batch, method)
+    def _compare(
+        self, split: str, batch: Batch, outputs: dict[str, Tensor], swept: Sequence[str]
+    ) -> None:
+        """Control on batches of scenes that come at several K, fidelity on all others."""
+        sweeps = {method: self.sweep(batch, method) for method in swept}
+        for method, images in sweeps.items():
             if images is not None:
                 self.fidelity[split].update_sweep(method, images)
+        if all(images is None for images in sweeps.values()):
+            self.fidelity[split].update(outputs, self.target(batch))
 
     def _fixed_generators(self, batch: Batch) -> list[torch.Generator]:
         """Noise that belongs to a sample's key: the same at every validation, in any batch, on any rank."""
