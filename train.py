@@ -27,8 +27,13 @@ from torch import Tensor
 
 from datamodules import RefocusDataModule
 from genrefocus.backbone import Backbone
+from genrefocus.backbone.lora import read_lora
+from genrefocus.metrics.lpips import lpips_available
+from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+from genrefocus.pictures import contact_sheet
 from lit_models import DeblurNet
 from lit_models.callbacks import Interruption, Timer
+from lit_models.fidelity import Fidelity
 from lit_models.flow_matching import FlowMatching
 from lit_models.trackers import Resilient
 
@@ -91,6 +96,8 @@ def run(config: DictConfig) -> None:
     folder = Path(config.paths.run)
     seed_everything(config.seed, workers=True, verbose=False)
     _announce(config, folder)
+    if rank_zero_only.rank == 0:
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if config.data.build is not None:
         _on_first_rank(lambda: instantiate(config.data.build), done=Path(config.data.ready))
     started = time.monotonic()
@@ -178,8 +185,9 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
     lora = folder / module.lora_file
     if trainer.is_global_zero:
         module.lora.save(lora, metadata={"adapter": module.adapter})
+        write_network_card(folder, _network_card(stage, module))
     if isinstance(module, DeblurNet):
-        module.fit_floor(*_pairs(data))
+        module.fit_floor(*test_pairs(data))
     measured = trainer.test(module, datamodule=data, verbose=False)[0]
     if trainer.is_global_zero:
         for logger in loggers:
@@ -192,6 +200,7 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
             lora=str(lora),
             logs=str(folder / "logs"),
             pictures=str(folder / "pictures" / "test.png"),
+            not_available=unavailable_metrics(),
             dataset=data.fingerprints,
             git_commit=git_commit(),
         )
@@ -242,6 +251,11 @@ def by_method(measured: dict[str, float]) -> dict[str, dict[str, float]]:
     return groups
 
 
+def unavailable_metrics() -> dict[str, str]:
+    """Metrics that cannot be computed here, and what makes them available."""
+    return {} if lpips_available() else {"LPIPS": "run `genrefocus weights`"}
+
+
 def git_commit() -> str:
     """Commit of the checkout, with ``-dirty`` where files differ from it; ``unknown`` without git."""
     described = subprocess.run(
@@ -251,6 +265,72 @@ def git_commit() -> str:
         check=False,
     )
     return described.stdout.strip() or "unknown"
+
+
+def _network_card(stage: Stage, module: FlowMatching) -> NetworkCard:
+    """What sampling has to know about the network, beside its LoRA."""
+    kind = "tiny" if stage.config.backbone._target_.endswith("load_tiny") else "flux_dev"
+    variants = {"pre_deblur", "direct"}
+    return NetworkCard(
+        task=module.task,
+        backbone=BackboneSource(kind, stage.config.backbone.path),
+        flow=module.editor.denoiser.flow,
+        prompt=module.prompt,
+        guidance=module.editor.denoiser.guidance,
+        steps=module.steps,
+        rank=module.lora.rank,
+        lora_file=module.lora_file,
+        variant=next((name for name in variants if getattr(module, name, False)), "standard"),
+        independent=module.editor.denoiser.independent,
+    )
+
+
+def measure_chain(config: DictConfig, folder: Path, backbone: Backbone, bokeh: str) -> None:
+    """Blurred photographs to another focus by both networks, beside doing nothing."""
+    device = _device(config)
+    networks = []
+    for name in ("deblurnet", bokeh):
+        network = instantiate(config.stages[name].module)(backbone, failure_dir=folder)
+        weights = read_lora(folder / name / network.lora_file)
+        network.lora.load_released_state(weights, source=str(folder / name))
+        networks.append(network.to(device).eval())
+    deblurnet, bokehnet = networks
+    backbone.to(device)
+    data: RefocusDataModule = instantiate(config.stages[bokeh].datamodule)
+    data.setup("test")
+    fidelity, rows, titles, compared = Fidelity("test", ("model", "identity")).to(device), [], [], 0
+    for batch in data.eval_loader("test"):
+        if "blurry" not in batch:
+            continue
+        aif = deblurnet.deblur(batch["blurry"])
+        output = bokehnet.generate({**batch, "aif": aif}).cpu()
+        fidelity.update({"model": output, "identity": batch["blurry"]}, batch["bokeh"])
+        panel = {
+            "photograph": batch["blurry"],
+            "all in focus": aif,
+            "defocus": batch["defocus"],
+            "refocused": output,
+            "target": batch["bokeh"],
+        }
+        titles = list(panel)
+        rows += [[p[n] for p in panel.values()] for n in range(min(len(aif), 6 - len(rows)))]
+        compared += len(aif)
+    if not compared:
+        CONSOLE.print("the chain was not measured: no test sample has a blurred photograph")
+    sheet = folder / "chain" / "test.png"
+    sheet.parent.mkdir(exist_ok=True)
+    if rows:
+        contact_sheet(rows, titles, scale=3).save(sheet)
+    write_json(
+        folder / "chain" / FINISHED,
+        {
+            "stage": "chain",
+            "steps": None,
+            "samples": compared,
+            **by_method(fidelity.compute_and_reset()),
+            "pictures": str(sheet),
+        },
+    )
 
 
 def _restore_finished(module: FlowMatching, checkpoint: Path, max_steps: int) -> bool:
@@ -277,7 +357,7 @@ def _record(config: DictConfig, data: RefocusDataModule) -> dict[str, Any]:
     }
 
 
-def _pairs(data: RefocusDataModule, limit: int = 64) -> tuple[Tensor, Tensor]:
+def test_pairs(data: RefocusDataModule, limit: int = 64) -> tuple[Tensor, Tensor]:
     """Blurred and sharp images of the test set, for choosing the best unsharp mask."""
     data.setup("test")
     batches = []
@@ -324,11 +404,27 @@ def _announce(config: DictConfig, folder: Path) -> None:
 
 
 def _conclude(config: DictConfig, folder: Path, backbone: Backbone, seconds: float) -> None:
-    """The table of all stages, the chain where both networks are there, the contact sheet."""
+    """The table of all stages and of the chain, and where to look."""
     summaries = {
         name: json.loads((folder / name / FINISHED).read_text()) for name in config.curriculum
     }
-    table = Table(title=f"{config.name}: {seconds / 60:.1f} min")
+    bokeh = [name for name in config.curriculum if name.startswith("bokehnet")]
+    if "deblurnet" in summaries and bokeh:
+        if not (folder / "chain" / FINISHED).is_file():
+            measure_chain(config, folder, backbone, bokeh[-1])
+        summaries["chain"] = json.loads((folder / "chain" / FINISHED).read_text())
+    CONSOLE.print(summary_table(f"{config.name}: {seconds / 60:.1f} min", summaries))
+    for metric, remedy in unavailable_metrics().items():
+        CONSOLE.print(f"{metric} is not available: {remedy}")
+    for name, summary in summaries.items():
+        if "pictures" in summary:
+            CONSOLE.print(f"contact sheet  {name}: {summary['pictures']}")
+    CONSOLE.print(f"output folder  {folder}")
+
+
+def summary_table(title: str, summaries: dict[str, Any]) -> Table:
+    """A row for every stage and for what it is compared with."""
+    table = Table(title=title)
     for column in ("stage", "steps", "samples/s", "method", "PSNR dB", "SSIM", "LPIPS", "LVCorr"):
         table.add_column(column, justify="left" if column in ("stage", "method") else "right")
     for name, summary in summaries.items():
@@ -339,14 +435,13 @@ def _conclude(config: DictConfig, folder: Path, backbone: Backbone, seconds: flo
             first = method == "metrics"
             table.add_row(
                 name if first else "",
-                str(summary["steps"]) if first else "",
-                f"{summary['samples_per_second']:.1f}" if first else "",
+                str(summary.get("steps") or "") if first else "",
+                f"{summary['samples_per_second']:.1f}" if first and summary.get("steps") else "",
                 "trained" if first else method,
                 *(_cell(values, key) for key in ("psnr", "ssim", "lpips", "lvcorr")),
                 style="bold" if first else None,
             )
-    CONSOLE.print(table)
-    CONSOLE.print(f"output folder  {folder}")
+    return table
 
 
 def _cell(values: dict[str, float], key: str) -> str:

@@ -21,6 +21,7 @@ class BokehNet(FlowMatching):
         **training: see :class:`FlowMatching`.
     """
 
+    task = "bokeh"
     lora_file, adapter = "bokehNet.safetensors", "bokeh"
 
     def __init__(self, *args: Any, direct: bool = False, **training: Any) -> None:
@@ -55,7 +56,9 @@ class BokehNet(FlowMatching):
     def _source(self, batch: Batch) -> Tensor:
         name = "blurry" if self.direct else "aif"
         if name not in batch:
-            raise ValueError(f"sample {batch['key'][0]} has no picture '{name}' that direct=true reads")
+            raise ValueError(
+                f"sample {batch['key'][0]} has no picture '{name}' that direct=true reads"
+            )
         return batch[name]
 
 

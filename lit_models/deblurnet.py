@@ -19,6 +19,7 @@ class DeblurNet(FlowMatching):
         **training: see :class:`FlowMatching`.
     """
 
+    task = "deblur"
     lora_file, adapter = "deblurNet.safetensors", "deblurring"
 
     def __init__(self, *args: Any, pre_deblur: bool = False, **training: Any) -> None:
@@ -51,8 +52,12 @@ class DeblurNet(FlowMatching):
             round_up_to_multiple(View(one, None, None, None), patch).image for one in photographs
         ]
         edit = Edit([self.prompt] * len(whole), torch.stack(whole).to(self.device))
-        sharp = self.editor.generate(edit, self.steps, seeded_generators(self.seed, [0] * len(whole)))
-        return torch.stack([resize(View(one, None, None, None), height, width).image for one in sharp.cpu()])
+        sharp = self.editor.generate(
+            edit, self.steps, seeded_generators(self.seed, [0] * len(whole))
+        )
+        return torch.stack(
+            [resize(View(one, None, None, None), height, width).image for one in sharp.cpu()]
+        )
 
     def fit_floor(self, blurry: Tensor, sharp: Tensor) -> None:
         """Choose the unsharp mask that the network is compared with: the best on these images."""

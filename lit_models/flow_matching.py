@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -54,7 +54,8 @@ class FlowMatching(LightningModule):
         failure_dir: where the keys of a batch with a non-finite loss are written.
     """
 
-    #: name of the LoRA file and of its peft adapter, as released
+    #: the task, and the names of the LoRA file and of its peft adapter as released
+    task: Literal["deblur", "bokeh"]
     lora_file: str
     adapter: str
 
@@ -85,7 +86,9 @@ class FlowMatching(LightningModule):
         if init_lora is not None:
             loaded = load_lora(init_lora, backbone.transformer)
             if loaded.rank != rank:
-                raise ValueError(f"{init_lora} has rank {loaded.rank}, the stage asks for rank {rank}")
+                raise ValueError(
+                    f"{init_lora} has rank {loaded.rank}, the stage asks for rank {rank}"
+                )
             self.lora.load_released_state(loaded.released_state(), source=str(init_lora))
         self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
         self.editor = Editor(
@@ -157,7 +160,9 @@ class FlowMatching(LightningModule):
         return warm * float(0.5 * (1 + torch.cos(half_turn)))
 
     def _report_non_finite(self, batch: Batch, loss: float) -> None:
-        path = self.failure_dir / f"non_finite_loss_step{self.global_step}_rank{self.global_rank}.txt"
+        path = (
+            self.failure_dir / f"non_finite_loss_step{self.global_step}_rank{self.global_rank}.txt"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [f"loss {loss} at step {self.global_step}", *batch["key"]]
         path.write_text("\n".join(lines) + "\n")
@@ -252,6 +257,8 @@ def select(batch: Batch, rows: Tensor) -> Batch:
     """The rows of a batch where ``rows`` (B,) is True."""
     numbers = rows.nonzero().flatten().tolist()
     return {
-        name: value[rows.to(value.device)] if isinstance(value, Tensor) else [value[n] for n in numbers]
+        name: value[rows.to(value.device)]
+        if isinstance(value, Tensor)
+        else [value[n] for n in numbers]
         for name, value in batch.items()
     }

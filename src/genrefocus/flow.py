@@ -101,17 +101,23 @@ class Flow:
         start: ``noise`` (as published) or ``condition``: x_1 = condition + ``start_noise`` * noise.
         prediction: ``velocity`` (as published) or ``residual``: the output is x_0 - condition.
         start_noise: standard deviation of the noise that is added to a condition start.
+        loss_floor: None for the plain squared error (as published). A number divides a sample's error by
+            the power of its target plus this number, so that edits that change little count as
+            much as those that change a lot; PSNR averaged over images asks for just that.
     """
 
     start: Start = "noise"
     prediction: Prediction = "velocity"
     start_noise: float = 0.25
+    loss_floor: float | None = None
 
     def __post_init__(self) -> None:
         if self.start not in ("noise", "condition"):
             raise ValueError(f"flow start '{self.start}' unknown: use noise or condition")
         if self.prediction not in ("velocity", "residual"):
             raise ValueError(f"prediction '{self.prediction}' unknown: use velocity or residual")
+        if self.loss_floor is not None and not self.loss_floor > 0:
+            raise ValueError(f"loss_floor must be above 0 or null, got {self.loss_floor}")
 
     def endpoint(self, noise: Tensor, condition: Tensor) -> Tensor:
         """x_1 at sigma = 1; all tensors (B, N, C) latent tokens."""
@@ -127,7 +133,10 @@ class Flow:
         """Mean squared error per sample, shape (B,): of the velocity, or of x_0 for a residual."""
         ahead, behind = (x_1, x_0) if self.prediction == "velocity" else (x_0, condition)
         target = ahead.float() - behind.float()
-        return (output.float() - target).square().flatten(1).mean(1)
+        error = (output.float() - target).square().flatten(1).mean(1)
+        if self.loss_floor is None:
+            return error
+        return error / (target.square().flatten(1).mean(1) + self.loss_floor)
 
 
 def interpolate(x_0: Tensor, x_1: Tensor, sigma: Tensor) -> Tensor:

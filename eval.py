@@ -1,0 +1,72 @@
+"""Evaluate a run: ``python eval.py run=<folder>`` (or ``run=latest``).
+
+Every stage's network is measured again on its test sets, beside doing nothing and beside the classical floor,
+and so is the chain of both networks. The run's own configuration is used; overrides come after ``run=``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import train
+from genrefocus.backbone.lora import read_lora
+from genrefocus.network_card import latest_run
+from lit_models import DeblurNet
+from lit_models.callbacks import Pictures
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="eval")
+def main(config: DictConfig) -> None:
+    """Print the table and write ``<run>/evaluation.json``; exit status 2 for wrong input."""
+    try:
+        evaluate(config)
+    except (ValueError, OSError) as error:
+        print(f"eval.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def evaluate(config: DictConfig) -> None:
+    """Test all networks of a run.
+
+    Raises:
+        FileNotFoundError: no such run, or it has no trained network.
+    """
+    run = latest_run(config.outputs) if config.run == "latest" else Path(config.run)
+    if not (run / "config.yaml").is_file():
+        raise FileNotFoundError(f"{run} is no run of train.py: it has no config.yaml")
+    settings = OmegaConf.merge(OmegaConf.load(run / "config.yaml"), config.overrides)
+    backbone = instantiate(settings.backbone)
+    results = {}
+    for name in settings.curriculum:
+        stage = settings.stages[name]
+        if stage.kind != "train" or not (run / name / train.FINISHED).is_file():
+            continue
+        network = instantiate(stage.module)(backbone, failure_dir=run)
+        network.lora.load_released_state(
+            read_lora(run / name / network.lora_file), source=str(run / name)
+        )
+        data = instantiate(stage.datamodule)
+        if isinstance(network, DeblurNet):
+            network.fit_floor(*train.test_pairs(data))
+        trainer = instantiate(
+            settings.trainer,
+            logger=False,
+            callbacks=[Pictures(run / name / "evaluation")],
+            enable_checkpointing=False,
+            default_root_dir=str(run),
+        )
+        measured = trainer.test(network, datamodule=data, verbose=False)[0]
+        results[name] = {"stage": name, **train.by_method(measured)}
+    if not results:
+        raise FileNotFoundError(f"{run} has no finished network to evaluate; train.py resume={run}")
+    train.write_json(run / "evaluation.json", results)
+    train.CONSOLE.print(train.summary_table(f"evaluation of {run.name}", results))
+    print(json.dumps({"evaluation": str(run / "evaluation.json")}))
+
+
+if __name__ == "__main__":
+    main()
