@@ -1,7 +1,9 @@
 """Evaluate a run: ``python eval.py run=<folder>`` (or ``run=latest``).
 
-Every stage's network is measured again on its test sets, beside doing nothing and beside the classical floor,
-and so is the chain of both networks. The run's own configuration is used; overrides come after ``run=``.
+Every stage's network is measured again on its test sets, beside doing nothing and beside the
+classical floor,
+and so is the chain of both networks. The run's own configuration is used; overrides come after
+``run=``.
 """
 
 import json

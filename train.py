@@ -1,6 +1,7 @@
 """Train: ``python train.py experiment=semi_supervised``.
 
-Runs the stages of the curriculum one after the other, each in its own folder below the run's. A stage that
+Runs the stages of the curriculum one after the other, each in its own folder below the run's. A
+stage that
 has written its summary is finished: it is not repeated when the run is resumed (``resume=latest``).
 """
 
@@ -9,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from datamodules import RefocusDataModule
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.lora import read_lora
 from genrefocus.metrics.lpips import lpips_available
-from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
 from genrefocus.pictures import contact_sheet
 from lit_models import DeblurNet
 from lit_models.callbacks import Interruption, Timer
@@ -42,7 +43,7 @@ CONSOLE = Console()
 FINISHED = "summary.json"
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and has saved
+class Interrupted(Exception):
     """A signal stopped the run after a checkpoint."""
 
     def __init__(self, number: int) -> None:
@@ -53,7 +54,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
 def run_folder(outputs: str, name: str, resume: str | None) -> str:
     """Folder of this run: a new one, the newest, or the one named.
 
-    Jobs whose processes are started from outside (SLURM, torchrun) share a name that all of them know, so
+    Jobs whose processes are started from outside (SLURM, torchrun) share a name that all of them
+    know, so
     that there is one folder, not one for each rank; a requeued job finds its folder again.
 
     Raises:
@@ -96,7 +98,7 @@ def run(config: DictConfig) -> None:
     folder = Path(config.paths.run)
     seed_everything(config.seed, workers=True, verbose=False)
     _announce(config, folder)
-    if rank_zero_only.rank == 0:
+    if first_rank():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if config.data.build is not None:
         _on_first_rank(lambda: instantiate(config.data.build), done=Path(config.data.ready))
@@ -111,8 +113,13 @@ def run(config: DictConfig) -> None:
         config.stage_folder = str(stage.folder)
         CONSOLE.rule(f"{name}: {stage.settings.kind}")
         RUNNERS[stage.settings.kind](stage, backbone)
-    if rank_zero_only.rank == 0:
+    if first_rank():
         _conclude(config, folder, backbone, time.monotonic() - started)
+
+
+def first_rank() -> bool:
+    """Whether this process is the first of all, also before a trainer exists."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 class Stage:
@@ -140,7 +147,7 @@ class Stage:
                 f"{self.name} in {self.folder.parent} was begun with other settings: "
                 f"{_difference(before, OmegaConf.create(now))}; restore them, or start a new run"
             )
-        if rank_zero_only.rank == 0:
+        if first_rank():
             self.folder.mkdir(parents=True, exist_ok=True)
             record.write_text(now)
 
@@ -238,7 +245,7 @@ def write_json(path: Path, content: Any) -> None:
     partial.replace(path)
 
 
-def by_method(measured: dict[str, float]) -> dict[str, dict[str, float]]:
+def by_method(measured: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """``test/identity_psnr`` and the like, as {"metrics": ..., "identity": ..., "floor": ...}."""
     groups: dict[str, dict[str, float]] = {"metrics": {}}
     for name, value in measured.items():
@@ -257,7 +264,7 @@ def unavailable_metrics() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of the checkout, with ``-dirty`` where files differ from it; ``unknown`` without git."""
+    """Commit of the checkout, ``-dirty`` where files differ from it; ``unknown`` without git."""
     described = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
         capture_output=True,
@@ -269,11 +276,11 @@ def git_commit() -> str:
 
 def _network_card(stage: Stage, module: FlowMatching) -> NetworkCard:
     """What sampling has to know about the network, beside its LoRA."""
-    kind = "tiny" if stage.config.backbone._target_.endswith("load_tiny") else "flux_dev"
-    variants = {"pre_deblur", "direct"}
+    tiny = stage.config.backbone._target_.endswith("load_tiny")
+    variants: tuple[Variant, ...] = ("pre_deblur", "direct")
     return NetworkCard(
         task=module.task,
-        backbone=BackboneSource(kind, stage.config.backbone.path),
+        backbone=BackboneSource("tiny" if tiny else "flux_dev", stage.config.backbone.path),
         flow=module.editor.denoiser.flow,
         prompt=module.prompt,
         guidance=module.editor.denoiser.guidance,
@@ -298,7 +305,10 @@ def measure_chain(config: DictConfig, folder: Path, backbone: Backbone, bokeh: s
     backbone.to(device)
     data: RefocusDataModule = instantiate(config.stages[bokeh].datamodule)
     data.setup("test")
-    fidelity, rows, titles, compared = Fidelity("test", ("model", "identity")).to(device), [], [], 0
+    fidelity = Fidelity("test", ("model", "identity")).to(device)
+    rows: list[list[Tensor]] = []
+    titles: list[str] = []
+    compared = 0
     for batch in data.eval_loader("test"):
         if "blurry" not in batch:
             continue
@@ -370,7 +380,7 @@ def test_pairs(data: RefocusDataModule, limit: int = 64) -> tuple[Tensor, Tensor
 
 def _on_first_rank(work: Callable[[], Any], *, done: Path) -> None:
     """Do ``work`` on the first rank; the others wait for the file that it leaves."""
-    if rank_zero_only.rank == 0:
+    if first_rank():
         work()
         return
     while not done.exists():  # no collective: its timeout is shorter than such work can be
@@ -393,7 +403,7 @@ def _difference(before: Any, now: Any, path: str = "") -> str:
 
 
 def _announce(config: DictConfig, folder: Path) -> None:
-    if rank_zero_only.rank:
+    if not first_rank():
         return
     tree = Tree(f"[bold]{config.name}[/] in {folder}")
     for key in config:

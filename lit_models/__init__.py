@@ -1,4 +1,4 @@
-"""LightningModules of the two networks and of the tiny base, and the callbacks of their training."""
+"""LightningModules of the networks and of the tiny base, and the callbacks of their training."""
 
 from lit_models.bokehnet import BokehNet
 from lit_models.deblurnet import DeblurNet

@@ -16,7 +16,8 @@ class BokehNet(FlowMatching):
     """Conditions: the all-in-focus image, then the defocus map.
 
     Args:
-        direct: take the blurred photograph in place of the all-in-focus image, which makes one network of
+        direct: take the blurred photograph in place of the all-in-focus image, which makes one
+        network of
             the two (the paper's "direct refocusing" ablation).
         **training: see :class:`FlowMatching`.
     """

@@ -17,7 +17,8 @@ from lit_models.flow_matching import Batch, FlowMatching
 class Interruption(Callback):
     """On SIGINT or SIGTERM: finish the optimiser step, save a checkpoint, stop.
 
-    Stopping between two optimiser steps is what makes the resumed run equal to an uninterrupted one.
+    Stopping between two optimiser steps is what makes the resumed run equal to an uninterrupted
+    one.
 
     Attributes:
         received: the signal that stopped the run, or None.

@@ -15,7 +15,8 @@ class DeblurNet(FlowMatching):
     """Conditions: the blurred image; with ``pre_deblur``, a deblurred draft before it.
 
     Args:
-        pre_deblur: condition on ``batch["pre_deblur"]`` too, the output of a non-generative network.
+        pre_deblur: condition on ``batch["pre_deblur"]`` too, the output of a non-generative
+        network.
         **training: see :class:`FlowMatching`.
     """
 
@@ -43,8 +44,10 @@ class DeblurNet(FlowMatching):
     def deblur(self, photographs: Tensor) -> Tensor:
         """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape.
 
-        Sides that are no multiple of a token are scaled up to one and back (Lanczos). The noise is that of
-        seed and position in the batch 0, so that a photograph's result does not depend on its neighbours.
+        Sides that are no multiple of a token are scaled up to one and back (Lanczos). The noise
+        is that of
+        seed and position in the batch 0, so that a photograph's result does not depend on its
+        neighbours.
         """
         height, width = photographs.shape[-2:]
         patch = self.backbone.pixels_per_token

@@ -1,5 +1,7 @@
 """PSNR, SSIM, LPIPS and LVCorr of a network beside doing nothing and beside a classical floor."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -12,7 +14,8 @@ from genrefocus.metrics.ssim import SSIM
 class Fidelity(nn.Module):
     """Metrics of several methods on the same images; every image counts once over all ranks.
 
-    LPIPS takes part where its weights are in place (``genrefocus weights``), otherwise it is absent.
+    LPIPS takes part where its weights are in place (``genrefocus weights``), otherwise it is
+    absent.
 
     Args:
         prefix: of the logged names.
@@ -25,10 +28,12 @@ class Fidelity(nn.Module):
         pair_metrics: dict[str, type[Metric]] = {"psnr": PSNR, "ssim": SSIM}
         if lpips_available():
             pair_metrics["lpips"] = LPIPS
-        self.pairs = nn.ModuleDict(
+        self.pairs: Any = nn.ModuleDict(
             {method: nn.ModuleDict({k: m() for k, m in pair_metrics.items()}) for method in methods}
         )
-        self.sweeps = nn.ModuleDict({method: LVCorr(PROTOCOL_K) for method in (*methods, "target")})
+        self.sweeps: Any = nn.ModuleDict(
+            {method: LVCorr(PROTOCOL_K) for method in (*methods, "target")}
+        )
 
     def update(self, outputs: dict[str, Tensor], target: Tensor) -> None:
         """Add a batch: method -> (B, 3, H, W) in [0, 1], and the target."""

@@ -32,7 +32,8 @@ class NonFiniteLossError(RuntimeError):
 class FlowMatching(LightningModule):
     """Flow matching on a frozen backbone with LoRA on the condition branches.
 
-    The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses say what the edit
+    The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses say
+    what the edit
     is (:meth:`edit`) and what it leads to (:meth:`target`).
 
     Args:
@@ -44,12 +45,14 @@ class FlowMatching(LightningModule):
         guidance: guidance value of the noisy image.
         steps: Euler steps of generated pictures.
         optimizer: factory over parameters.
-        warmup_steps: learning rate rises linearly; the first update has 1/warmup_steps of it already.
+        warmup_steps: learning rate rises linearly; the first update has 1/warmup_steps of it
+        already.
         decay_steps: cosine decay to zero after warm-up, ends here; None keeps the rate constant.
         seed: of LoRA initialisation, sigma and noise.
         init_lora: LoRA file to start from; its rank must be ``rank``.
         validation_sigmas: sigmas of the held-out loss.
-        radius_bins: upper edges, in px, of the bins of mean blur radius that the held-out loss is split by.
+        radius_bins: upper edges, in px, of the bins of mean blur radius that the held-out loss
+        is split by.
         independent: conditions attend to themselves only.
         failure_dir: where the keys of a batch with a non-finite loss are written.
     """
@@ -99,13 +102,13 @@ class FlowMatching(LightningModule):
         self.optimizer_factory = optimizer
         self.validation_sigmas = tuple(validation_sigmas)
         self.failure_dir = Path(failure_dir)
-        self.held_out = nn.ModuleDict(
+        self.held_out: Any = nn.ModuleDict(
             {
                 "all": HeldOutLoss(validation_sigmas, radius_bins, "val/loss"),
                 "photographs": HeldOutLoss(validation_sigmas, radius_bins, "val/loss_photographs"),
             }
         )
-        self.fidelity = nn.ModuleDict(
+        self.fidelity: Any = nn.ModuleDict(
             {
                 "val": Fidelity("val", ("model",)),
                 "test": Fidelity("test", ("model", "identity", "floor")),
@@ -144,7 +147,7 @@ class FlowMatching(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.lora.parameters())
         return {
             "optimizer": optimizer,
@@ -246,7 +249,7 @@ class FlowMatching(LightningModule):
             self.fidelity[split].update(outputs, self.target(batch))
 
     def _fixed_generators(self, batch: Batch) -> list[torch.Generator]:
-        """Noise that belongs to a sample's key: the same at every validation, in any batch, on any rank."""
+        """Noise of a sample's key: the same at every validation, in any batch, on any rank."""
         return seeded_generators(self.seed, (zlib.crc32(key.encode()) for key in batch["key"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -67,11 +67,11 @@ class Resilient(Logger):
             return
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - a tracker must not end the run, whatever it raises
+        except Exception as error:
             self.failure = error
             warnings.warn(
-                f"{type(self.logger).__name__} failed and is left out from here on; training goes on. "
-                f"Cause: {type(error).__name__}: {error}",
+                f"{type(self.logger).__name__} failed and is left out from here on; "
+                f"training goes on. Cause: {type(error).__name__}: {error}",
                 stacklevel=2,
             )
 

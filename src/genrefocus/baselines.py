@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import BlurStrength
-from genrefocus.render.apertures import Aperture
+from genrefocus.render.apertures import Aperture, disk
 from genrefocus.render.scatter import render_scatter
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
@@ -97,7 +97,7 @@ def classical_bokeh(
     *,
     focus_disparity: float,
     strength: BlurStrength,
-    aperture: Aperture,
+    aperture: Aperture | None = None,
 ) -> Tensor:
     """Depth of field by the scatter renderer, in linear light, from and to sRGB.
 
@@ -106,7 +106,7 @@ def classical_bokeh(
         disparity: (H, W) in 1/m.
         focus_disparity: disparity in focus, 1/m.
         strength: K, stated for H x W.
-        aperture: shape of the aperture.
+        aperture: shape of the aperture; a disk by default.
 
     Returns:
         (3, H, W) sRGB in [0, 1].
@@ -119,7 +119,7 @@ def classical_bokeh(
         disparity,
         focus_disparity=focus_disparity,
         strength=strength,
-        aperture=aperture,
+        aperture=aperture or disk(),
     )
     return linear_to_srgb(linear)
 

@@ -101,7 +101,8 @@ class Flow:
         start: ``noise`` (as published) or ``condition``: x_1 = condition + ``start_noise`` * noise.
         prediction: ``velocity`` (as published) or ``residual``: the output is x_0 - condition.
         start_noise: standard deviation of the noise that is added to a condition start.
-        loss_floor: None for the plain squared error (as published). A number divides a sample's error by
+        loss_floor: None for the plain squared error (as published). A number divides a sample's
+        error by
             the power of its target plus this number, so that edits that change little count as
             much as those that change a lot; PSNR averaged over images asks for just that.
     """

@@ -10,7 +10,8 @@ from torchmetrics import Metric
 class HeldOutLoss(Metric):
     """Mean loss over samples, in all, for each sigma and for each bin of mean blur radius.
 
-    The training loss of a flow says little, since it averages over random sigmas; at fixed noise and fixed
+    The training loss of a flow says little, since it averages over random sigmas; at fixed noise
+    and fixed
     sigmas it becomes comparable between steps and runs.
 
     Args:
@@ -22,6 +23,7 @@ class HeldOutLoss(Metric):
     full_state_update = False
     total: Tensor
     count: Tensor
+    _edges: Tensor
 
     def __init__(self, sigmas: Sequence[float], radius_edges: Sequence[float], prefix: str) -> None:
         super().__init__()
@@ -33,12 +35,14 @@ class HeldOutLoss(Metric):
         self.add_state("count", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, sigma_index: int, loss: Tensor, radius: Tensor | None) -> None:
-        """Add losses (B,) at one sigma; radius (B,) is the samples' mean blur radius in px, or None."""
+        """Add losses (B,) at one sigma; radius (B,) is the mean blur radius in px, or None."""
         unknown = self.total.shape[1] - 1
         if radius is None:
             column = torch.full(loss.shape, unknown, device=loss.device)
         else:
-            column = torch.bucketize(radius.to(loss.device), self._edges.to(loss.device), right=True)
+            column = torch.bucketize(
+                radius.to(loss.device), self._edges.to(loss.device), right=True
+            )
         self.total[sigma_index].index_add_(0, column, loss.double())
         self.count[sigma_index].index_add_(0, column, torch.ones_like(loss, dtype=torch.float64))
 
@@ -46,12 +50,22 @@ class HeldOutLoss(Metric):
         """Means by name; a cell that no sample fell into is left out."""
         cells = {self.prefix: (self.total.sum(), self.count.sum())}
         for row, sigma in enumerate(self.sigmas):
-            cells[f"{self.prefix}_sigma_{sigma:.2f}"] = (self.total[row].sum(), self.count[row].sum())
+            cells[f"{self.prefix}_sigma_{sigma:.2f}"] = (
+                self.total[row].sum(),
+                self.count[row].sum(),
+            )
         for column, name in enumerate(self._radius_names()):
-            cells[f"{self.prefix}_{name}"] = (self.total[:, column].sum(), self.count[:, column].sum())
-        return {name: (total / count).float() for name, (total, count) in cells.items() if count > 0}
+            cells[f"{self.prefix}_{name}"] = (
+                self.total[:, column].sum(),
+                self.count[:, column].sum(),
+            )
+        return {
+            name: (total / count).float() for name, (total, count) in cells.items() if count > 0
+        }
 
     def _radius_names(self) -> list[str]:
         edges = [f"{edge:g}" for edge in self._edges.tolist()]
-        inner = [f"radius_{low}_{high}" for low, high in zip(["0", *edges[:-1]], edges, strict=True)]
+        inner = [
+            f"radius_{low}_{high}" for low, high in zip(["0", *edges[:-1]], edges, strict=True)
+        ]
         return [*inner, f"radius_{edges[-1]}_up"]
