@@ -90,7 +90,8 @@ def main(config: DictConfig) -> None:
         CONSOLE.print(f"[yellow]{stopped}[/]")
         sys.exit(128 + stopped.number)
     except (ValueError, OSError) as error:
-        sys.exit(f"train.py: {error}")
+        print(f"train.py: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run(config: DictConfig) -> None:
