@@ -161,4 +161,5 @@ def test_wrong_usage_exits_with_2(scene, capsys, command):
     with pytest.raises(SystemExit) as caught:
         main(command)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"genrefocus {command[0]}: error:")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"genrefocus {command[0]}: ")
