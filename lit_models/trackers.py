@@ -1,5 +1,6 @@
 """Experiment trackers that ask no questions and never end a training run."""
 
+import csv
 import functools
 import os
 import warnings
@@ -9,7 +10,8 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 
@@ -74,6 +76,22 @@ class Resilient(Logger):
                 f"training goes on. Cause: {type(error).__name__}: {error}",
                 stacklevel=2,
             )
+
+
+def csv_logger(save_dir: str) -> CSVLogger:
+    """``logs/metrics.csv`` in the folder; a resumed job adds to it, Lightning's own would empty it.
+
+    Every row is on disk at once: a killed job keeps the rows up to its checkpoint. Steps that are
+    repeated after the checkpoint appear twice.
+    """
+    logger = CSVLogger(save_dir, name="", version="logs", flush_logs_every_n_steps=1)
+    before = Path(logger.log_dir) / "metrics.csv"
+    if rank_zero_only.rank == 0 and before.is_file():
+        with before.open(newline="") as log:
+            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(log)]
+        logger.experiment.metrics.extend(rows)
+        logger.save()
+    return logger
 
 
 def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:

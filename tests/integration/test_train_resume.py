@@ -2,21 +2,24 @@
 
 import csv
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from safetensors.torch import save_file
+
 from genrefocus.backbone.flux import build_tiny, save_tiny
 from genrefocus.backbone.lora import read_lora
+from genrefocus.cli import main
+from genrefocus.cli.verify_resume import compare, finish, interrupt, read_trace, start
+from genrefocus.data.order import GlobalOrder
 
-ROOT = Path(__file__).resolve().parents[2]
+STAGE = "deblurnet"
 STEPS = 8
 
 pytestmark = pytest.mark.slow
@@ -51,79 +54,108 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str,
     ]
 
 
-def command(overrides: list[str], outputs: Path, *more: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *overrides, f"paths.outputs={outputs}", *more]
-
-
 def run_folder(outputs: Path) -> Path:
     (folder,) = (outputs / "deblur").iterdir()  # one folder, also after a resume
-    return folder / "deblurnet"
+    return folder / STAGE
 
 
-def result(outputs: Path) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
-    """LoRA tensors, and the loss of every step as it was written."""
-    stage = run_folder(outputs)
+def logged_losses(outputs: Path) -> dict[int, str]:
+    """The loss of every step as the csv log has it; a repeated step has what it had before."""
     losses: dict[int, str] = {}
-    for log in sorted((stage / "logs").glob("metrics*.csv")):
-        for row in csv.DictReader(log.open()):
-            if row.get("train/loss"):
-                losses[int(row["step"])] = row["train/loss"]
-    return read_lora(stage / "deblurNet.safetensors"), losses
-
-
-def interrupt(overrides: list[str], outputs: Path, number: int, after: int) -> int:
-    """Start a run and send it a signal once its checkpoint has ``after`` steps."""
-    process = subprocess.Popen(command(overrides, outputs), start_new_session=True)
-    try:
-        while process.poll() is None:
-            found = list(outputs.glob("deblur/*/deblurnet/last.ckpt"))
-            if found and torch.load(found[0], weights_only=True)["global_step"] >= after:
-                os.killpg(process.pid, number)
-                return process.wait(120)
-            time.sleep(0.05)
-    finally:
-        if process.poll() is None:
-            process.kill()
-    raise AssertionError("the run ended before it could be interrupted")
+    with (run_folder(outputs) / "logs" / "metrics.csv").open() as log:
+        for row in csv.DictReader(log):
+            if row["train/loss"]:
+                assert losses.setdefault(int(row["step"]), row["train/loss"]) == row["train/loss"]
+    return losses
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    outputs = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(overrides, outputs), check=True, timeout=300)
+    outputs = tmp_path_factory.mktemp("whole") / "run"
+    finish(overrides, outputs)
     return outputs
+
+
+def test_samples_come_in_the_global_order(uninterrupted: Path) -> None:
+    keys = read_trace(uninterrupted, STAGE).keys
+    assert [n for draws in keys for n in draws] == list(range(STEPS * 2 * 2))
+    order = GlobalOrder({"deblur": 12}, {"deblur": 1.0}, seed=42)
+    expected = [f"train-{order.draw(n).index:06d}" for n in range(STEPS * 2 * 2)]
+    assert [key for batch in keys.values() for key in batch] == expected
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_interrupted_run_equals_uninterrupted(
     overrides: list[str], uninterrupted: Path, tmp_path: Path, number: int, status: int
 ) -> None:
-    assert interrupt(overrides, tmp_path, number, after=3) == status
-    subprocess.run(command(overrides, tmp_path, "resume=latest"), check=True, timeout=300)
-    lora, losses = result(tmp_path)
-    expected_lora, expected_losses = result(uninterrupted)
-    assert any(tensor.abs().max() > 0 for key, tensor in lora.items() if "lora_B" in key)
-    assert lora.keys() == expected_lora.keys()
-    assert all(torch.equal(lora[key], expected_lora[key]) for key in lora)
-    shared = losses.keys() & expected_losses.keys()
-    assert max(shared) == STEPS - 1
-    assert {step: losses[step] for step in shared} == {s: expected_losses[s] for s in shared}
+    outputs = tmp_path / "run"
+    assert interrupt(overrides, outputs, STAGE, after=3, number=number) == status
+    assert not (run_folder(outputs) / "summary.json").exists()
+    finish([*overrides, "resume=latest"], outputs)
+    whole, resumed = read_trace(uninterrupted, STAGE), read_trace(outputs, STAGE)
+    assert len(whole.losses) == STEPS * 2
+    assert [one.difference for one in compare(whole, resumed)] == [None, None, None]
+    assert logged_losses(outputs) == logged_losses(uninterrupted)
+    assert len(logged_losses(outputs)) == STEPS
+
+
+def test_a_difference_is_found(uninterrupted: Path) -> None:
+    whole = read_trace(uninterrupted, STAGE)
+    draws = next(iter(whole.losses))
+    name = next(iter(whole.lora))
+    changed = [
+        replace(whole, keys={**whole.keys, draws: ["another", "another"]}),
+        replace(whole, losses={**whole.losses, draws: [*whole.losses[draws], 0.0]}),
+        replace(whole, lora={**whole.lora, name: whole.lora[name] + 1e-6}),
+    ]
+    for place, other in enumerate(changed):
+        differs = [one.difference is not None for one in compare(whole, other)]
+        assert differs == [place == 0, place == 1, place == 2]
 
 
 def test_finished_stage_is_not_repeated(overrides: list[str], uninterrupted: Path) -> None:
     stage = run_folder(uninterrupted)
-    before = (stage / "last.ckpt").stat().st_mtime_ns
-    subprocess.run(command(overrides, uninterrupted, "resume=latest"), check=True, timeout=300)
-    assert (stage / "last.ckpt").stat().st_mtime_ns == before
+    before = {path: path.stat().st_mtime_ns for path in stage.rglob("*") if path.is_file()}
+    finish([*overrides, "resume=latest"], uninterrupted)
+    assert {path: path.stat().st_mtime_ns for path in stage.rglob("*") if path.is_file()} == before
     summary = json.loads((stage / "summary.json").read_text())
     assert {"psnr", "ssim"} <= summary["metrics"].keys() & summary["identity"].keys()
 
 
-def test_other_settings_are_refused(overrides: list[str], tmp_path: Path) -> None:
-    interrupt(overrides, tmp_path, signal.SIGKILL, after=1)
+def test_other_settings_are_refused(
+    overrides: list[str], uninterrupted: Path, tmp_path: Path
+) -> None:
+    outputs = tmp_path / "run"
+    shutil.copytree(uninterrupted, outputs)
+    (run_folder(outputs) / "summary.json").unlink()
     changed = [*overrides, "stages.deblurnet.module.guidance=2.0", "resume=latest"]
-    again = subprocess.run(
-        command(changed, tmp_path), capture_output=True, text=True, check=False, timeout=300
-    )
-    assert again.returncode == 2
-    assert "module.guidance was 1.0, is 2.0" in again.stderr
+    assert start(changed, outputs).wait(300) == 2
+    assert "module.guidance was 1.0, is 2.0" in outputs.with_suffix(".log").read_text()
+
+
+def test_a_loss_that_is_not_finite_leaves_the_keys_of_its_batch(
+    overrides: list[str], uninterrupted: Path, tmp_path: Path
+) -> None:
+    broken = read_lora(run_folder(uninterrupted) / "deblurNet.safetensors")
+    name = next(name for name in broken if "lora_B" in name)
+    broken[name] = torch.full_like(broken[name], float("nan"))
+    save_file(broken, tmp_path / "broken.safetensors")
+    outputs = tmp_path / "run"
+    given = f"stages.deblurnet.module.init_lora={tmp_path}/broken.safetensors"
+    assert start([*overrides, given], outputs).wait(300) != 0
+    (report,) = run_folder(outputs).glob("non_finite_loss*")
+    first, *keys = report.read_text().splitlines()
+    assert first.startswith("loss nan")
+    assert keys == next(iter(read_trace(uninterrupted, STAGE).keys.values()))
+    assert report.name in outputs.with_suffix(".log").read_text().replace("\n", "")
+
+
+def test_verify_resume_command(
+    overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = ["--steps", "6", "--kill-at", "2", "--keep", str(tmp_path / "kept")]
+    assert main(["verify-resume", *kept, *(one for one in overrides if one[0] != "~")]) == 0
+    assert capsys.readouterr().out.count("equal") == 3
+    assert main(["verify-resume", "--steps", "2", "--kill-at", "2"]) == 2
+    assert main(["verify-resume", "nonsense=1"]) == 2
+    assert "nonsense" in capsys.readouterr().err
