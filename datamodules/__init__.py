@@ -1,5 +1,6 @@
-"""LightningDataModules: routes mixed by weight, in one global order that any resume continues."""
+"""LightningDataModules: routes mixed by weight, or scenes, in one order that any resume keeps."""
 
 from datamodules.refocus import RefocusDataModule
+from datamodules.scenes import SceneDataModule
 
-__all__ = ["RefocusDataModule"]
+__all__ = ["RefocusDataModule", "SceneDataModule"]

@@ -98,14 +98,27 @@ class TrainDraws(Dataset[Item]):
         return {"draw": n, **to_item(self.label.apply(sample), self.size, place, mirrored)}
 
 
-class EvalSamples(Dataset[Item]):
+class EvalItems(Dataset[Item]):
+    """Items for evaluation, numbered through one or more sets."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Items in each set."""
+        raise NotImplementedError
+
+
+class EvalSamples(EvalItems):
     """All samples of some sets, one after the other, cropped about their centre."""
 
     def __init__(self, sets: Sequence[ShardDataset], *, size: int, label: KLabel) -> None:
         self.sets, self.size, self.label = list(sets), size, label
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(len(one) for one in self.sets)
+
     def __len__(self) -> int:
-        return sum(len(one) for one in self.sets)
+        return sum(self.sizes)
 
     def __getitem__(self, n: int) -> Item:
         index = n

@@ -1,30 +1,17 @@
 """Training and evaluation data for both networks, mixed from routes and exactly resumable."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
-
-from datamodules.batches import EvalBatches, TrainBatches
-from datamodules.items import EvalSamples, Item, KLabel, KSource, TrainDraws, collate
+from datamodules.items import EvalSamples, KLabel, KSource, TrainDraws
+from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.shards import ShardDataset
 
 
-class RefocusDataModule(LightningDataModule):
-    """Routes mixed by weight; one global order over ranks, workers and interruptions.
-
-    Training is one epoch of ``trainer.max_steps`` optimiser steps. The position in the order is
-    the number of draws that optimiser steps have consumed; it is part of the checkpoint, and a
-    resumed run starts with the next draw, also after a change of batch size, accumulation or number
-    of ranks. Micro-batches of an accumulation that was cut off are drawn again.
-
-    With several ranks the trainer needs ``use_distributed_sampler=False``: the batches are split
-    here. In evaluation ranks may differ by one sample.
+class RefocusDataModule(OrderedDataModule):
+    """Routes mixed by weight, in one global order; see :class:`OrderedDataModule`.
 
     Args:
         train: route name -> folder of its shards.
@@ -49,9 +36,6 @@ class RefocusDataModule(LightningDataModule):
         ValueError, FileNotFoundError: in ``setup``, for routes and folders that do not fit.
     """
 
-    # A rank without evaluation samples is fine: there may be fewer samples than ranks.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(
         self,
         *,
@@ -71,107 +55,41 @@ class RefocusDataModule(LightningDataModule):
         k_constant: float | None = None,
         min_mask_agreement: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         self.train_folders = {name: Path(folder) for name, folder in train.items()}
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.eval_folders = {"val": [Path(f) for f in val], "test": [Path(f) for f in test]}
-        self.crop, self.batch_size, self.eval_batch_size = crop, batch_size, eval_batch_size
-        self.num_workers, self.seed, self.mirror, self.limit = num_workers, seed, flip, limit
+        self.crop, self.mirror, self.limit = crop, flip, limit
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
         self.train_sets: dict[str, ShardDataset] = {}
-        self.draws: TrainDraws | None = None
-        self._evaluated: dict[str, EvalSamples] = {}
-        self._start = {"draws": 0, "step": 0}
+        self.eval_sets: dict[str, list[ShardDataset]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Open the shards that ``stage`` needs."""
+        super().setup(stage)
         if stage in (None, "fit") and self.draws is None:
-            self._require_own_split()
             self._open_train()
         for name in ("val", "test"):
             wanted = (None, "test") if name == "test" else (None, "fit", "validate")
-            if stage in wanted and name not in self._evaluated:
+            if stage in wanted and name not in self.evaluated:
                 sets = [ShardDataset(folder) for folder in self.eval_folders[name]]
-                self._evaluated[name] = EvalSamples(sets, size=self.crop, label=self.label)
+                self.eval_sets[name] = sets
+                self.evaluated[name] = EvalSamples(sets, size=self.crop, label=self.label)
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Folder name of every opened set -> fingerprint of its content, for logs."""
-        evaluated = [one for samples in self._evaluated.values() for one in samples.sets]
+        evaluated = [one for sets in self.eval_sets.values() for one in sets]
         opened = [*self.train_sets.values(), *evaluated]
         return {"/".join(one.folder.parts[-2:]): one.fingerprint for one in opened}
 
-    def train_dataloader(self) -> DataLoader[Item]:
-        """Batches from the first draw that no optimiser step has consumed to ``max_steps``."""
-        trainer = self.trainer
-        assert trainer is not None
-        if trainer.max_steps < 0:
-            raise ValueError("training is counted in optimiser steps: set trainer.max_steps")
-        behind = self._drop_partial_accumulation()
-        steps = max(trainer.max_steps - trainer.global_step, 0)
-        if behind:
-            # The position is kept here, not in the loader.
-            warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
-        return self.train_loader(
-            start=self.draws_consumed(),
-            count=steps * trainer.accumulate_grad_batches,
-            behind=behind,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-        )
-
-    def val_dataloader(self) -> DataLoader[Item]:
-        return self._eval_dataloader("val")
-
-    def test_dataloader(self) -> DataLoader[Item]:
-        return self._eval_dataloader("test")
-
-    def train_loader(
-        self, *, start: int, count: int, behind: int = 0, rank: int = 0, world: int = 1
-    ) -> DataLoader[Item]:
-        """``count`` training batches of one rank from draw ``start`` on; see ``TrainBatches``."""
-        assert self.draws is not None, "setup('fit') comes first"
-        batches = TrainBatches(start, count, behind, self.batch_size, rank, world)
-        return self._loader(self.draws, batches)
-
-    def eval_loader(self, name: str, *, rank: int = 0, world: int = 1) -> DataLoader[Item]:
-        """The share of one rank in the samples of ``val`` or ``test``; see ``EvalBatches``."""
-        samples = self._evaluated[name]
-        sizes = tuple(len(one) for one in samples.sets)
-        batches = EvalBatches(sizes, self.eval_batch_size, rank, world)
-        return self._loader(samples, batches)
-
-    def draws_consumed(self) -> int:
-        """Draws that went into optimiser steps so far, over all ranks."""
-        trainer = self.trainer
-        if trainer is None:
-            return self._start["draws"]
-        per_step = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        return self._start["draws"] + (trainer.global_step - self._start["step"]) * per_step
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position, and the order that it is a position in."""
-        step = self.trainer.global_step if self.trainer else self._start["step"]
-        return {"draws": self.draws_consumed(), "step": step, "order": self._identity()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            ValueError: it was made with other data, weights or seed: the draws to come would not
-                be those that the interrupted run would have made.
-        """
-        now = self._identity()
-        for name, value in state_dict["order"].items():
-            if now[name] != value:
-                raise ValueError(
-                    f"the checkpoint was trained with {name} {value}, now it is {now[name]}; "
-                    "restore it to resume, or start a new run from the trained weights"
-                )
-        self._start = {"draws": int(state_dict["draws"]), "step": int(state_dict["step"])}
-
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """All that decides which sample a draw is, as plain data."""
         return {
             "seed": self.seed,
@@ -205,55 +123,6 @@ class RefocusDataModule(LightningDataModule):
                 f"of {least}; lower data.min_mask_agreement"
             )
         return kept
-
-    def _require_own_split(self) -> None:
-        if self.trainer is None or self.trainer.world_size == 1:
-            return
-        if self.trainer._accelerator_connector.use_distributed_sampler:
-            raise ValueError(
-                "set trainer.use_distributed_sampler=false: the data module itself splits the "
-                "global order over ranks"
-            )
-
-    def _drop_partial_accumulation(self) -> int:
-        """Micro-batches of this epoch whose optimiser step was taken, as Lightning counts them.
-
-        A run that ends in the middle of an accumulation, or of a batch, has counted micro-batches
-        whose gradients are lost; Lightning would take its next step or validation too early.
-        """
-        assert self.trainer is not None
-        fit_loop = self.trainer.fit_loop
-        if not fit_loop.restarting:
-            return 0
-        progress: Any = fit_loop.epoch_loop.batch_progress
-        total, current = progress.total, progress.current
-        # Saved by a callback at the end of a batch, which Lightning counts after the callbacks.
-        at_batch_end = total.completed == total.processed - 1 and total.processed == total.ready
-        done = current.completed + int(at_batch_end)
-        partial = done % self.trainer.accumulate_grad_batches
-        if partial or not (at_batch_end or total.completed == total.ready):
-            lost = partial - int(at_batch_end)
-            for tracker in (current, total):
-                count = tracker.completed - lost
-                tracker.ready = tracker.started = tracker.processed = tracker.completed = count
-        return done - partial
-
-    def _eval_dataloader(self, name: str) -> DataLoader[Item]:
-        assert self.trainer is not None
-        return self.eval_loader(name, rank=self.trainer.global_rank, world=self.trainer.world_size)
-
-    def _loader(
-        self, dataset: Dataset[Item], batches: TrainBatches | EvalBatches
-    ) -> DataLoader[Item]:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            # Starting workers would draw from the global generator.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
 
 
 def _agrees(one: ShardDataset, index: int, least: float) -> bool:

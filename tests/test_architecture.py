@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": CORE | {"render"},
     "benchmark": CORE | {"metrics", "baselines", "render", "data", "data.sample"},
     # Training: neither package imports the other, data.sample is the contract between them.
-    "datamodules": CORE | {"data", "data.sample", "pretext"},
+    "datamodules": CORE | {"data", "data.sample", "render"},
     "lit_models": CORE | MODEL | {"metrics", "baselines", "pretext", "data.sample", "pictures"},
 }
 ENTRY_POINTS = ("cli", "train", "eval")

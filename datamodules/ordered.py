@@ -1,0 +1,174 @@
+"""One global order of draws, exactly resumable; what a draw holds is a subclass's business."""
+
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import EvalBatches, TrainBatches
+from datamodules.items import EvalItems, Item, collate
+
+
+class OrderedDataModule(LightningDataModule):
+    """Items in an order that ranks, workers and interruptions do not change.
+
+    Training is one epoch of ``trainer.max_steps`` optimiser steps. The position in the order is
+    the number of draws that optimiser steps have consumed; it is part of the checkpoint, and a
+    resumed run starts with the next draw, also after a change of batch size, accumulation or number
+    of ranks. Micro-batches of an accumulation that was cut off are drawn again.
+
+    With several ranks the trainer needs ``use_distributed_sampler=False``: the batches are split
+    here. In evaluation ranks may differ by one sample.
+
+    Subclasses fill ``draws`` and ``evaluated`` in ``setup``, after a call of this one's.
+
+    Args:
+        batch_size: per rank and micro-batch.
+        eval_batch_size: per rank.
+        num_workers: loader processes per rank.
+        seed: of the order and of everything random about a draw.
+
+    Attributes:
+        draws: item n is draw n, a pure function of (seed, n).
+        evaluated: items of ``val`` and ``test``.
+    """
+
+    # A rank without evaluation samples is fine: there may be fewer samples than ranks.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(
+        self, *, batch_size: int, eval_batch_size: int, num_workers: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        self.draws: Dataset[Item] | None = None
+        self.evaluated: dict[str, EvalItems] = {}
+        self._start = {"draws": 0, "step": 0}
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides which item a draw is, as plain data."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check that batches are split once.
+
+        Raises:
+            ValueError: the trainer would split them again.
+        """
+        if self.trainer is None or self.trainer.world_size == 1 or stage not in (None, "fit"):
+            return
+        if self.trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError(
+                "set trainer.use_distributed_sampler=false: the data module itself splits the "
+                "global order over ranks"
+            )
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Batches from the first draw that no optimiser step has consumed to ``max_steps``."""
+        trainer = self.trainer
+        assert trainer is not None
+        if trainer.max_steps < 0:
+            raise ValueError("training is counted in optimiser steps: set trainer.max_steps")
+        behind = self._drop_partial_accumulation()
+        steps = max(trainer.max_steps - trainer.global_step, 0)
+        if behind:
+            # The position is kept here, not in the loader.
+            warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+        return self.train_loader(
+            start=self.draws_consumed(),
+            count=steps * trainer.accumulate_grad_batches,
+            behind=behind,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Item]:
+        return self._eval_dataloader("test")
+
+    def train_loader(
+        self, *, start: int, count: int, behind: int = 0, rank: int = 0, world: int = 1
+    ) -> DataLoader[Item]:
+        """``count`` training batches of one rank from draw ``start`` on; see ``TrainBatches``."""
+        assert self.draws is not None, "setup('fit') comes first"
+        batches = TrainBatches(start, count, behind, self.batch_size, rank, world)
+        return self._loader(self.draws, batches)
+
+    def eval_loader(self, name: str, *, rank: int = 0, world: int = 1) -> DataLoader[Item]:
+        """The share of one rank in the samples of ``val`` or ``test``; see ``EvalBatches``."""
+        items = self.evaluated[name]
+        return self._loader(items, EvalBatches(items.sizes, self.eval_batch_size, rank, world))
+
+    def draws_consumed(self) -> int:
+        """Draws that went into optimiser steps so far, over all ranks."""
+        trainer = self.trainer
+        if trainer is None:
+            return self._start["draws"]
+        per_step = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        return self._start["draws"] + (trainer.global_step - self._start["step"]) * per_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and the order that it is a position in."""
+        step = self.trainer.global_step if self.trainer else self._start["step"]
+        return {"draws": self.draws_consumed(), "step": step, "order": self.identity()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it was made with other data, weights or seed: the draws to come would not
+                be those that the interrupted run would have made.
+        """
+        now = self.identity()
+        for name, value in state_dict["order"].items():
+            if now[name] != value:
+                raise ValueError(
+                    f"the checkpoint was trained with {name} {value}, now it is {now[name]}; "
+                    "restore it to resume, or start a new run from the trained weights"
+                )
+        self._start = {"draws": int(state_dict["draws"]), "step": int(state_dict["step"])}
+
+    def _drop_partial_accumulation(self) -> int:
+        """Micro-batches of this epoch whose optimiser step was taken, as Lightning counts them.
+
+        A run that ends in the middle of an accumulation, or of a batch, has counted micro-batches
+        whose gradients are lost; Lightning would take its next step or validation too early.
+        """
+        assert self.trainer is not None
+        fit_loop = self.trainer.fit_loop
+        if not fit_loop.restarting:
+            return 0
+        progress: Any = fit_loop.epoch_loop.batch_progress
+        total, current = progress.total, progress.current
+        # Saved by a callback at the end of a batch, which Lightning counts after the callbacks.
+        at_batch_end = total.completed == total.processed - 1 and total.processed == total.ready
+        done = current.completed + int(at_batch_end)
+        partial = done % self.trainer.accumulate_grad_batches
+        if partial or not (at_batch_end or total.completed == total.ready):
+            lost = partial - int(at_batch_end)
+            for tracker in (current, total):
+                count = tracker.completed - lost
+                tracker.ready = tracker.started = tracker.processed = tracker.completed = count
+        return done - partial
+
+    def _eval_dataloader(self, name: str) -> DataLoader[Item]:
+        assert self.trainer is not None
+        return self.eval_loader(name, rank=self.trainer.global_rank, world=self.trainer.world_size)
+
+    def _loader(
+        self, dataset: Dataset[Item], batches: TrainBatches | EvalBatches
+    ) -> DataLoader[Item]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            # Starting workers would draw from the global generator.
+            generator=torch.Generator().manual_seed(self.seed),
+        )

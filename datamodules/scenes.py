@@ -1,0 +1,158 @@
+"""Procedural scenes drawn as they are needed, for training the tiny base."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.random import SeedSequence
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.items import EvalItems, Item
+from datamodules.ordered import OrderedDataModule
+from genrefocus.data.order import GlobalOrder
+from genrefocus.render.scenes import procedural_scene, scene_aif, visible_layer
+from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.render.tone import linear_to_srgb
+
+_SET = "scenes"
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """Scenes by number, as pictures.
+
+    Attributes:
+        split: of the seeds, which are disjoint over splits.
+        count: scenes.
+        size: edge of a scene in px.
+        families: texture families.
+        seed: of all scenes.
+    """
+
+    split: str
+    count: int
+    size: int
+    families: tuple[str, ...]
+    seed: int
+
+    def picture(self, number: int) -> tuple[Tensor, Tensor]:
+        """Sharp sRGB image (3, size, size) in [0, 1], visible layer (size, size) int64."""
+        entropy = self.seed, *self.split.encode(), number
+        scene_seed = int(SeedSequence(entropy).generate_state(1, "uint64")[0])
+        scene = procedural_scene(scene_seed, self.size, self.size, families=self.families)
+        return linear_to_srgb(scene_aif(scene)), visible_layer(scene)
+
+
+class SceneDraws(Dataset[Item]):
+    """Draw n of the order: a scene, cropped, mirrored and with its channels in another order.
+
+    The latter two happen to every second draw; permuted channels multiply the palettes.
+    """
+
+    def __init__(self, scenes: SceneSet, crop: int, seed: int) -> None:
+        self.scenes, self.crop = scenes, crop
+        self.order = GlobalOrder({_SET: scenes.count}, {_SET: 1.0}, seed)
+
+    def __getitem__(self, n: int) -> Item:
+        draw = self.order.draw(n)
+        image, layers = self.scenes.picture(draw.index)
+        # Of random.Random only random() is promised to stay the same over Python versions.
+        rng = random.Random(draw.sample_seed)
+        free = self.scenes.size - self.crop + 1
+        top, left = int(rng.random() * free), int(rng.random() * free)
+        image, layers = _cut(image, layers, top, left, self.crop)
+        if rng.random() < 0.5:
+            image, layers = image.flip(-1), layers.flip(-1)
+        if rng.random() < 0.5:
+            image = image[sorted(range(3), key=lambda _: rng.random())]
+        return {"draw": n, "key": f"train-{draw.index:06d}", "image": image, "layers": layers}
+
+
+class SceneEvaluation(EvalItems):
+    """All scenes of a set once, cropped about their centre."""
+
+    def __init__(self, scenes: SceneSet, crop: int) -> None:
+        self.scenes, self.crop = scenes, crop
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (self.scenes.count,)
+
+    def __getitem__(self, n: int) -> Item:
+        offset = (self.scenes.size - self.crop) // 2
+        image, layers = _cut(*self.scenes.picture(n), offset, offset, self.crop)
+        key = f"{self.scenes.split}-{n:06d}"
+        return {"draw": n, "key": key, "image": image, "layers": layers}
+
+
+class SceneDataModule(OrderedDataModule):
+    """Pictures of procedural scenes with the layer that every pixel shows; nothing is on disk.
+
+    Batches are dictionaries: key (list), draw (B,) int64, image (B, 3, crop, crop) sRGB in [0, 1],
+    layers (B, crop, crop) int64. Training has ``TRAIN_FAMILIES`` of textures, validation
+    ``HELDOUT_FAMILIES``.
+
+    Args:
+        scenes: training scenes; each is drawn once an epoch.
+        val_scenes: scenes for validation.
+        size: edge of a scene in px.
+        crop: edge of the square crop in px; random in training, central in validation.
+        batch_size, eval_batch_size: per rank.
+        num_workers: loader processes per rank. A scene of 96 px takes some 10 ms.
+        seed: of scenes, order and crops.
+
+    Raises:
+        ValueError: the crop is larger than the scenes.
+    """
+
+    def __init__(
+        self,
+        *,
+        scenes: int,
+        val_scenes: int,
+        size: int,
+        crop: int,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
+        if crop > size:
+            raise ValueError(
+                f"crop of {crop} px in scenes of {size} px; set crop to {size} or less"
+            )
+        self.crop = crop
+        self.training = SceneSet("train", scenes, size, TRAIN_FAMILIES, seed)
+        self.validation = SceneSet("val", val_scenes, size, HELDOUT_FAMILIES, seed)
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self.draws = SceneDraws(self.training, self.crop, self.seed)
+        self.evaluated = {"val": SceneEvaluation(self.validation, self.crop)}
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "scenes": self.training.count,
+            "size": self.training.size,
+            "crop": self.crop,
+            "families": list(self.training.families),
+        }
+
+    def examples(self, count: int) -> Tensor:
+        """Pictures (count, 3, crop, crop) of the first training scenes."""
+        pictures = [self.training.picture(number)[0] for number in range(count)]
+        return torch.stack(pictures)[..., : self.crop, : self.crop]
+
+
+def _cut(image: Tensor, layers: Tensor, top: int, left: int, side: int) -> tuple[Tensor, Tensor]:
+    rows, columns = slice(top, top + side), slice(left, left + side)
+    return image[:, rows, columns], layers[rows, columns]
