@@ -86,7 +86,7 @@ def csv_logger(save_dir: str) -> CSVLogger:
     """
     logger = CSVLogger(save_dir, name="", version="logs", flush_logs_every_n_steps=1)
     before = Path(logger.log_dir) / "metrics.csv"
-    if rank_zero_only.rank == 0 and before.is_file():
+    if getattr(rank_zero_only, "rank", 0) == 0 and before.is_file():
         with before.open(newline="") as log:
             rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(log)]
         logger.experiment.metrics.extend(rows)

@@ -6,14 +6,11 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-
 from safetensors.torch import save_file
 
-from genrefocus.backbone.flux import build_tiny, save_tiny
 from genrefocus.backbone.lora import read_lora
 from genrefocus.cli import main
 from genrefocus.cli.verify_resume import compare, finish, interrupt, read_trace, start
@@ -26,29 +23,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, Any]) -> list[str]:
-    folder = tmp_path_factory.mktemp("resume")
-    base = folder / "base.safetensors"
-    save_tiny(build_tiny(**tiny_settings), base, settings=tiny_settings, card={})
-    counts = (
-        "{deblur:{train:12,val:2,test:2},synthetic:{train:2,val:2,test:2},"
-        "sweep:{val:2,test:2},camera_roll:{train:2}}"
-    )
+def overrides(tiny_training: list[str]) -> list[str]:
     return [
-        "experiment=deblur",
-        f"backbone.path={base}",
-        f"paths.data={folder}/data",
-        f"+data.build.counts={counts}",
-        "data.build.size=32",
-        "data.build.workers=0",
-        "data.crop=32",
-        "print_config=false",
-        "trainer.log_every_n_steps=1",
-        "stages.deblurnet.module.rank=4",
+        *tiny_training,
         "stages.deblurnet.datamodule.batch_size=2",
         f"stages.deblurnet.fit.max_steps={STEPS}",
         "stages.deblurnet.fit.accumulate_grad_batches=2",
-        "stages.deblurnet.fit.val_check_interval=8",
         "callbacks.checkpoint.every_n_train_steps=1",
         "~callbacks.progress",
     ]
