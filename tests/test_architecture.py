@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
+    "preflight": MODEL | {"data", "metrics"},
     "benchmark": CORE | {"metrics", "baselines", "render", "data", "data.sample"},
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},

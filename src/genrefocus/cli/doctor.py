@@ -1,0 +1,217 @@
+"""``genrefocus doctor [OVERRIDES...]``: what would stop a run of train.py, found without a GPU."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from genrefocus.backbone.flux import load_tiny
+from genrefocus.cli.configuration import compose_training
+from genrefocus.preflight import (
+    Finding,
+    Layout,
+    check_disk,
+    check_flux,
+    check_layout,
+    check_lora,
+    check_memory,
+    check_metrics,
+    check_shards,
+    flux_dev_on_meta,
+    lora_parameters,
+    memory_parts,
+)
+
+_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every finding with what mends it; 1 when there is an error."""
+    try:
+        config = compose_training(args.overrides)
+        OmegaConf.resolve(config)
+    except (ValueError, OmegaConfBaseException) as error:
+        remedy = "python train.py --cfg job prints what there is"
+        findings = [Finding("configuration", "error", " ".join(str(error).split()), remedy)]
+    else:
+        findings = [
+            *_configuration(config),
+            *_inputs(config),
+            *_data(config),
+            *_model(config),
+            check_metrics(),
+        ]
+    Console().print(_table(findings))
+    return int(any(one.verdict == "error" for one in findings))
+
+
+def _configuration(config: DictConfig) -> Iterator[Finding]:
+    """Every class exists, and the parts of every stage can be built."""
+    parts = {name: config[name] for name in ("backbone", "trainer", "callbacks", "logger", "data")}
+    failures = 0
+    for place, target in _targets(parts):
+        try:
+            get_object(target)
+        except (HydraException, ImportError, ValueError) as error:
+            failures += 1
+            reason = " ".join(str(error).split())
+            yield Finding(place, "error", f"{target}: {reason}", f"{place}._target_=<class>")
+    for name in config.curriculum:
+        stage = config.stages[name]
+        try:
+            for key in ("module", "network", "datamodule"):
+                if key in stage:
+                    instantiate(stage[key])
+        except (HydraException, ValueError) as error:
+            failures += 1
+            reason = " ".join(str(error).split())
+            yield Finding(f"stages.{name}", "error", reason, f"stages.{name}.<option>=<value>")
+    if not failures:
+        yield Finding("configuration", "ok", f"{config.name}: {', '.join(config.curriculum)}")
+
+
+def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, (dict, DictConfig)):
+        if isinstance(node.get("_target_"), str):
+            yield place, node["_target_"]
+        for key in node:
+            yield from _targets(node[key], f"{place}.{key!s}".lstrip("."))
+
+
+def _inputs(config: DictConfig) -> Iterator[Finding]:
+    """LoRA files and photographs that stages start from: there, or made by an earlier stage."""
+    run, done = Path(config.paths.run), set()
+    for name in config.curriculum:
+        stage = config.stages[name]
+        given = stage.get("module", stage.get("network"))
+        option = "inputs.bokeh_lora" if "bokeh" in given._target_.lower() else "inputs.deblur_lora"
+        if OmegaConf.is_missing(given, "init_lora"):
+            yield Finding(f"{name}: LoRA", "error", "none is given", f"{option}=<file>")
+        elif given.init_lora is not None and run / Path(given.init_lora).parent.name not in done:
+            if not Path(given.init_lora).is_file():
+                missing = f"{given.init_lora} does not exist"
+                yield Finding(f"{name}: LoRA", "error", missing, f"{option}=<file>")
+            else:
+                yield Finding(f"{name}: LoRA", "ok", str(given.init_lora))
+        if stage.kind == "pseudo_aif":
+            photos = Path(config.data.photos)
+            if _maker(config, photos) is None and not photos.is_dir():
+                missing = f"{photos} does not exist"
+                yield Finding(f"{name}: photographs", "error", missing, "data.photos=<folder>")
+        done.add(run / name)
+
+
+def _data(config: DictConfig) -> Iterator[Finding]:
+    """Shards of every stage that trains, and its samples against ranks, batches and workers."""
+    ranks, seen = _ranks(config), set()
+    for name in config.curriculum:
+        stage = config.stages[name]
+        if stage.kind != "train":
+            continue
+        data, routes = stage.datamodule, {}
+        folders = {f"train.{route}": folder for route, folder in data.train.items()}
+        folders |= {
+            f"{split}.{n}": f for split in ("val", "test") for n, f in enumerate(data[split])
+        }
+        for key, folder in folders.items():
+            split, _, route = key.partition(".")
+            if split == "train" and not data.weights.get(route, 0) > 0:
+                continue
+            option = f"stages.{name}.datamodule.{key if split == 'train' else split}"
+            made_by = _maker(config, Path(folder))
+            finding, count = check_shards(Path(folder), made_by=made_by, option=option)
+            if folder not in seen:
+                seen.add(folder)
+                yield finding
+            if split == "train" and count is not None:
+                routes[route] = count
+        accumulate = stage.fit.get("accumulate_grad_batches", 1)
+        layout = Layout(ranks, data.num_workers, data.batch_size, accumulate)
+        yield from check_layout(name, routes, layout)
+
+
+def _maker(config: DictConfig, folder: Path) -> str | None:
+    """What makes a set during the run: the embedded data's build, or an earlier stage."""
+    if config.data.build is not None and folder.is_relative_to(config.data.root):
+        return "the first run"
+    for name in config.curriculum:
+        if config.stages[name].kind == "pseudo_aif" and folder.is_relative_to(
+            config.stages[name].out
+        ):
+            return f"stage {name}"
+    return None
+
+
+def _model(config: DictConfig) -> Iterator[Finding]:
+    """Base weights, LoRA targets, memory and disk."""
+    flux = "flux" in config.backbone._target_
+    if flux:
+        yield check_flux(config.backbone.path)
+        transformer = flux_dev_on_meta()
+    else:
+        try:
+            transformer = load_tiny(config.backbone.path).transformer
+        except (ValueError, OSError) as error:
+            remedy = "backbone.path=<weights of the tiny base>"
+            yield Finding("tiny base", "error", str(error), remedy)
+            return
+        yield Finding("tiny base", "ok", str(config.backbone.path))
+    layers = (transformer.config.num_layers, transformer.config.num_single_layers)
+    yield check_lora(transformer, layers)
+    ranks = {
+        name: config.stages[name].module.rank
+        for name in config.curriculum
+        if config.stages[name].kind == "train"
+    }
+    # Prodigy keeps two moments, the start and a running sum; the others two moments.
+    moments = 4 if "prodigy" in config.optimizer._target_.lower() else 2
+    sizes = [lora_parameters(transformer, rank) for rank in ranks.values()]
+    bytes_each = instantiate(config.backbone.dtype).itemsize if flux else 4
+    parts = memory_parts(
+        transformer, max(sizes, default=0), bytes_each=bytes_each, moments=moments, flux=flux
+    )
+    where, available = _memory(config)
+    smaller = " ".join(f"stages.{name}.module.rank={rank // 2}" for name, rank in ranks.items())
+    yield check_memory(parts, available=available, where=where, remedy=smaller)
+    yield check_disk(Path(config.paths.outputs), [4 * size * (2 + moments) for size in sizes])
+
+
+def _memory(config: DictConfig) -> tuple[str, int]:
+    if config.trainer.accelerator != "cpu" and torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        return device.name, int(device.total_memory)
+    main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return "this machine (main memory)", main
+
+
+def _ranks(config: DictConfig) -> int:
+    """Processes that the trainer would start; -1 devices are all that this machine has."""
+    devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
+    if devices in (-1, "auto", "-1"):
+        devices = max(1, torch.cuda.device_count())
+    elif not isinstance(devices, int):
+        devices = len(devices) if not isinstance(devices, str) else len(devices.split(","))
+    return int(devices) * int(nodes)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(title="Preflight", title_justify="left", show_lines=False)
+    for column in ("", "checked", "found", "mended by"):
+        table.add_column(column, overflow="fold")
+    for one in findings:
+        verdict = f"[{_STYLE[one.verdict]}]{one.verdict}[/]"
+        table.add_row(verdict, one.subject, one.detail, one.remedy)
+    return table

@@ -1,0 +1,223 @@
+"""Checks before a run that need no GPU: shards against ranks and workers, LoRA, memory, disk."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import FluxTransformer2DModel
+from huggingface_hub import HfApi, get_token, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from genrefocus.backbone.flux import FLUX_DEV_CONFIG
+from genrefocus.backbone.lora import lora_modules
+from genrefocus.data.shards import ShardDataset
+from genrefocus.metrics.lpips import NETS, lpips_available
+
+Verdict = Literal["ok", "warning", "error"]
+
+#: LoRA modules of FLUX.1-dev, as released
+FLUX_TARGETS = 343
+#: parameters of its autoencoder and of its two text encoders, which are loaded one after the other
+_FLUX_CODEC, _FLUX_TEXT = 84_000_000, 4_885_000_000
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result.
+
+    Attributes:
+        subject: what was checked.
+        verdict: an error would end the run, a warning would not.
+        detail: what was found.
+        remedy: override or command that mends it; empty where nothing has to be.
+    """
+
+    subject: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a stage takes its samples.
+
+    Attributes:
+        ranks: processes.
+        workers: loader processes per rank.
+        batch_size: per rank and micro-batch.
+        accumulate: micro-batches per optimiser step.
+    """
+
+    ranks: int
+    workers: int
+    batch_size: int
+    accumulate: int
+
+    @property
+    def per_step(self) -> int:
+        """Samples of an optimiser step."""
+        return self.ranks * self.batch_size * self.accumulate
+
+
+def flux_dev_on_meta() -> FluxTransformer2DModel:
+    """FLUX.1-dev's transformer without storage."""
+    with torch.device("meta"):
+        return FluxTransformer2DModel(**FLUX_DEV_CONFIG)
+
+
+def check_shards(folder: Path, *, made_by: str | None, option: str) -> tuple[Finding, int | None]:
+    """Whether a set can be read, and its number of samples, None where that is not known yet.
+
+    Args:
+        folder: of the set.
+        made_by: what makes it during the run, if something does.
+        option: override that names another folder.
+    """
+    subject = f"shards {folder}"
+    if made_by is not None and not (folder / "index.json").is_file():
+        return Finding(subject, "ok", f"will be made by {made_by}"), None
+    try:
+        one = ShardDataset(folder)
+        if len(one):
+            one[0], one[len(one) - 1]  # the ends of the set decode
+    except (ValueError, OSError) as error:
+        return Finding(subject, "error", str(error), f"{option}=<folder of a finished set>"), None
+    if not len(one):
+        return Finding(subject, "error", "holds no sample", f"{option}=<another set>"), 0
+    return Finding(subject, "ok", f"{len(one)} samples, {one.fingerprint[:12]}"), len(one)
+
+
+def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[Finding]:
+    """Samples of every route against ranks and batches, loader processes against cores."""
+    prefix = f"stages.{stage}"
+    found = [
+        Finding(
+            f"{stage}: route {route}",
+            "warning",
+            f"{count} samples, fewer than the {layout.per_step} of one optimiser step "
+            f"({layout.ranks} ranks x batch {layout.batch_size} x {layout.accumulate}): "
+            "a step repeats samples",
+            f"{prefix}.fit.accumulate_grad_batches=1 {prefix}.datamodule.batch_size=1",
+        )
+        for route, count in routes.items()
+        if count < layout.per_step
+    ]
+    cores, wanted = os.cpu_count() or 1, layout.ranks * (layout.workers + 1)
+    if layout.workers and wanted > cores:
+        fitting = max(0, cores // layout.ranks - 1)
+        found.append(
+            Finding(
+                f"{stage}: workers",
+                "warning",
+                f"{layout.ranks} ranks with {layout.workers} workers each on {cores} cores",
+                f"data.num_workers={fitting}",
+            )
+        )
+    total = ", ".join(f"{name} {count}" for name, count in routes.items()) or "made in the run"
+    batches = f"{layout.per_step} samples a step"
+    return found or [Finding(f"{stage}: samples", "ok", f"{total}; {batches}")]
+
+
+def check_lora(transformer: torch.nn.Module, layers: tuple[int, int]) -> Finding:
+    """Target count against six in every block and one in front: 343 in FLUX.1-dev."""
+    expected, found = 1 + 6 * sum(layers), len(lora_modules(transformer))
+    if found == expected:
+        return Finding("LoRA targets", "ok", f"{found} modules")
+    detail = f"{found} modules, expected {expected}: the transformer's layers are named otherwise"
+    return Finding("LoRA targets", "error", detail, "pip install -r requirements.lock")
+
+
+def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
+    """Trainable numbers at a rank."""
+    targets = lora_modules(transformer).values()
+    return sum(rank * (one.in_features + one.out_features) for one in targets)
+
+
+def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy: str) -> Finding:
+    """Bytes that are there for the whole run against what the device has; activations add to it."""
+    total = sum(parts.values())
+    listed = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
+    detail = f"{_size(total)} and activations ({listed}); {where} has {_size(available)}"
+    if total > available:
+        return Finding("memory", "warning", detail, remedy)
+    return Finding("memory", "ok", detail)
+
+
+def memory_parts(
+    transformer: torch.nn.Module, trainable: int, *, bytes_each: int, moments: int, flux: bool
+) -> dict[str, int]:
+    """Bytes of the frozen base and of all that belongs to the LoRA, which is fp32.
+
+    Args:
+        transformer: of the base.
+        trainable: numbers in the LoRA.
+        bytes_each: of a number of the base.
+        moments: numbers that the optimiser keeps for each trainable one.
+        flux: whether autoencoder and text encoders are FLUX.1-dev's.
+    """
+    frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
+    parts = {
+        "base": frozen * bytes_each,
+        "LoRA and gradient": trainable * 8,
+        "optimiser": trainable * 4 * moments,
+        "EMA": trainable * 4,
+    }
+    if flux:
+        parts["text encoders at the start"] = _FLUX_TEXT * bytes_each
+    return parts
+
+
+def check_disk(outputs: Path, checkpoints: Sequence[int]) -> Finding:
+    """Checkpoints of all stages, one of them twice while it is replaced, against free space."""
+    place = outputs.resolve()
+    while not place.exists():
+        place = place.parent
+    needed, free = sum(checkpoints) + max(checkpoints, default=0), shutil.disk_usage(place).free
+    detail = f"{_size(needed)} for checkpoints; {place} has {_size(free)} free"
+    if not os.access(place, os.W_OK):
+        return Finding("disk", "error", f"{place} cannot be written", "paths.outputs=<folder>")
+    if needed > free:
+        return Finding("disk", "error", detail, "paths.outputs=<folder on another disk>")
+    return Finding("disk", "ok", detail)
+
+
+def check_metrics() -> Finding:
+    """Trunks of LPIPS."""
+    missing = [net for net in NETS if not lpips_available(net)]
+    if missing:
+        detail = f"LPIPS will be missing: no trunk of {', '.join(missing)} under TORCH_HOME"
+        return Finding("metric weights", "warning", detail, "genrefocus weights")
+    return Finding("metric weights", "ok", "LPIPS is available")
+
+
+def check_flux(path: str) -> Finding:
+    """Whether FLUX.1-dev is a folder, in the hub's cache, or within reach."""
+    subject, local = "FLUX.1-dev", "backbone.path=<folder of FLUX.1-dev>"
+    if Path(path).is_dir():
+        parts = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2")
+        missing = [name for name in parts if not (Path(path) / name).is_dir()]
+        if missing:
+            return Finding(subject, "error", f"{path} lacks {', '.join(missing)}", local)
+        return Finding(subject, "ok", f"folder {path}")
+    if isinstance(try_to_load_from_cache(path, "model_index.json"), str):
+        return Finding(subject, "ok", f"{path} in the hub's cache")
+    try:
+        HfApi().auth_check(path)
+    except (OfflineModeIsEnabled, OSError, ValueError) as error:
+        # Every failure of the request is an OSError; some ids are no valid ids.
+        refused = isinstance(error, HfHubHTTPError) and not isinstance(error, OfflineModeIsEnabled)
+        if refused and get_token() is None:
+            return Finding(subject, "error", f"{path} needs a token", f"hf auth login, or {local}")
+        reason = type(error).__name__
+        return Finding(subject, "error", f"no folder {path}, and the hub gave {reason}", local)
+    return Finding(subject, "ok", f"{path} on the hub, access granted")
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB // 10 else f"{count / 1024**2:.1f} MiB"

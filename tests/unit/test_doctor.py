@@ -1,0 +1,84 @@
+"""``genrefocus doctor`` finds what it says and names what mends it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genrefocus.backbone.flux import build_tiny, save_tiny
+from genrefocus.cli import main
+from genrefocus.preflight import (
+    FLUX_TARGETS,
+    Layout,
+    check_disk,
+    check_layout,
+    check_lora,
+    check_memory,
+    flux_dev_on_meta,
+    lora_parameters,
+    memory_parts,
+)
+
+
+def test_flux_has_the_released_targets_and_sizes() -> None:
+    transformer = flux_dev_on_meta()
+    finding = check_lora(transformer, (19, 38))
+    assert (finding.verdict, finding.detail) == ("ok", f"{FLUX_TARGETS} modules")
+    trainable = lora_parameters(transformer, 128)
+    assert trainable == 2 * lora_parameters(transformer, 64)
+    parts = memory_parts(transformer, trainable, bytes_each=2, moments=2, flux=True)
+    assert 22 < parts["base"] / 1024**3 < 24  # 12 billion parameters in bf16
+    assert parts["optimiser"] == 2 * parts["EMA"]
+
+
+def test_a_transformer_with_other_names_is_an_error() -> None:
+    assert check_lora(torch.nn.Linear(2, 2), (19, 38)).verdict == "error"
+
+
+def test_too_few_samples_and_too_many_workers_are_warnings() -> None:
+    found = check_layout("s", {"a": 15, "b": 16}, Layout(2, 1000, 2, 4))
+    assert [one.subject for one in found] == ["s: route a", "s: workers"]
+    assert "data.num_workers=" in found[1].remedy
+    assert [one.verdict for one in check_layout("s", {"b": 16}, Layout(2, 0, 2, 4))] == ["ok"]
+
+
+def test_memory_and_disk_are_compared_with_what_is_there(tmp_path: Path) -> None:
+    assert check_memory({"base": 2}, available=1, where="x", remedy="r").verdict == "warning"
+    assert check_memory({"base": 1}, available=1, where="x", remedy="r").verdict == "ok"
+    assert check_disk(tmp_path / "new" / "outputs", [1]).verdict == "ok"
+    assert check_disk(tmp_path, [10**18]).verdict == "error"
+
+
+@pytest.fixture
+def base(tmp_path: Path, tiny_settings: dict[str, Any]) -> str:
+    path = tmp_path / "base.safetensors"
+    save_tiny(build_tiny(**tiny_settings), path, settings=tiny_settings, card={})
+    return f"backbone.path={path}"
+
+
+def test_command_on_a_machine_without_data(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    given = [base, f"paths.data={tmp_path}/data", f"paths.outputs={tmp_path}/outputs"]
+    assert main(["doctor", *given]) == 0
+    printed = capsys.readouterr().out
+    assert "13 modules" in printed and "will be made by stage pseudo_aif" in printed
+
+    cases = {
+        "data.build=null": "stages.deblurnet.datamodule.train.deblur=",
+        "backbone.path=/nowhere": "backbone.path=<weights",
+        "experiment=bokeh_semi_supervised": "inputs.bokeh_lora=<file>",
+        "data.photos=/nowhere": "data.photos=<folder>",
+        "nonsense=1": "python train.py --cfg job",
+        "backbone=flux_dev": "backbone.path=<folder of FLUX.1-dev>",
+        "stages.deblurnet.module.nonsense._target_=no.such": "stages.deblurnet",
+    }
+    for override, remedy in cases.items():
+        plus = "+" if "module.nonsense" in override else ""
+        own = given[1:] if override.startswith("backbone=") else given
+        assert main(["doctor", *own, plus + override]) == 1, override
+        printed = capsys.readouterr().out
+        assert "error" in printed and remedy in printed, printed
+    assert not (tmp_path / "outputs").exists()
