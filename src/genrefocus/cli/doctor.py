@@ -14,7 +14,6 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.backbone.flux import load_tiny
 from genrefocus.cli.configuration import compose_training
 from genrefocus.preflight import (
     Finding,
@@ -100,7 +99,10 @@ def _inputs(config: DictConfig) -> Iterator[Finding]:
         option = "inputs.bokeh_lora" if "bokeh" in given._target_.lower() else "inputs.deblur_lora"
         if OmegaConf.is_missing(given, "init_lora"):
             yield Finding(f"{name}: LoRA", "error", "none is given", f"{option}=<file>")
-        elif given.init_lora is not None and run / Path(given.init_lora).parent.name not in done:
+        elif (
+            given.get("init_lora") is not None
+            and run / Path(given.init_lora).parent.name not in done
+        ):
             if not Path(given.init_lora).is_file():
                 missing = f"{given.init_lora} does not exist"
                 yield Finding(f"{name}: LoRA", "error", missing, f"{option}=<file>")
@@ -163,12 +165,13 @@ def _model(config: DictConfig) -> Iterator[Finding]:
         transformer = flux_dev_on_meta()
     else:
         try:
-            transformer = load_tiny(config.backbone.path).transformer
-        except (ValueError, OSError) as error:
+            transformer = instantiate(config.backbone).transformer
+        except (HydraException, ValueError, OSError) as error:
             remedy = "backbone.path=<weights of the tiny base>"
-            yield Finding("tiny base", "error", str(error), remedy)
+            reason = str(error.__cause__ or error)
+            yield Finding("tiny base", "error", " ".join(reason.split()), remedy)
             return
-        yield Finding("tiny base", "ok", str(config.backbone.path))
+        yield Finding("tiny base", "ok", config.backbone.get("path", "untrained"))
     layers = (transformer.config.num_layers, transformer.config.num_single_layers)
     yield check_lora(transformer, layers)
     ranks = {
@@ -184,8 +187,14 @@ def _model(config: DictConfig) -> Iterator[Finding]:
         transformer, max(sizes, default=0), bytes_each=bytes_each, moments=moments, flux=flux
     )
     where, available = _memory(config)
+    fits = parts["base"] < available
     smaller = " ".join(f"stages.{name}.module.rank={rank // 2}" for name, rank in ranks.items())
-    yield check_memory(parts, available=available, where=where, remedy=smaller)
+    yield check_memory(
+        parts,
+        available=available,
+        where=where,
+        remedy=smaller if fits else "trainer=gpu on a larger device, or backbone=tiny",
+    )
     yield check_disk(Path(config.paths.outputs), [4 * size * (2 + moments) for size in sizes])
 
 
