@@ -17,8 +17,9 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import Trainer, seed_everything
+from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -26,13 +27,14 @@ from rich.table import Table
 from rich.tree import Tree
 from torch import Tensor
 
-from datamodules import RefocusDataModule
+from datamodules import RefocusDataModule, SceneDataModule
+from datamodules.ordered import OrderedDataModule
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.lora import read_lora
 from genrefocus.metrics.lpips import lpips_available
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
 from genrefocus.pictures import contact_sheet
-from lit_models import DeblurNet
+from lit_models import DeblurNet, TinyBase
 from lit_models.callbacks import Interruption, Timer
 from lit_models.fidelity import Fidelity
 from lit_models.flow_matching import FlowMatching
@@ -162,6 +164,37 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
     settings, folder = stage.settings, stage.folder
     module: FlowMatching = instantiate(settings.module)(backbone, failure_dir=folder)
     data: RefocusDataModule = instantiate(settings.datamodule)
+    trainer, timer, loggers = _fit(stage, module, data)
+    lora = folder / module.lora_file
+    if trainer.is_global_zero:
+        module.lora.save(lora, metadata={"adapter": module.adapter})
+        write_network_card(folder, _network_card(stage, module))
+    if isinstance(module, DeblurNet):
+        module.fit_floor(*test_pairs(data))
+    measured = trainer.test(module, datamodule=data, verbose=False)[0]
+    if trainer.is_global_zero:
+        for logger in loggers:
+            logger.log_file(lora, "lora")
+        stage.write_summary(
+            steps=trainer.global_step,
+            seconds=round(timer.seconds, 1),
+            samples_per_second=round(timer.samples / max(timer.seconds, 1e-9), 2),
+            **by_method(measured),
+            lora=str(lora),
+            logs=str(folder / "logs"),
+            pictures=str(folder / "pictures" / "test.png"),
+            not_available=unavailable_metrics(),
+            dataset=data.fingerprints,
+            git_commit=git_commit(),
+        )
+    trainer.strategy.barrier()
+
+
+def _fit(
+    stage: Stage, module: LightningModule, data: OrderedDataModule
+) -> tuple[Trainer, Timer, list[Resilient]]:
+    """Train to the last step, from the last checkpoint if there is one; the module has averages."""
+    settings, folder = stage.settings, stage.folder
     interruption, timer = Interruption(folder), Timer()
     loggers = _loggers(stage.config)
     trainer: Trainer = instantiate(
@@ -189,28 +222,46 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
         if interruption.received is not None:
             raise Interrupted(interruption.received)
         trainer.save_checkpoint(checkpoint)
+    return trainer, timer, loggers
 
-    lora = folder / module.lora_file
+
+def train_tiny_base(stage: Stage, backbone: Backbone) -> None:
+    """Train all weights of the tiny backbone, and write their file with its card."""
+    settings, folder = stage.settings, stage.folder
+    data: SceneDataModule = instantiate(settings.datamodule)
+    examples = data.examples(settings.examples)
+    module: TinyBase = instantiate(settings.module)(backbone, examples, failure_dir=folder)
+    trainer, timer, loggers = _fit(stage, module, data)
+    measured = trainer.validate(module, datamodule=data, verbose=False)[0]
     if trainer.is_global_zero:
-        module.lora.save(lora, metadata={"adapter": module.adapter})
-        write_network_card(folder, _network_card(stage, module))
-    if isinstance(module, DeblurNet):
-        module.fit_floor(*test_pairs(data))
-    measured = trainer.test(module, datamodule=data, verbose=False)[0]
-    if trainer.is_global_zero:
+        metrics = {name.removeprefix("val/"): round(value, 5) for name, value in measured.items()}
+        architecture: Any = OmegaConf.to_container(stage.config.backbone, resolve=True)
+        card = {
+            "command": "python " + " ".join(["train.py", *HydraConfig.get().overrides.task]),
+            "seed": str(stage.config.seed),
+            "steps": str(trainer.max_steps),
+            "figures": json.dumps(metrics),
+            "git_commit": git_commit(),
+        }
+        path = folder / "tiny_base.safetensors"
+        module.save(
+            path,
+            settings={name: value for name, value in architecture.items() if name[0] != "_"},
+            card=card,
+        )
         for logger in loggers:
-            logger.log_file(lora, "lora")
+            logger.log_file(path, "backbone")
+        restored, blurred = (metrics[f"{name}_gain"] for name in ("restore", "blur"))
+        CONSOLE.print(f"held-out scenes: restore {restored:+.2f} dB, blur by map {blurred:+.2f} dB")
         stage.write_summary(
-            steps=trainer.global_step,
+            steps=trainer.max_steps,
             seconds=round(timer.seconds, 1),
             samples_per_second=round(timer.samples / max(timer.seconds, 1e-9), 2),
-            **by_method(measured),
-            lora=str(lora),
+            metrics=metrics,
+            weights=str(path),
             logs=str(folder / "logs"),
-            pictures=str(folder / "pictures" / "test.png"),
-            not_available=unavailable_metrics(),
             dataset=data.fingerprints,
-            git_commit=git_commit(),
+            git_commit=card["git_commit"],
         )
     trainer.strategy.barrier()
 
@@ -236,6 +287,7 @@ def _write_pseudo_aif(stage: Stage, network: FlowMatching) -> None:
 RUNNERS: dict[str, Callable[[Stage, Backbone], None]] = {
     "train": train_stage,
     "pseudo_aif": make_pseudo_aif,
+    "tiny_base": train_tiny_base,
 }
 
 
@@ -344,7 +396,7 @@ def measure_chain(config: DictConfig, folder: Path, backbone: Backbone, bokeh: s
     )
 
 
-def _restore_finished(module: FlowMatching, checkpoint: Path, max_steps: int) -> bool:
+def _restore_finished(module: LightningModule, checkpoint: Path, max_steps: int) -> bool:
     """Load averaged weights from a checkpoint that has all its steps, if there is one."""
     if not checkpoint.is_file():
         return False
@@ -359,7 +411,7 @@ def _loggers(config: DictConfig) -> list[Resilient]:
     return [Resilient(instantiate(logger)) for logger in config.logger.values()]
 
 
-def _record(config: DictConfig, data: RefocusDataModule) -> dict[str, Any]:
+def _record(config: DictConfig, data: OrderedDataModule) -> dict[str, Any]:
     data.setup("fit")
     return {
         "config": OmegaConf.to_container(config, resolve=True, throw_on_missing=False),

@@ -52,6 +52,11 @@ class OrderedDataModule(LightningDataModule):
         """All that decides which item a draw is, as plain data."""
         raise NotImplementedError
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Name of every opened set -> fingerprint of its content, for logs."""
+        raise NotImplementedError
+
     def setup(self, stage: str | None = None) -> None:
         """Check that batches are split once.
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -137,6 +138,12 @@ class SceneDataModule(OrderedDataModule):
         super().setup(stage)
         self.draws = SceneDraws(self.training, self.crop, self.seed)
         self.evaluated = {"val": SceneEvaluation(self.validation, self.crop)}
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Split -> fingerprint of what its scenes are a function of."""
+        sets = (self.training, self.validation)
+        return {one.split: sha256(repr(one).encode()).hexdigest() for one in sets}
 
     def identity(self) -> dict[str, Any]:
         return {

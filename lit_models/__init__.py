@@ -2,5 +2,6 @@
 
 from lit_models.bokehnet import BokehNet
 from lit_models.deblurnet import DeblurNet
+from lit_models.tiny_base import TinyBase
 
-__all__ = ["BokehNet", "DeblurNet"]
+__all__ = ["BokehNet", "DeblurNet", "TinyBase"]

@@ -1,0 +1,185 @@
+"""The base weights of the tiny backbone: generic edits, learnt from scratch with all weights."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric, MeanSquaredError
+
+from genrefocus.backbone import Backbone
+from genrefocus.backbone.flux import save_tiny, tiny_modules
+from genrefocus.backbone.initialisation import start_local, start_whitened
+from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.flow import Flow
+from genrefocus.pretext import Task, blur_by_map, draw_kind, restore
+from lit_models.flow_matching import Batch, NonFiniteLossError, OptimizerFactory
+from lit_models.rates import warmup_then_cosine
+
+VALIDATED = {"restore": restore, "blur": blur_by_map}
+
+# Streams of random numbers beside those of the draws themselves, which count from 0.
+_OF_BATCHES, _OF_VALIDATION = 1 << 40, 1 << 41
+
+
+class TinyBase(LightningModule):
+    """Training of a tiny backbone on the tasks of :mod:`genrefocus.pretext`.
+
+    A micro-batch over all ranks has one kind of task and one start of the flow; everything else is
+    drawn sample by sample, so that ranks see together what one process would.
+
+    The backbone is no submodule: checkpoints and EMA see its trainable parts under the names of
+    their weight file.
+
+    Args:
+        backbone: untrained, from ``build_tiny``; its weights are initialised here.
+        examples: (B, 3, H, W) in [0, 1], pictures whose statistics the embedding starts with.
+        flow: path of most batches.
+        noise_share: share of batches whose path starts at Gaussian noise instead.
+        full_noise_share: share of samples at sigma = 1, where one-step sampling starts; sigma of
+            the others is uniform on (0, 1].
+        optimizer: factory over parameters.
+        warmup_steps, decay_steps, rate_floor: of the learning rate, see ``warmup_then_cosine``.
+        fp32_from_step: the trainer's mixed precision, where it has one, ends at this step.
+        attention: name of a ``torch.nn.attention.SDPBackend`` for training, or None for torch's
+            own choice.
+        seed: of tasks, sigma and noise.
+        failure_dir: where the keys of a batch with a non-finite loss are written.
+
+    Raises:
+        ValueError: an unknown attention backend.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        examples: Tensor,
+        *,
+        flow: Flow,
+        noise_share: float,
+        full_noise_share: float,
+        optimizer: OptimizerFactory,
+        warmup_steps: int,
+        decay_steps: int,
+        rate_floor: float,
+        fp32_from_step: int,
+        attention: str | None,
+        seed: int,
+        failure_dir: str | Path = ".",
+    ) -> None:
+        super().__init__()
+        start_local(backbone.transformer)
+        start_whitened(backbone, examples)
+        self.weights = tiny_modules(backbone)
+        self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
+        self.editor = Editor(backbone, flow)
+        self.editor_from_noise = Editor(backbone, replace(flow, start="noise"))
+        self.noise_share, self.full_noise_share = noise_share, full_noise_share
+        self.optimizer_factory = optimizer
+        self.warmup_steps, self.decay_steps, self.rate_floor = warmup_steps, decay_steps, rate_floor
+        self.fp32_from_step = fp32_from_step
+        self.attention = None if attention is None else _attention(attention)
+        self.seed = seed
+        self.failure_dir = Path(failure_dir)
+        self.errors: Any = nn.ModuleDict(
+            {
+                name: nn.ModuleDict({"output": MeanSquaredError(), "input": MeanSquaredError()})
+                for name in VALIDATED
+            }
+        )
+        self.held_out_loss = MeanMetric()
+
+    def save(self, path: str | Path, *, settings: dict[str, Any], card: dict[str, str]) -> None:
+        """Write the weight file; see :func:`genrefocus.backbone.flux.save_tiny`."""
+        save_tiny(self._backbone[0], path, settings=settings, card=card)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        first = int(batch["draw"][0]) - self.global_rank * len(batch["draw"])
+        (generator,) = seeded_generators(self.seed, [_OF_BATCHES + first])
+        kind = draw_kind(generator)
+        from_noise = float(torch.rand((), generator=generator)) < self.noise_share
+        editor = self.editor_from_noise if from_noise else self.editor
+
+        generators = seeded_generators(self.seed, batch["draw"].tolist())
+        with self._fp32():
+            task = kind(batch["image"], batch["layers"], generators)
+        full, uniform = torch.stack([torch.rand(2, generator=g) for g in generators]).T
+        sigma = torch.where(full < self.full_noise_share, 1.0, 1 - uniform)
+        precision = self._fp32() if self.global_step >= self.fp32_from_step else nullcontext()
+        attention = nullcontext() if self.attention is None else sdpa_kernel(self.attention)
+        with precision, attention:
+            loss = editor.loss(_edit(task), task.target, sigma, generators).mean()
+        if not torch.isfinite(loss):
+            self._report_non_finite(batch, float(loss))
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_factory(self.weights.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
+        }
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """One-step edits beside their inputs, and the loss with each scene at one of 8 sigmas."""
+        draws = batch["draw"].tolist()
+        sigma = torch.tensor([(n % 8 + 0.5) / 8 for n in draws])
+        with self._fp32():
+            for name, kind in VALIDATED.items():
+                generators = seeded_generators(self.seed, [_OF_VALIDATION + n for n in draws])
+                task = kind(batch["image"], batch["layers"], generators)
+                edit = _edit(task)
+                output = self.editor.generate(edit, 1, generators)
+                self.errors[name]["output"].update(output, task.target)
+                self.errors[name]["input"].update(task.source, task.target)
+                self.held_out_loss.update(self.editor.loss(edit, task.target, sigma, generators))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.held_out_loss.compute(), sync_dist=False)
+        self.held_out_loss.reset()
+        for name, pair in self.errors.items():
+            output, untouched = (float(pair[key].compute()) for key in ("output", "input"))
+            self.log(f"val/{name}_gain", 10 * math.log10(untouched / output), sync_dist=False)
+            for metric in pair.values():
+                metric.reset()
+
+    def _rate(self, step: int) -> float:
+        return warmup_then_cosine(
+            step,
+            warmup_steps=self.warmup_steps,
+            decay_steps=self.decay_steps,
+            floor=self.rate_floor,
+        )
+
+    def _fp32(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, enabled=False)
+
+    def _report_non_finite(self, batch: Batch, loss: float) -> None:
+        name = f"non_finite_loss_step{self.global_step}_rank{self.global_rank}.txt"
+        path = self.failure_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"loss {loss} at step {self.global_step}", *batch["key"]]
+        path.write_text("\n".join(lines) + "\n")
+        raise NonFiniteLossError(
+            f"loss is {loss} at step {self.global_step}; the keys of its batch are in {path}. "
+            "Lower the learning rate, or train in fp32 (trainer.precision=32-true)."
+        )
+
+
+def _edit(task: Task) -> Edit:
+    return Edit([task.prompt] * len(task.source), task.source, task.control, task.draft)
+
+
+def _attention(name: str) -> SDPBackend:
+    try:
+        return SDPBackend.__members__[name.upper()]
+    except KeyError:
+        known = ", ".join(one.lower() for one in SDPBackend.__members__ if one != "ERROR")
+        raise ValueError(f"attention '{name}' unknown: use null or one of {known}") from None
