@@ -1,9 +1,7 @@
 """Evaluate a run: ``python eval.py run=<folder>`` (or ``run=latest``).
 
 Every stage's network is measured again on its test sets, beside doing nothing and beside the
-classical floor,
-and so is the chain of both networks. The run's own configuration is used; overrides come after
-``run=``.
+classical floor, and so is the chain of both networks. The run's own configuration is used; ``+overrides.<key>=<value>`` changes it.
 """
 
 import json
@@ -65,6 +63,9 @@ def evaluate(config: DictConfig) -> None:
         results[name] = {"stage": name, **train.by_method(measured)}
     if not results:
         raise FileNotFoundError(f"{run} has no finished network to evaluate; train.py resume={run}")
+    if (bokeh := train.last_bokeh(results)) is not None:
+        sheet = run / "chain" / "evaluation.png"
+        results["chain"] = train.measure_chain(settings, run, backbone, bokeh, sheet)
     train.write_json(run / "evaluation.json", results)
     train.CONSOLE.print(train.summary_table(f"evaluation of {run.name}", results))
     print(json.dumps({"evaluation": str(run / "evaluation.json")}))

@@ -1,8 +1,8 @@
 """Train: ``python train.py experiment=semi_supervised``.
 
 Runs the stages of the curriculum one after the other, each in its own folder below the run's. A
-stage that
-has written its summary is finished: it is not repeated when the run is resumed (``resume=latest``).
+stage that has written its summary is finished: it is not repeated when the run is resumed
+(``resume=latest``).
 """
 
 import json
@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from datamodules import RefocusDataModule, SceneDataModule
 from datamodules.ordered import OrderedDataModule
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.lora import read_lora
+from genrefocus.cli.configuration import settle_missing
+from genrefocus.cli.doctor import require_inputs
 from genrefocus.metrics.lpips import lpips_available
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
 from genrefocus.pictures import contact_sheet
@@ -57,8 +60,7 @@ def run_folder(outputs: str, name: str, resume: str | None) -> str:
     """Folder of this run: a new one, the newest, or the one named.
 
     Jobs whose processes are started from outside (SLURM, torchrun) share a name that all of them
-    know, so
-    that there is one folder, not one for each rank; a requeued job finds its folder again.
+    know, so that there is one folder, not one for each rank; a requeued job finds its folder again.
 
     Raises:
         ValueError: there is nothing to resume.
@@ -100,7 +102,9 @@ def run(config: DictConfig) -> None:
     """All stages of the curriculum, then the table and the pictures."""
     folder = Path(config.paths.run)
     seed_everything(config.seed, workers=True, verbose=False)
+    settle_missing(config)
     _announce(config, folder)
+    require_inputs(config)
     if first_rank():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if config.data.build is not None:
@@ -278,7 +282,11 @@ def make_pseudo_aif(stage: Stage, backbone: Backbone) -> None:
 def _write_pseudo_aif(stage: Stage, network: FlowMatching) -> None:
     started = time.monotonic()
     network.to(_device(stage.config)).eval()
-    counts = instantiate(stage.settings.prepare)(deblur=network.deblur)
+    weights = Path(stage.settings.network.init_lora)
+    counts = instantiate(stage.settings.prepare)(
+        deblur=network.deblur,
+        deblur_name=f"{weights.name} {sha256(weights.read_bytes()).hexdigest()[:16]}",
+    )
     stage.write_summary(
         seconds=round(time.monotonic() - started, 1), shards=stage.settings.out, photographs=counts
     )
@@ -345,8 +353,21 @@ def _network_card(stage: Stage, module: FlowMatching) -> NetworkCard:
     )
 
 
-def measure_chain(config: DictConfig, folder: Path, backbone: Backbone, bokeh: str) -> None:
-    """Blurred photographs to another focus by both networks, beside doing nothing."""
+def measure_chain(
+    config: DictConfig, folder: Path, backbone: Backbone, bokeh: str, sheet: Path
+) -> dict[str, Any]:
+    """Blurred photographs to another focus by both networks of a run, beside doing nothing.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        backbone: that both networks were trained on.
+        bokeh: stage of BokehNet.
+        sheet: where the contact sheet is written.
+
+    Returns:
+        Figures by method, as in a stage's summary.
+    """
     device = _device(config)
     networks = []
     for name in ("deblurnet", bokeh):
@@ -363,8 +384,8 @@ def measure_chain(config: DictConfig, folder: Path, backbone: Backbone, bokeh: s
     titles: list[str] = []
     compared = 0
     for batch in data.eval_loader("test"):
-        if "blurry" not in batch:
-            continue
+        if "blurry" not in batch or bokehnet.sweep(batch, "target") is not None:
+            continue  # sweeps are about control
         aif = deblurnet.deblur(batch["blurry"])
         output = bokehnet.generate({**batch, "aif": aif}).cpu()
         fidelity.update({"model": output, "identity": batch["blurry"]}, batch["bokeh"])
@@ -380,20 +401,18 @@ def measure_chain(config: DictConfig, folder: Path, backbone: Backbone, bokeh: s
         compared += len(aif)
     if not compared:
         CONSOLE.print("the chain was not measured: no test sample has a blurred photograph")
-    sheet = folder / "chain" / "test.png"
+        return {"stage": "chain", "samples": 0}
     sheet.parent.mkdir(exist_ok=True)
-    if rows:
-        contact_sheet(rows, titles, scale=3).save(sheet)
-    write_json(
-        folder / "chain" / FINISHED,
-        {
-            "stage": "chain",
-            "steps": None,
-            "samples": compared,
-            **by_method(fidelity.compute_and_reset()),
-            "pictures": str(sheet),
-        },
-    )
+    contact_sheet(rows, titles, scale=3).save(sheet)
+    figures = by_method(fidelity.compute_and_reset())
+    return {"stage": "chain", "samples": compared, **figures, "pictures": str(sheet)}
+
+
+def last_bokeh(stages: Iterable[str]) -> str | None:
+    """The last of the stages that trains BokehNet, if DeblurNet is among them too."""
+    names = list(stages)
+    bokeh = [name for name in names if name.startswith("bokehnet")]
+    return bokeh[-1] if bokeh and "deblurnet" in names else None
 
 
 def _restore_finished(module: LightningModule, checkpoint: Path, max_steps: int) -> bool:
@@ -471,18 +490,20 @@ def _conclude(config: DictConfig, folder: Path, backbone: Backbone, seconds: flo
     summaries = {
         name: json.loads((folder / name / FINISHED).read_text()) for name in config.curriculum
     }
-    bokeh = [name for name in config.curriculum if name.startswith("bokehnet")]
-    if "deblurnet" in summaries and bokeh:
-        if not (folder / "chain" / FINISHED).is_file():
-            measure_chain(config, folder, backbone, bokeh[-1])
-        summaries["chain"] = json.loads((folder / "chain" / FINISHED).read_text())
+    if (bokeh := last_bokeh(summaries)) is not None:
+        record = folder / "chain" / FINISHED
+        if not record.is_file():
+            chain = measure_chain(config, folder, backbone, bokeh, record.with_name("test.png"))
+            record.parent.mkdir(exist_ok=True)
+            write_json(record, chain)
+        summaries["chain"] = json.loads(record.read_text())
     CONSOLE.print(summary_table(f"{config.name}: {seconds / 60:.1f} min", summaries))
     for metric, remedy in unavailable_metrics().items():
         CONSOLE.print(f"{metric} is not available: {remedy}")
     for name, summary in summaries.items():
         if "pictures" in summary:
-            CONSOLE.print(f"contact sheet  {name}: {summary['pictures']}")
-    CONSOLE.print(f"output folder  {folder}")
+            CONSOLE.print(f"contact sheet  {name}: {summary['pictures']}", soft_wrap=True)
+    CONSOLE.print(f"output folder  {folder}", soft_wrap=True)
 
 
 def summary_table(title: str, summaries: dict[str, Any]) -> Table:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -15,7 +16,7 @@ from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
 from genrefocus.render.scenes import procedural_scene, scene_aif, visible_layer
 from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
-from genrefocus.render.tone import linear_to_srgb
+from genrefocus.render.tone import to_bytes
 
 _SET = "scenes"
 
@@ -39,11 +40,21 @@ class SceneSet:
     seed: int
 
     def picture(self, number: int) -> tuple[Tensor, Tensor]:
-        """Sharp sRGB image (3, size, size) in [0, 1], visible layer (size, size) int64."""
-        entropy = self.seed, *self.split.encode(), number
-        scene_seed = int(SeedSequence(entropy).generate_state(1, "uint64")[0])
-        scene = procedural_scene(scene_seed, self.size, self.size, families=self.families)
-        return linear_to_srgb(scene_aif(scene)), visible_layer(scene)
+        """Sharp sRGB image (3, size, size) in [0, 1], visible layer (size, size) int64.
+
+        Drawn once in each process and kept, as the bytes that it is rounded to.
+        """
+        image, layers = _drawn(self, number)
+        return image / 255.0, layers.long()
+
+
+@lru_cache(maxsize=20_000)  # 37 kB each at 96 px
+def _drawn(scenes: SceneSet, number: int) -> tuple[Tensor, Tensor]:
+    """Both uint8."""
+    entropy = scenes.seed, *scenes.split.encode(), number
+    scene_seed = int(SeedSequence(entropy).generate_state(1, "uint64")[0])
+    scene = procedural_scene(scene_seed, scenes.size, scenes.size, families=scenes.families)
+    return to_bytes(scene_aif(scene)), visible_layer(scene).to(torch.uint8)
 
 
 class SceneDraws(Dataset[Item]):

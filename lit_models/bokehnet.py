@@ -17,8 +17,7 @@ class BokehNet(FlowMatching):
 
     Args:
         direct: take the blurred photograph in place of the all-in-focus image, which makes one
-        network of
-            the two (the paper's "direct refocusing" ablation).
+            network of the two (the paper's "direct refocusing" ablation).
         **training: see :class:`FlowMatching`.
     """
 

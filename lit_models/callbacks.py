@@ -7,9 +7,12 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
+from diffusers import FluxTransformer2DModel
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
+from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
 from genrefocus.pictures import contact_sheet
 from lit_models.flow_matching import Batch, FlowMatching
 
@@ -108,6 +111,37 @@ class Pictures(Callback):
             show: Callable[..., Any] | None = getattr(logger, "log_picture", None)
             if show is not None:
                 show("pictures", sheet, trainer.global_step)
+
+
+class ShardedBase(Callback):
+    """The frozen base in shards over the ranks while a stage trains; LoRA is left to DDP.
+
+    Validation, and everything after training, holds the whole base on every rank: ranks have
+    different samples there, and some work is done on the first rank alone.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        mesh = init_device_mesh(trainer.strategy.root_device.type, (trainer.world_size,))
+        shard_blocks(_transformer(pl_module), mesh)
+        scatter_blocks(_transformer(pl_module))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        gather_blocks(_transformer(pl_module))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.training or trainer.sanity_checking:
+            scatter_blocks(_transformer(pl_module))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        gather_blocks(_transformer(pl_module))
+
+
+def _transformer(module: LightningModule) -> FluxTransformer2DModel:
+    if not isinstance(module, FlowMatching):
+        raise ValueError("trainer=fsdp shards a frozen base; experiment=tiny_base has none")
+    return module.backbone.transformer
 
 
 class Timer(Callback):

@@ -16,7 +16,7 @@ class DeblurNet(FlowMatching):
 
     Args:
         pre_deblur: condition on ``batch["pre_deblur"]`` too, the output of a non-generative
-        network.
+            network.
         **training: see :class:`FlowMatching`.
     """
 
@@ -44,9 +44,8 @@ class DeblurNet(FlowMatching):
     def deblur(self, photographs: Tensor) -> Tensor:
         """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape.
 
-        Sides that are no multiple of a token are scaled up to one and back (Lanczos). The noise
-        is that of
-        seed and position in the batch 0, so that a photograph's result does not depend on its
+        Sides that are no multiple of a token are scaled up to one and back (Lanczos). The noise is
+        that of seed and row 0 for all, so that a photograph's result does not depend on its
         neighbours.
         """
         height, width = photographs.shape[-2:]

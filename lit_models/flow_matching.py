@@ -17,6 +17,7 @@ from genrefocus.editing import Edit, Editor, seeded_generators
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.metrics.held_out_loss import HeldOutLoss
 from lit_models.fidelity import Fidelity
+from lit_models.rates import warmup_then_cosine
 
 Batch = dict[str, Any]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -32,9 +33,8 @@ class NonFiniteLossError(RuntimeError):
 class FlowMatching(LightningModule):
     """Flow matching on a frozen backbone with LoRA on the condition branches.
 
-    The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses say
-    what the edit
-    is (:meth:`edit`) and what it leads to (:meth:`target`).
+    The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses say what
+    the edit is (:meth:`edit`) and what it leads to (:meth:`target`).
 
     Args:
         backbone: shared, frozen.
@@ -45,14 +45,13 @@ class FlowMatching(LightningModule):
         guidance: guidance value of the noisy image.
         steps: Euler steps of generated pictures.
         optimizer: factory over parameters.
-        warmup_steps: learning rate rises linearly; the first update has 1/warmup_steps of it
-        already.
+        warmup_steps: learning rate rises linearly; the first update already has 1/warmup_steps.
         decay_steps: cosine decay to zero after warm-up, ends here; None keeps the rate constant.
         seed: of LoRA initialisation, sigma and noise.
         init_lora: LoRA file to start from; its rank must be ``rank``.
         validation_sigmas: sigmas of the held-out loss.
-        radius_bins: upper edges, in px, of the bins of mean blur radius that the held-out loss
-        is split by.
+        radius_bins: upper edges, in px, of the bins of mean blur radius that the held-out loss is
+            split by.
         independent: conditions attend to themselves only.
         failure_dir: where the keys of a batch with a non-finite loss are written.
     """
@@ -155,12 +154,9 @@ class FlowMatching(LightningModule):
         }
 
     def _rate(self, step: int) -> float:
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        if self.decay_steps is None:
-            return warm
-        progress = (step - self.warmup_steps) / max(1, self.decay_steps - self.warmup_steps)
-        half_turn = torch.tensor(min(max(progress, 0.0), 1.0)) * torch.pi
-        return warm * float(0.5 * (1 + torch.cos(half_turn)))
+        return warmup_then_cosine(
+            step, warmup_steps=self.warmup_steps, decay_steps=self.decay_steps, floor=0.0
+        )
 
     def _report_non_finite(self, batch: Batch, loss: float) -> None:
         path = (

@@ -1,6 +1,5 @@
 """The base weights of the tiny backbone: generic edits, learnt from scratch with all weights."""
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, MeanSquaredError
+from torchmetrics import MeanMetric
 
-from genrefocus.backbone import Backbone
+from genrefocus.backbone import Backbone, load_tiny
 from genrefocus.backbone.flux import save_tiny, tiny_modules
 from genrefocus.backbone.initialisation import start_local, start_whitened
 from genrefocus.editing import Edit, Editor, seeded_generators
 from genrefocus.flow import Flow
+from genrefocus.metrics.psnr import PSNR
 from genrefocus.pretext import Task, blur_by_map, draw_kind, restore
 from lit_models.flow_matching import Batch, NonFiniteLossError, OptimizerFactory
 from lit_models.rates import warmup_then_cosine
@@ -38,8 +38,9 @@ class TinyBase(LightningModule):
     their weight file.
 
     Args:
-        backbone: untrained, from ``build_tiny``; its weights are initialised here.
+        backbone: from ``build_tiny``; its weights are initialised here.
         examples: (B, 3, H, W) in [0, 1], pictures whose statistics the embedding starts with.
+        init: weight file of the same architecture to start from, in place of ``examples``.
         flow: path of most batches.
         noise_share: share of batches whose path starts at Gaussian noise instead.
         full_noise_share: share of samples at sigma = 1, where one-step sampling starts; sigma of
@@ -54,6 +55,7 @@ class TinyBase(LightningModule):
 
     Raises:
         ValueError: an unknown attention backend.
+        FileNotFoundError, ValueError, RuntimeError: ``init`` is no such file.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TinyBase(LightningModule):
         backbone: Backbone,
         examples: Tensor,
         *,
+        init: str | Path | None = None,
         flow: Flow,
         noise_share: float,
         full_noise_share: float,
@@ -74,9 +77,13 @@ class TinyBase(LightningModule):
         failure_dir: str | Path = ".",
     ) -> None:
         super().__init__()
-        start_local(backbone.transformer)
-        start_whitened(backbone, examples)
         self.weights = tiny_modules(backbone)
+        if init is None:
+            start_local(backbone.transformer)
+            start_whitened(backbone, examples)
+        else:
+            start = tiny_modules(load_tiny(init)).state_dict()
+            self.weights.load_state_dict(start, strict=True)
         self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
         self.editor = Editor(backbone, flow)
         self.editor_from_noise = Editor(backbone, replace(flow, start="noise"))
@@ -89,7 +96,7 @@ class TinyBase(LightningModule):
         self.failure_dir = Path(failure_dir)
         self.errors: Any = nn.ModuleDict(
             {
-                name: nn.ModuleDict({"output": MeanSquaredError(), "input": MeanSquaredError()})
+                name: nn.ModuleDict({"output": PSNR(), "input": PSNR()})
                 for name in VALIDATED
             }
         )
@@ -145,8 +152,8 @@ class TinyBase(LightningModule):
         self.log("val/loss", self.held_out_loss.compute(), sync_dist=False)
         self.held_out_loss.reset()
         for name, pair in self.errors.items():
-            output, untouched = (float(pair[key].compute()) for key in ("output", "input"))
-            self.log(f"val/{name}_gain", 10 * math.log10(untouched / output), sync_dist=False)
+            output, untouched = (float(pair[key].compute().mean) for key in ("output", "input"))
+            self.log(f"val/{name}_gain", output - untouched, sync_dist=False)
             for metric in pair.values():
                 metric.reset()
 

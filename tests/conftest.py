@@ -56,8 +56,7 @@ def tiny_settings() -> dict[str, Any]:
         "control_gain": 1.0,
         "tile": 4,
         "tile_stride": 3,
-        "stem_width": 8,
-        "stem_features": 8,
+        "local": {"width": 8, "features": 8, "steering": 2, "head_width": 8, "head_blocks": 1},
     }
 
 

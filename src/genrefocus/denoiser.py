@@ -10,7 +10,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
-from genrefocus.backbone.stem import ConvStem
+from genrefocus.backbone.local_path import LocalPath
 from genrefocus.flow import Flow, Shift, interpolate, schedule
 from genrefocus.sampling import Tile, Tiling, denoise, tiled
 
@@ -41,7 +41,7 @@ class Denoiser:
         guidance: guidance value of the noisy image; conditions always carry 1 (released).
         tiling: for sampling.
         independent: conditions attend to themselves only (an option for weights trained here).
-        stem: local features beside the tokens of every branch, for a tiny backbone; FLUX has none.
+        local: convolutions around a tiny transformer; FLUX has none.
     """
 
     transformer: FluxTransformer2DModel
@@ -51,17 +51,17 @@ class Denoiser:
     guidance: float = 1.0
     tiling: Tiling = Tiling()
     independent: bool = False
-    stem: ConvStem | None = None
+    local: LocalPath | None = None
 
     @classmethod
     def of(cls, backbone: Backbone, flow: Flow, **settings: Any) -> "Denoiser":
-        """A denoiser on ``backbone`` with the backbone's own shift, tiling and stem."""
+        """A denoiser on ``backbone`` with the backbone's own shift, tiling and local path."""
         return cls(
             backbone.transformer,
             flow,
             backbone.shift,
             tiling=backbone.tiling,
-            stem=backbone.stem,
+            local=backbone.local,
             **settings,
         )
 
@@ -78,9 +78,12 @@ class Denoiser:
         sigma: Tensor,
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
-        if self.stem is not None:
-            entered = self.stem(torch.cat([x, *(c.tokens for c in conditions)]), grid)
+        maps = None
+        if self.local is not None:
+            images = torch.cat([x, *(c.tokens for c in conditions)])
+            entered, all_maps = self.local.enter(images, grid)
             x, *features = entered.chunk(1 + len(conditions))
+            maps = all_maps[: len(x)]
             conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
@@ -95,7 +98,8 @@ class Denoiser:
             )
             for condition in conditions
         ]
-        return multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
+        out = multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
+        return out if self.local is None else self.local.leave(out, maps, grid)
 
     def loss(
         self,

@@ -102,9 +102,8 @@ class Flow:
         prediction: ``velocity`` (as published) or ``residual``: the output is x_0 - condition.
         start_noise: standard deviation of the noise that is added to a condition start.
         loss_floor: None for the plain squared error (as published). A number divides a sample's
-        error by
-            the power of its target plus this number, so that edits that change little count as
-            much as those that change a lot; PSNR averaged over images asks for just that.
+            error by the power of its target plus this number, so that edits that change little
+            count as much as those that change a lot; PSNR averaged over images asks for just that.
     """
 
     start: Start = "noise"

@@ -13,8 +13,9 @@ STAGE, STEPS = "deblurnet", 3
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
 def test_two_processes_equal_one_with_twice_the_batch(
-    tiny_training: list[str], tmp_path: Path
+    trainer: str, tiny_training: list[str], tmp_path: Path
 ) -> None:
     fit = f"stages.{STAGE}.fit"
     shared = [
@@ -26,7 +27,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     ]
     batch = f"stages.{STAGE}.datamodule.batch_size"
     finish([*shared, f"{batch}=4"], tmp_path / "one")
-    finish([*shared, f"{batch}=2", "trainer=ddp_cpu"], tmp_path / "two")
+    finish([*shared, f"{batch}=2", f"trainer={trainer}"], tmp_path / "two")
     one, two = (read_trace(tmp_path / name, STAGE) for name in ("one", "two"))
 
     assert sorted(two.keys) == [(n, n + 1) for n in range(0, 4 * STEPS, 2)]

@@ -29,8 +29,7 @@ SETTINGS = {
     "control_gain": 4.0,
     "tile": 8,
     "tile_stride": 6,
-    "stem_width": 6,
-    "stem_features": 4,
+    "local": {"width": 6, "features": 4, "steering": 2, "head_width": 6, "head_blocks": 1},
 }
 
 
@@ -162,7 +161,7 @@ def test_a_copied_editor_shares_the_backbone_and_owns_its_adapters(backbone, lor
     copied = copy.deepcopy(module)
     assert copied.editor.backbone is backbone
     assert copied.editor.denoiser.transformer is backbone.transformer
-    assert copied.editor.denoiser.stem is backbone.stem
+    assert copied.editor.denoiser.local is backbone.local
     assert copied.lora is not lora
     assert copied.editor.denoiser.loras == (copied.lora,)
 
@@ -190,7 +189,7 @@ def test_tiny_weights_round_trip_in_half_precision(backbone, tmp_path):
     [
         (None, FileNotFoundError),
         ({}, ValueError),
-        ({**SETTINGS, "stem_width": 7}, ValueError),
+        ({**SETTINGS, "local": {**SETTINGS["local"], "width": 7}}, ValueError),
         ({**SETTINGS, "speed": 1}, ValueError),
     ],
     ids=["missing", "no settings", "other shapes", "unknown setting"],

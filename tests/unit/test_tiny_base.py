@@ -109,7 +109,7 @@ def test_autocast_ends_where_it_is_told_to_and_spares_the_task(build, batches) -
     def loss(std: float, autocast: bool, **changes: Any) -> float:
         module = build(**changes)
         torch.nn.init.normal_(
-            module.weights["transformer"].proj_out.weight,
+            module.weights["local"].last.weight,
             std=std,
             generator=torch.Generator().manual_seed(0),
         )
@@ -124,7 +124,7 @@ def test_autocast_ends_where_it_is_told_to_and_spares_the_task(build, batches) -
 
 def test_file_holds_the_weights_in_half_precision(build, tiny_settings, tmp_path) -> None:
     module = build()
-    torch.nn.init.normal_(module.weights["transformer"].proj_out.weight, std=0.1)
+    torch.nn.init.normal_(module.weights["local"].last.weight, std=0.1)
     path = tmp_path / "tiny_base.safetensors"
     module.save(path, settings=tiny_settings, card={"seed": "7"})
     loaded = load_tiny(path)

@@ -8,7 +8,7 @@ Refocusing).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +21,7 @@ from diffusers.models.transformers.transformer_flux import (
     FluxTransformerBlock,
 )
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from genrefocus.backbone.lora import Lora
@@ -133,11 +134,17 @@ def multi_condition_forward(
     return transformer.proj_out(transformer.norm_out(x, temb[:, 0]))
 
 
-def _run(transformer: FluxTransformer2DModel, block: Callable[..., T], *args: Any) -> T:
+def _run(
+    transformer: FluxTransformer2DModel, forward: Callable[..., T], block: nn.Module, *args: Any
+) -> T:
+    run: Callable[..., T] = partial(forward, block)
+    if isinstance(block, FSDPModule):  # its weights are there during a call of the module itself
+        block.forward = run
+        run = block
     if transformer.gradient_checkpointing and torch.is_grad_enabled():
         # Blocks draw no random numbers, so their state need not be kept for the second pass.
-        return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
-    return block(*args)
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
+    return run(*args)
 
 
 def _double_block(

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genrefocus.backbone.codec import Codec, PixelCodec, VaeCodec, pack, unpack
-from genrefocus.backbone.stem import ConvStem
+from genrefocus.backbone.local_path import LocalPath
 from genrefocus.backbone.text import (
     FluxTextEncoders,
     HashedWords,
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for
             images of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to
             read it.
-        stem: local features beside the packed latents; FLUX has none.
+        local: convolutions around the transformer, in place of an autoencoder; FLUX has none.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         shift: Shift,
         tiling: Tiling,
         control_gain: float = 1.0,
-        stem: ConvStem | None = None,
+        local: LocalPath | None = None,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -71,8 +71,8 @@ class Backbone(nn.Module):
         self.shift = shift
         self.tiling = tiling
         self.control_gain = control_gain
-        self.stem = stem
-        channels = 4 * codec.channels + (stem.features if stem else 0)
+        self.local = local
+        channels = 4 * codec.channels + (local.features if local else 0)
         assert transformer.config.in_channels == channels, "codec and transformer do not fit"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
@@ -168,17 +168,16 @@ def build_tiny(
     control_gain: float,
     tile: int,
     tile_stride: int,
-    stem_width: int,
-    stem_features: int,
+    local: dict,
     seed: int = 0,
 ) -> Backbone:
-    """A FLUX transformer small enough for a CPU, on packed pixels and local features, untrained."""
+    """A FLUX transformer small enough for a CPU, on packed pixels, with convolutions around it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        stem = ConvStem(2 * pixel_factor, stem_width, stem_features)
+        path = LocalPath(2 * pixel_factor, **local)
         model = FluxTransformer2DModel(
-            in_channels=12 * pixel_factor**2 + stem_features,
-            out_channels=12 * pixel_factor**2,
+            in_channels=path.in_channels,
+            out_channels=path.out_channels,
             **transformer,
         )
     return Backbone(
@@ -190,14 +189,14 @@ def build_tiny(
         shift=Shift(),
         tiling=Tiling(tile, tile_stride, when="longer_edge"),
         control_gain=control_gain,
-        stem=stem,
+        local=path,
     )
 
 
 def tiny_modules(backbone: Backbone) -> nn.ModuleDict:
     """The trainable parts of a tiny backbone, under the names of its weight file."""
-    assert backbone.stem is not None, "a tiny backbone has a stem"
-    return nn.ModuleDict({"transformer": backbone.transformer, "stem": backbone.stem})
+    assert backbone.local is not None, "a tiny backbone has a local path"
+    return nn.ModuleDict({"transformer": backbone.transformer, "local": backbone.local})
 
 
 def save_tiny(

@@ -37,7 +37,7 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 
 @torch.no_grad()
 def start_whitened(backbone: Backbone, images: Tensor) -> None:
-    """Let the embedding start with whitened patches, and the stem with edges.
+    """Let the embedding start with whitened patches, the stem with edges, and the head at zero.
 
     The blur of a picture lives in principal components whose variance is a few per cent of its mean
     level's; unless they are brought to one scale, training spends its first hour on finding them.
@@ -46,7 +46,7 @@ def start_whitened(backbone: Backbone, images: Tensor) -> None:
         backbone: a tiny backbone.
         images: (B, 3, H, W) in [0, 1], some hundreds of typical pictures.
     """
-    assert backbone.stem is not None
+    assert backbone.local is not None
     tokens = backbone.encode_image(images).flatten(0, 1)
     centred = tokens - tokens.mean(0)
     variance, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
@@ -56,10 +56,12 @@ def start_whitened(backbone: Backbone, images: Tensor) -> None:
     whitening = (directions.flip(1)[:, :kept] * scale).T
     embedder.weight[:kept, : tokens.shape[1]] = whitening
     embedder.bias[:kept] = -whitening @ tokens.mean(0)
-    first = backbone.stem.convolutions[0]
-    assert isinstance(first, nn.Conv2d)
+    first, last = backbone.local.stem[0], backbone.local.last
+    assert isinstance(first, nn.Conv2d) and last.bias is not None
     first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
     first.weight *= 5
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
 
 
 def _open_gates(linear: nn.Linear, *, chunks: int, gates: tuple[int, ...]) -> None:

@@ -1,13 +1,19 @@
 """The configuration of ``train.py`` for commands that look at it before a run."""
 
+import copy
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 
 def checkout() -> Path:
@@ -23,6 +29,44 @@ def checkout() -> Path:
             f"no conf/train.yaml in {root}; run this command in a checkout after `make setup`"
         )
     return root
+
+
+def settle_missing(config: DictConfig) -> None:
+    """Turn values that are missing into null where no stage of the curriculum asks for them.
+
+    Raises:
+        ValueError: a stage asks for some that are missing; the message names all of them.
+    """
+    missing = list(_missing(OmegaConf.to_container(config)))
+    needed = [key for key in missing if _asked_for(config, key, missing)]
+    if needed:
+        given = " ".join(f"{key}=..." for key in needed)
+        raise ValueError(f"{config.name} needs values that are not given: {given}")
+    for key in missing:
+        OmegaConf.update(config, key, None)
+
+
+def _missing(node: Any, place: str = "") -> Iterator[str]:
+    # OmegaConf.missing_keys follows interpolations, and stops at those that lead to such a value.
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _missing(value, f"{place}.{key}".lstrip("."))
+    elif node == "???":
+        yield place
+
+
+def _asked_for(config: DictConfig, key: str, missing: Sequence[str]) -> bool:
+    """Whether the stages of the curriculum resolve with all missing values but this one."""
+    others = copy.deepcopy(config)
+    for other in missing:
+        if other != key:
+            OmegaConf.update(others, other, "given")
+    try:
+        for name in others.curriculum:
+            OmegaConf.to_container(others.stages[name], resolve=True, throw_on_missing=True)
+    except (InterpolationToMissingValueError, MissingMandatoryValue):
+        return True
+    return False
 
 
 def compose_training(overrides: Sequence[str]) -> DictConfig:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.cli.configuration import compose_training
+from genrefocus.cli.configuration import compose_training, settle_missing
 from genrefocus.preflight import (
     Finding,
     Layout,
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Print every finding with what mends it; 1 when there is an error."""
     try:
         config = compose_training(args.overrides)
+        settle_missing(config)
         OmegaConf.resolve(config)
     except (ValueError, OmegaConfBaseException) as error:
         remedy = "python train.py --cfg job prints what there is"
@@ -55,6 +56,18 @@ def run(args: argparse.Namespace) -> int:
         ]
     Console().print(_table(findings))
     return int(any(one.verdict == "error" for one in findings))
+
+
+def require_inputs(config: DictConfig) -> None:
+    """Look for the inputs of all stages before the first one starts.
+
+    Raises:
+        ValueError: some are missing; one line for each, with what mends it.
+    """
+    found = [one for one in (*_inputs(config), *_data(config)) if one.verdict == "error"]
+    if found:
+        lines = [f"{one.subject}: {one.detail}; {one.remedy}" for one in found]
+        raise ValueError("\n  ".join(["inputs are missing", *lines]))
 
 
 def _configuration(config: DictConfig) -> Iterator[Finding]:
@@ -109,10 +122,14 @@ def _inputs(config: DictConfig) -> Iterator[Finding]:
             else:
                 yield Finding(f"{name}: LoRA", "ok", str(given.init_lora))
         if stage.kind == "pseudo_aif":
-            photos = Path(config.data.photos)
-            if _maker(config, photos) is None and not photos.is_dir():
-                missing = f"{photos} does not exist"
-                yield Finding(f"{name}: photographs", "error", missing, "data.photos=<folder>")
+            wanted = {"photos": stage.prepare.photos}
+            for key in ("depth", "mask"):
+                if "folder" in stage.prepare[key]:
+                    wanted[f"{key}.folder"] = stage.prepare[key].folder
+            for key, folder in wanted.items():
+                if _maker(config, Path(folder)) is None and not Path(folder).is_dir():
+                    missing = f"{folder} does not exist"
+                    yield Finding(f"{name}: {key}", "error", missing, f"data.{key}=<folder>")
         done.add(run / name)
 
 

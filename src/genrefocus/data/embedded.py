@@ -5,7 +5,7 @@ Four kinds of sets, each with its splits::
     synthetic    shards: all-in-focus picture, lens-sampled bokeh, exact disparity, K and focus; and
                  ``blurry``, the scene photographed with another focus and K
     deblur       shards: the same without ``blurry``; here the bokeh is the input
-    sweep        shards: held-out scenes at the values of K that LVCorr is measured at
+    sweep        shards: held-out scenes at the values of K that LVCorr is measured at; ``blurry`` too
     camera_roll  photos/*.jpg by a simulated camera with EXIF; depth/*.npy (metres) and mask/*.png
                  as estimators would give them, errors included
 
@@ -62,7 +62,7 @@ from genrefocus.render.scenes import (
 from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.render.tone import to_bytes
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raised with every change that makes other pictures of the same seed."""
 
 Kind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
@@ -186,7 +186,7 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
     scene = procedural_scene(scene_seed, one.size, one.size, families=one.families, margin=margin)
     focus, strength = _draw_blur(one, scene, number)
     extras = {}
-    if one.kind == "synthetic":
+    if one.kind != "deblur":
         extras["blurry"] = _through_lens(
             scene, *_draw_blur(replace(one, kind="deblur"), scene, number)
         )

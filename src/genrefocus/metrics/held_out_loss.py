@@ -10,9 +10,7 @@ from torchmetrics import Metric
 class HeldOutLoss(Metric):
     """Mean loss over samples, in all, for each sigma and for each bin of mean blur radius.
 
-    The training loss of a flow says little, since it averages over random sigmas; at fixed noise
-    and fixed
-    sigmas it becomes comparable between steps and runs.
+    XX comparable between steps and runs.
 
     Args:
         sigmas: grid on which the loss is evaluated.
