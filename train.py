@@ -191,7 +191,7 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
             dataset=data.fingerprints,
             git_commit=git_commit(),
         )
-    trainer.strategy.barrier()
+    _close(trainer, loggers)
 
 
 def _fit(
@@ -224,6 +224,7 @@ def _fit(
             weights_only=True,
         )
         if interruption.received is not None:
+            _close(trainer, loggers)
             raise Interrupted(interruption.received)
         trainer.save_checkpoint(checkpoint)
     return trainer, timer, loggers
@@ -267,6 +268,13 @@ def train_tiny_base(stage: Stage, backbone: Backbone) -> None:
             dataset=data.fingerprints,
             git_commit=card["git_commit"],
         )
+    _close(trainer, loggers)
+
+
+def _close(trainer: Trainer, loggers: list[Resilient]) -> None:
+    if trainer.is_global_zero:
+        for logger in loggers:
+            logger.close()
     trainer.strategy.barrier()
 
 

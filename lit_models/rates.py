@@ -3,7 +3,9 @@
 import math
 
 
-def warmup_then_cosine(step: int, *, warmup_steps: int, decay_steps: int | None, floor: float) -> float:
+def warmup_then_cosine(
+    step: int, *, warmup_steps: int, decay_steps: int | None, floor: float
+) -> float:
     """Linear rise, then half a cosine down.
 
     Args:

@@ -95,10 +95,7 @@ class TinyBase(LightningModule):
         self.seed = seed
         self.failure_dir = Path(failure_dir)
         self.errors: Any = nn.ModuleDict(
-            {
-                name: nn.ModuleDict({"output": PSNR(), "input": PSNR()})
-                for name in VALIDATED
-            }
+            {name: nn.ModuleDict({"output": PSNR(), "input": PSNR()}) for name in VALIDATED}
         )
         self.held_out_loss = MeanMetric()
 

@@ -55,6 +55,14 @@ class Resilient(Logger):
         if isinstance(self.logger, WandbLogger):
             self._guard(lambda: self.logger.experiment.log_artifact(str(path), type=kind))
 
+    def close(self) -> None:
+        """End the run of a tracker that has one in each process: the next stage opens its own."""
+        if isinstance(self.logger, WandbLogger):
+            self._guard(self._finish)
+
+    def _finish(self) -> None:
+        self.logger.experiment.finish()
+
     def save(self) -> None:
         self._attempt("save")
 

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "backbone": {"flow", "sampling", "rejection"},
     "denoiser": {"backbone", "flow", "sampling", "rejection"},
     "editing": {"denoiser", "backbone", "flow", "sampling"} | CORE,
-    "pretext": CORE,
+    "pretext": CORE | {"render"},
     "compat": MODEL | {"rejection"},
     "network_card": {"flow"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {name: set(ALLOWED) for name in ENTRY_POINTS}
+ALLOWED["train"] |= {"cli"}  # it looks for inputs as the doctor does
 ALLOWED["eval"] |= {"train"}  # evaluation tests what training tests, and prints the same table
 
 # Formulas depend on arrays alone, and naming an error or the version costs no import.

@@ -1,5 +1,6 @@
 """The real configurations compose, resolve and build what they say."""
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import train  # noqa: F401  registers the resolvers that the configurations use
@@ -15,6 +16,8 @@ from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.text import HashedWords
+from genrefocus.cli.configuration import settle_missing
+from genrefocus.cli.doctor import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.pipeline import BOKEH_GUIDANCE, BOKEH_PROMPT, DEBLUR_GUIDANCE, DEBLUR_PROMPT, STEPS
 from genrefocus.sampling import Tiling
@@ -31,14 +34,20 @@ def conf() -> Iterator[None]:
 
 def composed(*overrides: str) -> DictConfig:
     config = compose("train", overrides=["paths.run=/run", *overrides])
+    settle_missing(config)
     OmegaConf.resolve(config)
     return config
+
+
+SHARDS = [
+    f"data.{name}=/{name}" for name in ("deblur", "synthetic", "sweep", "photos", "estimates")
+]
 
 
 @pytest.mark.parametrize("scale", ["embedded", "paper"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_at_both_scales(conf: None, experiment: str, scale: str) -> None:
-    given = ["inputs.deblur_lora=/d", "inputs.bokeh_lora=/b"]
+    given = ["inputs.deblur_lora=/d", "inputs.bokeh_lora=/b", *(SHARDS if scale == "paper" else [])]
     config = composed(f"experiment={experiment}", f"scale={scale}", *given)
     assert config.name == experiment
     assert all(stage in config.stages for stage in config.curriculum)
@@ -50,8 +59,51 @@ def test_every_option_of_a_group_composes(conf: None, group: str) -> None:
         assert composed(f"{group}={path.stem}")[group] is not None
 
 
+@pytest.mark.parametrize("group", ["depth", "mask"])
+def test_every_estimator_takes_the_arguments_of_its_option(conf: None, group: str) -> None:
+    for path in sorted((CONF / group).glob("*.yaml")):
+        estimator = composed(f"{group}@data.{group}={path.stem}").stages.pseudo_aif.prepare[group]
+        arguments = {key: value for key, value in estimator.items() if key != "_target_"}
+        inspect.signature(get_object(estimator._target_)).bind(**arguments)
+
+
+@pytest.mark.parametrize("debug", sorted(path.stem for path in (CONF / "debug").glob("*.yaml")))
+def test_debug_is_stronger_than_scale_and_experiment(conf: None, debug: str) -> None:
+    plain, config = composed(), composed(f"debug={debug}")
+    assert not config.print_config
+    assert config.trainer != plain.trainer or config.stages != plain.stages
+    if debug in ("limit", "overfit", "profiler"):
+        steps = [config.stages[n].fit.max_steps for n in config.stages if "bokeh" in n]
+        assert set(steps) == {config.stages.deblurnet.fit.max_steps}
+
+
+def test_prodigy_has_a_rate_of_its_own(conf: None) -> None:
+    for scale in (["scale=embedded"], ["scale=paper", *SHARDS]):
+        assert composed("optimizer=prodigy", *scale).optimizer.lr == 1.0
+    assert composed().optimizer.lr != composed("scale=paper", *SHARDS).optimizer.lr
+
+
+def test_values_that_a_stage_needs_are_named_together(conf: None) -> None:
+    with pytest.raises(ValueError, match=r"data\.deblur=.* data\.photos=.* data\.estimates="):
+        composed("scale=paper")
+    with pytest.raises(ValueError) as raised:
+        composed("scale=paper", "experiment=deblur")
+    assert str(raised.value).endswith("not given: data.deblur=...")
+    assert composed("scale=paper", "experiment=deblur", "data.deblur=/d").data.photos is None
+
+
+def test_inputs_of_late_stages_are_missed_before_the_first(conf: None, tmp_path: Path) -> None:
+    """Of the default experiment, whose embedded data and earlier stages do not exist yet."""
+    fresh = [f"paths.data={tmp_path}", f"paths.run={tmp_path}/run"]
+    require_inputs(composed(*fresh))
+    with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*data\.mask\.folder=<folder>"):
+        require_inputs(composed(*fresh, "data.photos=/none", "data.mask.folder=/none"))
+    with pytest.raises(ValueError, match=r"inputs\.bokeh_lora=<file>"):
+        require_inputs(composed(*fresh, "experiment=bokeh_semi_supervised"))
+
+
 def test_the_paper_scale_is_the_published_recipe(conf: None) -> None:
-    config = composed("scale=paper")
+    config = composed("scale=paper", *SHARDS)
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(**FLUX_DEV_CONFIG)
     codec = PixelCodec(1)

@@ -1,0 +1,104 @@
+"""The whole scheme in a few steps: stages, figures, pictures, trackers, evaluation, ablation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genrefocus.cli import main
+from genrefocus.cli.verify_resume import finish
+from genrefocus.data.shards import ShardDataset
+
+pytestmark = pytest.mark.slow
+STAGES = ("deblurnet", "bokehnet_synthetic", "bokehnet_semi_supervised")
+
+
+@pytest.fixture(scope="module")
+def overrides(tiny_training: list[str]) -> list[str]:
+    kept = [one for one in tiny_training if not one.startswith(("experiment=", "stages."))]
+    ranks = [f"stages.{name}.module.rank=4" for name in STAGES]
+    return [*kept, *ranks, "debug=limit", "data.long_edge=48", "~callbacks.progress"]
+
+
+@pytest.fixture(scope="module")
+def run(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outputs = tmp_path_factory.mktemp("scheme") / "outputs"
+    finish(["experiment=semi_supervised", "logger=wandb", *overrides], outputs)
+    (folder,) = (outputs / "semi_supervised").iterdir()
+    return folder
+
+
+def summary(run: Path, stage: str) -> dict:
+    return json.loads((run / stage / "summary.json").read_text())
+
+
+def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
+    for stage in STAGES:
+        found = summary(run, stage)
+        assert found["steps"] == 4 and found["samples_per_second"] > 0 and found["seconds"] > 0
+        for method in ("metrics", "identity", "floor"):
+            assert {"psnr", "ssim"} <= found[method].keys()
+        assert ("lvcorr" in found["metrics"]) == stage.startswith("bokeh")
+        assert Path(found["lora"]).is_file() and found["dataset"] and found["git_commit"]
+        assert Image.open(found["pictures"]).width > 3 * 32
+    assert summary(run, "chain")["samples"] == 2
+    assert {"psnr", "ssim"} <= summary(run, "chain")["identity"].keys()
+
+
+def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: Path) -> None:
+    counts = summary(run, "pseudo_aif")["photographs"]
+    assert counts["found"] == sum(counts["written"].values()) + sum(counts["rejected"].values())
+    shards = ShardDataset(run / "pseudo_aif" / "shards" / "train")
+    assert shards[0].route == "in_the_wild" and shards[0].strength.k > 0
+    trained = summary(run, "bokehnet_semi_supervised")["dataset"]
+    assert shards.fingerprint in trained.values()
+
+
+def test_the_last_stage_starts_from_the_synthetic_one(run: Path) -> None:
+    stage = (run / "bokehnet_semi_supervised" / "stage.yaml").read_text()
+    assert str(run / "bokehnet_synthetic" / "bokehNet.safetensors") in stage
+
+
+def test_wandb_is_offline_without_a_key_and_keeps_the_csv(run: Path) -> None:
+    for stage in STAGES:
+        assert list((run / stage).glob("wandb/offline-run-*/*.wandb"))
+        header = (run / stage / "logs" / "metrics.csv").read_text().splitlines()[0].split(",")
+        assert {"train/loss", "val/psnr", "val/loss"} <= set(header)
+
+
+def test_evaluation_finds_what_training_found(run: Path, repo_root: Path) -> None:
+    command = [sys.executable, "eval.py", f"run={run}"]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((run / "evaluation.json").read_text())
+    assert found.keys() == {*STAGES, "chain"}
+    for stage, figures in found.items():
+        for method in ("metrics", "identity"):
+            assert figures[method] == pytest.approx(summary(run, stage)[method], abs=2e-4)
+
+
+def test_a_photograph_goes_through_both_networks(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = (torch.rand(40, 56, 3, generator=torch.Generator().manual_seed(0)) * 255).byte()
+    Image.fromarray(photo.numpy()).save("photo.png")
+    depth = torch.linspace(1, 4, 56).expand(40, 56)
+    np.save("depth.npy", depth.numpy())
+    command = ["refocus", "photo.png", "--depth", "depth.npy", "--focus", "5,5", "--k", "10"]
+    assert main([*command, "-o", "out.png", "--run", str(run)]) == 0
+    assert Image.open("out.png").size == (56, 40)
+
+
+def test_direct_refocusing_reads_the_blurred_photograph(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    finish(["experiment=direct_refocusing", *overrides], tmp_path / "outputs")
+    (folder,) = (tmp_path / "outputs" / "direct_refocusing").iterdir()
+    found = summary(folder, "bokehnet_synthetic")
+    assert {"psnr", "lvcorr"} <= found["metrics"].keys()
