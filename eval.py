@@ -1,12 +1,14 @@
 """Evaluate a run: ``python eval.py run=<folder>`` (or ``run=latest``).
 
 Every stage's network is measured again on its test sets, beside doing nothing and beside the
-classical floor, and so is the chain of both networks. The run's own configuration is used; ``+overrides.<key>=<value>`` changes it.
+classical floor, and so is the chain of both networks. The run's own configuration is used;
+``+overrides.<key>=<value>`` changes it.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.utils import instantiate
@@ -38,7 +40,7 @@ def evaluate(config: DictConfig) -> None:
     run = latest_run(config.outputs) if config.run == "latest" else Path(config.run)
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} is no run of train.py: it has no config.yaml")
-    settings = OmegaConf.merge(OmegaConf.load(run / "config.yaml"), config.overrides)
+    settings: Any = OmegaConf.merge(OmegaConf.load(run / "config.yaml"), config.overrides)
     backbone = instantiate(settings.backbone)
     results = {}
     for name in settings.curriculum:

@@ -61,6 +61,7 @@ class Resilient(Logger):
             self._guard(self._finish)
 
     def _finish(self) -> None:
+        assert isinstance(self.logger, WandbLogger)
         self.logger.experiment.finish()
 
     def save(self) -> None:

@@ -78,13 +78,23 @@ class Denoiser:
         sigma: Tensor,
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
-        maps = None
-        if self.local is not None:
-            images = torch.cat([x, *(c.tokens for c in conditions)])
-            entered, all_maps = self.local.enter(images, grid)
-            x, *features = entered.chunk(1 + len(conditions))
-            maps = all_maps[: len(x)]
-            conditions = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
+        if self.local is None:
+            return self._transformed(text, x, conditions, grid, sigma)
+        images = torch.cat([x, *(c.tokens for c in conditions)])
+        entered, maps = self.local.enter(images, grid)
+        noisy, *features = entered.chunk(1 + len(conditions))
+        inside = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
+        out = self._transformed(text, noisy, inside, grid, sigma)
+        return self.local.leave(out, maps[: len(x)], grid)
+
+    def _transformed(
+        self,
+        text: TextEmbedding,
+        x: Tensor,
+        conditions: Sequence[Condition],
+        grid: Grid,
+        sigma: Tensor,
+    ) -> Tensor:
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
         branches = [
@@ -98,8 +108,7 @@ class Denoiser:
             )
             for condition in conditions
         ]
-        out = multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
-        return out if self.local is None else self.local.leave(out, maps, grid)
+        return multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
 
     def loss(
         self,

@@ -63,9 +63,8 @@ class LocalPath(nn.Module):
     def leave(self, output: Tensor, maps: Tensor, grid: Grid) -> Tensor:
         """Output (B, N, out_channels), maps of the noisy image -> tokens (B, N, 3 patch^2)."""
         side = self.patch // 2
-        tokens, steering = output.split(
-            [3 * self.patch**2, output.shape[-1] - 3 * self.patch**2], -1
-        )
+        pixels = 3 * self.patch**2
+        tokens, steering = output[..., :pixels], output[..., pixels:]
         steering = rearrange(
             steering, "b (h w) (c y x) -> b c (h y) (w x)", h=grid[0], y=side, x=side
         )

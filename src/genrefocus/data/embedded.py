@@ -5,7 +5,7 @@ Four kinds of sets, each with its splits::
     synthetic    shards: all-in-focus picture, lens-sampled bokeh, exact disparity, K and focus; and
                  ``blurry``, the scene photographed with another focus and K
     deblur       shards: the same without ``blurry``; here the bokeh is the input
-    sweep        shards: held-out scenes at the values of K that LVCorr is measured at; ``blurry`` too
+    sweep        shards: as synthetic, held-out scenes at the values of K that LVCorr is measured at
     camera_roll  photos/*.jpg by a simulated camera with EXIF; depth/*.npy (metres) and mask/*.png
                  as estimators would give them, errors included
 
