@@ -98,6 +98,10 @@ def test_inputs_of_late_stages_are_missed_before_the_first(conf: None, tmp_path:
     require_inputs(composed(*fresh))
     with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*data\.mask\.folder=<folder>"):
         require_inputs(composed(*fresh, "data.photos=/none", "data.mask.folder=/none"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(ValueError, match=r"a\.npy; .*depth@data\.depth=depth_pro\n.*a\.png"):
+        require_inputs(composed(*fresh, f"data.photos={tmp_path}/photos"))
     with pytest.raises(ValueError, match=r"inputs\.bokeh_lora=<file>"):
         require_inputs(composed(*fresh, "experiment=bokeh_semi_supervised"))
 

@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import lora_modules
+from genrefocus.data.images import is_picture
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.lpips import NETS, lpips_available
 
@@ -91,6 +92,22 @@ def check_shards(folder: Path, *, made_by: str | None, option: str) -> tuple[Fin
     if not len(one):
         return Finding(subject, "error", "holds no sample", f"{option}=<another set>"), 0
     return Finding(subject, "ok", f"{len(one)} samples, {one.fingerprint[:12]}"), len(one)
+
+
+def check_sidecars(photos: Path, folder: Path, what: Literal["depth", "mask"]) -> list[Finding]:
+    """Whether photographs have their depth maps or masks in a folder.
+
+    Some may have none, for those that the EXIF rejects need none; if all lack it the folder is
+    another one's.
+    """
+    suffix, model = {"depth": (".npy", "depth_pro"), "mask": (".png", "detail_retention")}[what]
+    names = [path.relative_to(photos) for path in photos.rglob("*") if is_picture(path)]
+    expected = [(folder / name).with_suffix(suffix) for name in names]
+    if not expected or any(path.is_file() for path in expected):
+        return []
+    detail = f"none of {len(names)} photographs in {photos} has one, such as {min(expected)}"
+    remedy = f"data.{what}.folder=<folder>, or {what}@data.{what}={model}"
+    return [Finding(what, "error", detail, remedy)]
 
 
 def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[Finding]:

@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra.errors import HydraException
@@ -25,6 +25,7 @@ from genrefocus.preflight import (
     check_memory,
     check_metrics,
     check_shards,
+    check_sidecars,
     flux_dev_on_meta,
     lora_parameters,
     memory_parts,
@@ -122,15 +123,26 @@ def _inputs(config: DictConfig) -> Iterator[Finding]:
             else:
                 yield Finding(f"{name}: LoRA", "ok", str(given.init_lora))
         if stage.kind == "pseudo_aif":
-            wanted = {"photos": stage.prepare.photos}
-            for key in ("depth", "mask"):
-                if "folder" in stage.prepare[key]:
-                    wanted[f"{key}.folder"] = stage.prepare[key].folder
-            for key, folder in wanted.items():
-                if _maker(config, Path(folder)) is None and not Path(folder).is_dir():
-                    missing = f"{folder} does not exist"
-                    yield Finding(f"{name}: {key}", "error", missing, f"data.{key}=<folder>")
+            yield from _photographs(config, name)
         done.add(run / name)
+
+
+def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
+    """The folders of photographs and of what belongs to them, unless the run makes them."""
+    prepare = config.stages[stage].prepare
+    photos = Path(prepare.photos)
+    given = {"photos": photos}
+    estimates: tuple[Literal["depth"], Literal["mask"]] = ("depth", "mask")
+    given |= {f"{w}.folder": Path(prepare[w].folder) for w in estimates if "folder" in prepare[w]}
+    own = {key: folder for key, folder in given.items() if _maker(config, folder) is None}
+    absent = {key: folder for key, folder in own.items() if not folder.is_dir()}
+    for key, folder in absent.items():
+        detail = f"{folder} does not exist"
+        yield Finding(f"{stage}: {key}", "error", detail, f"data.{key}=<folder>")
+    if "photos" in own and not absent:
+        for what in estimates:
+            if f"{what}.folder" in given:
+                yield from check_sidecars(photos, given[f"{what}.folder"], what)
 
 
 def _data(config: DictConfig) -> Iterator[Finding]:

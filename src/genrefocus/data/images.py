@@ -13,6 +13,11 @@ from genrefocus.rejection import Reason, Rejected
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file's name ends as a picture's."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+
+
 def load_image(path: str | Path) -> Tensor:
     """A picture file as (3, H, W) float32 sRGB in [0, 1], turned by its EXIF orientation.
 
