@@ -270,7 +270,7 @@ class _Painter:
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         tall, wide = int(rows[-1] + 1 - rows[0]), int(columns[-1] + 1 - columns[0])
         part = self._surface((max(32, tall), max(32, wide)))[:, :tall, :wide]
-        if self.rng.random() < 0.6:
+        if self.rng.random() < 0.6 and min(tall, wide) > 1:  # a line has no slope
             depth = self.rng.uniform(1.5, 0.08 * self.size + 1.5)
             down, along = np.gradient(
                 gaussian_filter(matte[box], depth, mode="constant", truncate=2.5)
