@@ -128,6 +128,13 @@ def test_noise_has_the_spectrum_that_it_was_asked_for() -> None:
     assert slope == pytest.approx(-1.2, abs=0.05)
 
 
+def test_an_object_may_leave_a_mere_line_on_the_canvas() -> None:
+    scene = procedural_scene(5534575463219232319, 96, 96)
+    extents = [(layer.rgba[3].any(0).sum(), layer.rgba[3].any(1).sum()) for layer in scene.layers]
+    assert min(min(extent) for extent in extents) == 1
+    assert scene_aif(scene).isfinite().all()
+
+
 def test_wrong_input_is_named() -> None:
     with pytest.raises(ValueError, match="16 x 16"):
         procedural_scene(0, 8, 64)
