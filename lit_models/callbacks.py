@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusers import FluxTransformer2DModel
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -111,6 +112,15 @@ class Pictures(Callback):
             show: Callable[..., Any] | None = getattr(logger, "log_picture", None)
             if show is not None:
                 show("pictures", sheet, trainer.global_step)
+
+
+class LearningRate(LearningRateMonitor):
+    """The learning rate in the logs, and in the progress bar beside the loss."""
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_start(trainer, *args, **kwargs)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        trainer.lightning_module.log("lr", rate, prog_bar=True, logger=False)
 
 
 class ShardedBase(Callback):
