@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import train
 from genrefocus.backbone.lora import read_lora
-from genrefocus.network_card import latest_run
+from genrefocus.cli.configuration import run_application
 from lit_models import DeblurNet
 from lit_models.callbacks import Pictures
 
@@ -37,7 +37,7 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         FileNotFoundError: no such run, or it has no trained network.
     """
-    run = latest_run(config.outputs) if config.run == "latest" else Path(config.run)
+    run = _latest(Path(config.outputs)) if config.run == "latest" else Path(config.run)
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} is no run of train.py: it has no config.yaml")
     settings: Any = OmegaConf.merge(OmegaConf.load(run / "config.yaml"), config.overrides)
@@ -73,5 +73,21 @@ def evaluate(config: DictConfig) -> None:
     print(json.dumps({"evaluation": str(run / "evaluation.json")}))
 
 
+def _latest(outputs: Path) -> Path:
+    """The run with a finished network that was written last, one stage or the whole scheme."""
+    finished = [
+        file
+        for file in outputs.glob(f"*/*/*/{train.FINISHED}")
+        if (file.parent / "network.json").is_file()
+    ]
+    if not finished:
+        raise FileNotFoundError(
+            f"no finished run below {outputs.resolve()}; train with: make train"
+        )
+    run = max(finished, key=lambda file: file.stat().st_mtime).parent.parent
+    train.CONSOLE.print(f"evaluating {run}", soft_wrap=True)
+    return run
+
+
 if __name__ == "__main__":
-    main()
+    run_application(main, "eval.py")

@@ -6,7 +6,9 @@ stage that has written its summary is finished: it is not repeated when the run 
 """
 
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +35,7 @@ from datamodules import RefocusDataModule, SceneDataModule
 from datamodules.ordered import OrderedDataModule
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.lora import read_lora
-from genrefocus.cli.configuration import settle_missing
+from genrefocus.cli.configuration import run_application, settle_missing
 from genrefocus.cli.doctor import require_inputs
 from genrefocus.metrics.lpips import lpips_available
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
@@ -47,6 +49,13 @@ from lit_models.trackers import Resilient
 ROOT = Path(__file__).resolve().parent
 CONSOLE = Console()
 FINISHED = "summary.json"
+#: groups of a summary's figures, and what the table calls them
+METHODS = {
+    "metrics": "trained",
+    "identity": "doing nothing",
+    "floor": "classical",
+    "target": "ground truth",
+}
 
 # What others' code says to itself, and what is meant to be: a rank may have no sample of a set.
 for said in (
@@ -56,15 +65,18 @@ for said in (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*Mismatch dtype between input and weight.*",
+    ".*recommended to use .self.log.*sync_dist=True.*",
 ):
     warnings.filterwarnings("ignore", said)
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 class Interrupted(Exception):
     """A signal stopped the run after a checkpoint."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by signal {number}; go on with resume=latest")
+    def __init__(self, number: int, folder: Path) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}; go on with resume={folder}")
         self.number = number
 
 
@@ -103,7 +115,7 @@ def main(config: DictConfig) -> None:
     try:
         run(config)
     except Interrupted as stopped:
-        CONSOLE.print(f"[yellow]{stopped}[/]")
+        CONSOLE.print(f"[yellow]{stopped}[/]", soft_wrap=True)
         sys.exit(128 + stopped.number)
     except (ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
@@ -237,7 +249,7 @@ def _fit(
         )
         if interruption.received is not None:
             _close(trainer, loggers)
-            raise Interrupted(interruption.received)
+            raise Interrupted(interruption.received, folder.parent)
         trainer.save_checkpoint(checkpoint)
     return trainer, timer, loggers
 
@@ -530,9 +542,10 @@ def summary_table(title: str, summaries: dict[str, Any]) -> Table:
     """A row for every stage and for what it is compared with."""
     table = Table(title=title)
     for column in ("stage", "steps", "samples/s", "method", "PSNR dB", "SSIM", "LPIPS", "LVCorr"):
-        table.add_column(column, justify="left" if column in ("stage", "method") else "right")
+        left = column in ("stage", "method")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column == "stage")
     for name, summary in summaries.items():
-        for method in ("metrics", "identity", "floor", "target"):
+        for method in METHODS:
             values = summary.get(method)
             if not values:
                 continue
@@ -541,7 +554,7 @@ def summary_table(title: str, summaries: dict[str, Any]) -> Table:
                 name if first else "",
                 str(summary.get("steps") or "") if first else "",
                 f"{summary['samples_per_second']:.1f}" if first and summary.get("steps") else "",
-                "trained" if first else method,
+                METHODS[method],
                 *(_cell(values, key) for key in ("psnr", "ssim", "lpips", "lvcorr")),
                 style="bold" if first else None,
             )
@@ -553,4 +566,4 @@ def _cell(values: dict[str, float], key: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_application(main, "train.py")

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
-    "preflight": MODEL | {"data", "metrics"},
+    "preflight": MODEL | {"data", "metrics", "exif", "rejection"},
     "benchmark": CORE | {"metrics", "baselines", "render", "data", "data.sample"},
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},
@@ -57,8 +57,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {name: set(ALLOWED) for name in ENTRY_POINTS}
-ALLOWED["train"] |= {"cli"}  # it looks for inputs as the doctor does
-ALLOWED["eval"] |= {"train"}  # evaluation tests what training tests, and prints the same table
+# The configuration is handled in one place, and inputs are looked for as the doctor does.
+ALLOWED["train"] |= {"cli"}
+ALLOWED["eval"] |= {
+    "train",
+    "cli",
+}  # evaluation tests what training tests, and prints the same table
 
 # Formulas depend on arrays alone, and naming an error or the version costs no import.
 ARRAYS = {"torch", "numpy", "einops"}

@@ -10,6 +10,7 @@ from diffusers import FluxTransformer2DModel
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from PIL import ExifTags, Image
 
 import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
@@ -99,8 +100,13 @@ def test_inputs_of_late_stages_are_missed_before_the_first(conf: None, tmp_path:
     with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*data\.mask\.folder=<folder>"):
         require_inputs(composed(*fresh, "data.photos=/none", "data.mask.folder=/none"))
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.jpg").touch()
-    with pytest.raises(ValueError, match=r"a\.npy; .*depth@data\.depth=depth_pro\n.*a\.png"):
+    (tmp_path / "photos" / "unusable.jpg").touch()  # without EXIF it needs neither depth nor mask
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif).update({37386: 50.0, 33437: 1.8, 41989: 50})
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.jpg", exif=exif)
+    with pytest.raises(
+        ValueError, match=r"a\.npy is needed; .*depth@data\.depth=depth_pro\n.*a\.png"
+    ):
         require_inputs(composed(*fresh, f"data.photos={tmp_path}/photos"))
     with pytest.raises(ValueError, match=r"inputs\.bokeh_lora=<file>"):
         require_inputs(composed(*fresh, "experiment=bokeh_semi_supervised"))

@@ -16,7 +16,9 @@ from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import lora_modules
 from genrefocus.data.images import is_picture
 from genrefocus.data.shards import ShardDataset
+from genrefocus.exif import read_exposure
 from genrefocus.metrics.lpips import NETS, lpips_available
+from genrefocus.rejection import Rejected
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -95,19 +97,25 @@ def check_shards(folder: Path, *, made_by: str | None, option: str) -> tuple[Fin
 
 
 def check_sidecars(photos: Path, folder: Path, what: Literal["depth", "mask"]) -> list[Finding]:
-    """Whether photographs have their depth maps or masks in a folder.
-
-    Some may have none, for those that the EXIF rejects need none; if all lack it the folder is
-    another one's.
-    """
+    """Whether photographs have their depth maps or masks in a folder, unless EXIF rejects them."""
     suffix, model = {"depth": (".npy", "depth_pro"), "mask": (".png", "detail_retention")}[what]
-    names = [path.relative_to(photos) for path in photos.rglob("*") if is_picture(path)]
-    expected = [(folder / name).with_suffix(suffix) for name in names]
-    if not expected or any(path.is_file() for path in expected):
+    names = sorted(path.relative_to(photos) for path in photos.rglob("*") if is_picture(path))
+    missing = [name for name in names if not (folder / name).with_suffix(suffix).is_file()]
+    needed = next((name for name in missing if _has_facts(photos / name)), None)
+    if needed is None:
         return []
-    detail = f"none of {len(names)} photographs in {photos} has one, such as {min(expected)}"
+    first = (folder / needed).with_suffix(suffix)
+    detail = f"{len(missing)} of {len(names)} photographs in {photos} have none; {first} is needed"
     remedy = f"data.{what}.folder=<folder>, or {what}@data.{what}={model}"
     return [Finding(what, "error", detail, remedy)]
+
+
+def _has_facts(photo: Path) -> bool:
+    try:
+        read_exposure(photo)
+    except Rejected:
+        return False
+    return True
 
 
 def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[Finding]:

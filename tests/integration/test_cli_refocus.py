@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 40, 57
 def folder(tmp_path: Path, tiny_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory: photo.png, depth.npy (1 m left, 4 m right), mask.png, a run.
 
-    The base's last layer is zero and its flow starts at the photograph, so the run's networks
+    The base's last layers are zero and its flow starts at the photograph, so the run's networks
     return what they are given: what comes out is known.
     """
     monkeypatch.chdir(tmp_path)
@@ -36,8 +36,9 @@ def folder(tmp_path: Path, tiny_settings: dict[str, Any], monkeypatch: pytest.Mo
     Image.fromarray((depth == 4).astype(np.uint8) * 255).save("mask.png")
 
     backbone = build_tiny(**tiny_settings)
-    torch.nn.init.zeros_(backbone.transformer.proj_out.weight)
-    torch.nn.init.zeros_(backbone.transformer.proj_out.bias)
+    for last in (backbone.transformer.proj_out, backbone.local.last):
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
     save_tiny(backbone, "base.safetensors", settings=tiny_settings, card={})
     for task in ("deblur", "bokeh"):
         stage = tmp_path / "outputs" / "semi_supervised" / "one" / task

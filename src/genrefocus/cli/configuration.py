@@ -2,18 +2,46 @@
 
 import copy
 import importlib.util
-from collections.abc import Iterator, Sequence
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     InterpolationToMissingValueError,
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
+
+
+def run_application(application: Callable[[], None], name: str) -> None:
+    """Run a Hydra application; what is wrong with its overrides is one line and exit status 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing
+    try:
+        application()
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, (ValueError, OSError)):
+            raise
+        print(f"{name}: {error.__cause__}", file=sys.stderr)
+        sys.exit(2)
+    except (HydraException, OmegaConfBaseException) as error:
+        hint = "" if "resume=" in str(error) else f" (python {name} --cfg job prints all there is)"
+        print(f"{name}: {_in_a_line(error)}{hint}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Without the advice to append a key, which is wrong for a misspelt one, and without paths."""
+    text = re.split(r"Config search path|full_key:|Set the environment variable", str(error))[0]
+    text = re.sub(
+        r"To append to your config use \S+|\w+ raised while resolving interpolation: ", "", text
+    )
+    return " ".join(text.split())
 
 
 def checkout() -> Path:

@@ -116,7 +116,8 @@ def prepare_photos(
     with Progress(console=console, disable=not progress) as bar:
         for split in splits:
             chosen = [one for one in sources if _split_of(one, splits) == split]
-            task = bar.add_task(f"photographs, {split}", total=len(chosen))
+            title = f"photographs, {split}"
+            task = bar.add_task(title, total=len(chosen), visible=bool(chosen))
             listed = hashlib.sha256("".join(one.name + one.digest for one in chosen).encode())
             record = {**parameters, "split": split, "photographs": listed.hexdigest()}
             advance = functools.partial(bar.advance, task)
@@ -126,7 +127,7 @@ def prepare_photos(
                 reasons[entry["reason"]] += 1
                 examples.setdefault(entry["reason"], f"{entry['file']}: {entry['detail']}")
     if progress and reasons:
-        console.print(f"rejected {_counts(reasons)}; see {out}/*/{LEDGER_NAME}")
+        console.print(f"rejected {_counts(reasons)}; see {out}/*/{LEDGER_NAME}", soft_wrap=True)
     if not sum(written.values()):
         shown = "; ".join(f"{name}: {example}" for name, example in sorted(examples.items()))
         raise ValueError(

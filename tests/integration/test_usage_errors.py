@@ -1,0 +1,33 @@
+"""Wrong overrides of train.py and eval.py: one line, exit status 2, no traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["train.py", "data.long_egde=512"], "Could not override 'data.long_egde'"),
+        (["train.py", "experiment=deblurr"], "Available options in 'experiment': bokeh"),
+        (["train.py", "resume=latest", "paths.outputs={empty}"], "start one without resume"),
+        (["train.py", "scale=paper"], "data.deblur=... data.synthetic=..."),
+        (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
+    ],
+    ids=["key", "option", "resume", "missing", "evaluation"],
+)
+def test_wrong_overrides_are_one_line(
+    command: list[str], said: str, repo_root: Path, tmp_path: Path
+) -> None:
+    given = [sys.executable, *(part.format(empty=tmp_path) for part in command)]
+    if "scale=paper" in given:
+        given.append(f"paths.outputs={tmp_path}")
+    done = subprocess.run(given, cwd=repo_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith(command[0])]
+    assert said in line and "append" not in line
+    assert "Traceback" not in done.stderr
