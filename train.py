@@ -539,25 +539,23 @@ def _conclude(config: DictConfig, folder: Path, backbone: Backbone, seconds: flo
 
 
 def summary_table(title: str, summaries: dict[str, Any]) -> Table:
-    """A row for every stage and for what it is compared with."""
+    """A section for every stage: the network, and what it is compared with."""
     table = Table(title=title)
-    for column in ("stage", "steps", "samples/s", "method", "PSNR dB", "SSIM", "LPIPS", "LVCorr"):
-        left = column in ("stage", "method")
-        table.add_column(column, justify="left" if left else "right", no_wrap=column == "stage")
-    for name, summary in summaries.items():
-        for method in METHODS:
+    table.add_column("stage, method", no_wrap=True)
+    for column in ("PSNR dB", "SSIM", "LPIPS", "LVCorr"):
+        table.add_column(column, justify="right", no_wrap=True)
+    measured = {n: one for n, one in summaries.items() if any(one.get(m) for m in METHODS)}
+    for name, summary in measured.items():
+        table.add_row(name, style="bold")
+        for method, label in METHODS.items():
             values = summary.get(method)
             if not values:
                 continue
-            first = method == "metrics"
-            table.add_row(
-                name if first else "",
-                str(summary.get("steps") or "") if first else "",
-                f"{summary['samples_per_second']:.1f}" if first and summary.get("steps") else "",
-                METHODS[method],
-                *(_cell(values, key) for key in ("psnr", "ssim", "lpips", "lvcorr")),
-                style="bold" if first else None,
-            )
+            if method == "metrics" and summary.get("steps"):
+                label = f"{label}, {summary['steps']} steps, {summary['samples_per_second']:.1f} samples/s"
+            cells = [_cell(values, key) for key in ("psnr", "ssim", "lpips", "lvcorr")]
+            table.add_row(f"  {label}", *cells)
+        table.add_section()
     return table
 
 
