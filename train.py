@@ -552,7 +552,8 @@ def summary_table(title: str, summaries: dict[str, Any]) -> Table:
             if not values:
                 continue
             if method == "metrics" and summary.get("steps"):
-                label = f"{label}, {summary['steps']} steps, {summary['samples_per_second']:.1f} samples/s"
+                speed = f"{summary['samples_per_second']:.1f} samples/s"
+                label = f"{label}, {summary['steps']} steps, {speed}"
             cells = [_cell(values, key) for key in ("psnr", "ssim", "lpips", "lvcorr")]
             table.add_row(f"  {label}", *cells)
         table.add_section()
