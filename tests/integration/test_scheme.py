@@ -95,10 +95,13 @@ def test_a_photograph_goes_through_both_networks(
     assert Image.open("out.png").size == (56, 40)
 
 
-def test_direct_refocusing_reads_the_blurred_photograph(
+def test_direct_refocusing_under_the_published_objective(
     overrides: list[str], tmp_path: Path
 ) -> None:
-    finish(["experiment=direct_refocusing", *overrides], tmp_path / "outputs")
+    published = ["objective=rectified_flow", "sampling_steps=2"]
+    finish(["experiment=direct_refocusing", *published, *overrides], tmp_path / "outputs")
     (folder,) = (tmp_path / "outputs" / "direct_refocusing").iterdir()
     found = summary(folder, "bokehnet_synthetic")
     assert {"psnr", "lvcorr"} <= found["metrics"].keys()
+    card = json.loads((folder / "bokehnet_synthetic" / "network.json").read_text())
+    assert (card["flow"]["start"], card["steps"], card["variant"]) == ("noise", 2, "direct")
