@@ -10,6 +10,7 @@ from typing import Any
 from diffusers import FluxTransformer2DModel
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -155,7 +156,7 @@ class ShardedBase(Callback):
         gather_blocks(_transformer(pl_module))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.training or trainer.sanity_checking:
+        if trainer.state.fn == TrainerFn.FITTING:
             scatter_blocks(_transformer(pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

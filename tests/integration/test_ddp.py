@@ -1,6 +1,8 @@
 """Two processes over gloo do what one does with twice the batch."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,40 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert summaries[0]["metrics"] == pytest.approx(summaries[1]["metrics"], abs=2e-4)
     runs = [path for path in (tmp_path / "two" / "deblur").iterdir() if path.is_dir()]
     assert len(runs) == 1
+
+
+SPY = """
+import runpy
+import sys
+from lit_models.callbacks import Pictures, Timer
+from torch.distributed.tensor import DTensor
+
+def spied(kind, name):
+    own = getattr(kind, name)
+    def hook(self, trainer, module, *args, **kwargs):
+        block = module.backbone.transformer.transformer_blocks[0]
+        split = all(isinstance(p, DTensor) for p in block.parameters())
+        print(f"SPY {name} step {trainer.global_step} split {split}")
+        return own(self, trainer, module, *args, **kwargs)
+    setattr(kind, name, hook)
+
+spied(Timer, "on_train_batch_start")
+spied(Pictures, "on_validation_batch_end")
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_the_base_is_split_in_training_also_after_a_validation(
+    tiny_training: list[str], repo_root: Path, tmp_path: Path
+) -> None:
+    fit = f"stages.{STAGE}.fit"
+    steps = [f"{fit}.max_steps=4", f"{fit}.val_check_interval=2"]
+    given = [*tiny_training, *steps, "trainer=fsdp_cpu", "trainer.devices=1"]
+    command = [sys.executable, "-c", SPY, *given, f"paths.outputs={tmp_path}"]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = {line for line in done.stdout.splitlines() if line.startswith("SPY")}
+    assert {f"SPY on_train_batch_start step {n} split True" for n in range(4)} <= seen
+    assert {line for line in seen if "validation" in line and "True" in line} == set()
+    assert any("validation" in line for line in seen)
