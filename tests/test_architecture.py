@@ -43,14 +43,15 @@ ALLOWED: dict[str, set[str]] = {
     "data": CORE | {"data.sample"},
     "data.embedded": PREPARATION,
     "data.photos": PREPARATION,
-    "data.prepare": PREPARATION,
+    "preparation": PREPARATION | {"k_search", "data.embedded", "data.photos"},
+    "k_search": CORE,
     # Use.
     "estimators": CORE | {"exif", "data"},
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
     "preflight": MODEL | {"data", "metrics", "exif", "rejection"},
-    "benchmark": CORE | {"metrics", "baselines", "render", "data", "data.sample"},
+    "benchmark": CORE | {"k_search", "metrics", "baselines", "render", "data", "data.sample"},
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},
     "lit_models": CORE | MODEL | {"metrics", "baselines", "pretext", "data.sample", "pictures"},

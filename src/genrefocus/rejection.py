@@ -35,6 +35,28 @@ class Reason(StrEnum):
     F_NUMBER_INVALID = "f_number_invalid"
     SENSOR_WIDTH_UNKNOWN = "sensor_width_unknown"
 
+    # Calibration of K against a photograph
+    K_AT_BOUND = "k_at_bound"
+    SCORE_FLAT = "score_flat"
+    SCORE_MULTIMODAL = "score_multimodal"
+
+    # Pairs of pictures
+    SIZES_DIFFER = "sizes_differ"
+    PICTURE_TOO_SMALL = "picture_too_small"
+    REGISTRATION_FAILED = "registration_failed"
+    DUPLICATE = "duplicate"
+
+    # A measure outside the gate that the configuration sets for it
+    GATE_SSIM = "gate_ssim"
+    GATE_MASK_AGREEMENT = "gate_mask_agreement"
+    GATE_REGISTRATION_ERROR = "gate_registration_error"
+    GATE_COLOUR_SHIFT = "gate_colour_shift"
+    GATE_EXPOSURE_SHIFT = "gate_exposure_shift"
+    GATE_SHARPNESS_RATIO = "gate_sharpness_ratio"
+    GATE_LARGEST_RADIUS = "gate_largest_radius"
+    GATE_K = "gate_k"
+    GATE_PIXEL_RATIO = "gate_pixel_ratio"
+
 
 class Rejected(ValueError):
     """An input that cannot be used.
