@@ -34,13 +34,22 @@ def load_image(path: str | Path) -> Tensor:
         raise Rejected(Reason.FILE_MISSING, str(path)) from None
     except OSError as error:
         raise Rejected(Reason.FILE_UNREADABLE, f"{path}: {error.strerror}") from None
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> Tensor:
+    """An encoded picture that was read from ``name``; as :func:`load_image`.
+
+    Raises:
+        Rejected: ``not_an_image``, ``image_damaged``.
+    """
     try:
         with Image.open(io.BytesIO(data)) as file:
             return _to_tensor(ImageOps.exif_transpose(file))
     except UnidentifiedImageError:
-        raise Rejected(Reason.NOT_AN_IMAGE, str(path), "give a JPEG, PNG or TIFF file") from None
+        raise Rejected(Reason.NOT_AN_IMAGE, name, "give a JPEG, PNG or TIFF file") from None
     except (OSError, SyntaxError, ValueError) as error:  # what the decoders raise
-        raise Rejected(Reason.IMAGE_DAMAGED, str(path), str(error)) from error
+        raise Rejected(Reason.IMAGE_DAMAGED, name, str(error)) from error
 
 
 def load_mask(path: str | Path) -> Tensor:

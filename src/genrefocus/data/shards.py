@@ -210,12 +210,20 @@ class ShardDataset:
             IndexError: outside 0 .. len - 1.
             ValueError: the sample is damaged; the message names shard and key.
         """
+        members = self.members(index)
+        try:
+            return decode(members)
+        except ValueError as error:
+            shard, _, _, key = self._locate(index)
+            raise self._damaged(shard, key, error) from error
+
+    def members(self, index: int) -> dict[str, bytes]:
+        """The encoded sample at ``index``, extension -> bytes; errors as for the sample."""
         shard, start, stop, key = self._locate(index)
         data = _pread(self.folder / shard["url"], start, stop - start)
         try:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-                members = {_extension(info.name, key): _contents(tar, info) for info in tar}
-            return decode(members)
+                return {_extension(info.name, key): _contents(tar, info) for info in tar}
         except (tarfile.TarError, ValueError) as error:
             raise self._damaged(shard, key, error) from error
 
