@@ -14,11 +14,11 @@ from torch import Tensor
 
 from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import load_image
-from genrefocus.preparation.in_the_wild import prepare_photos
 from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.exif import read_exposure
+from genrefocus.preparation.in_the_wild import prepare_photos
 
 COUNT = 14
 ONE_SPLIT = {"train": 1.0}
