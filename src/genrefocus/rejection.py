@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     IMAGE_DAMAGED = "image_damaged"
     FORMAT_UNSUPPORTED = "format_unsupported"
+    PICTURE_TOO_LARGE = "picture_too_large"
 
     # Exposure facts
     NO_EXIF = "no_exif"

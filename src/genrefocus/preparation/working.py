@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genrefocus.data.images import decode_image
+from genrefocus.data.images import image_of
 from genrefocus.geometry import View, resize
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.preparation.plan import Candidate
@@ -20,7 +20,7 @@ def load_working(candidate: Candidate, role: str, long_edge: int) -> Tensor:
         OSError: it cannot be read.
     """
     name = candidate.item.name
-    image = decode_image(candidate.item.pictures[role].read(), name)
+    image = image_of(candidate.item.pictures[role].read(), name)
     height, width = image.shape[-2:]
     scale = long_edge / max(height, width)
     if scale >= 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
@@ -116,7 +116,7 @@ def raster(path: Path) -> Aperture:
         raise FileNotFoundError(f"aperture picture {path} does not exist")
     try:
         with Image.open(path) as picture:
-            grey = picture.convert("RGBA")
+            grey = ImageOps.exif_transpose(picture).convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"aperture picture {path} cannot be read as an image: {error}") from error
     black = Image.new("RGBA", grey.size, (0, 0, 0, 255))
