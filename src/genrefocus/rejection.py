@@ -41,6 +41,9 @@ class Reason(StrEnum):
     SCORE_FLAT = "score_flat"
     SCORE_MULTIMODAL = "score_multimodal"
 
+    # Point lights
+    NO_PLACE_FOR_LIGHTS = "no_place_for_lights"
+
     # Pairs of pictures
     SIZES_DIFFER = "sizes_differ"
     PICTURE_TOO_SMALL = "picture_too_small"
