@@ -34,7 +34,7 @@ ECHOED_FOCAL_LENGTH = "f35_echoes_focal_length"
 UNVERIFIED_CROP_FACTOR = "crop_factor_one_unverified"
 
 _MM_PER_FOCAL_PLANE_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-_RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
+RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*")
 _INFINITE_DISTANCE = 0xFFFFFFFF
@@ -244,7 +244,7 @@ class _ImageFile:
 
 def _open_image(path: Path) -> _ImageFile:
     head = _require_readable(path)
-    if path.suffix.lower() in _RAW_SUFFIXES:
+    if path.suffix.lower() in RAW_SUFFIXES:
         raise Rejected(
             Reason.FORMAT_UNSUPPORTED, path.suffix, "camera raw; develop it to JPEG, TIFF or PNG"
         )

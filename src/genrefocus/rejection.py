@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     IMAGE_DAMAGED = "image_damaged"
     FORMAT_UNSUPPORTED = "format_unsupported"
+    METADATA_INVALID = "metadata_invalid"
 
     # Exposure facts
     NO_EXIF = "no_exif"
@@ -45,6 +46,7 @@ class Reason(StrEnum):
     PICTURE_TOO_SMALL = "picture_too_small"
     REGISTRATION_FAILED = "registration_failed"
     DUPLICATE = "duplicate"
+    COUNTERPART_AMBIGUOUS = "counterpart_ambiguous"
 
     # A measure outside the gate that the configuration sets for it
     GATE_SSIM = "gate_ssim"
