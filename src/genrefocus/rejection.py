@@ -26,6 +26,7 @@ class Reason(StrEnum):
     IMAGE_DAMAGED = "image_damaged"
     FORMAT_UNSUPPORTED = "format_unsupported"
     PICTURE_TOO_LARGE = "picture_too_large"
+    METADATA_INVALID = "metadata_invalid"
 
     # Exposure facts
     NO_EXIF = "no_exif"
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     PICTURE_TOO_SMALL = "picture_too_small"
     REGISTRATION_FAILED = "registration_failed"
     DUPLICATE = "duplicate"
+    COUNTERPART_AMBIGUOUS = "counterpart_ambiguous"
 
     # A measure outside the gate that the configuration sets for it
     GATE_SSIM = "gate_ssim"
