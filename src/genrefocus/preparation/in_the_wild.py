@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.data.sample import Sample, to_uint8
+from genrefocus.decoding import opened
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo, mask_agreement
 from genrefocus.exif import ExposureFacts, exposure_from_tags, exposure_of
 from genrefocus.optics import blur_strength_from_exif, depth_to_disparity, focus_disparity
@@ -135,12 +136,13 @@ class InTheWild:
 def _exposure(candidate: Candidate) -> ExposureFacts:
     """From the columns that the source knows, else from the picture's EXIF."""
     item = candidate.item
+    data = item.pictures["photo"].read()
     columns = item.facts.get("exif")
-    picture = item.pictures["photo"].read()
     if columns is None:
-        return exposure_of(picture, item.name)
-    size = item.facts["size"]
-    return exposure_from_tags(columns, width=size[0], height=size[1])
+        return exposure_of(data, item.name)
+    with opened(data, item.name) as image:
+        width, height = image.size
+    return exposure_from_tags(columns, width=width, height=height)
 
 
 def prepare_photos(

@@ -53,9 +53,7 @@ def render_layered(
         return image.clone()
     margin = math.ceil(greatest) + 3
     rows, columns = (_mirrored(n, margin, image.device) for n in defocus.shape)
-    layers = _separate(
-        image[:, rows][:, :, columns], defocus[rows][:, columns], margin
-    )
+    layers = _separate(image[:, rows][:, :, columns], defocus[rows][:, columns], margin)
     return _blend(layers, margin, aperture, *defocus.shape)
 
 
@@ -118,7 +116,9 @@ def _separate(image: Tensor, defocus: Tensor, margin: int) -> _Layers:
     cuts = [_cuts(level, mask, stride) for mask, stride in masks]
     rgba = image.new_zeros(3, 4, height, width)
     rgba[0, :3], rgba[0, 3] = image, 1.0
-    where = torch.stack([defocus, torch.full_like(defocus, math.nan), torch.full_like(defocus, math.nan)])
+    where = torch.stack(
+        [defocus, torch.full_like(defocus, math.nan), torch.full_like(defocus, math.nan)]
+    )
     if not any(len(cut.near) for cut in cuts):
         return _Layers(rgba, _within_reach(where, margin))
     joined = _Cuts(*(torch.cat(parts) for parts in zip(*cuts, strict=True)))
@@ -185,18 +185,24 @@ def _hidden(
         position = position[None, :] if dim == 1 else position[:, None]
         away = (position - last).abs()
         near = torch.nonzero(
-            ((last >= 0) & (last < size) & (away <= defocus.view_as(level).abs() + (farthest + 2.0))).flatten()
+            (
+                (last >= 0)
+                & (last < size)
+                & (away <= defocus.view_as(level).abs() + (farthest + 2.0))
+            ).flatten()
         ).flatten()
         away = away.flatten()[near]
         for _ in range(3):
             far = near - away * (-stride) + stride
             ok = flat[near] - flat[far] > _EDGE
             ok &= away <= defocus[near].abs() + defocus[far].abs() + 2.0
-            found.append(torch.stack([near[ok], away[ok], far[ok], torch.full_like(near[ok], stride)]))
+            found.append(
+                torch.stack([near[ok], away[ok], far[ok], torch.full_like(near[ok], stride)])
+            )
             near, far = near[~ok], far[~ok]
             row, column = far // width, far % width
             cut = last[row, column]
-            at = (column if dim == 1 else row)
+            at = column if dim == 1 else row
             good = (cut >= 0) & (cut < size)
             away = away[~ok] + 1 + (at - cut).abs()
             near, away = near[good], away[good]
@@ -205,7 +211,9 @@ def _hidden(
     near, away, far, stride = torch.cat(found, 1)
     pixels, inverse = torch.unique(near, return_inverse=True)
     order = away * len(near) + torch.arange(len(near), device=near.device)
-    best = torch.full_like(pixels, torch.iinfo(torch.int64).max).scatter_reduce(0, inverse, order, "amin")
+    best = torch.full_like(pixels, torch.iinfo(torch.int64).max).scatter_reduce(
+        0, inverse, order, "amin"
+    )
     chosen = far[best % len(near)]
     similar = (flat[far] - flat[chosen][inverse]).abs() <= _EDGE
     near, away, far, stride, inverse = (x[similar] for x in (near, away, far, stride, inverse))
@@ -266,7 +274,9 @@ def _blend(layers: _Layers, margin: int, aperture: Aperture, height: int, width:
         reach = kernel.shape[0] // 2
         tile = _tile(reach)
         here = presence[..., number]
-        here = here.view(3, tall // tile, tile // _BLOCK, wide // tile, tile // _BLOCK).any(4).any(2)
+        here = (
+            here.view(3, tall // tile, tile // _BLOCK, wide // tile, tile // _BLOCK).any(4).any(2)
+        )
         at = torch.nonzero(here.any(0)).tolist()
         if not at:
             continue
@@ -279,13 +289,28 @@ def _blend(layers: _Layers, margin: int, aperture: Aperture, height: int, width:
             chunk = at[start : start + max(1, _BATCH // (shape[0] * shape[1] * 4))]
             parts = []
             for down, along in chunk:
-                box = (slice(down * tile, (down + 1) * tile), slice(along * tile, (along + 1) * tile))
-                parts.append(sum(rgba[k][(slice(None), *box)] * (index[k][box] == number) for k in range(3) if held[k] and here[k, down, along]))
+                box = (
+                    slice(down * tile, (down + 1) * tile),
+                    slice(along * tile, (along + 1) * tile),
+                )
+                parts.append(
+                    sum(
+                        rgba[k][(slice(None), *box)] * (index[k][box] == number)
+                        for k in range(3)
+                        if held[k] and here[k, down, along]
+                    )
+                )
             batch = torch.stack(parts)
             if spectrum is not None:
                 batch = torch.fft.irfft2(torch.fft.rfft2(batch, s=shape) * spectrum, s=shape)
             for (down, along), part in zip(chunk, batch, strict=True):
-                canvas.add(part, tile + 2 * reach, down * tile - reach - margin, along * tile - reach - margin, lvl)
+                canvas.add(
+                    part,
+                    tile + 2 * reach,
+                    down * tile - reach - margin,
+                    along * tile - reach - margin,
+                    lvl,
+                )
     return canvas.finish()
 
 
@@ -302,7 +327,9 @@ class _Canvas:
         columns = slice(max(left, 0), min(left + size, width))
         if rows.start >= rows.stop or columns.start >= columns.stop:
             return
-        part = part[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        part = part[
+            :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
         with torch.no_grad():
             present = part[3] > _PRESENT
             last = self.level[rows, columns]
