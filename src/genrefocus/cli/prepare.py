@@ -44,8 +44,9 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
-    source: Source = instantiate(config.source)
-    route = instantiate(config.route, **_parts(config, source))
+    source: Source = instantiate(config.source, _convert_="all")
+    # Parts are handed over as they are: as arguments of instantiate they would become configs.
+    route = instantiate(config.route, _partial_=True, _convert_="all")(**_parts(config, source))
     out = Path(config.out)
     leakage = Leakage(
         against=tuple(Path(one) for one in config.leakage.against),
@@ -56,8 +57,8 @@ def _run(config: DictConfig) -> None:
         route,
         source,
         out,
-        splits=OmegaConf.to_container(config.splits),  # type: ignore[arg-type]
-        gates=Gates.of(OmegaConf.to_container(config.gates)),  # type: ignore[arg-type]
+        splits=OmegaConf.to_container(config.splits),
+        gates=Gates.of(OmegaConf.to_container(config.gates)),
         leakage=leakage,
         seed=config.seed,
         items_per_shard=config.items_per_shard,
@@ -88,7 +89,7 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
     for name in _PARTS:
         if name in config:
             skip = scenes and name in _ESTIMATORS
-            parts[name] = None if skip else instantiate(config[name])
+            parts[name] = None if skip else instantiate(config[name], _convert_="all")
     if "deblur" in parts:
         parts["deblur_name"] = parts["deblur"].name
     return parts

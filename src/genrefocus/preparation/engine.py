@@ -420,6 +420,7 @@ def _write_outcome(
             f"nothing of {len(away)} found can be used; rejected {_counts(reasons)} ({shown})"
         )
     write_atomically(out / SAMPLES_NAME, b"".join(map(_line, samples)))
+    measured = {name for record in samples for name in record["measures"]}
     entries: dict[str, list[Any]] = {split: [] for split in SPLITS}
     for part, one in zip(plan.parts, done, strict=True):
         if one["entry"] is not None:
@@ -433,7 +434,7 @@ def _write_outcome(
         "found": len(records) + len(listed),
         "written": {split: sum(e["nsamples"] for e in entries[split]) for split in SPLITS},
         "rejected": dict(sorted(reasons.items())),
-        "measured_only": gates.unset(),
+        "measured_only": [name for name in gates.unset() if name in measured],
         "set": head,
     }
     write_atomically(out / SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")
