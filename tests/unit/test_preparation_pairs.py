@@ -70,9 +70,13 @@ def measured(sharp: Tensor, photo: Tensor) -> PairMeasures:
 
 
 @pytest.mark.parametrize(
-    ("radius", "focus"), [(3, "object"), (12, "object"), (6, "slope"), (3, "nothing")]
+    ("radius", "focus", "shift"),
+    [
+        (12, "object", (1.37, -2.61)),
+        (6, "slope", (-7.2, 4.45)),
+        (3, "nothing", (0.0, 0.25)),
+    ],
 )
-@pytest.mark.parametrize("shift", [(1.37, -2.61), (-7.2, 4.45)])
 def test_shifts_are_found_to_a_tenth_of_a_pixel_under_blur(
     picture: Tensor, radius: float, focus: str, shift: tuple[float, float]
 ) -> None:
