@@ -73,8 +73,9 @@ class ExposureFacts:
         sensor_width_source: ``focal_length_35mm``, ``focal_plane`` or ``table``.
         pixel_ratio: longest edge of the image as it is now over ``sensor_width_mm``, px/mm.
         make, model: as in the file, "" where missing; cut at ``MAX_NAME`` characters.
-        width, height: px as stored, before ``orientation`` is applied.
-        orientation: EXIF orientation 1 to 8.
+        width, height: px before ``orientation`` is applied.
+        orientation: EXIF orientation 1 to 8 that remains to be applied; 1 for HEIC and TIFF, which
+            their decoders turn.
         subject_distance_m: as in the file, for comparison only; None where missing, 0 or infinite.
         digital_zoom: DigitalZoomRatio above 1, or None.
         flags: oddities: ``f35_echoes_focal_length`` (crop factor exactly 1 on a camera known to be
@@ -153,7 +154,7 @@ def exposure_from_tags(
         tags: EXIF names as in ``TAGS`` -> number, ``"50/1"``, ``[50, 1]`` (numerator and
             denominator), or None or NaN where missing; make and model are text. Other names are
             ignored.
-        width, height: px as stored, before ``orientation`` is applied.
+        width, height: px before ``orientation`` is applied.
         orientation: EXIF orientation 1 to 8.
 
     Raises:
@@ -333,7 +334,7 @@ def _plain(value: Any) -> Any:
 
 def _required(tags: Mapping[str, Any], name: str, missing: Reason, invalid: Reason) -> float:
     value = tags.get(name)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         raise Rejected(missing, None, f"the EXIF has no {name}")
     number = _number(value)
     if number is None or number <= 0:
