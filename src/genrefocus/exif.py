@@ -45,6 +45,9 @@ PLAUSIBLE_SENSOR_MM = (2.0, 70.0)
 SMALLEST_FRAME_MM = 0.5
 """A small sensor cropped tenfold by digital zoom; narrower ones are errors."""
 
+SENSOR_TABLES = ("sensor_widths.csv", "sensor_widths_compact.csv")
+"""Beside this file; each states its source. No camera is in both."""
+
 MAX_EXIF_BYTES = 2**22
 """A JPEG segment holds 64 KiB; decoding a hostile block takes many times its size in memory."""
 
@@ -190,7 +193,7 @@ def exposure_from_tags(
 
 
 def table_sensor_width(make: str, model: str) -> float | None:
-    """Sensor width in mm of a camera body from ``sensor_widths.csv``; None where it is not listed.
+    """Sensor width in mm of a camera from ``SENSOR_TABLES``; None where it is not listed.
 
     Upper and lower case, spacing and a make repeated in the model do not matter.
     """
@@ -226,8 +229,8 @@ def _sensor_width(
     raise Rejected(
         Reason.SENSOR_WIDTH_UNKNOWN,
         f"{make} {model}".strip() or None,
-        "no usable FocalLengthIn35mmFilm or FocalPlaneXResolution, and the camera is not in the "
-        f"sensor table{noticed}",
+        "no usable FocalLengthIn35mmFilm, FocalPlaneXResolution or entry in the sensor table"
+        f"{noticed}",
     )
 
 
@@ -365,9 +368,12 @@ def _text(value: Any) -> str:
 
 @functools.cache
 def _sensor_table() -> dict[str, float]:
-    text = resources.files("genrefocus").joinpath("sensor_widths.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
-    return {_camera_key(row["make"], row["model"]): float(row["width_mm"]) for row in rows}
+    table = {}
+    for name in SENSOR_TABLES:
+        text = resources.files("genrefocus").joinpath(name).read_text("utf-8")
+        for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
+            table[_camera_key(row["make"], row["model"])] = float(row["width_mm"])
+    return table
 
 
 def _camera_key(make: str, model: str) -> str:

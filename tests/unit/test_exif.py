@@ -370,12 +370,19 @@ def test_damaged_headers_end_in_facts_or_in_a_named_reason(photo):
 
 
 def test_every_listed_camera_is_found_under_its_own_name(repo_root):
-    text = (repo_root / "src/genrefocus/sensor_widths.csv").read_text()
-    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-    assert len(rows) > 400
-    for row in rows:
-        assert table_sensor_width(row["make"], row["model"]) == float(row["width_mm"])
-        assert 5 < float(row["width_mm"]) < 60
+    count = set()
+    for name, narrowest, widest in (
+        ("sensor_widths.csv", 5, 60),
+        ("sensor_widths_compact.csv", 4, 9),
+    ):
+        text = (repo_root / "src/genrefocus" / name).read_text()
+        for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
+            assert table_sensor_width(row["make"], row["model"]) == float(row["width_mm"])
+            assert narrowest < float(row["width_mm"]) < widest
+            camera = (row["make"].lower(), row["model"].lower())
+            assert camera not in count
+            count.add(camera)
+    assert len(count) > 1700
     assert table_sensor_width("canon", "canon  EOS 7d") == 22.3
     assert table_sensor_width("", "NIKON D90") == 23.6
     assert table_sensor_width("Apple", "iPhone 13 Pro") is None
