@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from genrefocus.data.images import load_image
 from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import SidecarDepth, SidecarMask
-from genrefocus.exif import read_exposure
+from genrefocus.exif import ExposureFacts, read_exposure
 from genrefocus.preparation.in_the_wild import prepare_photos
 
 COUNT = 14
@@ -215,3 +216,80 @@ def test_nothing_usable_says_what_was_found_and_what_to_do(made: Path, tmp_path:
     shutil.copytree(made / "photos", tmp_path / "bare/photos")
     with pytest.raises(FileNotFoundError, match=r"IMG_\d+\.jpg has no depth.*data\.depth"):
         prepare(tmp_path / "bare", tmp_path / "out2")
+
+
+def test_nothing_of_place_or_owner_gets_into_the_shards(made: Path, tmp_path: Path) -> None:
+    """Text in EXIF, XMP, maker note and comments, of a photograph that is used and one that is not.
+
+    It is looked for in every file that the preparation leaves, and in the pictures' metadata.
+    """
+    source = _landscape(made / "photos")
+    facts = piexif.load(source.read_bytes())["Exif"]
+    secret = "Zoe-Quirk-4711"
+    hidden = secret.encode()
+    place = ((48, 1), (51, 1), (471147, 10000))
+    exif = {
+        "0th": {
+            piexif.ImageIFD.Make: b"Simulated",
+            piexif.ImageIFD.Artist: hidden,
+            piexif.ImageIFD.Copyright: hidden,
+            piexif.ImageIFD.ImageDescription: hidden,
+            piexif.ImageIFD.HostComputer: hidden,
+            piexif.ImageIFD.XPAuthor: list(secret.encode("utf-16le")),
+            piexif.ImageIFD.CameraSerialNumber: hidden,
+        },
+        "Exif": facts
+        | {
+            piexif.ExifIFD.UserComment: b"ASCII\0\0\0" + hidden,
+            piexif.ExifIFD.MakerNote: hidden,
+            piexif.ExifIFD.CameraOwnerName: hidden,
+            piexif.ExifIFD.BodySerialNumber: hidden,
+            piexif.ExifIFD.LensSerialNumber: hidden,
+            piexif.ExifIFD.ImageUniqueID: hidden,
+        },
+        "GPS": {
+            piexif.GPSIFD.GPSLatitude: place,
+            piexif.GPSIFD.GPSLatitudeRef: b"N",
+            piexif.GPSIFD.GPSAreaInformation: hidden,
+        },
+        "1st": {piexif.ImageIFD.Artist: hidden},
+    }
+    for kind in ("photos", "depth", "mask"):
+        (tmp_path / kind).mkdir()
+    metadata = {"comment": hidden, "xmp": b"<x:xmpmeta>" + hidden + b"</x:xmpmeta>"}
+    fates = {"used": exif, "rejected": exif | {"Exif": dict(exif["Exif"])}}
+    fates["rejected"]["Exif"][piexif.ExifIFD.FNumber] = (0, 0)
+    stem = source.relative_to(made / "photos").with_suffix("")
+    with Image.open(source) as picture:
+        for name, tags in fates.items():
+            path = tmp_path / "photos" / f"{name}.jpg"
+            picture.save(path, exif=piexif.dump(tags), **metadata)
+            assert path.read_bytes().count(hidden) >= 12
+            shutil.copy(made / "depth" / f"{stem}.npy", tmp_path / "depth" / f"{name}.npy")
+            shutil.copy(made / "mask" / f"{stem}.png", tmp_path / "mask" / f"{name}.png")
+    report = prepare(tmp_path, tmp_path / "shards")
+    assert (report["written"], report["rejected"]) == ({"train": 1}, {"f_number_invalid": 1})
+
+    left = [path for path in (tmp_path / "shards").rglob("*") if path.is_file()]
+    assert {path.suffix for path in left} == {".tar", ".json", ".jsonl"}
+    for path in left:
+        content = path.read_bytes()
+        for trace in (
+            hidden,
+            secret.encode("utf-16le"),
+            b"471147",
+            b"GPS",
+            b"Exif\0\0",
+            b"xmpmeta",
+        ):
+            assert trace not in content, f"{trace!r} in {path.name}"
+    (tar,) = (path for path in left if path.suffix == ".tar")
+    with tarfile.open(tar) as shard:
+        for member in shard.getmembers():
+            if member.name.endswith(".png"):
+                with Image.open(shard.extractfile(member)) as image:
+                    image.load()
+                    assert not image.info and not image.getexif()
+            else:
+                provenance = json.load(shard.extractfile(member))["provenance"]
+                assert set(provenance["exif"]) == set(ExposureFacts.__dataclass_fields__)
