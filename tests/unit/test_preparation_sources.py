@@ -370,6 +370,7 @@ def test_lfdof_groups_renderings_by_light_field(tmp_path: Path) -> None:
     lfdof(tmp_path)
     (tmp_path / "train_data/ground_truth/IMG_2001.png").unlink()
     picture(tmp_path / "train_data/ground_truth/IMG_3000.png")
+    picture(tmp_path / "train_data/input/IMG_2001.png")
     (tmp_path / "test_data/input/IMG_4000").mkdir()
     picture(tmp_path / "test_data/ground_truth/IMG_4000.png")
     source = Lfdof(tmp_path)
@@ -385,6 +386,7 @@ def test_lfdof_groups_renderings_by_light_field(tmp_path: Path) -> None:
         "test_data/input/IMG_4000": Reason.FILE_MISSING,
         "train_data/ground_truth/IMG_3000.png": Reason.FILE_MISSING,
         "train_data/input/IMG_2001": Reason.FILE_MISSING,
+        "train_data/input/IMG_2001.png": Reason.FILE_MISSING,
     }
 
 
@@ -536,19 +538,22 @@ def test_photographs_follow_links_once_and_name_broken_ones(tmp_path: Path) -> N
 
 
 def test_photographs_with_sidecars(tmp_path: Path) -> None:
-    photographs(tmp_path)
+    root = photographs(tmp_path / "roll")
     for name in ("b", "a/c"):
-        picture(tmp_path / f"masks/{name}.png")
-    source = Photographs(tmp_path, mask=tmp_path / "masks")
-    assert source.roles == {"photo", "mask"}
+        picture(root / f"masks/{name}.png")
+        (tmp_path / f"depth/{name}.npy").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"depth/{name}.npy").write_bytes(b"")
+    source = Photographs(root, depth=tmp_path / "depth", mask=root / "masks")
+    assert source.roles == {"photo", "depth", "mask"}
     assert [files(item, tmp_path) for item in source.items()] == [
-        {"photo": "a/c.png", "mask": "masks/a/c.png"},
-        {"photo": "b.JPG", "mask": "masks/b.png"},
+        {"photo": "roll/a/c.png", "depth": "depth/a/c.npy", "mask": "roll/masks/a/c.png"},
+        {"photo": "roll/b.JPG", "depth": "depth/b.npy", "mask": "roll/masks/b.png"},
     ]
     ((name, rejected),) = source.problems()
     assert (name, rejected.reason) == ("a/d.jpeg", Reason.FILE_MISSING)
+    assert rejected.value == str(tmp_path / "depth/a/d.npy")
     with pytest.raises(FileNotFoundError, match="set source.depth"):
-        Photographs(tmp_path, depth=tmp_path / "depths").items()
+        Photographs(root, depth=root / "depths").items()
 
 
 def test_a_folder_of_anything_else_says_what_it_found(tmp_path: Path) -> None:
