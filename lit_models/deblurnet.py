@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.baselines import best_unsharp, unsharp_mask
-from genrefocus.editing import Edit, seeded_generators
-from genrefocus.geometry import View, resize, round_up_to_multiple
+from genrefocus.editing import Edit, edit_pictures
 from lit_models.flow_matching import Batch, FlowMatching
 
 
@@ -42,23 +41,9 @@ class DeblurNet(FlowMatching):
 
     @torch.no_grad()
     def deblur(self, photographs: Tensor) -> Tensor:
-        """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape.
-
-        Sides that are no multiple of a token are scaled up to one and back (Lanczos). The noise is
-        that of seed and row 0 for all, so that a photograph's result does not depend on its
-        neighbours.
-        """
-        height, width = photographs.shape[-2:]
-        patch = self.backbone.pixels_per_token
-        whole = [
-            round_up_to_multiple(View(one, None, None, None), patch).image for one in photographs
-        ]
-        edit = Edit([self.prompt] * len(whole), torch.stack(whole).to(self.device))
-        sharp = self.editor.generate(
-            edit, self.steps, seeded_generators(self.seed, [0] * len(whole))
-        )
-        return torch.stack(
-            [resize(View(one, None, None, None), height, width).image for one in sharp.cpu()]
+        """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape."""
+        return edit_pictures(
+            self.editor, photographs, prompt=self.prompt, steps=self.steps, seed=self.seed
         )
 
     def fit_floor(self, blurry: Tensor, sharp: Tensor) -> None:

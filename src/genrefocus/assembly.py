@@ -1,16 +1,25 @@
 """A refocusing pipeline from files: a training run, or FLUX.1-dev with released LoRA weights."""
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from genrefocus.backbone import Backbone, load_flux_dev, load_tiny
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.lora import load_lora
-from genrefocus.editing import Editor
+from genrefocus.editing import Editor, edit_pictures
 from genrefocus.flow import Flow
-from genrefocus.network_card import BackboneSource, Network, networks_of, require_backbone
+from genrefocus.network_card import (
+    BackboneSource,
+    Network,
+    latest_run,
+    networks_of,
+    require_backbone,
+)
 from genrefocus.pipeline import (
     BOKEH_GUIDANCE,
     DEBLUR_GUIDANCE,
@@ -113,6 +122,82 @@ def pipeline_from_flux(
         bokeh_steps=steps,
     )
     return _with_prompts_embedded(pipeline)
+
+
+@dataclass(frozen=True)
+class Deblurrer:
+    """DeblurNet by itself: photographs to all-in-focus pictures.
+
+    Attributes:
+        editor: the network.
+        prompt, steps, seed: how it is asked.
+        name: of the weights, with a digest, for provenance.
+    """
+
+    editor: Editor
+    prompt: str
+    steps: int
+    seed: int
+    name: str
+
+    def __call__(self, photographs: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] of any size to the same shape."""
+        return edit_pictures(
+            self.editor, photographs, prompt=self.prompt, steps=self.steps, seed=self.seed
+        )
+
+
+def deblurrer_from_run(
+    run: str | Path,
+    *,
+    outputs: str | Path,
+    steps: int | None = None,
+    seed: int = 0,
+    device: Device = "cpu",
+) -> Deblurrer:
+    """The DeblurNet of a training run.
+
+    Args:
+        run: folder of a run, or of its stage; ``latest`` is the newest below ``outputs``.
+        outputs: where ``latest`` looks.
+        steps: in place of the card's.
+        seed: of the noise.
+        device: where it runs.
+
+    Raises:
+        FileNotFoundError: no run, no network in it, or its backbone is missing.
+        ValueError: files do not fit their card, or it wants a deblurred draft.
+    """
+    folder = latest_run(outputs, ("deblur",)) if run == "latest" else Path(run)
+    network = _deblurnet(folder, networks_of(folder).get("deblur"))
+    editor = _editor(network, _load(require_backbone(network), device, vae_tiling=False))
+    card = network.card
+    return Deblurrer(editor, card.prompt, _first(steps, card.steps), seed, _named(network.lora))
+
+
+def deblurrer_from_lora(
+    flux: str,
+    *,
+    lora: str | Path,
+    prompt: str = DEBLUR_PROMPT,
+    steps: int = STEPS,
+    seed: int = 0,
+    device: Device = "cpu",
+) -> Deblurrer:
+    """A DeblurNet as a LoRA file on FLUX.1-dev: the released weights, or others in their format.
+
+    Arguments and errors as for :func:`pipeline_from_flux`.
+    """
+    if not Path(lora).is_file():
+        raise FileNotFoundError(f"LoRA file {lora} does not exist")
+    backbone = _load(BackboneSource("flux_dev", flux), device, vae_tiling=False)
+    adapter = load_lora(lora, backbone.transformer).requires_grad_(False)
+    editor = Editor(backbone, Flow(), loras=(adapter,), guidance=DEBLUR_GUIDANCE)
+    return Deblurrer(editor, prompt, steps, seed, _named(Path(lora)))
+
+
+def _named(lora: Path) -> str:
+    return f"{lora.name} {hashlib.sha256(lora.read_bytes()).hexdigest()[:16]}"
 
 
 def _first(chosen: T | None, default: T) -> T:

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.denoiser import Condition, Denoiser
 from genrefocus.flow import Flow
+from genrefocus.geometry import View, resize, round_up_to_multiple
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,22 @@ class Editor:
         if edit.control is not None:
             conditions.append(Condition(self.backbone.encode_control(edit.control, generators)))
         return conditions, source
+
+
+def edit_pictures(
+    editor: Editor, pictures: Tensor, *, prompt: str, steps: int, seed: int
+) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] of any size, edited without further conditions; same shape.
+
+    Sides that are no multiple of a token are scaled up to one and back. The noise is that of seed
+    and row 0 for all, so that a picture's result does not depend on its neighbours.
+    """
+    height, width = pictures.shape[-2:]
+    token = editor.backbone.pixels_per_token
+    whole = torch.stack([round_up_to_multiple(View(one), token).image for one in pictures])
+    edit = Edit([prompt] * len(whole), whole.to(editor.backbone.device))
+    edited = editor.generate(edit, steps, seeded_generators(seed, [0] * len(whole)))
+    return torch.stack([resize(View(one), height, width).image for one in edited.float().cpu()])
 
 
 def seeded_generators(seed: int, numbers: Iterable[int]) -> list[Generator]:

@@ -9,7 +9,7 @@ picture.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,12 +41,23 @@ class Photo:
         return self.image.shape[-2], self.image.shape[-1]
 
 
+class InFocus(NamedTuple):
+    """The region in focus, (H, W) bool, which may be empty, and what said so, for provenance."""
+
+    region: Tensor
+    origin: str
+
+
 class DepthEstimator(Protocol):
     """Metric depth."""
 
     @property
     def name(self) -> str:
         """For provenance: what estimated, in which revision."""
+
+    @property
+    def holds_network(self) -> bool:
+        """Whether it holds a network, which should not be copied to other processes."""
 
     def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
         """(H, W) float32 in metres per photograph; 0 or below where there is no measurement."""
@@ -59,8 +70,12 @@ class MaskEstimator(Protocol):
     def name(self) -> str:
         """For provenance: what estimated, in which revision."""
 
-    def mask(self, photos: Sequence[Photo]) -> list[Tensor]:
-        """(H, W) bool per photograph, True in focus; may be empty."""
+    @property
+    def holds_network(self) -> bool:
+        """Whether it holds a network, which should not be copied to other processes."""
+
+    def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
+        """The region in focus of each photograph."""
 
 
 class SidecarDepth:
@@ -73,6 +88,8 @@ class SidecarDepth:
         FileNotFoundError: no file for a photograph.
         ValueError: not a 2-D floating point array, or other proportions.
     """
+
+    holds_network = False
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -101,17 +118,20 @@ class SidecarMask:
     Sizes and errors as for :class:`SidecarDepth`.
     """
 
+    holds_network = False
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.name = "sidecar mask"
 
-    def mask(self, photos: Sequence[Photo]) -> list[Tensor]:
+    def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
         masks = []
         for photo in photos:
             path = _sidecar(self.folder, photo, ".png", "mask")
             mask = load_mask(path)
             _require_proportions(path, mask, photo)
-            masks.append(resize_disparity(mask.float(), *photo.size, mode="nearest") > 0)
+            region = resize_disparity(mask.float(), *photo.size, mode="nearest") > 0
+            masks.append(InFocus(region, self.name))
         return masks
 
 
@@ -127,18 +147,60 @@ class DetailRetention:
         texture: least mean absolute Laplacian of the sharp picture, in [0, 1] grey levels.
     """
 
+    holds_network = False
+
     def __init__(self, *, window: int = 9, threshold: float = 0.8, texture: float = 0.01) -> None:
         if window < 1 or window % 2 == 0:
             raise ValueError(f"window of detail retention is {window} px; give an odd number")
         self.window, self.threshold, self.texture = window, threshold, texture
         self.name = f"detail retention (window {window}, threshold {threshold})"
 
-    def mask(self, photos: Sequence[Photo]) -> list[Tensor]:
+    def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
         masks = []
         for photo in photos:
             kept, detail = detail_retention(photo, self.window)
-            masks.append((kept >= self.threshold) & (detail >= self.texture))
+            region = (kept >= self.threshold) & (detail >= self.texture)
+            masks.append(InFocus(region, self.name))
         return masks
+
+
+class RefinedMask:
+    """A saliency mask, held against where the photograph is sharp.
+
+    Saliency knows where objects end but not which one is in focus, and it declines some scenes;
+    detail retention knows what is sharp but has holes where there is no texture. So saliency is
+    kept where retention agrees with it, else retention alone is taken. The origin says which it
+    was, with the agreement measured.
+
+    Args:
+        saliency: such as BiRefNet, or masks from files.
+        retention: of detail.
+        least_agreement: with :func:`mask_agreement`, from which on the saliency mask is kept.
+    """
+
+    def __init__(
+        self, saliency: "MaskEstimator", retention: DetailRetention, *, least_agreement: float
+    ) -> None:
+        if not 0.5 <= least_agreement <= 1:
+            raise ValueError(
+                f"least_agreement is {least_agreement}; give 0.5 (chance) to 1 (the same region)"
+            )
+        self.saliency, self.retention = saliency, retention
+        self.holds_network = saliency.holds_network
+        self.least_agreement = least_agreement
+        self.name = f"{saliency.name}, else {retention.name}, agreement {least_agreement}"
+
+    def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
+        salient, sharp = self.saliency.mask(photos), self.retention.mask(photos)
+        return [self._choose(*one) for one in zip(photos, salient, sharp, strict=True)]
+
+    def _choose(self, photo: Photo, salient: InFocus, sharp: InFocus) -> InFocus:
+        if not bool(salient.region.any()):
+            return InFocus(sharp.region, f"{sharp.origin}; saliency declined")
+        agreement = mask_agreement(salient.region, photo)
+        if agreement >= self.least_agreement:
+            return InFocus(salient.region, f"{salient.origin}; agreement {agreement:.3f}")
+        return InFocus(sharp.region, f"{sharp.origin}; saliency agreement {agreement:.3f}")
 
 
 class DepthPro:
@@ -155,6 +217,8 @@ class DepthPro:
             without which depth is not metric.
         FileNotFoundError: it cannot be loaded.
     """
+
+    holds_network = True
 
     def __init__(
         self,
@@ -204,6 +268,8 @@ class BiRefNet:
         ValueError, FileNotFoundError: as for :class:`DepthPro`.
     """
 
+    holds_network = True
+
     def __init__(
         self,
         model: str | Path,
@@ -231,15 +297,15 @@ class BiRefNet:
         self.device = torch.device(device)
 
     @torch.inference_mode()
-    def mask(self, photos: Sequence[Photo]) -> list[Tensor]:
-        masks: list[Tensor] = []
+    def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
+        masks: list[InFocus] = []
         for batch in _batches(photos, self.batch_size):
             square = [resize(View(photo.image), self.size, self.size).image for photo in batch]
             # It answers with one map of logits per decoder stage, the finest last.
             logits = self.model(_imagenet(torch.stack(square)).to(self.device))[-1]
             for photo, one in zip(batch, logits.float().sigmoid().cpu(), strict=True):
                 found = interpolate(one[None], photo.size, mode="bilinear", align_corners=False)
-                masks.append(found[0, 0] >= self.threshold)
+                masks.append(InFocus(found[0, 0] >= self.threshold, self.name))
         return masks
 
 

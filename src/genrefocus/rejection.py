@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     IMAGE_DAMAGED = "image_damaged"
     FORMAT_UNSUPPORTED = "format_unsupported"
+    PICTURE_TOO_LARGE = "picture_too_large"
     METADATA_INVALID = "metadata_invalid"
 
     # Exposure facts
@@ -40,6 +41,9 @@ class Reason(StrEnum):
     K_AT_BOUND = "k_at_bound"
     SCORE_FLAT = "score_flat"
     SCORE_MULTIMODAL = "score_multimodal"
+
+    # Point lights
+    NO_PLACE_FOR_LIGHTS = "no_place_for_lights"
 
     # Pairs of pictures
     SIZES_DIFFER = "sizes_differ"

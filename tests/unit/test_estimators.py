@@ -45,12 +45,12 @@ def test_sidecars_are_found_beside_nested_photographs(tmp_path: Path) -> None:
     save_image(mask.to(torch.uint8) * 255, tmp_path / "trip/a.png")
     [found] = SidecarDepth(tmp_path).depth([photo()])
     assert torch.equal(found, torch.from_numpy(depth.astype(np.float32)))
-    assert torch.equal(SidecarMask(tmp_path).mask([photo()])[0], mask)
+    assert torch.equal(SidecarMask(tmp_path).mask([photo()])[0].region, mask)
     # Half the size: every value is one of the map's, none an average.
     [small] = SidecarDepth(tmp_path).depth([photo(height=10, width=15)])
     assert small.shape == (10, 15)
     assert set(small.flatten().tolist()) <= set(found.flatten().tolist())
-    assert SidecarMask(tmp_path).mask([photo(height=10, width=15)])[0].dtype == torch.bool
+    assert SidecarMask(tmp_path).mask([photo(height=10, width=15)])[0].region.dtype == torch.bool
 
 
 def test_sidecars_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_detail_is_retained_where_the_photograph_is_sharp(
         assert sharp.median() > 0.85
         if len(blurred):
             assert blurred.median() < 0.5
-        [mask] = DetailRetention(window=5).mask([one])
-        assert mask_agreement(mask, one) > 0.85
+        [found] = DetailRetention(window=5).mask([one])
+        assert mask_agreement(found.region, one) > 0.85
 
 
 def test_agreement_tells_true_masks_from_false_ones(
@@ -191,7 +191,8 @@ def test_birefnet_runs_the_code_beside_its_weights(tmp_path: Path) -> None:
     bright = torch.zeros(20, 30, dtype=torch.bool)
     bright[4:16, 10:25] = True
     image = resize(View(bright.float().expand(3, -1, -1) * 0.9), 20, 30).image
-    masks = estimator.mask([Photo("a", image, image), photo("b", 33, 17), photo("c", 16, 16)])
+    found = estimator.mask([Photo("a", image, image), photo("b", 33, 17), photo("c", 16, 16)])
+    masks = [one.region for one in found]
     assert [tuple(one.shape) for one in masks] == [(20, 30), (33, 17), (16, 16)]
     assert (masks[0] == bright).float().mean() > 0.97
 

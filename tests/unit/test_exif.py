@@ -1,7 +1,6 @@
 """Exposure facts from files as they are found: each written with piexif, some damaged by hand."""
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,10 +175,10 @@ def test_a_width_far_from_the_listed_one_is_flagged(photo):
     ("tags", "reason", "value"),
     [
         ({ExifIFD.FNumber: (0, 0)}, Reason.F_NUMBER_INVALID, "0/0"),
-        ({ExifIFD.FNumber: (0, 1)}, Reason.F_NUMBER_INVALID, "0"),
+        ({ExifIFD.FNumber: (0, 1)}, Reason.F_NUMBER_INVALID, "0/1"),
         ({ExifIFD.FNumber: (28, 0)}, Reason.F_NUMBER_INVALID, "28/0"),
         ({ExifIFD.FNumber: None}, Reason.F_NUMBER_MISSING, None),
-        ({ExifIFD.FocalLength: (0, 10)}, Reason.FOCAL_LENGTH_INVALID, "0"),
+        ({ExifIFD.FocalLength: (0, 10)}, Reason.FOCAL_LENGTH_INVALID, "0/10"),
         ({ExifIFD.FocalLength: (50, 0)}, Reason.FOCAL_LENGTH_INVALID, "50/0"),
         ({ExifIFD.FocalLength: None}, Reason.FOCAL_LENGTH_MISSING, None),
     ],
@@ -223,15 +222,6 @@ def test_files_that_are_no_usable_image(tmp_path):
     whole = write(tmp_path / "whole.jpg", {}, camera=CANON_7D).read_bytes()
     for length in (len(whole) * 2 // 3, 40):
         assert rejection(file("cut.jpg", whole[:length])).reason is Reason.IMAGE_DAMAGED
-
-
-def test_heic_names_the_missing_decoder(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    path = tmp_path / "phone.heic"
-    path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00" + bytes(64))
-    rejected = rejection(path)
-    assert (rejected.reason, rejected.value) == (Reason.FORMAT_UNSUPPORTED, "heic")
-    assert "pillow-heif" in rejected.detail
 
 
 def test_a_maker_note_that_breaks_parsers_does_not_cost_the_photograph(photo):

@@ -13,6 +13,7 @@ COMMANDS = {
     "render": "render depth of field into a sharp image with depth (classical renderer)",
     "refocus": "refocus a photograph: deblur, depth, focus, bokeh",
     "compat": "check golden tensors of the released forward against this code",
+    "prepare": "make shards of photographs, pairs or scenes: route=... source=... (Hydra)",
     "weights": "fill TORCH_HOME with the trunks that LPIPS and DISTS need, and verify them",
     "doctor": "check set-up, configs, shards, memory and weights before a run; no GPU needed",
     "verify-resume": "prove that a killed and resumed run equals an uninterrupted one",
@@ -30,7 +31,7 @@ def build_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.Argument
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(name, help=summary, description=summary)
-        if name in commands:
+        if name in commands and name != "prepare":
             _module(name).add_arguments(sub)
     return parser
 
@@ -39,15 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 2 for wrong input, with one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     wanted = [name for name in arguments[:1] if name in COMMANDS]
-    args = build_parser(wanted).parse_args(arguments)
     try:
+        if arguments[:1] == ["prepare"]:  # a Hydra application, which reads its overrides itself
+            return int(_module("prepare").main(arguments[1:]))
+        args = build_parser(wanted).parse_args(arguments)
         return int(_module(args.command).run(args))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())
-        print(f"genrefocus {args.command}: {message}", file=sys.stderr)
+        print(f"genrefocus {arguments[0]}: {message}", file=sys.stderr)
         return 2
 
 

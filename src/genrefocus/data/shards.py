@@ -7,12 +7,13 @@ sample starts, so that a read is one ``pread`` and a parse of that slice; ``wids
 walk all headers of a shard in every worker, and would pass over a truncated shard in silence.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,19 +50,11 @@ class ShardWriter:
         assert samples_per_shard > 0
         self.folder = Path(folder)
         self.samples_per_shard = samples_per_shard
-        self._head = {
-            "wids_version": 1,
-            "schema_version": SCHEMA_VERSION,
-            "samples_per_shard": samples_per_shard,
-            "parameters": json.loads(json.dumps(parameters)),
-        }
+        self._head = index_head(parameters, samples_per_shard)
         if is_finished(self.folder, parameters):
             raise ValueError(f"{self.folder} already holds this set; delete it to make it anew")
         self._shards: list[dict[str, Any]] = self._left_behind()
-        self._keys: list[str] = []
-        self._offsets: list[int] = []
-        self._file: io.BufferedRandom | None = None
-        self._tar: tarfile.TarFile | None = None
+        self._open: ShardFile | None = None
         self._seen = set(self.written)
 
     @property
@@ -82,16 +75,10 @@ class ShardWriter:
         if key in self._seen:
             raise ValueError(f"{self.folder}: sample key {key} occurs twice; keys must be unique")
         self._seen.add(key)
-        if self._tar is None:
-            self._begin_shard()
-        assert self._tar is not None and self._file is not None
-        self._keys.append(key)
-        self._offsets.append(self._file.tell())
-        for extension, data in members.items():
-            info = tarfile.TarInfo(f"{key}.{extension}")  # time and owner are 0 by default
-            info.size = len(data)
-            self._tar.addfile(info, io.BytesIO(data))
-        if len(self._keys) == self.samples_per_shard:
+        if self._open is None:
+            self._open = ShardFile(self.folder / shard_name(len(self._shards)))
+        self._open.add(key, members)
+        if len(self._open) == self.samples_per_shard:
             self._end_shard()
 
     def __enter__(self) -> Self:
@@ -104,14 +91,13 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            if self._file is not None:
-                self._file.close()
-                self._temporary().unlink(missing_ok=True)
+            if self._open is not None:
+                self._open.discard()
             return
-        if self._tar is not None:
+        if self._open is not None:
             self._end_shard()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / INDEX_NAME, _json(self._index()))
+        write_index(self.folder, self._head, self._shards)
         (self.folder / UNFINISHED_NAME).unlink(missing_ok=True)
 
     def _left_behind(self) -> list[dict[str, Any]]:
@@ -126,27 +112,44 @@ class ShardWriter:
             _require_size(self.folder / shard["url"], shard["filesize"])
         return shards
 
-    def _index(self) -> dict[str, Any]:
-        digests = [shard["sha256"] for shard in self._shards]
-        content = _json([SCHEMA_VERSION, *digests])
-        return {
-            **self._head,
-            "fingerprint": hashlib.sha256(content).hexdigest(),
-            "samples": sum(shard["nsamples"] for shard in self._shards),
-            "shardlist": self._shards,
-        }
+    def _end_shard(self) -> None:
+        assert self._open is not None
+        self._shards.append(self._open.finish())
+        self._open = None
+        unfinished = {**self._head, "shardlist": self._shards}
+        write_atomically(self.folder / UNFINISHED_NAME, _json(unfinished))
 
-    def _temporary(self) -> Path:
-        return self.folder / f".shard-{len(self._shards):05d}.tar.part"
 
-    def _begin_shard(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary().open("w+b")
+class ShardFile:
+    """One shard that is being written; it gets its name when it is complete.
+
+    Args:
+        path: of the shard; its folder is created where missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.part")
+        self._keys: list[str] = []
+        self._offsets: list[int] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._temporary.open("w+b")
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
 
-    def _end_shard(self) -> None:
-        assert self._tar is not None and self._file is not None
-        temporary, name = self._temporary(), f"shard-{len(self._shards):05d}.tar"
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append an encoded sample."""
+        self._keys.append(key)
+        self._offsets.append(self._file.tell())
+        for extension, data in members.items():
+            info = tarfile.TarInfo(f"{key}.{extension}")  # time and owner are 0 by default
+            info.size = len(data)
+            self._tar.addfile(info, io.BytesIO(data))
+
+    def finish(self) -> dict[str, Any]:
+        """Close the shard and give it its name; returns its entry for the index."""
         self._offsets.append(self._file.tell())
         self._tar.close()
         self._file.flush()
@@ -154,20 +157,21 @@ class ShardWriter:
         self._file.seek(0)
         digest = hashlib.file_digest(self._file, "sha256").hexdigest()
         self._file.close()
-        temporary.replace(self.folder / name)
-        self._shards.append(
-            {
-                "url": name,
-                "nsamples": len(self._keys),
-                "filesize": (self.folder / name).stat().st_size,
-                "sha256": digest,
-                "keys": self._keys,
-                "offsets": self._offsets,
-            }
-        )
-        self._keys, self._offsets, self._file, self._tar = [], [], None, None
-        unfinished = {**self._head, "shardlist": self._shards}
-        write_atomically(self.folder / UNFINISHED_NAME, _json(unfinished))
+        self._temporary.replace(self.path)
+        return {
+            "url": self.path.name,
+            "nsamples": len(self._keys),
+            "filesize": self.path.stat().st_size,
+            "sha256": digest,
+            "keys": self._keys,
+            "offsets": self._offsets,
+        }
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        with contextlib.suppress(OSError):  # closing writes what is buffered; the disk may be full
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 class ShardDataset:
@@ -206,12 +210,20 @@ class ShardDataset:
             IndexError: outside 0 .. len - 1.
             ValueError: the sample is damaged; the message names shard and key.
         """
+        members = self.members(index)
+        try:
+            return decode(members)
+        except ValueError as error:
+            shard, _, _, key = self._locate(index)
+            raise self._damaged(shard, key, error) from error
+
+    def members(self, index: int) -> dict[str, bytes]:
+        """The encoded sample at ``index``, extension -> bytes; errors as for the sample."""
         shard, start, stop, key = self._locate(index)
         data = _pread(self.folder / shard["url"], start, stop - start)
         try:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-                members = {_extension(info.name, key): _contents(tar, info) for info in tar}
-            return decode(members)
+                return {_extension(info.name, key): _contents(tar, info) for info in tar}
         except (tarfile.TarError, ValueError) as error:
             raise self._damaged(shard, key, error) from error
 
@@ -258,6 +270,39 @@ class ShardDataset:
         )
 
 
+def shard_name(number: int) -> str:
+    """File name of the ``number``-th shard of a set."""
+    return f"shard-{number:05d}.tar"
+
+
+def write_index(folder: Path, head: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> None:
+    """Write the index of a set, which marks it as finished.
+
+    Args:
+        folder: of the set.
+        head: from :func:`index_head`.
+        shards: entries as :meth:`ShardFile.finish` returns them, in the order of the samples.
+    """
+    content = _json([SCHEMA_VERSION, *(shard["sha256"] for shard in shards)])
+    index = {
+        **head,
+        "fingerprint": hashlib.sha256(content).hexdigest(),
+        "samples": sum(shard["nsamples"] for shard in shards),
+        "shardlist": list(shards),
+    }
+    write_atomically(folder / INDEX_NAME, _json(index))
+
+
+def index_head(parameters: Mapping[str, Any], samples_per_shard: int) -> dict[str, Any]:
+    """What an index says besides its shards; ``parameters`` determine the samples."""
+    return {
+        "wids_version": 1,
+        "schema_version": SCHEMA_VERSION,
+        "samples_per_shard": samples_per_shard,
+        "parameters": json.loads(json.dumps(parameters)),
+    }
+
+
 def read_index(folder: Path) -> dict[str, Any]:
     """The index of a finished set.
 
@@ -297,11 +342,15 @@ def is_finished(folder: str | Path, parameters: Mapping[str, Any]) -> bool:
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file by new content; a crash leaves the old content or the new one."""
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def require_same(folder: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

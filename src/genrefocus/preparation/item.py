@@ -61,7 +61,8 @@ class Item:
     Attributes:
         name: where it comes from, relative to the source's root, with forward slashes; unique
             within the source.
-        scene: of the pictures of one scene all go to one split.
+        scene: all pictures of one scene go to one split. None where each picture is a scene of
+            its own, known by its content.
         pictures: role -> picture. ``photo`` is a photograph with depth of field, ``sharp`` its
             (nearly) all-in-focus counterpart, ``depth`` and ``mask`` files of estimates.
         facts: plain JSON data that the source knows, such as ``f_number`` and ``exif`` (EXIF tag
@@ -70,7 +71,7 @@ class Item:
     """
 
     name: str
-    scene: str
+    scene: str | None
     pictures: Mapping[str, Picture]
     facts: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None

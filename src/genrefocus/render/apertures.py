@@ -8,12 +8,13 @@ nearer than the plane of focus draw the shape as it is, points behind it turned 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
@@ -52,6 +53,7 @@ class Aperture:
         centred = kept - kept.mean(0)
         return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
 
+    @cached_property
     def second_moment(self) -> float:
         """Second moment per axis of the opening in units of its radius squared: 1/4 for a disc."""
         axis = np.linspace(-1.0, 1.0, 201)
@@ -64,6 +66,31 @@ class Aperture:
         The edge is anti-aliased over one pixel. Arguments broadcast; radius > 0.
         """
         return np.clip(0.5 - radius * self.distance(x / radius, y / radius), 0.0, 1.0)
+
+    def kernel(self, radius: float) -> Array:
+        """The blur of a point at a signed radius in px: (2 n + 1, 2 n + 1), float64, sums to 1.
+
+        A negative radius, behind the plane of focus, turns the shape by 180 degrees. Anti-aliasing
+        adds the second moment of a pixel, 1/12 per axis; the shape is drawn smaller by as much, so
+        that the kernel has the moment of the shape, r^2 / 4 for a disc. Blur too small for that is
+        a mixture of the smallest shape and no blur.
+        """
+        if radius == 0.0:
+            return np.ones((1, 1))
+        square = radius**2 - 1.0 / (12.0 * self.second_moment)
+        drawn = math.sqrt(max(square, 1.0))
+        reach = math.ceil(drawn + 0.5)
+        axis = np.arange(-reach, reach + 1, dtype=np.float64) * math.copysign(1.0, radius)
+        x, y = axis[None, :], axis[:, None]
+        weights = self.coverage(x, y, np.array(drawn))
+        weights = weights / weights.sum()
+        if square >= 1.0:
+            return weights
+        moment = float((weights * (x**2 + y**2)).sum() / 2.0)
+        share = min(1.0, self.second_moment * radius**2 / moment)
+        weights = share * weights
+        weights[reach, reach] += 1.0 - share
+        return weights
 
 
 @dataclass(frozen=True)
@@ -116,7 +143,7 @@ def raster(path: Path) -> Aperture:
         raise FileNotFoundError(f"aperture picture {path} does not exist")
     try:
         with Image.open(path) as picture:
-            grey = picture.convert("RGBA")
+            grey = ImageOps.exif_transpose(picture).convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"aperture picture {path} cannot be read as an image: {error}") from error
     black = Image.new("RGBA", grey.size, (0, 0, 0, 255))

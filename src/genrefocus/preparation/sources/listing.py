@@ -30,7 +30,7 @@ class Found:
         file: Path,
         pictures: Mapping[str, Path],
         *,
-        scene: str,
+        scene: str | None,
         split: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:

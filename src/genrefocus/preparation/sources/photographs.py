@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import exifread
 from PIL import Image
 
-from genrefocus.exif import RAW_SUFFIXES
+from genrefocus.decoding import RAW_SUFFIXES
 from genrefocus.preparation.sources.exposure import EXPOSURE_TAGS, plain_facts
 from genrefocus.preparation.sources.listing import (
     REMEDY,
@@ -28,7 +28,7 @@ _EXIF_DIRECTORY, _F_NUMBER, _FOCAL_LENGTH = 0x8769, 0x829D, 0x920A
 
 @dataclass(frozen=True)
 class Photographs(Listed):
-    """All photographs below a folder, each a scene of its own.
+    """All photographs below a folder, each a scene of its own, known by its content.
 
     Args:
         root: searched with its sub-folders.
@@ -63,13 +63,13 @@ class Photographs(Listed):
             pictures = {"photo": photo}
             for role, (folder, suffix) in sidecars.items():
                 pictures[role] = (folder / name).with_suffix(suffix)
-            found.add(photo, pictures, scene=name)
+            found.add(photo, pictures, scene=None)
         return found
 
 
 @dataclass(frozen=True)
 class Folder(Listed):
-    """All pictures below a folder, taken as sharp; each is a scene of its own.
+    """All pictures below a folder, taken as sharp; each a scene of its own, known by its content.
 
     Args:
         root: searched with its sub-folders.
@@ -83,7 +83,7 @@ class Folder(Listed):
     def _scan(self) -> Found:
         found = Found(Path(self.root))
         for path in pictures_below(Path(self.root), "sharp pictures"):
-            found.add(path, {"sharp": path}, scene=found.name(path))
+            found.add(path, {"sharp": path}, scene=None)
         return found
 
 

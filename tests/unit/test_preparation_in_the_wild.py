@@ -14,11 +14,11 @@ from torch import Tensor
 
 from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import load_image
-from genrefocus.data.photos import prepare_photos
 from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.exif import read_exposure
+from genrefocus.preparation.in_the_wild import prepare_photos
 
 COUNT = 14
 ONE_SPLIT = {"train": 1.0}
@@ -72,7 +72,7 @@ def prepare(roll: Path, out: Path, deblur: Callable[[Tensor], Tensor] = halved, 
 
 def ledger(folder: Path) -> dict[str, dict]:
     lines = (folder / "rejections.jsonl").read_text().splitlines()
-    return {entry["file"]: entry for entry in map(json.loads, lines)}
+    return {entry["name"]: entry for entry in map(json.loads, lines)}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ def test_samples_are_the_photographs_with_labels(made: Path, tmp_path: Path) -> 
     report = prepare(made, tmp_path)
     dataset = ShardDataset(tmp_path / "train")
     assert report["found"] == COUNT + 4
-    assert report["written"] == {"train": len(dataset)}
+    assert report["written"] == {"train": len(dataset), "val": 0, "test": 0}
     assert sum(report["rejected"].values()) + len(dataset) == report["found"]
     for number in range(len(dataset)):
         sample = dataset[number]
@@ -107,7 +107,7 @@ def test_samples_are_the_photographs_with_labels(made: Path, tmp_path: Path) -> 
 
 def test_what_cannot_be_used_is_in_the_ledger(made: Path, tmp_path: Path) -> None:
     report = prepare(made, tmp_path)
-    entries = ledger(tmp_path / "train")
+    entries = ledger(tmp_path)
     reasons = {name: entry["reason"] for name, entry in entries.items()}
     assert reasons["screenshot.jpg"] == "no_exif"
     assert reasons["cut.jpg"] == "image_damaged"
@@ -141,8 +141,8 @@ def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path)
 
     with pytest.raises(KeyboardInterrupt):
         prepare(made, tmp_path / "cut", dies)
-    with (tmp_path / "cut/train/rejections.jsonl").open("a") as file:
-        file.write('{"key": "half a li')
+    with (tmp_path / "cut/.parts/fingerprints.jsonl").open("a") as file:
+        file.write('["half a li')
     calls.clear()
 
     def counts(pictures: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def test_splits_follow_the_content(made: Path, tmp_path: Path) -> None:
         for number in range(len(dataset)):
             sample = dataset[number]
             assert sample.split == split
-            names[sample.provenance["sha256"]] = split
+            names[sample.provenance["pictures"]["photo"]["sha256"]] = split
     assert len(set(names.values())) > 1
     shutil.copytree(made, tmp_path / "fewer")
     removed = sorted((tmp_path / "fewer/photos").glob("IMG*"))[:3]
@@ -177,7 +177,7 @@ def test_splits_follow_the_content(made: Path, tmp_path: Path) -> None:
     for split in halves:
         dataset = ShardDataset(tmp_path / "b" / split)
         for number in range(len(dataset)):
-            assert names[dataset[number].provenance["sha256"]] == split
+            assert names[dataset[number].provenance["pictures"]["photo"]["sha256"]] == split
     with pytest.raises(ValueError, match="add up to 1"):
         prepare(made, tmp_path / "c", splits={"train": 0.5})
 

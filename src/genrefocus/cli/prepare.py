@@ -1,0 +1,106 @@
+"""``genrefocus prepare route=... source=...``: pictures to shards, a Hydra application."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from genrefocus.cli.configuration import checkout, run_application
+from genrefocus.preparation.engine import SUMMARY_NAME, prepare
+from genrefocus.preparation.gates import Gates
+from genrefocus.preparation.item import Source
+from genrefocus.preparation.plan import Leakage
+from genrefocus.preparation.report import write_report
+
+_PARTS = ("depth", "mask", "deblur", "blur", "shapes")
+_ESTIMATORS = ("depth",)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the application with overrides; exit status 2 for wrong input."""
+    OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
+    sys.argv = ["genrefocus prepare", *arguments]
+    application = hydra.main(
+        version_base=None, config_path=str(checkout() / "conf"), config_name="prepare"
+    )(run_job)
+    run_application(application, "genrefocus prepare")
+    return 0
+
+
+def run_job(config: DictConfig) -> None:
+    """One job of a preparation; the last of them writes the indices and the report."""
+    try:
+        _run(config)
+    except (ValueError, OSError) as error:
+        print(f"genrefocus prepare: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(config: DictConfig) -> None:
+    console = Console(stderr=True)
+    source: Source = instantiate(config.source)
+    route = instantiate(config.route, **_parts(config, source))
+    out = Path(config.out)
+    leakage = Leakage(
+        against=tuple(Path(one) for one in config.leakage.against),
+        distance=config.leakage.distance,
+        allow=tuple(config.leakage.allow),
+    )
+    summary = prepare(
+        route,
+        source,
+        out,
+        splits=OmegaConf.to_container(config.splits),  # type: ignore[arg-type]
+        gates=Gates.of(OmegaConf.to_container(config.gates)),  # type: ignore[arg-type]
+        leakage=leakage,
+        seed=config.seed,
+        items_per_shard=config.items_per_shard,
+        limit=config.limit,
+        job=config.job,
+        jobs=config.jobs,
+        workers=config.workers,
+        progress=config.progress,
+    )
+    if summary is None:
+        console.print(f"job {config.job} of {config.jobs} is done; others are not yet")
+        return
+    report = write_report(out)
+    console.print(summary_table(summary))
+    if summary["measured_only"]:
+        console.print(
+            "[bold yellow]measured only[/], no gate is set for: "
+            f"{', '.join(summary['measured_only'])}\n"
+            "  every value passes; `genrefocus calibrate` proposes gates from a reviewed list"
+        )
+    console.print(f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True)
+
+
+def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
+    """What the route takes from other groups; scenes know their depth and need no estimator."""
+    scenes = "scene" in source.roles
+    parts: dict[str, Any] = {}
+    for name in _PARTS:
+        if name in config:
+            skip = scenes and name in _ESTIMATORS
+            parts[name] = None if skip else instantiate(config[name])
+    if "deblur" in parts:
+        parts["deblur_name"] = parts["deblur"].name
+    return parts
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """What came of the candidates."""
+    table = Table(title=f"{summary['set']['parameters']['route']}: {summary['found']} found")
+    table.add_column("outcome")
+    table.add_column("samples", justify="right")
+    for split, count in summary["written"].items():
+        table.add_row(f"written to {split}", str(count), style="green" if count else "dim")
+    for reason, count in summary["rejected"].items():
+        table.add_row(f"rejected: {reason}", str(count), style="yellow")
+    return table

@@ -1,0 +1,122 @@
+"""Draws of focus and blur strength for rendered routes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from genrefocus.data.shards import INDEX_NAME, ShardDataset
+from genrefocus.optics import BlurStrength, blur_radius
+
+_BINS = 32
+
+
+class BlurDraw(Protocol):
+    """A distribution of focus and K."""
+
+    @property
+    def name(self) -> str:
+        """For provenance."""
+
+    def draw(self, disparity: Tensor, rng: Generator) -> tuple[float, BlurStrength]:
+        """Focus disparity in 1/m and K for a map (H, W) of disparity in 1/m."""
+
+
+@dataclass(frozen=True)
+class LogUniformRadius:
+    """The largest blur radius is log-uniform, in parts of the long edge.
+
+    A surface is in focus: one of 32 equal intervals of disparity is drawn in proportion to the
+    square root of its area, as photographers focus on objects more often than their area says, and
+    its median is the plane of focus.
+
+    Attributes:
+        low, high: range of the largest radius over the long edge; 0 < low <= high.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"blur radius from {self.low} to {self.high}; give 0 < low <= high")
+
+    @property
+    def name(self) -> str:
+        return f"largest radius log-uniform, {self.low} to {self.high} of the long edge"
+
+    def draw(self, disparity: Tensor, rng: Generator) -> tuple[float, BlurStrength]:
+        focus = _surface(disparity, rng)
+        radius = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        return focus, with_largest_radius(disparity, focus, radius * max(disparity.shape))
+
+
+@dataclass(frozen=True)
+class LikePhotographs:
+    """K and focus as in a prepared set of real photographs.
+
+    K is taken in proportion to the long edge, and the plane of focus at the same share of the scene
+    behind it, together from one photograph.
+
+    Attributes:
+        folder: of a set of shards, or of several below it.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_values", tuple(_labels(Path(self.folder))))
+
+    @property
+    def name(self) -> str:
+        return f"as {len(self._values)} photographs in {Path(self.folder).name}"
+
+    _values: tuple[tuple[float, float], ...] = ()
+
+    def draw(self, disparity: Tensor, rng: Generator) -> tuple[float, BlurStrength]:
+        relative, quantile = self._values[int(rng.integers(len(self._values)))]
+        values = disparity.flatten().sort().values
+        focus = float(values[min(int(quantile * len(values)), len(values) - 1)])
+        height, width = disparity.shape
+        return focus, BlurStrength(relative * max(height, width), height, width)
+
+
+def with_largest_radius(disparity: Tensor, focus: float, radius: float) -> BlurStrength:
+    """K that makes the largest blur radius of a map (H, W) so many px."""
+    unit = BlurStrength(1.0, *disparity.shape)
+    return BlurStrength(radius / float(blur_radius(disparity, focus, unit).max()), *disparity.shape)
+
+
+def _surface(disparity: Tensor, rng: Generator) -> float:
+    low, high = (float(x) for x in disparity.aminmax())
+    index = ((disparity - low) / (high - low) * _BINS).long().clamp_max(_BINS - 1)
+    areas = torch.bincount(index.flatten(), minlength=_BINS).numpy() / index.numel()
+    weights = np.sqrt(areas)
+    chosen = int(rng.choice(_BINS, p=weights / weights.sum()))
+    return float(disparity[index == chosen].median())
+
+
+def _labels(folder: Path) -> Iterator[tuple[float, float]]:
+    """K over the long edge and focus quantile of every labelled sample below a folder."""
+    sets = sorted(path.parent for path in folder.rglob(INDEX_NAME))
+    if not sets:
+        raise FileNotFoundError(f"no set of shards in {folder}; prepare photographs first")
+    found = 0
+    for one in sets:
+        dataset = ShardDataset(one)
+        for number in range(len(dataset)):
+            meta = dataset.metadata(number)
+            quantile = meta["provenance"].get("measures", {}).get("focus_quantile")
+            if meta["k"] is not None and quantile is not None:
+                found += 1
+                yield meta["k"] / max(meta["height"], meta["width"]), quantile
+    if not found:
+        raise ValueError(
+            f"no sample in {folder} has K and focus_quantile; name a set that "
+            "`genrefocus prepare` made of photographs"
+        )

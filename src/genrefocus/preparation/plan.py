@@ -1,0 +1,327 @@
+"""Which candidate makes part of which shard: listing, fingerprints, splits, leakage.
+
+The plan is a pure function of the source's pictures and the settings, so that every process of a
+preparation finds the same one; what is slow about it, reading all pictures once, is kept in a file.
+"""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.random import Generator
+
+from genrefocus.data.images import PICTURE_SUFFIXES
+from genrefocus.data.processes import OrderedMap
+from genrefocus.data.sample import SPLITS
+from genrefocus.data.shards import INDEX_NAME, ShardDataset
+from genrefocus.preparation.item import Item, Picture, Source
+from genrefocus.preparation.leakage import Fingerprint, find_leaks, fingerprint, refuse
+from genrefocus.rejection import Reason, Rejected
+
+FINGERPRINTS_NAME = "fingerprints.jsonl"
+COMPARED_ROLES = ("photo", "sharp")
+
+Advance = Callable[[str, int, int], None]
+"""Told of (what is done, how many of it are done, how many there are)."""
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What pictures are compared with, and how.
+
+    Attributes:
+        against: folders of pictures, or of shards, that are tested on.
+        distance: perceptual hashes that differ in so many bits or fewer are of one picture.
+        allow: names of items that may be there all the same.
+    """
+
+    against: tuple[Path, ...]
+    distance: int
+    allow: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An item that has its place.
+
+    Attributes:
+        item: of the source.
+        key: of its sample.
+        split: train, val or test.
+        seed: of everything random about it; of the preparation's seed and the key.
+        digests: role -> sha256 of the encoded picture.
+    """
+
+    item: Item
+    key: str
+    split: str
+    seed: int
+    digests: Mapping[str, str]
+
+    def generator(self) -> Generator:
+        """A new generator for this candidate."""
+        return np.random.default_rng(self.seed)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one shard is made of."""
+
+    split: str
+    number: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Turned:
+    """An item that was turned away."""
+
+    name: str
+    split: str | None
+    rejected: Rejected
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Parts in order, what the listing turned away, and a digest of all that was listed."""
+
+    parts: tuple[Part, ...]
+    turned: tuple[Turned, ...]
+    listing: str
+
+
+def make_plan(
+    source: Source,
+    *,
+    folder: Path,
+    splits: Mapping[str, float],
+    seed: int,
+    items_per_shard: int,
+    limit: int | None,
+    leakage: Leakage,
+    mapper: OrderedMap,
+    advance: Advance,
+) -> Plan:
+    """List the source, compare its pictures, and divide it into parts.
+
+    Args:
+        source: of the items.
+        folder: for the file of fingerprints.
+        splits: split -> share of the scenes, by a stable hash; for items without a split.
+        seed: of the preparation.
+        items_per_shard: candidates of one shard; those that are turned away leave it smaller.
+        limit: of items, chosen by a stable hash; None takes all.
+        leakage: what to compare with.
+        mapper: runs the reading of pictures.
+        advance: is told of the progress.
+
+    Raises:
+        OSError: a picture cannot be read.
+        ValueError: shares that do not add up, or pictures that leak (``leakage.Leaked``).
+    """
+    check_splits(splits)
+    items, turned = list_items(source, limit)
+    marks = _fingerprints(items, folder, mapper, advance)
+    names = {item.name: item for item in items}
+    assert len(names) == len(items), f"{source.name} lists a name twice"
+    chosen = {item.name: _split(source, item, marks, splits) for item in items}
+    _check_leaks(items, chosen, marks, leakage, mapper, advance)
+    kept, twice = _without_copies(items, chosen, marks)
+    parts: list[Part] = []
+    for split in SPLITS:
+        candidates = [_candidate(item, split, seed, marks) for item in kept[split]]
+        for number, first in enumerate(range(0, len(candidates), items_per_shard)):
+            chunk = candidates[first : first + items_per_shard]
+            parts.append(Part(split, number, tuple(chunk)))
+    listed = [[item.name, chosen[item.name], _digests(item, marks)] for item in items]
+    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    away = [Turned(name, None, rejected) for name, rejected in turned]
+    return Plan(tuple(parts), tuple(away + twice), digest)
+
+
+def list_items(source: Source, limit: int | None) -> tuple[list[Item], list[tuple[str, Rejected]]]:
+    """Items and problems of a source; with a limit those whose names hash lowest, in order."""
+    items = source.items()
+    problems = source.problems()
+    if limit is not None and len(items) > limit:
+        lowest = sorted(items, key=lambda item: _hash(item.name))[:limit]
+        names = {item.name for item in lowest}
+        items = [item for item in items if item.name in names]
+    return items, problems
+
+
+def check_splits(splits: Mapping[str, float]) -> None:
+    """Raise ValueError where shares are of other splits, negative, or do not add up to 1."""
+    if set(splits) - set(SPLITS) or any(share < 0 for share in splits.values()):
+        raise ValueError(f"splits {dict(splits)}: give shares >= 0 of {', '.join(SPLITS)}")
+    if abs(sum(splits.values()) - 1) > 1e-6:
+        raise ValueError(f"splits {dict(splits)} must add up to 1")
+
+
+def split_of(digest: str, splits: Mapping[str, float]) -> str:
+    """The split of a scene by a hexadecimal digest of it: adding scenes moves none."""
+    place, begin = int(digest[:15], 16) / 16**15, 0.0
+    for split, share in splits.items():
+        begin += share
+        if place < begin:
+            return split
+    return list(splits)[-1]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _split(source: Source, item: Item, marks: "Marks", splits: Mapping[str, float]) -> str:
+    if item.split is not None:
+        return item.split
+    if item.scene is not None:
+        return split_of(_hash(f"{source.name}/{item.scene}"), splits)
+    # Without a name for its scene a picture is known by its content, which a new name leaves alone.
+    return split_of(next(iter(_digests(item, marks).values())), splits)
+
+
+Marks = dict[tuple[str, str], tuple[str, str | None]]
+"""(name, role) -> sha256 of the encoded picture and its perceptual hash, if it has structure."""
+
+
+def _digests(item: Item, marks: Marks) -> dict[str, str]:
+    return {role: marks[item.name, role][0] for role in sorted(item.pictures)}
+
+
+def _candidate(item: Item, split: str, seed: int, marks: Marks) -> Candidate:
+    digests = _digests(item, marks)
+    key = sample_key(item.name, "".join(digests.values()))
+    own = int(_hash(f"{seed}/{key}")[:15], 16)
+    return Candidate(item, key, split, own, digests)
+
+
+def sample_key(name: str, digests: str) -> str:
+    """Readable, and unique also for copies of one file."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(name).stem)[:40]
+    return f"{stem}-{_hash(name + digests)[:12]}"
+
+
+def _without_copies(
+    items: Sequence[Item], chosen: Mapping[str, str], marks: Marks
+) -> tuple[dict[str, list[Item]], list[Turned]]:
+    """Items by split, without those whose pictures an earlier one of another scene has."""
+    kept: dict[str, list[Item]] = defaultdict(list)
+    seen: dict[tuple[str, ...], Item] = {}
+    turned = []
+    for item in items:
+        digests = tuple(_digests(item, marks).values())
+        first = seen.setdefault(digests, item) if digests else item
+        if first is item:
+            kept[chosen[item.name]].append(item)
+        else:
+            detail = f"the same file as {first.name}"
+            rejected = Rejected(Reason.DUPLICATE, first.name, detail)
+            turned.append(Turned(item.name, chosen[item.name], rejected))
+    return kept, turned
+
+
+def _check_leaks(
+    items: Sequence[Item],
+    chosen: Mapping[str, str],
+    marks: Marks,
+    leakage: Leakage,
+    mapper: OrderedMap,
+    advance: Advance,
+) -> None:
+    own = [
+        Fingerprint(item.name, item.scene or item.name, chosen[item.name], *marks[item.name, role])
+        for item in items
+        for role in COMPARED_ROLES
+        if role in item.pictures
+    ]
+    against = [mark for folder in leakage.against for mark in _of_folder(folder, mapper, advance)]
+    refuse(find_leaks(own, against, distance=leakage.distance), leakage.allow)
+
+
+def _of_folder(folder: Path, mapper: OrderedMap, advance: Advance) -> Iterator[Fingerprint]:
+    """Fingerprints of a benchmark: pictures below a folder, or the AIF and bokeh of shards."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"leakage.against: {folder} does not exist")
+    title = f"fingerprints of {folder.name}"
+    sets = sorted(path.parent for path in folder.rglob(INDEX_NAME))
+    if sets:
+        for one in sets:
+            dataset = ShardDataset(one)
+            for number in range(len(dataset)):
+                advance(title, number + 1, len(dataset))
+                for member in ("aif.png", "bokeh.png"):
+                    name = f"{one.name}/{dataset.keys[number]}.{member}"
+                    sha256, phash = fingerprint(dataset.members(number)[member])
+                    yield Fingerprint(name, name, None, sha256, phash)
+        return
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES]
+    if not files:
+        raise ValueError(f"leakage.against: no picture and no set of shards in {folder}")
+    found = mapper(_of_picture, [Picture(path) for path in files])
+    for number, (path, mark) in enumerate(zip(files, found, strict=True), start=1):
+        advance(title, number, len(files))
+        name = path.relative_to(folder.parent).as_posix()
+        yield Fingerprint(name, name, None, *mark)
+
+
+def _of_picture(picture: Picture) -> tuple[str, str | None]:
+    return fingerprint(picture.read())
+
+
+def _fingerprints(
+    items: Sequence[Item], folder: Path, mapper: OrderedMap, advance: Advance
+) -> Marks:
+    """Of all pictures; those that an earlier process has read are in the file."""
+    wanted = {(item.name, role): item.pictures[role] for item in items for role in item.pictures}
+    if not wanted:
+        return {}
+    path = folder / FINGERPRINTS_NAME
+    with FileLock(folder / f"{FINGERPRINTS_NAME}.lock"):
+        known = _read_fingerprints(path)
+        identities = {one: _identity(picture) for one, picture in wanted.items()}
+        distinct = {identities[one]: picture for one, picture in wanted.items()}
+        missing = {key: one for key, one in distinct.items() if key not in known}
+        with path.open("ab") as file:
+            results = mapper(_of_picture, missing.values())
+            for number, (key, mark) in enumerate(zip(missing, results, strict=True), start=1):
+                known[key] = mark
+                file.write(json.dumps([key, *mark]).encode() + b"\n")
+                file.flush()
+                advance("fingerprints", number, len(missing))
+    return {one: known[identity] for one, identity in identities.items()}
+
+
+def _identity(picture: Picture) -> str:
+    status = picture.path.stat()
+    cell = "" if picture.cell is None else f"#{picture.cell[0]}.{picture.cell[1]}"
+    return f"{picture.path}{cell}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def _read_fingerprints(path: Path) -> dict[str, tuple[str, str | None]]:
+    # A process that was killed may have left its last line unfinished.
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    if lines and not lines[-1].endswith(b"\n"):
+        path.write_bytes(b"".join(lines[:-1]))
+    return {key: (sha256, phash) for key, sha256, phash in whole}
+
+
+def facts_of(candidate: Candidate) -> dict[str, Any]:
+    """Provenance of a sample that follows from its item."""
+    item = candidate.item
+    files = {
+        role: {
+            "file": item.name if len(item.pictures) == 1 else picture.path.name,
+            "sha256": candidate.digests[role],
+        }
+        for role, picture in sorted(item.pictures.items())
+    }
+    return {"source": item.name, "scene": item.scene, "pictures": files, "seed": candidate.seed}

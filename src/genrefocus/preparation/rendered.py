@@ -1,0 +1,231 @@
+"""Routes that render: synthetic pairs (a), and point lights for the shape of the aperture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from genrefocus.data.sample import Sample
+from genrefocus.estimators import DepthEstimator
+from genrefocus.optics import BlurStrength
+from genrefocus.preparation.draws import BlurDraw
+from genrefocus.preparation.engine import Made
+from genrefocus.preparation.plan import Candidate
+from genrefocus.preparation.subjects import Subject, subjects_of
+from genrefocus.preparation.working import blur_measures
+from genrefocus.rejection import Rejected
+from genrefocus.render.apertures import Aperture
+from genrefocus.render.bokeh_shapes import PICTURE, draw_aperture, picture_shapes
+from genrefocus.render.lights import add_lights, darkened, draw_night, sharpened
+from genrefocus.render.tone import to_bytes
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A distribution of aperture shapes.
+
+    Attributes:
+        weights: kind -> weight, see ``render.bokeh_shapes.draw_aperture``.
+        pictures: folder of pictures of openings, for the kind ``picture``; or None.
+    """
+
+    weights: Mapping[str, float]
+    pictures: Path | None = None
+    _openings: tuple[Aperture, ...] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.pictures is not None:
+            object.__setattr__(self, "_openings", picture_shapes(Path(self.pictures)))
+        self.draw(np.random.default_rng(0))  # wrong weights are found here
+
+    @property
+    def name(self) -> str:
+        shapes = ", ".join(f"{kind} {weight:g}" for kind, weight in sorted(self.weights.items()))
+        names = ", ".join(one.name for one in self._openings)
+        return f"{shapes} ({names})" if PICTURE in self.weights else shapes
+
+    def draw(self, rng: Generator) -> Aperture:
+        return draw_aperture(rng, weights=self.weights, pictures=self._openings)
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Point lights on real pictures.
+
+    Attributes:
+        count: least and greatest number.
+        energies: least and greatest energy of a light for a long edge of 64 px; they grow with the
+            area of the picture, as the discs do that lights are blurred to.
+        night: whether the picture is brought to a night exposure first.
+        sharpen: amount of unsharp masking before that; 0 for none.
+    """
+
+    count: tuple[int, int]
+    energies: tuple[float, float]
+    night: bool
+    sharpen: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", tuple(self.count))
+        object.__setattr__(self, "energies", tuple(self.energies))
+
+    def add(self, subject: Subject, rng: Generator) -> tuple[Tensor, list[dict[str, Any]]]:
+        """The picture with lights, linear light, and what was added, as plain data."""
+        image = subject.image
+        if self.sharpen:
+            image = sharpened(image, amount=self.sharpen)
+        if self.night:
+            image = darkened(image, draw_night(rng))
+        area = (max(image.shape) / 64) ** 2
+        lit, lights = add_lights(
+            image,
+            subject.disparity,
+            rng,
+            count=int(rng.integers(self.count[0], self.count[1] + 1)),
+            energies=(self.energies[0] * area, self.energies[1] * area),
+        )
+        return lit, [asdict(light) for light in lights]
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Route a: sharp pictures with rendered depth of field.
+
+    Attributes:
+        depth: estimator for pictures; procedural scenes know their depth.
+        blur: distribution of focus and K.
+        shapes: distribution of aperture shapes.
+        long_edge: pictures that are larger are scaled to it, px.
+        least_edge: pictures whose short edge is below are turned away, px.
+        most_radius: largest blur radius in parts of the long edge; draws beyond it are brought to
+            it, which the measure ``limited`` counts.
+        batch_size: pictures at a time, for the estimator.
+    """
+
+    depth: DepthEstimator | None
+    blur: BlurDraw
+    shapes: Shapes
+    long_edge: int
+    least_edge: int
+    most_radius: float
+    batch_size: int = 4
+
+    name = "synthetic"
+    roles: frozenset[str] = field(default=frozenset(), init=False)
+
+    @property
+    def in_process(self) -> bool:
+        return self.depth is not None and self.depth.holds_network
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "blur": self.blur.name,
+            "shapes": self.shapes.name,
+            "long_edge": self.long_edge,
+            "least_edge": self.least_edge,
+            "most_radius": self.most_radius,
+            "batch_size": self.batch_size,
+        }
+
+    def make(self, batch: Sequence[Candidate]) -> list[Made | Rejected]:
+        subjects = subjects_of(
+            batch,
+            self.depth,
+            long_edge=self.long_edge,
+            least_edge=self.least_edge,
+            most_radius=self.most_radius,
+        )
+        return [
+            subject if isinstance(subject, Rejected) else _made(self, candidate, subject)
+            for candidate, subject in zip(batch, subjects, strict=True)
+        ]
+
+    def lit(self, subject: Subject, rng: Generator) -> tuple[Tensor, dict[str, Any]]:
+        """The picture that is rendered, and provenance of what was added to it."""
+        return subject.image, {}
+
+    def extras(self, aperture: Aperture, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Further pictures of a sample."""
+        return {}
+
+
+@dataclass(frozen=True)
+class PointLights(Synthetic):
+    """Night scenes with point lights, blurred with a shape, which the sample shows as ``shape``.
+
+    Attributes:
+        lights: added to pictures; procedural night scenes have their own.
+    """
+
+    lights: Lights | None = None
+
+    name = "point_lights"
+
+    def parameters(self) -> dict[str, Any]:
+        lights = None if self.lights is None else asdict(self.lights)
+        return {**super().parameters(), "lights": lights}
+
+    def lit(self, subject: Subject, rng: Generator) -> tuple[Tensor, dict[str, Any]]:
+        if subject.is_scene:
+            return subject.image, {}
+        if self.lights is None:
+            raise ValueError("point lights on pictures need route.lights")
+        image, lights = self.lights.add(subject, rng)
+        return image, {"lights": lights}
+
+    def extras(self, aperture: Aperture, size: tuple[int, int]) -> dict[str, Tensor]:
+        return {"shape": drawn_shape(aperture, *size)}
+
+
+def drawn_shape(aperture: Aperture, height: int, width: int) -> Tensor:
+    """The opening in white on black, (3, height, width) uint8, as large as fits, centred."""
+    radius = min(height, width) / 2 - 1
+    y = np.arange(height)[:, None] - (height - 1) / 2
+    x = np.arange(width)[None, :] - (width - 1) / 2
+    covered = aperture.coverage(x, y, np.array(radius))
+    levels = torch.from_numpy(np.rint(covered * 255).astype(np.uint8))
+    return levels.expand(3, -1, -1).contiguous()
+
+
+def _made(route: Synthetic, candidate: Candidate, subject: Subject) -> Made | Rejected:
+    rng = candidate.generator()
+    try:
+        image, added = route.lit(subject, rng)
+        focus, drawn = route.blur.draw(subject.disparity, rng)
+        strength = _limited(subject, focus, drawn, route.most_radius)
+        aperture = route.shapes.draw(rng)
+        rendered = subject.render(image, focus, strength.require_positive(), aperture)
+    except Rejected as rejected:
+        return rejected
+    sample = Sample(
+        key=candidate.key,
+        route=route.name,
+        split=candidate.split,
+        aif=to_bytes(image),
+        bokeh=to_bytes(rendered),
+        disparity=subject.disparity,
+        strength=strength,
+        focus_disparity=focus,
+        extras=route.extras(aperture, (strength.height, strength.width)),
+        provenance={**subject.provenance, **added, "aperture": aperture.name},
+    )
+    measures = blur_measures(subject.disparity, focus, strength)
+    return Made(sample, {**measures, "limited": float(strength.k < drawn.k)})
+
+
+def _limited(
+    subject: Subject, focus: float, strength: BlurStrength, most_radius: float
+) -> BlurStrength:
+    """K, at most such that the largest radius of any surface is within the limit."""
+    most = most_radius * max(strength.height, strength.width)
+    low, high = subject.range
+    greatest = max(abs(low - focus), abs(high - focus))
+    if strength.k * greatest <= most or math.isclose(strength.k * greatest, most):
+        return strength
+    return BlurStrength(most / greatest, strength.height, strength.width)

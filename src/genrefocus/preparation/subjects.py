@@ -1,0 +1,189 @@
+"""What rendered routes render: real sharp pictures with estimated depth, and procedural scenes."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genrefocus.data.sample import SPLITS
+from genrefocus.estimators import DepthEstimator, Photo
+from genrefocus.optics import BlurStrength, blur_radius, depth_to_disparity
+from genrefocus.preparation.item import Item
+from genrefocus.preparation.plan import Candidate
+from genrefocus.preparation.working import load_working, require_edge
+from genrefocus.rejection import Rejected
+from genrefocus.render.apertures import Aperture
+from genrefocus.render.layered import render_layered
+from genrefocus.render.lens import render_lens
+from genrefocus.render.night import night_scene
+from genrefocus.render.scenes import Scene, procedural_scene, scene_aif, scene_disparity
+from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.render.tone import srgb_to_linear
+
+Render = Callable[[Tensor, float, BlurStrength, Aperture], Tensor]
+"""(image, focus disparity, K, aperture) -> image, both (3, H, W) linear light."""
+
+KINDS = ("day", "night")
+_POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 dB
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A sharp picture that depth of field can be rendered into.
+
+    Attributes:
+        image: (3, H, W) linear light, >= 0.
+        disparity: (H, W) in 1/m.
+        render: its renderer.
+        range: least and greatest disparity in 1/m of all surfaces, hidden ones included.
+        is_scene: whether it is procedural.
+        provenance: renderer and origin of depth, by name.
+    """
+
+    image: Tensor
+    disparity: Tensor
+    render: Render
+    range: tuple[float, float]
+    is_scene: bool
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProceduralScenes:
+    """Procedural scenes as a source: no pictures, exact depth, rendered through a sampled lens.
+
+    Scenes of val and test are made of texture families that train never sees.
+
+    Attributes:
+        counts: split -> number of scenes.
+        seed: of all of them.
+        height, width: px.
+        kind: ``day``, or ``night`` with many point lights.
+    """
+
+    counts: Mapping[str, int]
+    seed: int
+    height: int
+    width: int
+    kind: str = "day"
+
+    roles = frozenset({"scene"})
+
+    def __post_init__(self) -> None:
+        if set(self.counts) - set(SPLITS):
+            raise ValueError(f"counts for {', '.join(self.counts)}; splits are {', '.join(SPLITS)}")
+        if self.kind not in KINDS:
+            raise ValueError(f"scenes of kind {self.kind!r}; choose from {', '.join(KINDS)}")
+
+    @property
+    def name(self) -> str:
+        return f"procedural {self.kind} scenes, {self.height}x{self.width} px, seed {self.seed}"
+
+    def items(self) -> list[Item]:
+        return [
+            Item(
+                name=f"{self.kind}-{split}-{number:06d}",
+                scene=f"{self.kind}-{split}-{number:06d}",
+                pictures={},
+                facts={
+                    "kind": self.kind,
+                    "size": [self.height, self.width],
+                    "seed": self.seed,
+                    "held_out": split != "train",
+                },
+                split=split,
+            )
+            for split in SPLITS
+            for number in range(self.counts.get(split, 0))
+        ]
+
+    def problems(self) -> list[tuple[str, Rejected]]:
+        return []
+
+
+def subjects_of(
+    batch: Sequence[Candidate],
+    depth: DepthEstimator | None,
+    *,
+    long_edge: int,
+    least_edge: int,
+    most_radius: float,
+) -> list[Subject | Rejected]:
+    """The subjects of candidates, in order.
+
+    Args:
+        batch: items with a picture of role ``sharp``, or procedural scenes.
+        depth: estimator for pictures.
+        long_edge, least_edge: of pictures, px.
+        most_radius: largest blur radius, in parts of the long edge, that scenes are drawn for.
+
+    Raises:
+        ValueError: a picture without an estimator of depth.
+        OSError: a picture cannot be read.
+    """
+    found: list[Subject | Rejected | None] = [None] * len(batch)
+    photos: list[tuple[int, Photo]] = []
+    for number, candidate in enumerate(batch):
+        if "sharp" not in candidate.item.pictures:
+            found[number] = _of_scene(candidate, most_radius)
+            continue
+        try:
+            sharp = load_working(candidate, "sharp", long_edge)
+            require_edge(sharp, least_edge)
+            photos.append((number, Photo(candidate.item.name, sharp, sharp)))
+        except Rejected as rejected:
+            found[number] = rejected
+    if photos:
+        if depth is None:
+            raise ValueError("pictures need an estimator of depth; set depth=...")
+        maps = depth.depth([photo for _, photo in photos])
+        for (number, photo), one in zip(photos, maps, strict=True):
+            try:
+                found[number] = _of_picture(photo, depth_to_disparity(one).float(), depth.name)
+            except Rejected as rejected:
+                found[number] = rejected
+    assert all(one is not None for one in found)
+    return [one for one in found if one is not None]
+
+
+def _of_picture(photo: Photo, disparity: Tensor, depth: str) -> Subject:
+    def render(image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture) -> Tensor:
+        return render_layered(
+            image, disparity, focus_disparity=focus, strength=strength, aperture=aperture
+        )
+
+    provenance = {"renderer": "layered", "depth": depth}
+    low, high = (float(x) for x in disparity.aminmax())
+    return Subject(srgb_to_linear(photo.image), disparity, render, (low, high), False, provenance)
+
+
+def _of_scene(candidate: Candidate, most_radius: float) -> Subject:
+    facts = candidate.item.facts
+    height, width = facts["size"]
+    margin = max(8, math.ceil(1.5 * most_radius * max(height, width)) + 2)
+    draw = night_scene if facts["kind"] == "night" else procedural_scene
+    families = HELDOUT_FAMILIES if facts["held_out"] else TRAIN_FAMILIES
+    scene = draw(candidate.seed, height, width, families=families, margin=margin)
+    disparity = scene_disparity(scene)
+
+    def render(_: Tensor, focus: float, strength: BlurStrength, aperture: Aperture) -> Tensor:
+        return _through_lens(scene, focus, strength, aperture)
+
+    provenance = {
+        "renderer": "lens sampled",
+        "depth": "exact",
+        "textures": "held out" if facts["held_out"] else "train",
+        "scene_seed": candidate.seed,
+    }
+    planes = torch.stack([one.plane.over(height, width) for one in scene.layers])
+    low, high = (float(x) for x in planes.aminmax())
+    return Subject(scene_aif(scene), disparity, render, (low, high), True, provenance)
+
+
+def _through_lens(scene: Scene, focus: float, strength: BlurStrength, aperture: Aperture) -> Tensor:
+    greatest = float(blur_radius(scene_disparity(scene), focus, strength).max())
+    positions = aperture.positions(_POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2)))
+    return render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)

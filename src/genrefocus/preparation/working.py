@@ -1,0 +1,71 @@
+"""Pictures of candidates at their working size, and what is measured alike on all routes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genrefocus.data.images import image_of
+from genrefocus.geometry import View, resize
+from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.preparation.plan import Candidate
+from genrefocus.rejection import Reason, Rejected
+
+
+def load_working(candidate: Candidate, role: str, long_edge: int) -> Tensor:
+    """A picture (3, H, W) in [0, 1], upright, scaled down where its long edge exceeds the limit.
+
+    Raises:
+        Rejected: it cannot be decoded.
+        OSError: it cannot be read.
+    """
+    name = candidate.item.name
+    image = image_of(candidate.item.pictures[role].read(), name)
+    height, width = image.shape[-2:]
+    scale = long_edge / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return resize(View(image), *size).image
+
+
+def require_edge(picture: Tensor, least: int) -> None:
+    """Raise Rejected where the short edge is below ``least`` px, which a crop would not fit in."""
+    height, width = picture.shape[-2:]
+    if min(height, width) < least:
+        raise Rejected(
+            Reason.PICTURE_TOO_SMALL,
+            min(height, width),
+            f"the short edge must have {least} px or more; this is {height}x{width} px (HxW)",
+        )
+
+
+def by_size(pictures: Sequence[Tensor]) -> dict[tuple[int, ...], list[int]]:
+    """Positions of the pictures of each shape, for work on batches."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, picture in enumerate(pictures):
+        groups.setdefault(tuple(picture.shape), []).append(number)
+    return groups
+
+
+def blur_measures(
+    disparity: Tensor, focus_disparity: float, strength: BlurStrength
+) -> dict[str, float]:
+    """K, focus and blur radii in px of a labelled picture.
+
+    ``focus_quantile`` is the share of the picture that is farther than the plane of focus, which
+    carries over to scenes of other depth.
+    """
+    radius = blur_radius(disparity, focus_disparity, strength)
+    farther = (disparity < focus_disparity).float().mean()
+    level = (disparity == focus_disparity).float().mean()
+    return {
+        "k": strength.k,
+        "focus_disparity": focus_disparity,
+        "focus_quantile": float(farther + level / 2),
+        "largest_radius": float(radius.max()),
+        "p99_radius": float(
+            torch.quantile(radius.flatten()[:: max(1, radius.numel() >> 20)], 0.99)
+        ),
+        "long_edge": float(max(strength.height, strength.width)),
+    }
