@@ -53,7 +53,10 @@ class RealBokeh3mp(Listed):
             "train/metadata/<scene>.json, or the like in validation and test"
         )
         require_layout(
-            root, self.name, layout, lambda at: any((at / one / "gt").is_dir() for one in _SPLITS)
+            root,
+            "RealBokeh_3MP scenes",
+            layout,
+            lambda at: any((at / one / "gt").is_dir() for one in _SPLITS),
         )
         found = Found(root)
         for folder, split in _SPLITS.items():

@@ -37,8 +37,9 @@ class Found:
         """An item named after a file, or a problem where one of its pictures is not there."""
         for role, path in pictures.items():
             if not path.exists():
-                target = f"a link to {path.readlink()}" if path.is_symlink() else self.name(path)
-                self.reject(file, Reason.FILE_MISSING, target, f"no file for its {role}")
+                self.reject(
+                    file, Reason.FILE_MISSING, self._absent(path), f"no file for its {role}"
+                )
                 return
         parts = {role: Picture(path) for role, path in pictures.items()}
         self.items.append(Item(self.name(file), scene, parts, facts or {}, split))
@@ -46,6 +47,11 @@ class Found:
     def reject(self, file: Path, reason: Reason, value: object, detail: str) -> None:
         """A problem of a file or folder."""
         self.problems.append((self.name(file), Rejected(reason, value, detail)))
+
+    def _absent(self, path: Path) -> str:
+        if path.is_symlink():
+            return f"a link to {path.readlink()}"
+        return self.name(path) if path.is_relative_to(self.root) else str(path)
 
     def name(self, path: Path) -> str:
         """Relative to the root, with forward slashes."""
@@ -78,12 +84,15 @@ class Listed(ABC):
         found.items.sort(key=lambda item: item.name)
         found.problems.sort(key=lambda problem: problem[0])
         if not found.items:
-            shown = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])
-            raise ValueError(
-                f"nothing usable in {self.root}: {len(found.problems)} problems"
-                f"{f', such as {shown}' if shown else ''}; {REMEDY}"
-            )
+            raise ValueError(f"nothing usable in {self.root}: {_account(found)}; {REMEDY}")
         return found
+
+
+def _account(found: Found) -> str:
+    if not found.problems:
+        return f"found {suffix_counts(files_below(found.root))}, and no pictures in their place"
+    examples = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])
+    return f"{len(found.problems)} problems, such as {examples}"
 
 
 def require_folder(folder: Path, what: str) -> None:
