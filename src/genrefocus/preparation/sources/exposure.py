@@ -4,6 +4,7 @@ Place, owner, serial numbers and whatever else a file knows never leave it: only
 ``exif.TAGS`` do.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -51,10 +52,11 @@ def parse_exif_column(text: str) -> dict[str, Any]:
     Raises:
         Rejected: ``exif_corrupt``: no JSON.
     """
+    size = f"{len(text)} characters"  # and none of them: they may name a person or a place
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise Rejected(Reason.EXIF_CORRUPT, text[:40], f"no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Rejected(Reason.EXIF_CORRUPT, size, f"no JSON: {error}") from None
     while isinstance(data, dict) and isinstance(inner := data.get("photo", data.get("exif")), dict):
         data = inner
     if isinstance(data, dict) and isinstance(data.get("exif"), list):
@@ -62,7 +64,7 @@ def parse_exif_column(text: str) -> dict[str, Any]:
     if isinstance(data, list):
         data = dict(_flickr_entry(entry) for entry in reversed(data) if _is_standard(entry))
     if not isinstance(data, dict):
-        raise Rejected(Reason.EXIF_CORRUPT, text[:40], "neither names with values nor a list")
+        raise Rejected(Reason.EXIF_CORRUPT, size, "neither names with values nor a list")
     named = ((exposure_tag(str(name)), value) for name, value in data.items())
     return plain_facts({name: value for name, value in named if name is not None})
 
@@ -83,9 +85,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):  # as Pillow has a tag with several values
         return _plain(value[0] if value else None)
     if isinstance(value, list):  # numerator and denominator
-        return value if all(isinstance(part, int | float) for part in value) else None
+        parts = [_plain(part) for part in value]
+        return parts if all(isinstance(part, float) for part in parts) else None
     if isinstance(value, int | float | Decimal):
-        return float(value) if math.isfinite(value) else None
+        with contextlib.suppress(OverflowError):
+            return float(value) if math.isfinite(value) else None
+        return None
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     text = value.partition("\0")[0].strip() if isinstance(value, str) else ""
