@@ -104,7 +104,7 @@ def run(pictures: Path, out: Path, **changes: Any) -> dict[str, Any] | None:
         "route": Copied(),
         "source": Pictures(pictures),
         "splits": SPLITS,
-        "gates": Gates.of({}),
+        "gates": Gates({}),
         "leakage": NO_LEAKAGE,
         "seed": 5,
         "items_per_shard": 4,
@@ -295,7 +295,7 @@ def test_other_settings_or_pictures_are_refused(pictures: Path, tmp_path: Path) 
 
 
 def test_gates_turn_away_and_are_on_record(pictures: Path, tmp_path: Path) -> None:
-    summary = run(pictures, tmp_path, gates=Gates.of({"k": {"max": 0.5}}))
+    summary = run(pictures, tmp_path, gates=Gates({"k": {"max": 0.5}}))
     assert summary is not None
     ledger = [x for x in read_lines(tmp_path / "rejections.jsonl") if x["reason"] == "gate_k"]
     assert ledger
@@ -303,7 +303,7 @@ def test_gates_turn_away_and_are_on_record(pictures: Path, tmp_path: Path) -> No
     assert all(one["measures"]["k"] <= 0.5 for one in read_lines(tmp_path / "samples.jsonl"))
     assert "k" not in summary["measured_only"]
     with pytest.raises(ValueError, match=r"nothing of 29 found can be used.*gate_k"):
-        run(pictures, tmp_path / "none", gates=Gates.of({"k": {"max": 0.0}}))
+        run(pictures, tmp_path / "none", gates=Gates({"k": {"max": 0.0}}))
 
 
 def test_copies_and_leaks(pictures: Path, tmp_path: Path) -> None:

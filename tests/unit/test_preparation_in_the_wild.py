@@ -41,10 +41,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (roll / "photos/cut.jpg").write_bytes(cut)
     (roll / "photos/notes.txt").write_text("not a photograph")
     np.save(roll / "depth/flat.npy", np.full((32, 48), 2.0, np.float32))
-    shutil.copy(_landscape(roll / "photos"), roll / "photos/flat.jpg")
+    landscape = _landscape(roll / "photos").read_bytes()
+    (roll / "photos/flat.jpg").write_bytes(landscape + b"-")  # other bytes, or it is a copy
     Image.new("L", (48, 32), 255).save(roll / "mask/flat.png")
     np.save(roll / "depth/masked.npy", np.linspace(1, 2, 32 * 48, dtype=np.float32).reshape(32, 48))
-    shutil.copy(roll / "photos/flat.jpg", roll / "photos/masked.jpg")
+    (roll / "photos/masked.jpg").write_bytes(landscape + b"+")
     Image.new("L", (48, 32), 0).save(roll / "mask/masked.png")
     return roll
 
@@ -210,7 +211,7 @@ def test_nothing_usable_says_what_was_found_and_what_to_do(made: Path, tmp_path:
         prepare(tmp_path / "empty", tmp_path / "out")
     shutil.copy(made / "photos/screenshot.jpg", tmp_path / "empty/photos")
     with pytest.raises(
-        ValueError, match=r"rejected 1 no_exif \(no_exif: screenshot\.jpg.*data\.photos"
+        ValueError, match=r"rejected 1 no_exif \(no_exif: screenshot\.jpg.*rejections\.jsonl"
     ):
         prepare(tmp_path / "empty", tmp_path / "out")
     shutil.copytree(made / "photos", tmp_path / "bare/photos")
@@ -268,7 +269,7 @@ def test_nothing_of_place_or_owner_gets_into_the_shards(made: Path, tmp_path: Pa
             shutil.copy(made / "depth" / f"{stem}.npy", tmp_path / "depth" / f"{name}.npy")
             shutil.copy(made / "mask" / f"{stem}.png", tmp_path / "mask" / f"{name}.png")
     report = prepare(tmp_path, tmp_path / "shards")
-    assert (report["written"], report["rejected"]) == ({"train": 1}, {"f_number_invalid": 1})
+    assert (report["written"], report["rejected"]) == ({"train": 1, "val": 0, "test": 0}, {"f_number_invalid": 1})
 
     left = [path for path in (tmp_path / "shards").rglob("*") if path.is_file()]
     assert {path.suffix for path in left} == {".tar", ".json", ".jsonl"}

@@ -57,8 +57,8 @@ def _run(config: DictConfig) -> None:
         route,
         source,
         out,
-        splits=OmegaConf.to_container(config.splits),
-        gates=Gates.of(OmegaConf.to_container(config.gates)),
+        splits=_plain(config.splits),
+        gates=Gates(_plain(config.gates)),
         leakage=leakage,
         seed=config.seed,
         items_per_shard=config.items_per_shard,
@@ -80,6 +80,10 @@ def _run(config: DictConfig) -> None:
             "  every value passes; `genrefocus calibrate` proposes gates from a reviewed list"
         )
     console.print(f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True)
+
+
+def _plain(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def _parts(config: DictConfig, source: Source) -> dict[str, Any]:

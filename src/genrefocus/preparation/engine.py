@@ -417,7 +417,8 @@ def _write_outcome(
         examples = {record["reason"]: f"{record['name']}: {record['detail']}" for record in away}
         shown = "; ".join(f"{reason}: {example}" for reason, example in sorted(examples.items()))
         raise ValueError(
-            f"nothing of {len(away)} found can be used; rejected {_counts(reasons)} ({shown})"
+            f"nothing of {len(away)} found can be used; rejected {_counts(reasons)} ({shown}); "
+            f"all are in {out / LEDGER_NAME}; name another source, or other estimators"
         )
     write_atomically(out / SAMPLES_NAME, b"".join(map(_line, samples)))
     measured = {name for record in samples for name in record["measures"]}

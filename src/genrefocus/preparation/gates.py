@@ -80,6 +80,10 @@ class Gates:
         self.gates = [gate for gate in gates if gate.low is not None or gate.high is not None]
         self.measures = tuple(measures)
 
+    def as_mapping(self) -> dict[str, dict[str, float | None]]:
+        """The thresholds that are set, as plain data."""
+        return {gate.measure: {"min": gate.low, "max": gate.high} for gate in self.gates}
+
     def unset(self) -> list[str]:
         """Measures without a threshold: they are recorded, and nothing is turned away by them."""
         gated = {gate.measure for gate in self.gates}

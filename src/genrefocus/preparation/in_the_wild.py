@@ -186,10 +186,10 @@ def prepare_photos(
     )
     summary = prepare(
         route,
-        Photographs(photos),
+        Photographs(photos, option="data.photos"),
         out,
         splits=splits,
-        gates=Gates.of({}),
+        gates=Gates({}),
         leakage=Leakage(against=(), distance=0, allow=()),
         seed=0,
         items_per_shard=samples_per_shard,

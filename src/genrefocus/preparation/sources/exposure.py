@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from PIL.TiffImagePlugin import IFDRational
@@ -80,7 +81,7 @@ def _flickr_entry(entry: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, IFDRational):
+    if isinstance(value, IFDRational | Fraction):  # as Pillow and exifread have ratios
         return f"{value.numerator}/{value.denominator}"
     if isinstance(value, tuple):  # as Pillow has a tag with several values
         return _plain(value[0] if value else None)

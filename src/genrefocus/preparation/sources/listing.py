@@ -12,7 +12,8 @@ from genrefocus.data.images import PICTURE_SUFFIXES
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.rejection import Reason, Rejected
 
-REMEDY = "name another folder with source.root=/path"
+OPTION = "source.root"
+REMEDY = f"name another folder with {OPTION}=/path"
 
 _SHOWN = 6
 
@@ -95,13 +96,13 @@ def _account(found: Found) -> str:
     return f"{len(found.problems)} problems, such as {examples}"
 
 
-def require_folder(folder: Path, what: str) -> None:
+def require_folder(folder: Path, what: str, option: str = OPTION) -> None:
     """
     Raises:
         FileNotFoundError: it does not exist.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"folder of {what} {folder} does not exist; set source.root")
+        raise FileNotFoundError(f"folder of {what} {folder} does not exist; set {option}")
 
 
 def require_layout(root: Path, what: str, layout: str, fits: Callable[[Path], bool]) -> None:
@@ -144,20 +145,22 @@ def files_below(folder: Path, without: Iterable[Path] = ()) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def pictures_below(folder: Path, what: str, without: Iterable[Path] = ()) -> list[Path]:
+def pictures_below(
+    folder: Path, what: str, without: Iterable[Path] = (), *, option: str = OPTION
+) -> list[Path]:
     """All pictures below a folder, see :func:`files_below`.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no picture; says what was found instead.
     """
-    require_folder(folder, what)
+    require_folder(folder, what, option)
     files = files_below(folder, without)
     pictures = [path for path in files if is_picture_name(path)]
     if not pictures:
         raise ValueError(
             f"no {what} in {folder}: found {suffix_counts(files)}, looked for "
-            f"{', '.join(PICTURE_SUFFIXES)}; {REMEDY}"
+            f"{', '.join(PICTURE_SUFFIXES)}; name another folder with {option}=/path"
         )
     return pictures
 

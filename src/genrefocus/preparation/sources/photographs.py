@@ -3,10 +3,12 @@
 import io
 import warnings
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
+import exifread
 from PIL import ExifTags, Image
 
 from genrefocus.decoding import FORMATS, RAW_SUFFIXES
@@ -35,11 +37,13 @@ class Photographs(Listed):
         root: searched with its sub-folders.
         depth: folder of depth maps, ``<name of the photograph>.npy``, or None.
         mask: folder of in-focus masks, ``<name of the photograph>.png``, or None.
+        option: the override that sets ``root``, for messages.
     """
 
     root: str | Path
     depth: str | Path | None = None
     mask: str | Path | None = None
+    option: str = "source.root"
 
     name: ClassVar[str] = "photographs"
 
@@ -59,7 +63,7 @@ class Photographs(Listed):
                 raise FileNotFoundError(f"folder {folder} does not exist; set source.{role}")
         found = Found(root)
         aside = [folder for folder, _ in sidecars.values()]
-        for photo in pictures_below(root, "photographs", aside):
+        for photo in pictures_below(root, "photographs", aside, option=self.option):
             name = found.name(photo)
             pictures = {"photo": photo}
             for role, (folder, suffix) in sidecars.items():
@@ -159,22 +163,24 @@ def _add_developed(found: Found, raws: list[Path], pictures: list[Path]) -> None
 def raw_exposure(path: Path) -> dict[str, Any]:
     """The tags ``exif.TAGS`` that a raw file's header has, by name; maker notes are not read.
 
-    Headers in the form of TIFF are read: CR2, NEF, ARW, DNG, PEF, SRW, ORF and RW2.
-
     Raises:
-        Rejected: ``file_unreadable``, ``exif_corrupt``, ``no_exif`` (neither f-number nor focal
-            length), ``format_unsupported`` (CR3, RAF).
+        Rejected: ``file_unreadable``, ``exif_corrupt``, ``format_unsupported`` (not a header that
+            exifread knows), ``no_exif`` (neither f-number nor focal length).
     """
     try:
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
-            tags = _header_tags(file, path.suffix)
+        with path.open("rb") as file:
+            tags = exifread.process_file(_as_tiff(file), details=False, extract_thumbnail=False)
     except OSError as error:
         raise Rejected(Reason.FILE_UNREADABLE, error.strerror) from None
-    except Rejected:
-        raise
-    except Exception as error:  # Pillow raises SyntaxError, struct.error, TypeError and others
+    except exifread.exceptions.ExifNotFound:
+        raise Rejected(
+            Reason.FORMAT_UNSUPPORTED,
+            path.suffix,
+            "its EXIF cannot be read here; develop it so that the picture keeps the EXIF",
+        ) from None
+    except Exception as error:  # exifread raises IndexError, struct.error, TypeError and others
         raise Rejected(Reason.EXIF_CORRUPT, type(error).__name__, str(error)) from error
-    facts = plain_facts({name: tags.get(ExifTags.Base[name]) for name in TAGS})
+    facts = plain_facts({name: _first_value(tags, name) for name in TAGS})
     if not {"FNumber", "FocalLength"} & facts.keys():
         raise Rejected(
             Reason.NO_EXIF,
@@ -184,22 +190,22 @@ def raw_exposure(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _header_tags(file: BinaryIO, suffix: str) -> dict[int, Any]:
-    order = file.read(2)
-    if order not in _TIFF_MAGIC:
-        raise Rejected(
-            Reason.FORMAT_UNSUPPORTED,
-            suffix,
-            "its EXIF cannot be read here; develop it so that the picture keeps the EXIF",
-        )
-    magic, start = _TIFF_MAGIC[order], order + file.read(2)
-    # Olympus and Panasonic write a number of their own into a header that is TIFF otherwise.
-    source = file if start == magic else io.BytesIO(magic + file.read())
-    source.seek(0)
-    exif = Image.Exif()
-    exif.load_from_fp(source)
+def _as_tiff(file: BinaryIO) -> BinaryIO:
+    """Olympus and Panasonic write a number of their own into a header that is TIFF otherwise."""
+    start = file.read(4)
+    file.seek(0)
+    magic = _TIFF_MAGIC.get(start[:2])
+    if magic is None or start == magic:
+        return file
+    return io.BytesIO(magic + file.read()[4:])
+
+
+def _first_value(tags: Mapping[str, Any], name: str) -> Any:
+    spelt = "ExifImageLength" if name == "ExifImageHeight" else name
     # TIFF/EP keeps the exposure in the main directory.
-    return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    tag = next((tags[key] for key in (f"EXIF {spelt}", f"Image {spelt}") if key in tags), None)
+    values = getattr(tag, "values", None)
+    return values[0] if isinstance(values, list) and values else values
 
 
 def _carries_exposure(path: Path) -> bool:
