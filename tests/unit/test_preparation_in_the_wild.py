@@ -269,7 +269,10 @@ def test_nothing_of_place_or_owner_gets_into_the_shards(made: Path, tmp_path: Pa
             shutil.copy(made / "depth" / f"{stem}.npy", tmp_path / "depth" / f"{name}.npy")
             shutil.copy(made / "mask" / f"{stem}.png", tmp_path / "mask" / f"{name}.png")
     report = prepare(tmp_path, tmp_path / "shards")
-    assert (report["written"], report["rejected"]) == ({"train": 1, "val": 0, "test": 0}, {"f_number_invalid": 1})
+    assert (report["written"], report["rejected"]) == (
+        {"train": 1, "val": 0, "test": 0},
+        {"f_number_invalid": 1},
+    )
 
     left = [path for path in (tmp_path / "shards").rglob("*") if path.is_file()]
     assert {path.suffix for path in left} == {".tar", ".json", ".jsonl"}
