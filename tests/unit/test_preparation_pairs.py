@@ -159,6 +159,7 @@ def test_what_is_no_pair_is_rejected(picture: Tensor) -> None:
     assert reason(picture, torch.full_like(picture, 0.5)) is Reason.REGISTRATION_FAILED
     assert reason(picture, picture.flip(1)) is Reason.REGISTRATION_FAILED
     assert reason(picture, (picture * 3 + 0.9).clamp(0, 1)) is Reason.REGISTRATION_FAILED
+    assert reason(picture, picture * math.nan) is Reason.NON_FINITE
     with pytest.raises(ValueError, match=r"\(3, H, W\)"):
         measure_pair(picture[:1], picture[:1])
 

@@ -5,7 +5,7 @@ verdicts and the measures of what they saw into thresholds.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,13 +69,8 @@ class Gates:
         *,
         measures: Sequence[str] = KNOWN_MEASURES,
     ) -> None:
-        for source, names in (("route measures", measures), ("gate", thresholds)):
-            allowed = KNOWN_MEASURES if names is measures else measures
-            if unknown := [name for name in names if name not in allowed]:
-                raise ValueError(
-                    f"{source} {', '.join(unknown)}: no such measure here; "
-                    f"there are {', '.join(allowed)}"
-                )
+        _require_known("measures of a route", measures, KNOWN_MEASURES)
+        _require_known("gates", thresholds, measures)
         gates = [_gate(measure, thresholds.get(measure, {})) for measure in measures]
         self.gates = [gate for gate in gates if gate.low is not None or gate.high is not None]
         self.measures = tuple(measures)
@@ -184,6 +179,11 @@ def propose_thresholds(
         if verdicts.any() and not verdicts.all():
             proposals.append(_propose(name, values, verdicts, precision))
     return sorted(proposals, key=lambda proposal: -proposal.auc)
+
+
+def _require_known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{what}: no {', '.join(unknown)} here; there are {', '.join(known)}")
 
 
 def _gate(measure: str, bounds: Mapping[str, float | None]) -> Gate:

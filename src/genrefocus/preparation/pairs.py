@@ -108,9 +108,9 @@ def measure_pair(sharp: Tensor, photo: Tensor) -> PairMeasures:
 
     Raises:
         Rejected: ``sizes_differ``; ``picture_too_small`` for an edge below 96 px;
-            ``registration_failed`` with the texture of a picture that has too little, or with the
-            correlation of two that do not show one scene, or with the count of unsaturated cells
-            that are too few to compare colours.
+            ``registration_failed`` with the texture of a picture that has too little, the
+            correlation or the gains of two that do not show one scene, or the count of unsaturated
+            cells that are too few to compare colours; ``non_finite``.
         ValueError: not (3, H, W).
     """
     _check(sharp, photo)
@@ -161,6 +161,9 @@ def _check(sharp: Tensor, photo: Tensor) -> None:
             sizes[0],
             f"a pair needs {LEAST_SIDE} px a side to be measured",
         )
+
+    if bad := int(sum((~x.isfinite()).sum() for x in (sharp, photo))):
+        raise Rejected(Reason.NON_FINITE, bad, "values of the pictures are NaN or infinite")
 
 
 def _linear(picture: Tensor) -> Array:
@@ -343,7 +346,12 @@ def _robust_line(x: Array, y: Array) -> tuple[float, float]:
 def _stops(correction: Correction, mean: Array) -> tuple[float, float, float, float]:
     """Shift in stops at the mean colour: red, green, blue and all of them together."""
     seen = np.array(correction.gain) * mean + np.array(correction.offset)
-    seen = np.maximum(seen, 1e-6)
+    if min(correction.gain) <= 0 or seen.min() <= 0:
+        raise Rejected(
+            Reason.REGISTRATION_FAILED,
+            list(correction.gain),
+            "colours do not correspond: gains of red, green and blue must be above zero",
+        )
     red, green, blue = np.log2(seen / mean).tolist()
     return red, green, blue, math.log2(float(seen.sum() / mean.sum()))
 
