@@ -22,11 +22,11 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation.engine import Made, prepare, read_lines
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Item, Picture
-from genrefocus.preparation.plan import Candidate, Leakage, split_of
+from genrefocus.preparation.plan import Candidate, LeakageCheck, split_of
 from genrefocus.preparation.working import load_working
 from genrefocus.rejection import Reason, Rejected
 
-NO_LEAKAGE = Leakage(against=(), distance=0, allow=())
+NO_LEAKAGE = LeakageCheck(against=(), distance=0, allow=())
 SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
@@ -325,16 +325,16 @@ def test_copies_and_leaks(pictures: Path, tmp_path: Path) -> None:
     )
     with Image.open(again / "p05.png") as image:
         image.save(again / f"{train}-a.png")
-        image.resize((40, 40)).save(again / f"{test}-b.png")
+        image.resize((64, 64)).save(again / f"{test}-b.png")
     with pytest.raises(ValueError, match=rf"{train}-a\.png.*{test}-b\.png"):
-        run(again, tmp_path / "leaks", leakage=Leakage((), 4, ()))
+        run(again, tmp_path / "leaks", leakage=LeakageCheck((), 64, ()))
     assert not list((tmp_path / "leaks").rglob("*.tar"))
     held = tmp_path / "held_out"
     held.mkdir()
     (held / "benchmark.png").write_bytes((again / "p07.png").read_bytes())
     with pytest.raises(ValueError, match=r"p07\.png.*benchmark\.png"):
-        run(pictures, tmp_path / "against", leakage=Leakage((held,), 0, ()))
-    excused = Leakage((held,), 0, ("p07.png",))
+        run(pictures, tmp_path / "against", leakage=LeakageCheck((held,), 0, ()))
+    excused = LeakageCheck((held,), 0, ("p07.png",))
     assert run(pictures, tmp_path / "against", leakage=excused) is not None
 
 

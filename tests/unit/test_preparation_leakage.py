@@ -1,4 +1,4 @@
-"""Leakage: copies of photographs are found, others are not; comparison against brute force."""
+"""Leaked: copies of photographs are found, others are not; comparison against brute force."""
 
 import io
 import itertools
@@ -13,7 +13,7 @@ from skimage import data
 from genrefocus.preparation.leakage import (
     DISTANCE,
     Fingerprint,
-    Leakage,
+    Leaked,
     find_leaks,
     fingerprint,
     refuse,
@@ -197,10 +197,10 @@ def leaking(count: int) -> list[Fingerprint]:
 
 def test_leaks_are_refused_with_a_bounded_list() -> None:
     refuse(find_leaks(leaking(0)))
-    with pytest.raises(Leakage) as caught:
+    with pytest.raises(Leaked) as caught:
         refuse(find_leaks(leaking(400)))
     message = str(caught.value)
-    assert "400 pairs" in message and "390 more" in message and "`allow`" in message
+    assert "400 pairs" in message and "390 more" in message and "leakage.allow" in message
     assert "train 0 (train, scene s0) and test 0 (test, scene s0): equal content" in message
     assert message.count("\n") < 15 and len(caught.value.leaks) == 400
     assert str(pickle.loads(pickle.dumps(caught.value))) == message
@@ -209,12 +209,12 @@ def test_leaks_are_refused_with_a_bounded_list() -> None:
 def test_allowed_names_are_excused_and_unknown_ones_are_an_error() -> None:
     leaks = find_leaks(leaking(3))
     refuse(leaks, ["train 0", "test 1", "train 2"])
-    with pytest.raises(Leakage) as caught:
+    with pytest.raises(Leaked) as caught:
         refuse(leaks, {"train 0", "test 1"})
     assert [leak.a.name for leak in caught.value.leaks] == ["train 2"]
     with pytest.raises(ValueError, match="train 9") as stale:
         refuse(leaks, ["train 0", "test 1", "train 2", "train 9"])
-    assert not isinstance(stale.value, Leakage)
+    assert not isinstance(stale.value, Leaked)
 
 
 @pytest.mark.parametrize("distance", [-1, 256])

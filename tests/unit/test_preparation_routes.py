@@ -22,7 +22,7 @@ from genrefocus.preparation.draws import LikePhotographs, LogUniformRadius
 from genrefocus.preparation.engine import Route, prepare, read_lines
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.plan import Leakage
+from genrefocus.preparation.plan import LeakageCheck
 from genrefocus.preparation.rendered import Lights, PointLights, Shapes, Synthetic
 from genrefocus.preparation.sources import Folder, Pairs, RealBokeh3mp
 from genrefocus.preparation.subjects import ProceduralScenes
@@ -48,7 +48,7 @@ def make(route: Route, source: Source, out: Path, **changes: Any) -> dict[str, A
     arguments: dict[str, Any] = {
         "splits": {"train": 1.0},
         "gates": Gates({}),
-        "leakage": Leakage(against=(), distance=0, allow=()),
+        "leakage": LeakageCheck(against=(), distance=0, allow=()),
         "seed": 1,
         "items_per_shard": 8,
         "progress": False,

@@ -15,7 +15,7 @@ from genrefocus.cli.configuration import checkout, run_application
 from genrefocus.preparation.engine import SUMMARY_NAME, prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.plan import Leakage
+from genrefocus.preparation.plan import LeakageCheck
 from genrefocus.preparation.report import write_report
 
 _PARTS = ("depth", "mask", "deblur", "blur", "shapes")
@@ -48,7 +48,7 @@ def _run(config: DictConfig) -> None:
     # Parts are handed over as they are: as arguments of instantiate they would become configs.
     route = instantiate(config.route, _partial_=True, _convert_="all")(**_parts(config, source))
     out = Path(config.out)
-    leakage = Leakage(
+    leakage = LeakageCheck(
         against=tuple(Path(one) for one in config.leakage.against),
         distance=config.leakage.distance,
         allow=tuple(config.leakage.allow),

@@ -51,7 +51,7 @@ from genrefocus.data.shards import (
 )
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.plan import Candidate, Leakage, Part, Plan, facts_of, make_plan
+from genrefocus.preparation.plan import Candidate, LeakageCheck, Part, Plan, facts_of, make_plan
 from genrefocus.rejection import Rejected
 
 LEDGER_NAME = "rejections.jsonl"
@@ -113,7 +113,7 @@ def prepare(
     *,
     splits: Mapping[str, float],
     gates: Gates,
-    leakage: Leakage,
+    leakage: LeakageCheck,
     seed: int,
     items_per_shard: int,
     limit: int | None = None,

@@ -19,7 +19,7 @@ from genrefocus.exif import ExposureFacts, exposure_from_tags, exposure_of
 from genrefocus.optics import blur_strength_from_exif, depth_to_disparity, focus_disparity
 from genrefocus.preparation.engine import Made, prepare
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.plan import Candidate, Leakage
+from genrefocus.preparation.plan import Candidate, LeakageCheck
 from genrefocus.preparation.sources import Photographs
 from genrefocus.preparation.working import blur_measures, by_size, load_working, require_edge
 from genrefocus.rejection import Rejected
@@ -190,7 +190,7 @@ def prepare_photos(
         out,
         splits=splits,
         gates=Gates({}),
-        leakage=Leakage(against=(), distance=0, allow=()),
+        leakage=LeakageCheck(against=(), distance=0, allow=()),
         seed=0,
         items_per_shard=samples_per_shard,
         progress=progress,

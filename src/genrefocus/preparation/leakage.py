@@ -19,7 +19,6 @@ different pictures lay 16 apart and crops of 5 % up to 22, so that no threshold 
 """
 
 import hashlib
-import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -29,9 +28,9 @@ import imagehash
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from genrefocus.rejection import Reason, Rejected
+from genrefocus.decoding import opened
 
 HASH_SIDE = 16
 """Frequencies per axis, so that a hash has 256 bits."""
@@ -86,7 +85,7 @@ class Leak:
         return f"{a} and {b}: {how}"
 
 
-class Leakage(ValueError):
+class Leaked(ValueError):
     """Pictures occur on both sides of a border. ``leaks`` holds all pairs, the message some."""
 
     def __init__(self, leaks: Sequence[Leak]) -> None:
@@ -100,27 +99,28 @@ class Leakage(ValueError):
             lines.append(f"  and {len(self.leaks) - _SHOWN} more")
         lines.append(
             "put both into one split or take one out; to accept a pair all the same, give the name "
-            "of one of its pictures in `allow`"
+            "of one of its pictures in leakage.allow"
         )
         return "\n".join(lines)
 
 
 def fingerprint(data: bytes, *, name: str, scene: str, split: str) -> Fingerprint:
-    """Fingerprint of an encoded picture, turned by its EXIF orientation before it is hashed.
+    """Fingerprint of an encoded picture; errors as for :func:`hashes`."""
+    return Fingerprint(name, scene, split, *hashes(data, name))
+
+
+def hashes(data: bytes, name: str) -> tuple[str, str | None]:
+    """``sha256`` and ``phash`` of an encoded picture, the latter of the upright one.
 
     Raises:
-        Rejected: ``not_an_image``, ``image_damaged``, with the name.
+        Rejected: as :func:`genrefocus.decoding.opened`.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            file.draft("L", (_DECODED, _DECODED))  # JPEG only: small and grey, and faster by far
-            grey = _grey(ImageOps.exif_transpose(file))
-    except UnidentifiedImageError:
-        raise Rejected(Reason.NOT_AN_IMAGE, name) from None
-    except (OSError, SyntaxError, ValueError) as error:  # what the decoders raise
-        raise Rejected(Reason.IMAGE_DAMAGED, name, str(error)) from error
+    with opened(data, name) as file:
+        if file.format in ("JPEG", "MPO"):
+            file.draft("L", (_DECODED, _DECODED))  # small and grey, and faster by far
+        grey = _grey(ImageOps.exif_transpose(file))
     phash = str(imagehash.phash(grey, hash_size=HASH_SIDE)) if _has_structure(grey) else None
-    return Fingerprint(name, scene, split, hashlib.sha256(data).hexdigest(), phash)
+    return hashlib.sha256(data).hexdigest(), phash
 
 
 def find_leaks(
@@ -162,17 +162,17 @@ def refuse(leaks: Sequence[Leak], allow: Collection[str] = ()) -> None:
         allow: names of pictures; a pair with one of them is excused.
 
     Raises:
-        Leakage: pairs that are not excused.
+        Leaked: pairs that are not excused.
         ValueError: a name that is in no leak, so that an allowance does not outlive its reason.
     """
     named = {x.name for leak in leaks for x in (leak.a, leak.b)}
     if unknown := sorted(set(allow) - named):
         raise ValueError(
-            f"`allow` names {', '.join(unknown[:_SHOWN])}, which no leak has "
+            f"leakage.allow names {', '.join(unknown[:_SHOWN])}, which no leak has "
             f"({len(unknown)} such names); take them out"
         )
     if left := [leak for leak in leaks if not {leak.a.name, leak.b.name} & set(allow)]:
-        raise Leakage(left)
+        raise Leaked(left)
 
 
 def _grey(picture: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import exifread
+from exifread.exceptions import ExifNotFound
 from PIL import ExifTags, Image
 
 from genrefocus.decoding import FORMATS, RAW_SUFFIXES
@@ -172,7 +173,7 @@ def raw_exposure(path: Path) -> dict[str, Any]:
             tags = exifread.process_file(_as_tiff(file), details=False, extract_thumbnail=False)
     except OSError as error:
         raise Rejected(Reason.FILE_UNREADABLE, error.strerror) from None
-    except exifread.exceptions.ExifNotFound:
+    except ExifNotFound:
         raise Rejected(
             Reason.FORMAT_UNSUPPORTED,
             path.suffix,
