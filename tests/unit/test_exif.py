@@ -181,7 +181,7 @@ def test_a_width_far_from_the_listed_one_is_flagged(photo):
 
 def test_focal_plane_of_the_original_in_a_reduced_picture_is_no_sensor(photo):
     """Software wrote the new width and kept the resolution: a sensor half a millimetre wide."""
-    reduced = FOCAL_PLANE | {ExifIFD.PixelXDimension: 160}
+    reduced = FOCAL_PLANE | {ExifIFD.PixelXDimension: 200}
     assert rejection(write(photo, reduced)).reason is Reason.SENSOR_WIDTH_UNKNOWN
     facts = read_exposure(write(photo, reduced, camera=CANON_7D))
     assert (facts.sensor_width_source, facts.sensor_width_mm) == ("table", 22.3)

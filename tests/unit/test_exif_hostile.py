@@ -140,6 +140,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], object]] = {
         lambda: png(8, 8, block([(0x1000, RATIONAL, 3 << 17, 8)], tail=bytes(3 << 20))),
         "facts",
     ),
+    "TIFF of one tag of 4 MiB": (
+        lambda: block([(0x1000, RATIONAL, 4 << 17, 8)], main=BITMAP, tail=bytes(4 << 20)),
+        "facts",
+    ),
     "10 MiB of EXIF": (lambda: png(8, 8, block(tail=bytes(10 << 20))), CORRUPT),
     "TIFF directory after itself": (lambda: block(main=BITMAP, main_next=8), "facts"),
     "TIFF strip of 4e9 bytes": (

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.data.images import PICTURE_SUFFIXES, is_picture
+from genrefocus.decoding import PICTURE_SUFFIXES, is_picture
 from genrefocus.exif import ExposureFacts, read_exposure
 from genrefocus.rejection import Rejected
 
