@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d, pad
 
 _RIDGE = 1e-3
 """Squared difference of colour at which the estimate of a mixture counts half."""
 _LEAST_SHARE = 0.02
-_RETRIES = 2
+_RETRIES = 1
+_RAMP_FOOT = 0.2
 
 
 class Layers(NamedTuple):
@@ -88,6 +90,27 @@ def separate(image: Tensor, level: Tensor, reach: Tensor, edge: float) -> Layers
     else:
         rgba[0, :3] = image
     return Layers(rgba[..., 2:-2, 2:-2], levels[:, 2:-2, 2:-2])
+
+
+def snap_ramps(level: Tensor, width: int, edge: float) -> Tensor:
+    """Make depth edges that an estimator drew as ramps of up to `width` px to each side steps.
+
+    Args:
+        level: (H, W) defocus in levels, larger is nearer.
+        width: px on either side in which the ends of a ramp are looked for, 0 or more.
+        edge: ramps are where levels differ by more than this within `width`.
+
+    Returns:
+        (H, W): on ramps the level of the nearer end, save the last fifth, which is given the
+        farther one; else the level as it is.
+    """
+    around = pad(level[None], (width,) * 4, mode="replicate")
+    size = 2 * width + 1
+    nearest = max_pool2d(around, size, 1)[0]
+    farthest = -max_pool2d(-around, size, 1)[0]
+    height = nearest - farthest
+    ends = torch.where(level - farthest > _RAMP_FOOT * height, nearest, farthest)
+    return torch.where(height > edge, ends, level)
 
 
 def _edges(level: Tensor, edge: float) -> list[tuple[Tensor, int]]:
