@@ -19,6 +19,7 @@ _RIDGE = 1e-3
 _LEAST_SHARE = 0.02
 _RETRIES = 1
 _RAMP_FOOT = 0.2
+_RAMP_SHARE = 0.75
 
 
 class Layers(NamedTuple):
@@ -98,19 +99,26 @@ def snap_ramps(level: Tensor, width: int, edge: float) -> Tensor:
     Args:
         level: (H, W) defocus in levels, larger is nearer.
         width: px on either side in which the ends of a ramp are looked for, 0 or more.
-        edge: ramps are where levels differ by more than this within `width`.
+        edge: ramps are where levels differ by more than this within `width`, and not much more
+            within twice as far: a slope, which goes on, is none.
 
     Returns:
         (H, W): on ramps the level of the nearer end, save the last fifth, which is given the
         farther one; else the level as it is.
     """
+    nearest, farthest = _range(level, width)
+    height = nearest - farthest
+    widest, least = _range(level, 2 * width)
+    ramp = (height > edge) & (height > _RAMP_SHARE * (widest - least))
+    ends = torch.where(level - farthest > _RAMP_FOOT * height, nearest, farthest)
+    return torch.where(ramp, ends, level)
+
+
+def _range(level: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Largest and least level (H, W) within `width` px, by rows and columns."""
     around = pad(level[None], (width,) * 4, mode="replicate")
     size = 2 * width + 1
-    nearest = max_pool2d(around, size, 1)[0]
-    farthest = -max_pool2d(-around, size, 1)[0]
-    height = nearest - farthest
-    ends = torch.where(level - farthest > _RAMP_FOOT * height, nearest, farthest)
-    return torch.where(height > edge, ends, level)
+    return max_pool2d(around, size, 1)[0], -max_pool2d(-around, size, 1)[0]
 
 
 def _edges(level: Tensor, edge: float) -> list[tuple[Tensor, int]]:
@@ -193,7 +201,7 @@ def _fill_hidden(
 
     Along each of four directions the nearest edge whose far side is farther than the pixel is a
     candidate; the nearest of them decides the level, and those of like level share the colour by
-    inverse squared distance.
+    inverse squared distance. A candidate's colour is the mean of two pixels beyond its edge.
     """
     found = [
         _candidates(level[0], reach, mask, stride, float(reach[cuts.far].max()), edge)
@@ -208,9 +216,11 @@ def _fill_hidden(
     alike = (level[0][far] - level[0][chosen][inverse]).abs() <= edge
     away, far, stride, inverse = (x[alike] for x in (away, far, stride, inverse))
     weight = (away + 1.0).to(colour.dtype).pow(-2)
-    source = _next(level[0], far, stride, edge)
+    first = _next(level[0], far, stride, edge)
+    second = _next(level[0], first, stride, edge)
+    beyond = 0.5 * (colour[first] + colour[second])
     total = colour.new_zeros(len(pixels)).index_add(0, inverse, weight)
-    sums = colour.new_zeros(len(pixels), 3).index_add(0, inverse, colour[source] * weight[:, None])
+    sums = colour.new_zeros(len(pixels), 3).index_add(0, inverse, beyond * weight[:, None])
     rgba[1][:3, pixels] = (sums / total[:, None]).T
     rgba[1][3, pixels] = 1.0
     level[1][pixels] = level[0][chosen]

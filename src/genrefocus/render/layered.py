@@ -62,14 +62,14 @@ def render_layered(
         vignetting: 0 to 1, how far the rim of the lens is shifted against the aperture in the
             corners, in aperture radii: cat's eyes. Kernels are cut, light does not fall off.
         ramps: px to either side of a depth edge over which an estimator smears it; those ramps
-            are made steps, at the cost of thin slopes. 0 takes disparity as it is, as exact
-            disparity should be taken; 2 suits estimates with edges of some px.
+            are made steps. 0 takes disparity as it is, which is right for exact disparity; 2 suits
+            estimates whose edges are some px wide.
 
     Returns:
         (3, H, W) linear light, >= 0; the image itself where no radius reaches 0.1 px.
 
     Raises:
-        ValueError: sizes that disagree, vignetting out of range, or what
+        ValueError: sizes that disagree, vignetting or ramps out of range, or what
             ``optics.signed_defocus`` rejects.
     """
     if image.shape != (3, *disparity.shape):
