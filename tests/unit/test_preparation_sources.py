@@ -617,7 +617,7 @@ def test_raw_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert found == {
         "alone.jpg": Reason.FILE_MISSING,
         "bare.nef": Reason.NO_EXIF,
-        "boxes.cr3": Reason.NO_EXIF,
+        "boxes.cr3": Reason.FORMAT_UNSUPPORTED,
         "same.dng": Reason.COUNTERPART_AMBIGUOUS,
         "same.nef": Reason.COUNTERPART_AMBIGUOUS,
         "twice.nef": Reason.COUNTERPART_AMBIGUOUS,

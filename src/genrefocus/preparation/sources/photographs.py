@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import exifread
-from exifread.exceptions import ExifNotFound
 from PIL import ExifTags, Image
 
 from genrefocus.decoding import FORMATS, RAW_SUFFIXES
@@ -173,14 +172,14 @@ def raw_exposure(path: Path) -> dict[str, Any]:
             tags = exifread.process_file(_as_tiff(file), details=False, extract_thumbnail=False)
     except OSError as error:
         raise Rejected(Reason.FILE_UNREADABLE, error.strerror) from None
-    except ExifNotFound:
+    except Exception as error:  # exifread raises IndexError, struct.error, TypeError and others
+        raise Rejected(Reason.EXIF_CORRUPT, type(error).__name__, str(error)) from error
+    if not tags:
         raise Rejected(
             Reason.FORMAT_UNSUPPORTED,
             path.suffix,
             "its EXIF cannot be read here; develop it so that the picture keeps the EXIF",
-        ) from None
-    except Exception as error:  # exifread raises IndexError, struct.error, TypeError and others
-        raise Rejected(Reason.EXIF_CORRUPT, type(error).__name__, str(error)) from error
+        )
     facts = plain_facts({name: _first_value(tags, name) for name in TAGS})
     if not {"FNumber", "FocalLength"} & facts.keys():
         raise Rejected(
