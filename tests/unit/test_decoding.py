@@ -12,10 +12,10 @@ from PIL import Image
 
 from genrefocus.cli.inputs import load_mask, open_upright
 from genrefocus.data.images import image_of, load_image, save_image
-from genrefocus.data.photos import prepare_photos
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.exif import exposure_of, read_exposure
+from genrefocus.preparation.in_the_wild import prepare_photos
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import raster
 

@@ -290,7 +290,7 @@ def _members(dataset: ShardDataset, folder: str) -> Iterator[tuple[str, Encoded]
 
 
 def _hashes(picture: Encoded) -> tuple[str, str | None]:
-    """Of a picture, or of a file of something else, such as depth; what is damaged has no second."""
+    """Of a picture, or of another file such as depth; what is no picture has no second hash."""
     data = picture.read()
     try:
         return hashes(data, "")

@@ -19,7 +19,7 @@ from genrefocus.render.apertures import Aperture
 from genrefocus.render.layered import render_layered
 from genrefocus.render.lens import render_lens
 from genrefocus.render.night import night_scene
-from genrefocus.render.scenes import Scene, procedural_scene, scene_aif, scene_disparity
+from genrefocus.render.scenes import procedural_scene, scene_aif, scene_disparity
 from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.render.tone import srgb_to_linear
 
