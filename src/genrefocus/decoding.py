@@ -53,7 +53,7 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
     Raises:
         Rejected: ``format_unsupported`` (camera raw), ``not_an_image``, ``picture_too_large``
-            (more pixels than twice ``PIL.Image.MAX_IMAGE_PIXELS``; nothing is decoded),
+            (more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; nothing is decoded),
             ``image_damaged``.
     """
     suffix = Path(name).suffix.lower()
@@ -84,7 +84,6 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
 def _require_size_within_limit(size: tuple[int, int], name: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
-    # Pillow warns at its limit and refuses at twice that; cameras of 100 MP lie between.
-    if limit is not None and size[0] * size[1] > 2 * limit:
-        detail = f"{name}: more than the {2 * limit} px that Pillow allows; scale it down"
+    if limit is not None and size[0] * size[1] > limit:
+        detail = f"{name}: more than the {limit} px that Pillow allows; scale it down"
         raise Rejected(Reason.PICTURE_TOO_LARGE, f"{size[0]}x{size[1]} px", detail)

@@ -123,7 +123,7 @@ def test_photographs_of_all_orientations_make_equal_samples(tmp_path):
         splits={"train": 1.0},
         progress=False,
     )
-    assert report["written"] == {"train": 8}
+    assert report["written"] == {"train": 8, "val": 0, "test": 0}
     dataset = ShardDataset(tmp_path / "shards/train")
     strengths = []
     for number in range(8):

@@ -238,7 +238,9 @@ def as_table(tags: dict, camera: tuple[str, str], form) -> dict:
     return {"Make": camera[0], "Model": camera[1], "Artist": "ignored"} | named
 
 
-@pytest.mark.parametrize("form", [lambda r: f"{r[0]}/{r[1]}", list, np.array], ids=repr)
+@pytest.mark.parametrize(
+    "form", [lambda r: f"{r[0]}/{r[1]}", list, np.array], ids=["text", "list", "array"]
+)
 @pytest.mark.parametrize("camera", [CANON_7D, ("ACME", "X")])
 @pytest.mark.parametrize(
     "changed",

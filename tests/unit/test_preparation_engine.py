@@ -1,6 +1,7 @@
 """Shards of a preparation: the same bytes for any number of jobs and kills, and nothing lost."""
 
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from genrefocus.preparation.plan import Candidate, LeakageCheck, split_of
 from genrefocus.preparation.working import load_working
 from genrefocus.rejection import Reason, Rejected
 
+ALIKE = LeakageCheck(against=(), distance=64, allow=())
 NO_LEAKAGE = LeakageCheck(against=(), distance=0, allow=())
 SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
@@ -336,6 +338,32 @@ def test_copies_and_leaks(pictures: Path, tmp_path: Path) -> None:
         run(pictures, tmp_path / "against", leakage=LeakageCheck((held,), 0, ()))
     excused = LeakageCheck((held,), 0, ("p07.png",))
     assert run(pictures, tmp_path / "against", leakage=excused) is not None
+
+
+def test_pictures_that_look_alike_are_one_scene(pictures: Path, tmp_path: Path) -> None:
+    """Bursts: re-encoded pictures go to one split, and nothing else moves."""
+    burst = tmp_path / "burst"
+    burst.mkdir()
+    for path in sorted(pictures.glob("p*.png")):
+        (burst / path.name).write_bytes(path.read_bytes())
+    for number in range(6):
+        with Image.open(burst / f"p{number:02d}.png") as image:
+            for quality in (90, 60, 40):
+                buffer = io.BytesIO()
+                image.save(buffer, "JPEG", quality=quality)
+                Image.open(buffer).save(burst / f"p{number:02d}x{quality}.png")
+    alone = run(pictures, tmp_path / "alone", leakage=ALIKE)
+    summary = run(burst, tmp_path / "out", leakage=ALIKE)
+    assert alone is not None and summary is not None
+    splits = {x["name"]: x["split"] for x in read_lines(tmp_path / "out/samples.jsonl")}
+    before = {x["name"]: x["split"] for x in read_lines(tmp_path / "alone/samples.jsonl")}
+    for number in range(6):
+        stem = f"p{number:02d}"
+        assert len({split for name, split in splits.items() if name.startswith(stem)}) == 1
+    assert len(set(splits.values())) == 3
+    assert {name: splits[name] for name in before if int(name[1:3]) >= 6} == {
+        name: split for name, split in before.items() if int(name[1:3]) >= 6
+    }
 
 
 def test_a_limit_takes_the_same_items_each_time(pictures: Path, tmp_path: Path) -> None:

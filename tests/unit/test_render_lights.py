@@ -78,7 +78,7 @@ def test_shapes_have_their_closed_form_area_moment_centre_and_reach(
     assert abs(x[inside].mean()) < 1e-3 and abs(y[inside].mean()) < 1e-3
     assert np.hypot(x, y)[inside].max() == pytest.approx(1.0, abs=5e-3)
     assert (x**2 + y**2)[inside].mean() / 2 == pytest.approx(moment, rel=3e-3)
-    assert shape.second_moment() == pytest.approx(moment, rel=0.02)
+    assert shape.second_moment == pytest.approx(moment, rel=0.02)
     # No steeper than a distance, so that edges are anti-aliased over one pixel at most.
     for direction in (0, 1):
         steps = np.diff(shape.distance(x, y), axis=direction)

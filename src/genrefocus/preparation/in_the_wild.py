@@ -19,6 +19,7 @@ from genrefocus.exif import ExposureFacts, exposure_from_tags, exposure_of
 from genrefocus.optics import blur_strength_from_exif, depth_to_disparity, focus_disparity
 from genrefocus.preparation.engine import Made, prepare
 from genrefocus.preparation.gates import Gates
+from genrefocus.preparation.leakage import DISTANCE
 from genrefocus.preparation.plan import Candidate, LeakageCheck
 from genrefocus.preparation.sources import Photographs
 from genrefocus.preparation.working import blur_measures, by_size, load_working, require_edge
@@ -190,7 +191,7 @@ def prepare_photos(
         out,
         splits=splits,
         gates=Gates({}),
-        leakage=LeakageCheck(against=(), distance=0, allow=()),
+        leakage=LeakageCheck(against=(), distance=DISTANCE, allow=()),
         seed=0,
         items_per_shard=samples_per_shard,
         progress=progress,

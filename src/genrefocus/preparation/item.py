@@ -62,7 +62,7 @@ class Item:
         name: where it comes from, relative to the source's root, with forward slashes; unique
             within the source.
         scene: all pictures of one scene go to one split. None where each picture is a scene of
-            its own, known by its content.
+            its own, known by its content; pictures that look alike are one.
         pictures: role -> picture. ``photo`` is a photograph with depth of field, ``sharp`` its
             (nearly) all-in-focus counterpart, ``depth`` and ``mask`` files of estimates.
         facts: plain JSON data that the source knows, such as ``f_number`` and ``exif`` (EXIF tag

@@ -131,7 +131,8 @@ def make_plan(
     marks = _fingerprints(items, folder, mapper, advance)
     names = {item.name: item for item in items}
     assert len(names) == len(items), f"{source.name} lists a name twice"
-    chosen = {item.name: _split(source, item, marks, splits) for item in items}
+    alike = _alike(items, marks, splits, leakage.distance)
+    chosen = {item.name: _split(source, item, alike, splits) for item in items}
     _check_leaks(items, chosen, marks, leakage, mapper, advance)
     kept, twice = _without_copies(items, chosen, marks)
     parts: list[Part] = []
@@ -179,13 +180,51 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _split(source: Source, item: Item, marks: "Marks", splits: Mapping[str, float]) -> str:
+def _split(
+    source: Source, item: Item, alike: Mapping[str, str], splits: Mapping[str, float]
+) -> str:
     if item.split is not None:
         return item.split
     if item.scene is not None:
         return split_of(_hash(f"{source.name}/{item.scene}"), splits)
-    # Without a name for its scene a picture is known by its content, which a new name leaves alone.
-    return split_of(next(iter(_digests(item, marks).values())), splits)
+    return split_of(alike[item.name], splits)
+
+
+def _alike(
+    items: Sequence[Item], marks: "Marks", splits: Mapping[str, float], distance: int
+) -> dict[str, str]:
+    """Name -> digest of the scene, for items that name none.
+
+    A picture without a scene's name is known by its content, which a new name leaves alone. Those
+    that look alike, as in a burst, are one scene, known by the least of their digests. Only those
+    that different splits would get are compared, until no split parts any that look alike.
+    """
+    loose = [item for item in items if item.split is None and item.scene is None]
+    digest = {item.name: next(iter(_digests(item, marks).values())) for item in loose}
+    group = {name: name for name in digest}  # to another of its group, or itself
+
+    def first(name: str) -> str:
+        while group[name] != name:
+            name = group[name]
+        return name
+
+    while True:
+        scenes = {name: digest[first(name)] for name in digest}
+        own = [
+            Fingerprint(item.name, item.name, split_of(scenes[item.name], splits), *mark)
+            for item in loose
+            for mark in _compared(item, marks)
+        ]
+        leaks = find_leaks(own, distance=distance)
+        if not leaks:
+            return scenes
+        for leak in leaks:
+            low, high = sorted((first(leak.a.name), first(leak.b.name)), key=digest.__getitem__)
+            group[high] = low
+
+
+def _compared(item: Item, marks: "Marks") -> list[tuple[str, str | None]]:
+    return [marks[item.name, role] for role in COMPARED_ROLES if role in item.pictures]
 
 
 Marks = dict[tuple[str, str], tuple[str, str | None]]
@@ -237,10 +276,9 @@ def _check_leaks(
     advance: Advance,
 ) -> None:
     own = [
-        Fingerprint(item.name, item.scene or item.name, chosen[item.name], *marks[item.name, role])
+        Fingerprint(item.name, item.scene or item.name, chosen[item.name], *mark)
         for item in items
-        for role in COMPARED_ROLES
-        if role in item.pictures
+        for mark in _compared(item, marks)
     ]
     against = [mark for folder in leakage.against for mark in _of_folder(folder, mapper, advance)]
     refuse(find_leaks(own, against, distance=leakage.distance), leakage.allow)

@@ -1,7 +1,6 @@
 """Pictures that are not paired: photographs with EXIF, developed camera raw, sharp pictures."""
 
 import io
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import exifread
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from genrefocus.decoding import FORMATS, RAW_SUFFIXES
+from genrefocus.decoding import RAW_SUFFIXES, opened
 from genrefocus.exif import TAGS
 from genrefocus.preparation.sources.exposure import plain_facts
 from genrefocus.preparation.sources.listing import (
@@ -212,11 +211,8 @@ def _carries_exposure(path: Path) -> bool:
     """Whether a picture has EXIF of its own; one that cannot be opened is judged when read."""
     wanted = {ExifTags.Base.FNumber, ExifTags.Base.FocalLength}
     try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(path, formats=FORMATS) as image,
-        ):
+        with opened(path.read_bytes(), path.name) as image:
             exif = image.getexif()
             return bool(wanted & {*exif, *exif.get_ifd(ExifTags.IFD.Exif)})
-    except Exception:  # the parsers of many formats, each with its own errors
+    except Rejected:
         return True
