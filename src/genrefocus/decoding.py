@@ -14,10 +14,16 @@ from genrefocus.rejection import Reason, Rejected
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF", "BMP", "GIF", "PPM", "JPEG2000")
 """Pillow's names. Its other formats are not tried: some of their decoders start programs."""
 
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
 RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*")
 
 pillow_heif.register_heif_opener()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name ends as a picture's."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
 
 
 def read_file(path: str | Path) -> bytes:
@@ -47,7 +53,7 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
     Raises:
         Rejected: ``format_unsupported`` (camera raw), ``not_an_image``, ``picture_too_large``
-            (more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; nothing is decoded),
+            (more pixels than twice ``PIL.Image.MAX_IMAGE_PIXELS``; nothing is decoded),
             ``image_damaged``.
     """
     suffix = Path(name).suffix.lower()
@@ -78,6 +84,7 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
 def _require_size_within_limit(size: tuple[int, int], name: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and size[0] * size[1] > limit:
-        detail = f"{name}: more than the {limit} px that Pillow allows; scale it down"
+    # Pillow warns at its limit and refuses at twice that; cameras of 100 MP lie between.
+    if limit is not None and size[0] * size[1] > 2 * limit:
+        detail = f"{name}: more than the {2 * limit} px that Pillow allows; scale it down"
         raise Rejected(Reason.PICTURE_TOO_LARGE, f"{size[0]}x{size[1]} px", detail)

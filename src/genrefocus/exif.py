@@ -45,6 +45,9 @@ PLAUSIBLE_SENSOR_MM = (2.0, 70.0)
 SMALLEST_FRAME_MM = 0.5
 """A small sensor cropped tenfold by digital zoom; narrower ones are errors."""
 
+SENSOR_TABLES = ("sensor_widths.csv", "sensor_widths_compact.csv")
+"""Beside this file; each states its source. No camera is in both."""
+
 MAX_EXIF_BYTES = 2**22
 """A JPEG segment holds 64 KiB; decoding a hostile block takes many times its size in memory."""
 
@@ -73,8 +76,9 @@ class ExposureFacts:
         sensor_width_source: ``focal_length_35mm``, ``focal_plane`` or ``table``.
         pixel_ratio: longest edge of the image as it is now over ``sensor_width_mm``, px/mm.
         make, model: as in the file, "" where missing; cut at ``MAX_NAME`` characters.
-        width, height: px as stored, before ``orientation`` is applied.
-        orientation: EXIF orientation 1 to 8.
+        width, height: px before ``orientation`` is applied.
+        orientation: EXIF orientation 1 to 8 that remains to be applied; 1 for HEIC and TIFF, which
+            their decoders turn.
         subject_distance_m: as in the file, for comparison only; None where missing, 0 or infinite.
         digital_zoom: DigitalZoomRatio above 1, or None.
         flags: oddities: ``f35_echoes_focal_length`` (crop factor exactly 1 on a camera known to be
@@ -153,7 +157,7 @@ def exposure_from_tags(
         tags: EXIF names as in ``TAGS`` -> number, ``"50/1"``, ``[50, 1]`` (numerator and
             denominator), or None or NaN where missing; make and model are text. Other names are
             ignored.
-        width, height: px as stored, before ``orientation`` is applied.
+        width, height: px before ``orientation`` is applied.
         orientation: EXIF orientation 1 to 8.
 
     Raises:
@@ -189,7 +193,7 @@ def exposure_from_tags(
 
 
 def table_sensor_width(make: str, model: str) -> float | None:
-    """Sensor width in mm of a camera body from ``sensor_widths.csv``; None where it is not listed.
+    """Sensor width in mm of a camera from ``SENSOR_TABLES``; None where it is not listed.
 
     Upper and lower case, spacing and a make repeated in the model do not matter.
     """
@@ -225,8 +229,8 @@ def _sensor_width(
     raise Rejected(
         Reason.SENSOR_WIDTH_UNKNOWN,
         f"{make} {model}".strip() or None,
-        "no usable FocalLengthIn35mmFilm or FocalPlaneXResolution, and the camera is not in the "
-        f"sensor table{noticed}",
+        "no usable FocalLengthIn35mmFilm, FocalPlaneXResolution or entry in the sensor table"
+        f"{noticed}",
     )
 
 
@@ -333,7 +337,7 @@ def _plain(value: Any) -> Any:
 
 def _required(tags: Mapping[str, Any], name: str, missing: Reason, invalid: Reason) -> float:
     value = tags.get(name)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         raise Rejected(missing, None, f"the EXIF has no {name}")
     number = _number(value)
     if number is None or number <= 0:
@@ -364,9 +368,12 @@ def _text(value: Any) -> str:
 
 @functools.cache
 def _sensor_table() -> dict[str, float]:
-    text = resources.files("genrefocus").joinpath("sensor_widths.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
-    return {_camera_key(row["make"], row["model"]): float(row["width_mm"]) for row in rows}
+    table = {}
+    for name in SENSOR_TABLES:
+        text = resources.files("genrefocus").joinpath(name).read_text("utf-8")
+        for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
+            table[_camera_key(row["make"], row["model"])] = float(row["width_mm"])
+    return table
 
 
 def _camera_key(make: str, model: str) -> str:

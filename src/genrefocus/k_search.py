@@ -71,16 +71,19 @@ def search_k(
             less than ``flat`` above that of a bound; ``k_at_bound`` for a maximum within 2 % of a
             bound; ``score_multimodal``; ``non_finite`` for a score. The value is a dict of plain
             data with ``k``, ``score`` and ``curve``, and for several maxima ``rival``, their K.
-        ValueError: bounds or budget as above.
+        ValueError: bounds, budget, or a tolerance below 1e-6.
     """
     if not (0 < low < high < math.inf):
         raise ValueError(f"bounds of K must satisfy 0 < low < high, got {low} and {high}")
     if budget < LEAST_BUDGET:
         raise ValueError(f"a search of K needs {LEAST_BUDGET} evaluations or more, got {budget}")
-    curve = _Curve(score, budget)
+    if not tolerance >= 1e-6:
+        raise ValueError(f"tolerance of K must be 1e-6 or more, got {tolerance}")
+    curve = _Curve(score, low, high, budget)
     points = 3 * budget // 5
-    reach = math.log(high / low)
-    grid = [math.log(low) + reach * n / (points - 1) for n in range(points)]
+    step = math.log(high / low) / (points - 1)
+    margin = min(_BOUND_MARGIN, 0.5 * step)
+    grid = [math.log(low) + step * n for n in range(points)]
     scores = [curve(x) for x in grid]
     if max(scores) - min(scores) < flat:
         raise curve.rejected(Reason.SCORE_FLAT, f"the score varies by less than {flat} over K")
@@ -89,12 +92,12 @@ def search_k(
         raise curve.rejected(
             Reason.SCORE_MULTIMODAL,
             "several separated maxima are as good; K is not determined",
-            rival=[math.exp(x) for x in rivals],
+            rival=[curve.k(x) for x in rivals],
         )
     if best in (0, points - 1):
         # The maximum may lie between the bound and its neighbour, and then the score rises inward.
         neighbour = 1 if best == 0 else points - 2
-        inward = grid[best] + math.copysign(_BOUND_MARGIN, grid[neighbour] - grid[best])
+        inward = grid[best] + math.copysign(margin, grid[neighbour] - grid[best])
         bracket = sorted([grid[best], inward, grid[neighbour]])
         searched = curve(inward) > scores[best]
     else:
@@ -102,13 +105,13 @@ def search_k(
     if searched:
         _narrow(curve, bracket, tolerance)
     x, top = curve.best()
-    if min(x - grid[0], grid[-1] - x) < _BOUND_MARGIN:
+    if min(x - grid[0], grid[-1] - x) < margin:
         raise curve.rejected(Reason.K_AT_BOUND, f"the score is best at a bound, {low} to {high}")
     if top - max(scores[0], scores[-1]) < flat:
         raise curve.rejected(
             Reason.SCORE_FLAT, f"the best score is less than {flat} above that of a bound"
         )
-    return KSearch(math.exp(x), top, curve.points(), len(curve.seen))
+    return KSearch(curve.k(x), top, curve.points(), len(curve.seen))
 
 
 def k_bounds(
@@ -156,9 +159,15 @@ def k_bounds(
 class _Curve:
     """The score over log K: every point is evaluated once, and no more than the budget."""
 
-    def __init__(self, score: Callable[[float], float], budget: int) -> None:
-        self.score, self.budget = score, budget
+    def __init__(
+        self, score: Callable[[float], float], low: float, high: float, budget: int
+    ) -> None:
+        self.score, self.low, self.high, self.budget = score, low, high, budget
         self.seen: dict[float, float] = {}
+
+    def k(self, x: float) -> float:
+        # Rounding must not carry K beyond its bounds.
+        return min(max(math.exp(x), self.low), self.high)
 
     @property
     def left(self) -> int:
@@ -167,11 +176,11 @@ class _Curve:
     def __call__(self, x: float) -> float:
         if x not in self.seen:
             assert self.left > 0
-            value = float(self.score(math.exp(x)))
+            value = float(self.score(self.k(x)))
             if not math.isfinite(value):
                 raise Rejected(
                     Reason.NON_FINITE,
-                    {"k": math.exp(x), "score": str(value), "curve": self._plain()},
+                    {"k": self.k(x), "score": str(value), "curve": self._plain()},
                     "the score of a rendering must be a finite number",
                 )
             self.seen[x] = value
@@ -182,11 +191,11 @@ class _Curve:
         return x, self.seen[x]
 
     def points(self) -> tuple[tuple[float, float], ...]:
-        return tuple((math.exp(x), self.seen[x]) for x in sorted(self.seen))
+        return tuple((self.k(x), self.seen[x]) for x in sorted(self.seen))
 
     def rejected(self, reason: Reason, detail: str, **more: object) -> Rejected:
         x, score = self.best()
-        value = {"k": math.exp(x), "score": score, **more, "curve": self._plain()}
+        value = {"k": self.k(x), "score": score, **more, "curve": self._plain()}
         return Rejected(reason, value, detail)
 
     def _plain(self) -> list[list[float]]:

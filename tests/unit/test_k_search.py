@@ -125,6 +125,18 @@ def test_a_maximum_between_the_bound_and_the_first_point_is_found(at: float) -> 
     assert found.k == pytest.approx(at, rel=0.02)
 
 
+@pytest.mark.parametrize("budget", [8, 60])
+def test_bounds_hold_also_where_they_are_near(budget: int) -> None:
+    def score(k: float) -> float:
+        assert 3.0 <= k <= 3.3
+        return 1 - 100 * math.log(k / 3.1) ** 2
+
+    found = search_k(score, low=3.0, high=3.3, budget=budget)
+    assert found.k == pytest.approx(3.1, rel=0.005)
+    with pytest.raises(Rejected, match="k_at_bound"):
+        search_k(lambda k: k, low=3.0, high=3.3, budget=budget)
+
+
 def test_a_flat_curve_is_rejected() -> None:
     assert rejected(lambda k: 0.9 + 0.002 * peak(5.0)(k)).reason is Reason.SCORE_FLAT
 
@@ -163,7 +175,15 @@ def test_a_rejection_keeps_the_curve_as_plain_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"low": 0.0}, {"high": 0.4}, {"high": math.inf}, {"budget": 7}, {"low": math.nan}]
+    "wrong",
+    [
+        {"low": 0.0},
+        {"high": 0.4},
+        {"high": math.inf},
+        {"low": math.nan},
+        {"budget": 7},
+        {"tolerance": 0.0},
+    ],
 )
 def test_wrong_use(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="K"):

@@ -7,14 +7,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from genrefocus.decoding import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from genrefocus.decoding import is_picture as is_picture
 from genrefocus.decoding import opened, read_file
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
-
-
-def is_picture(path: Path) -> bool:
-    """Whether a file's name ends as a picture's."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
 
 
 def load_image(path: str | Path) -> Tensor:

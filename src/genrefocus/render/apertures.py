@@ -25,6 +25,7 @@ Array = NDArray[np.floating]
 _PLASTIC = 1.32471795724474602596
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _RASTER_SIZE = 256
+_STRAIGHT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -114,23 +115,50 @@ def disk() -> Aperture:
     return _Disk("disk", lambda x, y: np.hypot(x, y) - 1.0)
 
 
-def polygon(blades: int, rotation: float = 0.0) -> Aperture:
+def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Aperture:
     """A regular polygon with its corners on the unit circle, one at angle `rotation` (radians).
 
-    Raises ValueError for fewer than three blades.
+    `curvature` is that of the blades' edges, which run from corner to corner: 0 is straight, 1 is
+    that of the unit circle, so that the opening is a disc. Raises ValueError for fewer than three
+    blades or a curvature outside [0, 1].
     """
     if blades < 3:
         raise ValueError(f"a polygonal aperture needs 3 blades or more, got {blades}")
+    if not 0.0 <= curvature <= 1.0:
+        raise ValueError(f"the curvature of blades lies in [0, 1], got {curvature}")
     normals = rotation + (np.arange(blades) + 0.5) * 2.0 * math.pi / blades
-    apothem = math.cos(math.pi / blades)
+    apothem, half_side = math.cos(math.pi / blades), math.sin(math.pi / blades)
 
     def distance(x: Array, y: Array) -> Array:
         reach = np.full(np.broadcast(x, y).shape, -np.inf)
         for angle in normals:
-            reach = np.maximum(reach, math.cos(angle) * x + math.sin(angle) * y)
-        return reach - apothem
+            outward = math.cos(angle) * x + math.sin(angle) * y - apothem
+            if curvature > _STRAIGHT:
+                radius = 1.0 / curvature
+                along = math.cos(angle) * y - math.sin(angle) * x
+                centre = math.sqrt(radius**2 - half_side**2)
+                outward = np.hypot(outward + centre, along) - radius
+            reach = np.maximum(reach, outward)
+        return reach
 
     return Aperture(f"polygon{blades}", distance)
+
+
+def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
+    """The part of a shape within a unit disc about (x, y): what the rim of a lens leaves of it.
+
+    Seen from beside the axis, the round rim is shifted against the aperture (a cat's eye). The
+    part stays where it is: its centre is no longer the shape's. Raises ValueError for a shift by
+    more than 1, in units of the aperture's radius.
+    """
+    if math.hypot(x, y) > 1.0 + 1e-9:
+        raise ValueError(f"the rim shifts by 1 aperture radius at most, got {math.hypot(x, y):.3f}")
+    if x == 0.0 and y == 0.0:
+        return aperture
+    return Aperture(
+        aperture.name,
+        lambda u, v: np.maximum(aperture.distance(u, v), np.hypot(u - x, v - y) - 1.0),
+    )
 
 
 def raster(path: Path) -> Aperture:

@@ -25,6 +25,8 @@ _EDGE = 0.05
 """Spread of disparity in that window, over the spread of the image, that counts as an edge."""
 _NEAR_SHARE = 0.05
 """How often lights stand on the nearest surfaces, against 1 for the farthest."""
+_GROUP_SPREAD = 0.1
+"""Standard deviation of lights about the first of their group, over the image's longer side."""
 
 # Planck's second constant, m K. Analytic fits to the CIE 1931 observer (Wyman, Sloan and Shirley
 # 2013): for X, Y, Z lobes of (weight, centre, width below, width above), in nm.
@@ -248,19 +250,18 @@ def _chances(depth: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _places(weight: NDArray[np.float64], count: int, rng: Generator) -> list[tuple[int, int]]:
     """Pixels (row, column) of one group: the first by weight, half of the others near it."""
-    height, width = weight.shape
+    everywhere = near = np.cumsum(weight)
     places: list[tuple[int, int]] = []
-    near = weight
     for number in range(count):
-        chances = near if number and rng.random() < 0.5 else weight
-        row, column = divmod(
-            int(rng.choice(weight.size, p=(chances / chances.sum()).ravel())), width
-        )
+        total = near if number and rng.random() < 0.5 else everywhere
+        index = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
+        row, column = divmod(index, weight.shape[1])
         places.append((row, column))
         if number == 0:
-            y, x = np.arange(height)[:, None] - row, np.arange(width) - column
-            across = 0.1 * max(height, width)
-            near = weight * np.exp(-0.5 * (x**2 + y**2) / across**2)
+            y = np.arange(weight.shape[0])[:, None] - row
+            x = np.arange(weight.shape[1]) - column
+            across = _GROUP_SPREAD * max(weight.shape)
+            near = np.cumsum(weight * np.exp(-0.5 * (x**2 + y**2) / across**2))
     return places
 
 

@@ -29,6 +29,9 @@ _STREAM = 0x11947
 """Keeps the draws of the night apart from those of the scene of the same seed."""
 _CLEARANCE = 0.005
 """Lights hang at least this far before the surface behind them, 1/m; windows just so far."""
+_GLOW = 6.0
+"""Where the glow of a light ends, in radii of its core."""
+_MOFFAT = (2.0 * (1.0 - 1.0 / _GLOW**2)) ** (1.0 / 3.0) - 1.0
 _SEEN_AT_LEAST = 10
 _GROUPS_AT_MOST = 40
 
@@ -147,22 +150,28 @@ def _lit(scene: Scene, group: _Group, chosen: Sequence[int], plane: Plane) -> La
     rgba = np.zeros((4, *shape))
     for index in chosen:
         x, y = group.at[index] + scene.margin
-        reach = math.ceil(group.radius[index]) + 1
+        radius = float(group.radius[index])
+        reach = math.ceil(_GLOW * radius)
         rows = slice(max(0, round(y) - reach), min(shape[0], round(y) + reach + 1))
         columns = slice(max(0, round(x) - reach), min(shape[1], round(x) + reach + 1))
         away = np.hypot(
             np.arange(columns.start, columns.stop) - x,
             np.arange(rows.start, rows.stop)[:, None] - y,
         )
-        spot = np.clip(group.radius[index] + 0.5 - away, 0.0, 1.0)
-        total = spot.sum()
-        if total > 0.0:
-            light = group.colour[index] * group.energy[index] / total
+        spot = _spot(away / radius)
+        if spot.any():
+            spot /= spot.max()
+            light = group.colour[index] * group.energy[index] / spot.sum()
             rgba[:3, rows, columns] += light[:, None, None] * spot
             rgba[3, rows, columns] = np.maximum(rgba[3, rows, columns], spot)
     # Straight alpha: the colour of two lights that overlap is their sum.
     rgba[:3] /= np.maximum(rgba[3], 1e-6)
     return Layer(torch.from_numpy(rgba.astype(np.float32)), plane)
+
+
+def _spot(away: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coverage at a distance in radii: 1/2 at 1, then a glow as of a real lens (Moffat 1969)."""
+    return np.clip(1.0 - (away / _GLOW) ** 2, 0.0, 1.0) / (1.0 + _MOFFAT * away**2) ** 3
 
 
 def _group(
@@ -179,7 +188,7 @@ def _group(
     low, high = math.log(1.5), math.log(200.0)
     common = rng.uniform(low, high)
     own = common + rng.normal(0.0, 0.25, count) if alike else rng.uniform(low, high, count)
-    radius = rng.uniform(0.4, 1.0, count) * max(1.0, scale / 4.0)
+    radius = rng.uniform(0.35, 0.7, count) * max(1.0, scale / 4.0)
     return _Group(planes, at, draw_light_colours(rng, count), np.exp(own) * scale**2, radius)
 
 

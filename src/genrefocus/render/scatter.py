@@ -70,6 +70,13 @@ def defocus_level(defocus: Tensor, step: float) -> Tensor:
     return torch.where(magnitude < _KNEE, magnitude / step, growing) * defocus.sign()
 
 
+def defocus_of_level(level: Tensor, step: float) -> Tensor:
+    """Signed defocus in px: the inverse of `defocus_level`."""
+    magnitude = level.abs() * step
+    growing = _KNEE * torch.exp(magnitude.clamp_min(_KNEE) / _KNEE - 1.0)
+    return torch.where(magnitude < _KNEE, magnitude, growing) * level.sign()
+
+
 def _layers(defocus: Tensor) -> Iterator[tuple[Tensor, float]]:
     """Masks (H, W) of pixels with nearly equal signed defocus and their mean, far to near."""
     _, index = torch.unique(defocus_level(defocus, _STEP).round(), return_inverse=True)

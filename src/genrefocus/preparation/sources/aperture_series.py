@@ -1,5 +1,6 @@
 """RealBokeh_3MP: each scene at f/22 and at several wider apertures, with what the camera knew."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -53,7 +54,10 @@ class RealBokeh3mp(Listed):
             "train/metadata/<scene>.json, or the like in validation and test"
         )
         require_layout(
-            root, self.name, layout, lambda at: any((at / one / "gt").is_dir() for one in _SPLITS)
+            root,
+            "RealBokeh_3MP scenes",
+            layout,
+            lambda at: any((at / one / "gt").is_dir() for one in _SPLITS),
         )
         found = Found(root)
         for folder, split in _SPLITS.items():
@@ -131,7 +135,7 @@ def _read_scene(base: Path, name: str) -> _Scene:
         raise Rejected(Reason.FILE_MISSING, f"metadata/{name}.json", "no metadata") from None
     except OSError as error:
         raise Rejected(Reason.FILE_UNREADABLE, f"metadata/{name}.json", str(error)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected(Reason.METADATA_INVALID, f"metadata/{name}.json", str(error)) from None
     if not isinstance(meta, dict):
         raise Rejected(Reason.METADATA_INVALID, f"metadata/{name}.json", "no JSON object")
@@ -183,10 +187,11 @@ def _path(base: Path, value: object, label: str) -> Path:
 
 
 def _number(value: object, label: str, *, zero_allowed: bool = False) -> float:
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    number = float(value) if numeric else math.nan  # type: ignore[arg-type]
-    if math.isfinite(number) and (number > 0 or (zero_allowed and number == 0)):
-        return number
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # of integers without end
+            number = float(value)
+            if math.isfinite(number) and (number > 0 or (zero_allowed and number == 0)):
+                return number
     raise Rejected(Reason.METADATA_INVALID, value, f"{label} must be a number above zero")
 
 

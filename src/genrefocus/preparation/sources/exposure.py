@@ -1,40 +1,29 @@
 """Which EXIF facts a source may pass on, and in what form.
 
-Place, owner, serial numbers and whatever else a file knows never leave it: only names listed here
-do.
+Place, owner, serial numbers and whatever else a file knows never leave it: only the names in
+``exif.TAGS`` do.
 """
 
+import contextlib
 import json
 import math
-import numbers
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from PIL.TiffImagePlugin import IFDRational
+
+from genrefocus.exif import TAGS
 from genrefocus.rejection import Reason, Rejected
 
-EXPOSURE_TAGS = (
-    "FocalLength",
-    "FNumber",
-    "FocalLengthIn35mmFilm",
-    "DigitalZoomRatio",
-    "SubjectDistance",
-    "FocalPlaneXResolution",
-    "FocalPlaneYResolution",
-    "FocalPlaneResolutionUnit",
-    "ExifImageWidth",
-    "ExifImageLength",
-    "Make",
-    "Model",
-)
-"""What Eq. 3 and its sensor width need; EXIF names as exifread spells them."""
-
-_BARE = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in EXPOSURE_TAGS} | {
+_BARE = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in TAGS} | {
     "focallength35": "FocalLengthIn35mmFilm",
     "focallengthin35mmformat": "FocalLengthIn35mmFilm",  # as ExifTool and Flickr have it
-    "exifimageheight": "ExifImageLength",
+    "exifimagelength": "ExifImageHeight",  # as the standard has it
 }
+_UNIT = re.compile(r"^(?:f/)?([0-9./]+)(?: mm)?$")
 _FLICKR_SPACES = {"exif", "exififd", "ifd0", "tiff"}
 """Tag spaces of Flickr's EXIF lists that hold the standard's tags, and no maker notes."""
 
@@ -48,25 +37,27 @@ def exposure_tag(name: str) -> str | None:
     return _BARE.get(re.sub(r"[^a-z0-9]", "", name.lower()))
 
 
-def plain_facts(values: Mapping[str, Any]) -> dict[str, float | str]:
-    """Values by tag as JSON data; what is missing, empty or not a number is left out.
+def plain_facts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by tag as ``exif.exposure_from_tags`` takes them, in JSON; absent ones are left out.
 
-    Text is kept as it is, and a division by zero as text, for the reader of EXIF to judge.
+    Nothing is judged here: zeros, divisions by zero and odd text stay for the reader of EXIF. Of
+    text, only the units that ExifTool and Flickr print are taken off: "50 mm", "f/2.8".
     """
     plain = ((name, _plain(value)) for name, value in values.items())
     return {name: value for name, value in plain if value is not None}
 
 
-def parse_exif_column(text: str) -> dict[str, float | str]:
+def parse_exif_column(text: str) -> dict[str, Any]:
     """JSON of EXIF by name, or a list as Flickr gives it (``tag``, ``tagspace``, ``raw``).
 
     Raises:
         Rejected: ``exif_corrupt``: no JSON.
     """
+    size = f"{len(text)} characters"  # and none of them: they may name a person or a place
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise Rejected(Reason.EXIF_CORRUPT, text[:40], f"no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Rejected(Reason.EXIF_CORRUPT, size, f"no JSON: {error}") from None
     while isinstance(data, dict) and isinstance(inner := data.get("photo", data.get("exif")), dict):
         data = inner
     if isinstance(data, dict) and isinstance(data.get("exif"), list):
@@ -74,7 +65,7 @@ def parse_exif_column(text: str) -> dict[str, float | str]:
     if isinstance(data, list):
         data = dict(_flickr_entry(entry) for entry in reversed(data) if _is_standard(entry))
     if not isinstance(data, dict):
-        raise Rejected(Reason.EXIF_CORRUPT, text[:40], "neither names with values nor a list")
+        raise Rejected(Reason.EXIF_CORRUPT, size, "neither names with values nor a list")
     named = ((exposure_tag(str(name)), value) for name, value in data.items())
     return plain_facts({name: value for name, value in named if name is not None})
 
@@ -89,16 +80,19 @@ def _flickr_entry(entry: Mapping[str, Any]) -> tuple[str, Any]:
     return str(entry.get("tag")), raw.get("_content") if isinstance(raw, dict) else raw
 
 
-def _plain(value: Any) -> float | str | None:
-    if isinstance(value, numbers.Rational):
-        return _number(value)
-    if isinstance(value, float | Decimal):
-        return float(value) if math.isfinite(value) else None
-    text = value.strip().strip("\x00") if isinstance(value, str) else ""
-    return text or None
-
-
-def _number(value: numbers.Rational) -> float | str:
-    numerator, denominator = int(value.numerator), int(value.denominator)
-    # exifread's ratios may be a division by zero.
-    return numerator / denominator if denominator else f"{numerator}/{denominator}"
+def _plain(value: Any) -> Any:
+    if isinstance(value, IFDRational | Fraction):  # as Pillow and exifread have ratios
+        return f"{value.numerator}/{value.denominator}"
+    if isinstance(value, tuple):  # as Pillow has a tag with several values
+        return _plain(value[0] if value else None)
+    if isinstance(value, list):  # numerator and denominator
+        parts = [_plain(part) for part in value]
+        return parts if all(isinstance(part, float) for part in parts) else None
+    if isinstance(value, int | float | Decimal):
+        with contextlib.suppress(OverflowError):
+            return float(value) if math.isfinite(value) else None
+        return None
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    text = value.partition("\0")[0].strip() if isinstance(value, str) else ""
+    return _UNIT.sub(r"\1", text) or None

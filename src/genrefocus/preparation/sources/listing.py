@@ -12,7 +12,8 @@ from genrefocus.data.images import PICTURE_SUFFIXES
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.rejection import Reason, Rejected
 
-REMEDY = "name another folder with source.root=/path"
+OPTION = "source.root"
+REMEDY = f"name another folder with {OPTION}=/path"
 
 _SHOWN = 6
 
@@ -30,15 +31,16 @@ class Found:
         file: Path,
         pictures: Mapping[str, Path],
         *,
-        scene: str,
+        scene: str | None,
         split: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         """An item named after a file, or a problem where one of its pictures is not there."""
         for role, path in pictures.items():
             if not path.exists():
-                target = f"a link to {path.readlink()}" if path.is_symlink() else self.name(path)
-                self.reject(file, Reason.FILE_MISSING, target, f"no file for its {role}")
+                self.reject(
+                    file, Reason.FILE_MISSING, self._absent(path), f"no file for its {role}"
+                )
                 return
         parts = {role: Picture(path) for role, path in pictures.items()}
         self.items.append(Item(self.name(file), scene, parts, facts or {}, split))
@@ -46,6 +48,11 @@ class Found:
     def reject(self, file: Path, reason: Reason, value: object, detail: str) -> None:
         """A problem of a file or folder."""
         self.problems.append((self.name(file), Rejected(reason, value, detail)))
+
+    def _absent(self, path: Path) -> str:
+        if path.is_symlink():
+            return f"a link to {path.readlink()}"
+        return self.name(path) if path.is_relative_to(self.root) else str(path)
 
     def name(self, path: Path) -> str:
         """Relative to the root, with forward slashes."""
@@ -78,21 +85,24 @@ class Listed(ABC):
         found.items.sort(key=lambda item: item.name)
         found.problems.sort(key=lambda problem: problem[0])
         if not found.items:
-            shown = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])
-            raise ValueError(
-                f"nothing usable in {self.root}: {len(found.problems)} problems"
-                f"{f', such as {shown}' if shown else ''}; {REMEDY}"
-            )
+            raise ValueError(f"nothing usable in {self.root}: {_account(found)}; {REMEDY}")
         return found
 
 
-def require_folder(folder: Path, what: str) -> None:
+def _account(found: Found) -> str:
+    if not found.problems:
+        return f"found {suffix_counts(files_below(found.root))}, and no pictures in their place"
+    examples = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])
+    return f"{len(found.problems)} problems, such as {examples}"
+
+
+def require_folder(folder: Path, what: str, option: str = OPTION) -> None:
     """
     Raises:
         FileNotFoundError: it does not exist.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"folder of {what} {folder} does not exist; set source.root")
+        raise FileNotFoundError(f"folder of {what} {folder} does not exist; set {option}")
 
 
 def require_layout(root: Path, what: str, layout: str, fits: Callable[[Path], bool]) -> None:
@@ -135,20 +145,22 @@ def files_below(folder: Path, without: Iterable[Path] = ()) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def pictures_below(folder: Path, what: str, without: Iterable[Path] = ()) -> list[Path]:
+def pictures_below(
+    folder: Path, what: str, without: Iterable[Path] = (), *, option: str = OPTION
+) -> list[Path]:
     """All pictures below a folder, see :func:`files_below`.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no picture; says what was found instead.
     """
-    require_folder(folder, what)
+    require_folder(folder, what, option)
     files = files_below(folder, without)
     pictures = [path for path in files if is_picture_name(path)]
     if not pictures:
         raise ValueError(
             f"no {what} in {folder}: found {suffix_counts(files)}, looked for "
-            f"{', '.join(PICTURE_SUFFIXES)}; {REMEDY}"
+            f"{', '.join(PICTURE_SUFFIXES)}; name another folder with {option}=/path"
         )
     return pictures
 

@@ -50,7 +50,7 @@ class Pairs(Listed):
 
     def _scan(self) -> Found:
         splits: Mapping[str, str | None] = {**self.splits} or {"": None}
-        return _scan_pairs(Path(self.root), self.name, splits, self.sharp, self.photo)
+        return _scan_pairs(Path(self.root), "pairs", splits, self.sharp, self.photo)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Ebb(Listed):
 
     def _scan(self) -> Found:
         splits = {"train": "train", "test": "test"}
-        return _scan_pairs(Path(self.root), self.name, splits, "original", "bokeh")
+        return _scan_pairs(Path(self.root), "EBB! pairs", splits, "original", "bokeh")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Dpdd(Listed):
     def _scan(self) -> Found:
         splits = {"train_c": "train", "val_c": "val", "test_c": "test"}
         return _scan_pairs(
-            Path(self.root), self.name, splits, "target", "source", names_may_differ=True
+            Path(self.root), "DPDD pairs", splits, "target", "source", names_may_differ=True
         )
 
 
@@ -113,8 +113,9 @@ class RealDof(Listed):
     roles: ClassVar[frozenset[str]] = PAIR
 
     def _scan(self) -> Found:
+        splits = {"": "test"}
         return _scan_pairs(
-            Path(self.root), self.name, {"": "test"}, "target", "source", names_may_differ=True
+            Path(self.root), "RealDOF pairs", splits, "target", "source", names_may_differ=True
         )
 
 
@@ -136,7 +137,10 @@ class Lfdof(Listed):
         root, splits = Path(self.root), {"train_data": "train", "test_data": "test"}
         layout = "train_data/input/<scene>/, train_data/ground_truth/<scene>.png, or test_data"
         require_layout(
-            root, self.name, layout, lambda at: any((at / one / "input").is_dir() for one in splits)
+            root,
+            "LFDOF scenes",
+            layout,
+            lambda at: any((at / one / "input").is_dir() for one in splits),
         )
         found = Found(root)
         for folder, split in splits.items():
@@ -146,7 +150,12 @@ class Lfdof(Listed):
 
 
 def _add_focus_series(found: Found, base: Path, split: str) -> None:
+    if not (base / "input").is_dir():
+        found.reject(base, Reason.FILE_MISSING, "input", "no such folder in it")
+        return
     sharp = _by_stem(base / "ground_truth") if (base / "ground_truth").is_dir() else {}
+    for photo in pictures_in(base / "input"):
+        found.reject(photo, Reason.FILE_MISSING, None, "not in the folder of a scene")
     scenes = {folder.name: folder for folder in folders_in(base / "input")}
     for scene, folder in scenes.items():
         targets = sharp.get(scene, [])
@@ -175,7 +184,7 @@ def _scan_pairs(
         return any((at / one / sharp).is_dir() and (at / one / photo).is_dir() for one in splits)
 
     layout = ", or ".join(f"{Path(one, photo)} with {Path(one, sharp)}" for one in splits)
-    require_layout(root, f"{what} pairs", layout, fits)
+    require_layout(root, what, layout, fits)
     found = Found(root)
     for folder, split in splits.items():
         base = root / folder

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genrefocus.exif import TAGS
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.preparation.sources.exposure import (
-    EXPOSURE_TAGS,
     exposure_tag,
     parse_exif_column,
     plain_facts,
@@ -26,8 +26,8 @@ class PhotographTable(Listed):
     The column of pictures holds bytes, a struct with ``bytes``, or paths relative to the file.
     Columns that are named as an EXIF tag (``FNumber``, ``f_number``, ``focal_length_35``, ...) and
     JSON in a column ``exif`` or ``flickr_exif`` become the fact ``exif``; a column of its own
-    counts before the JSON, and only names in ``exposure.EXPOSURE_TAGS`` are ever taken. A row is a
-    scene of its own unless there is a column ``scene``.
+    counts before the JSON, and only names in ``exif.TAGS`` are ever taken. A row is a scene of its
+    own, known by its content, unless there is a column ``scene``.
 
     Listing reads those columns alone; pictures are read when they are wanted.
 
@@ -45,9 +45,9 @@ class PhotographTable(Listed):
     roles: ClassVar[frozenset[str]] = frozenset({"photo"})
 
     def __post_init__(self) -> None:
-        if unknown := set((self.exif or {}).values()) - set(EXPOSURE_TAGS):
+        if unknown := set((self.exif or {}).values()) - set(TAGS):
             raise ValueError(
-                f"EXIF tags {sorted(unknown)} are not passed on; use {', '.join(EXPOSURE_TAGS)}"
+                f"EXIF tags {sorted(unknown)} are not passed on; use {', '.join(TAGS)}"
             )
 
     def _scan(self) -> Found:
@@ -81,7 +81,7 @@ class PhotographTable(Listed):
             except Rejected as rejected:
                 found.problems.append((found.name(name), rejected))
                 continue
-            place = str(row["scene"]) if row.get("scene") is not None else found.name(name)
+            place = None if row.get("scene") is None else str(row["scene"])
             if not in_files:
                 photo = {"photo": Picture(path, (number, self.image))}
                 found.items.append(Item(found.name(name), place, photo, facts))
@@ -142,8 +142,8 @@ def _rows(table: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 def _exposure(
     row: Mapping[str, Any], tags: Mapping[str, str], texts: list[str]
-) -> dict[str, dict[str, float | str]]:
-    facts: dict[str, float | str] = {}
+) -> dict[str, dict[str, Any]]:
+    facts: dict[str, Any] = {}
     for name in texts:
         value = row[name]
         if isinstance(value, dict):
