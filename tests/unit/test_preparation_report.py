@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from genrefocus.data.sample import Sample
 from genrefocus.optics import blur_radius
 from genrefocus.preparation.outcome import distribution, spread
 from genrefocus.preparation.report import write_report
@@ -244,21 +245,20 @@ def test_rejected_pictures_are_shown_where_there_are_files(
     assert len(pictures(shown)) == len(pictures(page)) + 1
 
 
-def test_pairs_without_labels(tmp_path: Path, write_preparation, make_labelled) -> None:
+def test_a_sheet_has_columns_for_what_samples_have(
+    tmp_path: Path, write_preparation, make_labelled
+) -> None:
     pair = make_labelled(1, measures={"registration_error": 0.1})
-    bare = type(pair)(
-        key="pair",
-        route="deblur",
-        split="train",
-        aif=pair.aif,
-        bokeh=pair.bokeh,
-        provenance=pair.provenance,
-    )
-    page = Page(write_report(write_preparation(tmp_path / "out", [bare])).read_text())
-    assert [image["alt"] for image in page.of("img")] == [
-        "all in focus of pair",
-        "photograph of pair",
-    ]
+    shared = {"split": "train", "aif": pair.aif, "bokeh": pair.bokeh, "route": "deblur"}
+    shared["provenance"] = pair.provenance
+    bare = Sample(key="bare", **shared)
+    further = Sample(key="further", extras={"pre_deblur": pair.aif}, **shared)
+    page = Page(write_report(write_preparation(tmp_path / "out", [bare, further])).read_text())
+    (head, first, second) = page.rows["sheet"]
+    assert head == ["all in focus", "photograph", "pre deblur", "sample"]
+    assert (first[2], second[2]) == ("none", "")
+    assert [image["alt"] for image in page.of("img")][-1] == "pre deblur of further"
+    assert len(pictures(page)) == 5
     assert "Measured only:" not in page.text and "reasons" not in page.rows
 
 

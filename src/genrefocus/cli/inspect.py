@@ -62,7 +62,7 @@ def _table(name: str, facts: SetFacts, verified: bool) -> Table:
     table = Table(title=escape(name), title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    size = f"{facts.shards} shards, {facts.bytes / 2**20:.1f} MiB"
+    size = f"{facts.shards} shard{'s' * (facts.shards != 1)}, {facts.bytes / 2**20:.1f} MiB"
     table.add_row("samples", f"{facts.samples} in {size}")
     checksums = ", checksums agree" if verified else ""
     table.add_row("fingerprint", f"{facts.fingerprint}{checksums}")

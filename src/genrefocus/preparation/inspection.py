@@ -12,7 +12,7 @@ from PIL import Image
 from genrefocus.data.shards import ShardDataset, read_index
 from genrefocus.pictures import contact_sheet
 from genrefocus.preparation.outcome import distribution, spread
-from genrefocus.preparation.thumbnails import COLUMNS, sample_row
+from genrefocus.preparation.thumbnails import columns_of, sample_pictures
 
 ORIGINS = ("renderer", "aperture", "depth", "mask", "deblur", "blur", "shapes", "code_version")
 """Names in a sample's provenance of what made it."""
@@ -96,8 +96,10 @@ def preview(dataset: ShardDataset, most: int) -> Image.Image:
     Raises:
         ValueError: a sample is damaged; the message names shard and key.
     """
-    rows = [sample_row(dataset[number], _PREVIEW_EDGE) for number in spread(len(dataset), most)]
-    return contact_sheet(rows, COLUMNS, 1)
+    numbers = spread(len(dataset), most)
+    rows = [sample_pictures(dataset[number], _PREVIEW_EDGE) for number in numbers]
+    columns = columns_of(rows)
+    return contact_sheet([[row.get(title) for title in columns] for row in rows], columns, 1)
 
 
 def _value(meta: Mapping[str, Any], name: str) -> float | None:

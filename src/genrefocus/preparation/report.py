@@ -34,9 +34,9 @@ from genrefocus.preparation.outcome import (
     tabulate,
 )
 from genrefocus.preparation.thumbnails import (
-    COLUMNS,
     Thumbnail,
     before_and_after,
+    columns_of,
     jpeg_uri,
     sample_thumbnails,
     small,
@@ -50,7 +50,7 @@ EXAMPLES = 8  # of each reason
 EXTREMES = 5  # at either end of a measure
 CURVES = 40  # of each group
 
-_SHEET_EDGE, _EXTREME_EDGE = 200, 112  # px
+SHEET_EDGE, _EXTREME_EDGE = 200, 112  # px
 
 # In the order of the page; others follow by name.
 TITLES = {
@@ -69,6 +69,7 @@ TITLES = {
     "registration_error": "registration error (px)",
     "exposure_shift": "exposure shift (stops)",
     "colour_shift": "colour shift (stops)",
+    "correlation": "correlation of the registered pair",
     "sharpness_ratio": "sharpness of the photograph over that of its counterpart",
     "limited": "K brought to the greatest radius (1: yes)",
     "long_edge": "long edge (px)",
@@ -76,12 +77,21 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A sample or a rejected candidate on the page."""
+class Row:
+    """A sample on a sheet."""
 
     listed: Listed
-    pictures: Sequence[Thumbnail | None] = ()
-    facts: str = ""
+    pictures: Mapping[str, Thumbnail | None]
+    facts: str
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A sample whose value of a measure is extreme."""
+
+    listed: Listed
+    picture: Thumbnail
+    value: str
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,8 @@ class Measure:
     chart: Markup | None
     gate: str
     without: int
-    lowest: Sequence[Shown]
-    highest: Sequence[Shown]
+    lowest: Sequence[Extreme]
+    highest: Sequence[Extreme]
 
 
 def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
@@ -146,11 +156,9 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
         measured_only=[name for name in summary["measured_only"] if name in known],
         parameters=parameters,
         measures=measures,
-        columns=COLUMNS,
-        sheet=[
-            album.sheet_row(samples.entries[number])
-            for number in spread(len(samples.entries), SHEET_SAMPLES)
-        ],
+        **album.sheet(
+            [samples.entries[n] for n in spread(len(samples.entries), SHEET_SAMPLES)], SHEET_EDGE
+        ),
         curves=_curves(samples.entries, album, ledger.reasons),
         most_curves=CURVES,
     )
@@ -192,27 +200,35 @@ class Album:
                 )
         self._extremes: dict[str | None, Thumbnail] = {}
 
-    def sample(self, key: str | None) -> Sample:
-        dataset, number = self._places[key]
-        return dataset[number]
-
     def provenance(self, key: str | None) -> dict[str, Any]:
         """Provenance alone, without reading pictures."""
         dataset, number = self._places[key]
         return dict(dataset.metadata(number)["provenance"])
 
-    def sheet_row(self, entry: Listed, long_edge: int = _SHEET_EDGE) -> Shown:
-        sample = self.sample(entry.key)
+    def sheet(self, entries: Iterable[Listed], long_edge: int) -> dict[str, Any]:
+        """What the template of a sheet shows: ``columns`` and the rows of ``sheet``."""
+        rows = [self._row(entry, long_edge) for entry in entries]
+        columns = columns_of(row.pictures for row in rows)
+        missing: dict[str, Thumbnail | None] = dict.fromkeys(columns)
+        rows = [Row(row.listed, missing | dict(row.pictures), row.facts) for row in rows]
+        return {"columns": columns, "sheet": rows}
+
+    def extreme(self, entry: Listed, value: float) -> Extreme:
+        if entry.key not in self._extremes:
+            self._extremes[entry.key] = before_and_after(self._sample(entry.key), _EXTREME_EDGE)
+        return Extreme(entry, self._extremes[entry.key], _number(value))
+
+    def _row(self, entry: Listed, long_edge: int) -> Row:
+        sample = self._sample(entry.key)
         facts = f"{entry.split}, {sample.size[0]} x {sample.size[1]} px"
         if sample.strength is not None:
             facts += f", K {_number(sample.strength.k)}"
             facts += f", focus at {_number(sample.focus_disparity)} 1/m"
-        return Shown(entry, sample_thumbnails(sample, long_edge), facts)
+        return Row(entry, sample_thumbnails(sample, long_edge), facts)
 
-    def extreme(self, entry: Listed, value: float) -> Shown:
-        if entry.key not in self._extremes:
-            self._extremes[entry.key] = before_and_after(self.sample(entry.key), _EXTREME_EDGE)
-        return Shown(entry, [self._extremes[entry.key]], _number(value))
+    def _sample(self, key: str | None) -> Sample:
+        dataset, number = self._places[key]
+        return dataset[number]
 
 
 class _Ledger:
@@ -279,7 +295,7 @@ def _picture(name: str, root: str | Path | None) -> str | None:
     if not path.resolve().is_relative_to(Path(root).resolve()) or not is_picture(path):
         return None
     try:
-        return jpeg_uri(small(load_image(path), _SHEET_EDGE))
+        return jpeg_uri(small(load_image(path), SHEET_EDGE))
     except Rejected:
         return None
 

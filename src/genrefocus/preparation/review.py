@@ -18,7 +18,6 @@ from genrefocus.preparation.outcome import (
     tabulate,
 )
 from genrefocus.preparation.report import Album, render_page
-from genrefocus.preparation.thumbnails import COLUMNS
 
 Measures = Mapping[str, float | None]
 
@@ -56,8 +55,7 @@ def write_template(out: Path, path: Path, *, most: int, measures: Sequence[str])
         title=f"{summary['set']['parameters']['route']}: samples to review",
         list_name=path.name,
         width="18rem",
-        columns=COLUMNS,
-        sheet=[album.sheet_row(entry, _LONG_EDGE) for entry in chosen],
+        **album.sheet(chosen, _LONG_EDGE),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, text.encode())

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from genrefocus.data.sample import Sample, to_float, to_uint8
 from genrefocus.optics import MAX_COC, defocus_map
 from genrefocus.pictures import colour_map
 
-COLUMNS = ("all in focus", "photograph", "defocus map", "in focus")
+AIF, PHOTOGRAPH, DEFOCUS, MASK = "all in focus", "photograph", "defocus map", "in focus"
 
 _QUALITY = 78
 
@@ -45,43 +46,43 @@ def small(picture: Tensor, long_edge: int) -> Tensor:
     return shown.clamp(0, 1)
 
 
-def sample_row(sample: Sample, long_edge: int) -> list[Tensor | None]:
-    """What ``COLUMNS`` says, as ``pictures.contact_sheet`` takes it; None where it has none."""
-    row: list[Tensor | None] = [
-        small(to_float(sample.aif), long_edge),
-        small(to_float(sample.bokeh), long_edge),
-        None,
-        None,
-    ]
+def sample_pictures(sample: Sample, long_edge: int) -> dict[str, Tensor]:
+    """Title -> picture, as ``pictures.contact_sheet`` takes it: what the sample has, in order."""
+    shown = {AIF: to_float(sample.aif), PHOTOGRAPH: to_float(sample.bokeh)}
     if (defocus := _defocus(sample)) is not None:
-        row[2] = small(defocus[None], long_edge)
+        shown[DEFOCUS] = defocus[None]
     if sample.mask is not None:
-        row[3] = small(sample.mask.float().expand(3, -1, -1), long_edge)
-    return row
+        shown[MASK] = sample.mask.float().expand(3, -1, -1)
+    shown |= {name.replace("_", " "): to_float(x) for name, x in sorted(sample.extras.items())}
+    return {title: small(picture, long_edge) for title, picture in shown.items()}
 
 
-def sample_thumbnails(sample: Sample, long_edge: int) -> list[Thumbnail | None]:
-    """What ``COLUMNS`` says, for a page; None where it has none."""
-    cells: list[Thumbnail | None] = []
-    for title, picture in zip(COLUMNS, sample_row(sample, long_edge), strict=True):
-        if picture is None:
-            cells.append(None)
-        elif picture.shape[0] == 3:
-            cells.append(Thumbnail(jpeg_uri(picture), title))
-        else:
+def sample_thumbnails(sample: Sample, long_edge: int) -> dict[str, Thumbnail]:
+    """Title -> thumbnail, for a page."""
+    thumbnails = {}
+    for title, picture in sample_pictures(sample, long_edge).items():
+        caption = ""
+        if title == DEFOCUS:
             defocus = _defocus(sample)
             assert defocus is not None
             low, high = (float(x) for x in defocus.aminmax())
             share = (picture[0] - low) / (high - low) if high > low else torch.zeros_like(picture)
-            caption = f"{low * MAX_COC:.1f} to {high * MAX_COC:.1f} px"
-            cells.append(Thumbnail(jpeg_uri(colour_map(share)), title, caption))
-    return cells
+            picture, caption = colour_map(share), f"{low * MAX_COC:.1f} to {high * MAX_COC:.1f} px"
+        thumbnails[title] = Thumbnail(jpeg_uri(picture), title, caption)
+    return thumbnails
+
+
+def columns_of(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Titles of a sheet whose rows have pictures of these titles, in the order of a sample's."""
+    titles = dict.fromkeys(title for row in rows for title in row)
+    known = [title for title in (AIF, PHOTOGRAPH, DEFOCUS, MASK) if title in titles]
+    return [*known, *sorted(set(titles) - set(known))]
 
 
 def before_and_after(sample: Sample, long_edge: int) -> Thumbnail:
     """All-in-focus picture and photograph side by side in one picture."""
     halves = [small(to_float(one), long_edge) for one in (sample.aif, sample.bokeh)]
-    return Thumbnail(jpeg_uri(torch.cat(halves, dim=-1)), f"{COLUMNS[0]} | {COLUMNS[1]}")
+    return Thumbnail(jpeg_uri(torch.cat(halves, dim=-1)), f"{AIF} | {PHOTOGRAPH}")
 
 
 def jpeg_uri(picture: Tensor) -> str:
