@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from genrefocus.cli import main
+from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.outcome import read_lines, tabulate
 from genrefocus.preparation.review import choose
 
@@ -21,7 +22,7 @@ def made(tmp_path: Path, write_preparation, make_labelled) -> Path:
         make_labelled(
             number,
             measures={
-                "ssim": 0.5 + number / 100,
+                "ssim": (50 + number) / 100,
                 "registration_error": float(number * 7 % COUNT),
                 "mask_agreement": None,
                 "long_edge": 16.0,
@@ -61,9 +62,11 @@ def test_a_clean_cut_is_found_and_can_be_pasted(made: Path, tmp_path: Path, caps
     gates = yaml.safe_load(printed.out)
     assert gates["ssim"] == {"min": 0.61}
     assert set(gates) <= {"ssim", "registration_error"}  # long_edge is no gate
-    assert "# conf/gates/<name>.yaml: from 20 reviewed samples" in printed.out
+    assert printed.out.startswith("# conf/gates/<name>.yaml: 20 reviewed samples, precision 0.95")
+    Gates(gates)  # which takes what was printed
     words = " ".join(printed.err.split())
     assert "20 reviewed, 10 of them good, 1 left open" in words
+    assert "pass together 10, 10 of them good" in words
     assert "min 0.61" in words
 
 
@@ -73,8 +76,24 @@ def test_measures_that_tell_nothing_stay_out_of_the_gates(made, tmp_path, capsys
     path = reviewed(tmp_path, f"key,good\n{rows}")
     assert main(["calibrate", str(made), "--reviewed", path, "--precision", "1"]) == 0
     out = capsys.readouterr().out
-    assert "ssim" not in yaml.safe_load(out)
+    assert yaml.safe_load(out) == {}
     assert "# ssim: no threshold reaches that precision" in out
+
+
+def test_a_gate_that_keeps_few_good_samples_is_a_comment(made, tmp_path, capsys) -> None:
+    # Of the good ones only 18 to 20 have a better SSIM than the best of the bad ones.
+    bad = {1, 2, 3, 17}
+    rows = "".join(f"made-{n:03d},{int(n not in bad)}\n" for n in range(1, COUNT + 1))
+    command = ["calibrate", str(made), "--reviewed", reviewed(tmp_path, f"key,good\n{rows}")]
+    assert main([*command, "--precision", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "ssim" not in (yaml.safe_load(printed.out) or {})
+    assert "# ssim: {min: 0.68}  # precision 1, recall 0.188" in printed.out
+    assert main([*command, "--precision", "1", "--recall", "0.1"]) == 0
+    printed = capsys.readouterr()
+    assert yaml.safe_load(printed.out)["ssim"] == {"min": 0.68}
+    assert main([*command, "--precision", "0.9"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["ssim"] == {"min": 0.54}
 
 
 @pytest.mark.parametrize(
@@ -153,4 +172,6 @@ def test_unfinished_preparations_are_named(tmp_path: Path, capsys) -> None:
     path = reviewed(tmp_path, "key,good\na,1\n")
     assert main(["calibrate", str(tmp_path), "--reviewed", path]) == 2
     assert "no summary.json" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path), "--reviewed", path, "--recall", "50"]) == 2
+    assert "--recall is 50" in capsys.readouterr().err
     assert list(read_lines(tmp_path / "samples.jsonl")) == [{"name": "a"}]

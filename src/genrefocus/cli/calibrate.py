@@ -3,15 +3,18 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.preparation.review import join_measures, read_verdicts, write_template
-
-if TYPE_CHECKING:
-    from genrefocus.preparation.gates import Proposal
+from genrefocus.preparation.gates import KNOWN_MEASURES, Proposal, propose_thresholds
+from genrefocus.preparation.review import (
+    join_measures,
+    keep_most,
+    pass_all,
+    read_verdicts,
+    write_template,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,38 +34,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="part of what passes a gate that must be good (default: 0.95)",
     )
     parser.add_argument(
+        "--recall",
+        type=float,
+        default=0.5,
+        metavar="R",
+        help="part of the good ones that must pass it, else it is a comment (default: 0.5)",
+    )
+    parser.add_argument(
         "--samples", type=int, default=60, metavar="N", help="of the template (default: 60)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from genrefocus.preparation.gates import KNOWN_MEASURES, propose_thresholds
-
     console = Console(stderr=True)
     if args.template is not None:
         if args.samples < 1:
             raise ValueError(f"--samples is {args.samples}; give 1 or more")
-        page = write_template(
-            args.out, args.template, most=args.samples, measures=tuple(KNOWN_MEASURES)
-        )
+        page = write_template(args.out, args.template, most=args.samples, measures=KNOWN_MEASURES)
         console.print(f"look at {page}\nand fill in {args.template}", soft_wrap=True)
         return 0
+    if not 0 <= args.recall <= 1:
+        raise ValueError(f"--recall is {args.recall:g}; give a part, 0 to 1")
     verdicts = read_verdicts(args.reviewed)
-    measures, good = join_measures(args.out, verdicts, tuple(KNOWN_MEASURES))
+    measures, good = join_measures(args.out, verdicts, KNOWN_MEASURES)
     if not good:
         raise ValueError(f"{args.reviewed} has no verdict; fill in the column good")
     proposals = propose_thresholds(measures, good, precision=args.precision)
+    kept, others = keep_most(proposals, args.recall)
+    passed = [verdict for one, verdict in zip(measures, good, strict=True) if pass_all(one, kept)]
     console.print(_table(proposals))
     console.print(
-        f"{len(good)} reviewed, {sum(good)} of them good, {len(verdicts) - len(good)} left open; "
-        "every gate is proposed by itself",
+        f"{len(good)} reviewed, {sum(good)} of them good, {len(verdicts) - len(good)} left open\n"
+        f"gates that are no comment pass together {len(passed)}, {sum(passed)} of them good",
         soft_wrap=True,
     )
-    print(_yaml(proposals, len(good), args.precision))
+    print(f"# conf/gates/<name>.yaml: {len(good)} reviewed samples, precision {args.precision:g}")
+    for proposal in others:
+        print(f"# {_line(proposal)}")
+    print("\n".join(map(_line, kept)) or "{}")
     return 0
 
 
-def _table(proposals: Sequence["Proposal"]) -> Table:
+def _table(proposals: Sequence[Proposal]) -> Table:
     table = Table(title="proposed gates, most telling measure first")
     for title in ("measure", "gate", "precision", "95 % interval", "recall", "AUC", "pass"):
         table.add_column(title, justify="left" if title in ("measure", "gate") else "right")
@@ -79,18 +92,11 @@ def _table(proposals: Sequence["Proposal"]) -> Table:
     return table
 
 
-def _yaml(proposals: Sequence["Proposal"], reviewed: int, precision: float) -> str:
-    """A file of ``conf/gates``; gates that nothing would fail are comments."""
-    lines = [f"# conf/gates/<name>.yaml: from {reviewed} reviewed samples, precision {precision:g}"]
-    lines.append("# Each holds by itself, the most telling first; take out those you do not need.")
-    gates = []
-    for one in proposals:
-        facts = f"recall {one.recall:.3g}, AUC {one.auc:.3g}"
-        if one.threshold is None:
-            lines.append(f"# {one.measure}: no threshold reaches that precision, AUC {one.auc:.3g}")
-        elif one.passing == one.reviewed:
-            lines.append(f"# {one.measure}: all reviewed samples pass that precision as they are")
-        else:
-            gate = f"{one.measure}: {{{one.side}: {one.threshold!r}}}"
-            gates.append(f"{gate}  # precision {one.precision:.3g}, {facts}")
-    return "\n".join([*lines, *(gates or ["{}"])])
+def _line(one: Proposal) -> str:
+    """A line of a file of ``conf/gates``, with the figures as a comment."""
+    if one.threshold is None:
+        return f"{one.measure}: no threshold reaches that precision, AUC {one.auc:.3g}"
+    return (
+        f"{one.measure}: {{{one.side}: {one.threshold!r}}}  "
+        f"# precision {one.precision:.3g}, recall {one.recall:.3g}, AUC {one.auc:.3g}"
+    )

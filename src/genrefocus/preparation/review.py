@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from genrefocus.data.shards import write_atomically
+from genrefocus.preparation.gates import Proposal
 from genrefocus.preparation.outcome import (
     LEDGER_NAME,
     SAMPLES_NAME,
@@ -140,6 +141,32 @@ def join_measures(
         )
     judged = [(found[key], good) for key, good in verdicts.items() if good is not None]
     return [one for one, _ in judged], [good for _, good in judged]
+
+
+def keep_most(
+    proposals: Sequence[Proposal], recall: float
+) -> tuple[list[Proposal], list[Proposal]]:
+    """Proposals worth setting, and the others.
+
+    Worth it is a gate that turns some of the reviewed samples away and keeps the part ``recall`` of
+    the good ones. A measure that tells little can reach any precision by passing next to nothing.
+    """
+
+    def worth(one: Proposal) -> bool:
+        return one.threshold is not None and one.passing < one.reviewed and one.recall >= recall
+
+    return [x for x in proposals if worth(x)], [x for x in proposals if not worth(x)]
+
+
+def pass_all(measures: Measures, proposals: Sequence[Proposal]) -> bool:
+    """Whether a sample passes all of the gates; without a value it passes none."""
+    for one in proposals:
+        value = measures.get(one.measure)
+        if value is None or one.threshold is None:
+            return False
+        if not (value >= one.threshold if one.side == "min" else value <= one.threshold):
+            return False
+    return True
 
 
 def _coarse_to_fine(count: int) -> Iterator[int]:
