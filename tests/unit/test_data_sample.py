@@ -9,7 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from genrefocus.data.sample import SCHEMA_VERSION, Sample, decode, decode_metadata, encode
+from genrefocus.data.sample import (
+    SCHEMA_CHANGES,
+    SCHEMA_VERSION,
+    Sample,
+    decode,
+    decode_metadata,
+    encode,
+)
 from genrefocus.optics import BlurStrength, blur_radius
 
 HEIGHT, WIDTH = 20, 28
@@ -98,10 +105,14 @@ def test_another_schema_version_is_refused() -> None:
     members = encode(make_sample())
     meta = json.loads(members["json"])
     members["json"] = json.dumps({**meta, "schema_version": SCHEMA_VERSION + 1}).encode()
-    with pytest.raises(ValueError, match=f"schema version {SCHEMA_VERSION + 1}.*prepare the data"):
+    with pytest.raises(ValueError, match=f"schema version {SCHEMA_VERSION + 1}.*update this one"):
         decode(members)
     with pytest.raises(ValueError, match="no sample of this project"):
         decode_metadata(b"[1, 2]")
+
+
+def test_every_schema_version_says_what_it_changed() -> None:
+    assert list(SCHEMA_CHANGES) == list(range(1, SCHEMA_VERSION + 1))
 
 
 @pytest.mark.parametrize(

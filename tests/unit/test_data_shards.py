@@ -154,8 +154,16 @@ def test_corruption_is_named(tmp_path: Path) -> None:
             [dataset[n] for n in range(3, 6)]
 
 
-def test_another_schema_version_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        (0, "since then 1: the first version.*genrefocus prepare route="),
+        (2, "a newer genrefocus wrote it; update this one"),
+        (None, "prepare the data again"),
+    ],
+)
+def test_another_schema_version_is_refused(tmp_path: Path, version, remedy: str) -> None:
     index = write(tmp_path) / "index.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "schema_version": 99}))
-    with pytest.raises(ValueError, match="schema version 99.*prepare it again"):
+    index.write_text(json.dumps({**json.loads(index.read_text()), "schema_version": version}))
+    with pytest.raises(ValueError, match=rf"index\.json has schema version {version}.*{remedy}"):
         ShardDataset(tmp_path)

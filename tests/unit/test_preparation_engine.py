@@ -20,9 +20,10 @@ from PIL import Image
 
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardDataset
-from genrefocus.preparation.engine import Made, prepare, read_lines
+from genrefocus.preparation.engine import Made, prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Item, Picture
+from genrefocus.preparation.outcome import read_lines
 from genrefocus.preparation.plan import Candidate, LeakageCheck, split_of
 from genrefocus.preparation.working import load_working
 from genrefocus.rejection import Reason, Rejected
@@ -137,7 +138,7 @@ def test_everything_found_is_in_a_shard_or_in_the_ledger(pictures: Path, tmp_pat
     summary = run(pictures, tmp_path)
     assert summary is not None
     assert summary["found"] == 29
-    samples, ledger = (read_lines(tmp_path / f"{x}.jsonl") for x in ("samples", "rejections"))
+    samples, ledger = (list(read_lines(tmp_path / f"{x}.jsonl")) for x in ("samples", "rejections"))
     assert len(samples) == 26
     assert {entry["name"]: entry["reason"] for entry in ledger} == {
         "old.raw": "format_unsupported",

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from genrefocus.cli.configuration import checkout, run_application
-from genrefocus.preparation.engine import SUMMARY_NAME, prepare
+from genrefocus.preparation.engine import prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
+from genrefocus.preparation.outcome import SUMMARY_NAME
 from genrefocus.preparation.plan import LeakageCheck
 from genrefocus.preparation.report import write_report
 

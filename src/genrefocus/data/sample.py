@@ -30,6 +30,9 @@ from genrefocus.optics import BlurStrength
 
 SCHEMA_VERSION = 1
 
+SCHEMA_CHANGES: Mapping[int, str] = {1: "the first version"}
+"""Version -> what it changed. No version reads another: a set is made again."""
+
 ROUTES = ("synthetic", "in_the_wild", "aperture_series", "point_lights", "deblur")
 SPLITS = ("train", "val", "test")
 
@@ -175,12 +178,37 @@ def decode_metadata(data: bytes) -> dict[str, Any]:
         version = meta["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the metadata is no sample of this project: {error}") from error
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"the sample has schema version {version}, this code reads {SCHEMA_VERSION}; "
-            "prepare the data again, or use the version of genrefocus that wrote them"
-        )
+    require_schema(version, "the sample")
     return dict(meta)
+
+
+def require_schema(version: object, what: str) -> None:
+    """Compare a schema version with this code's.
+
+    Args:
+        version: that was found, None where there is none.
+        what: has it, for the message.
+
+    Raises:
+        ValueError: it is another one; the message says what changed, and what to do.
+    """
+    if version == SCHEMA_VERSION:
+        return
+    found = f"{what} has schema version {version}, this genrefocus reads {SCHEMA_VERSION}"
+    if not isinstance(version, int):
+        raise ValueError(f"{found}; no genrefocus wrote that, prepare the data again")
+    if version > SCHEMA_VERSION:
+        raise ValueError(
+            f"{found}: a newer genrefocus wrote it; update this one (git pull, make setup), or "
+            "prepare the data again with this one in another folder"
+        )
+    changes = "; ".join(
+        f"{number}: {change}" for number, change in SCHEMA_CHANGES.items() if number > version
+    )
+    raise ValueError(
+        f"{found} (since then {changes}); prepare the data again: genrefocus prepare route=..., "
+        "with the settings in its index.json, in another folder"
+    )
 
 
 def decode(members: Mapping[str, bytes]) -> Sample:

@@ -20,7 +20,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from genrefocus.data.sample import SCHEMA_VERSION, Sample, decode, decode_metadata, encode
+from genrefocus.data.sample import (
+    SCHEMA_VERSION,
+    Sample,
+    decode,
+    decode_metadata,
+    encode,
+    require_schema,
+)
 
 INDEX_NAME = "index.json"
 UNFINISHED_NAME = "index.unfinished.json"
@@ -317,11 +324,7 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"no {INDEX_NAME} in {folder}, which holds {found}; prepare the set first"
         )
     index = _read_json(path)
-    if index.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema version {index.get('schema_version')}, this code reads "
-            f"{SCHEMA_VERSION}; delete {folder} and prepare it again"
-        )
+    require_schema(index.get("schema_version"), str(path))
     return index
 
 

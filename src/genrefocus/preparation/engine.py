@@ -51,12 +51,10 @@ from genrefocus.data.shards import (
 )
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
+from genrefocus.preparation.outcome import LEDGER_NAME, SAMPLES_NAME, SUMMARY_NAME, read_summary
 from genrefocus.preparation.plan import Candidate, LeakageCheck, Part, Plan, facts_of, make_plan
 from genrefocus.rejection import Rejected
 
-LEDGER_NAME = "rejections.jsonl"
-SAMPLES_NAME = "samples.jsonl"
-SUMMARY_NAME = "summary.json"
 PARTS_NAME = ".parts"
 
 
@@ -189,16 +187,6 @@ def prepare(
         title = f"{route.name}, job {job} of {jobs}" if jobs > 1 else route.name
         _make_parts(route, gates, plan.parts[job::jobs], out, mapper, title, bar)
     return _conclude(plan, gates, head, out, splits)
-
-
-def read_summary(out: Path) -> dict[str, Any]:
-    """What a finished preparation says of itself."""
-    return dict(json.loads((out / SUMMARY_NAME).read_bytes()))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The entries of a ledger or of a list of samples."""
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 class _Progress:

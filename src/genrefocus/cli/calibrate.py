@@ -1,0 +1,102 @@
+"""``genrefocus calibrate``: gates from samples that a person has reviewed."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from genrefocus.preparation.gates import KNOWN_MEASURES, Proposal, propose_thresholds
+from genrefocus.preparation.review import (
+    join_measures,
+    keep_most,
+    pass_all,
+    read_verdicts,
+    write_template,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of a finished preparation")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--reviewed", type=Path, metavar="CSV", help="columns key and good (1, 0, yes, no)"
+    )
+    what.add_argument(
+        "--template", type=Path, metavar="CSV", help="write such a list to fill in, and a page"
+    )
+    parser.add_argument(
+        "--precision",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="part of what passes a gate that must be good (default: 0.95)",
+    )
+    parser.add_argument(
+        "--recall",
+        type=float,
+        default=0.5,
+        metavar="R",
+        help="part of the good ones that must pass it, else it is a comment (default: 0.5)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=60, metavar="N", help="of the template (default: 60)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    console = Console(stderr=True)
+    if args.template is not None:
+        if args.samples < 1:
+            raise ValueError(f"--samples is {args.samples}; give 1 or more")
+        page = write_template(args.out, args.template, most=args.samples, measures=KNOWN_MEASURES)
+        console.print(f"look at {page}\nand fill in {args.template}", soft_wrap=True)
+        return 0
+    if not 0 <= args.recall <= 1:
+        raise ValueError(f"--recall is {args.recall:g}; give a part, 0 to 1")
+    verdicts = read_verdicts(args.reviewed)
+    measures, good = join_measures(args.out, verdicts, KNOWN_MEASURES)
+    if not good:
+        raise ValueError(f"{args.reviewed} has no verdict; fill in the column good")
+    proposals = propose_thresholds(measures, good, precision=args.precision)
+    kept, others = keep_most(proposals, args.recall)
+    passed = [verdict for one, verdict in zip(measures, good, strict=True) if pass_all(one, kept)]
+    console.print(_table(proposals))
+    console.print(
+        f"{len(good)} reviewed, {sum(good)} of them good, {len(verdicts) - len(good)} left open\n"
+        f"gates that are no comment pass together {len(passed)}, {sum(passed)} of them good",
+        soft_wrap=True,
+    )
+    print(f"# conf/gates/<name>.yaml: {len(good)} reviewed samples, precision {args.precision:g}")
+    for proposal in others:
+        print(f"# {_line(proposal)}")
+    print("\n".join(map(_line, kept)) or "{}")
+    return 0
+
+
+def _table(proposals: Sequence[Proposal]) -> Table:
+    table = Table(title="proposed gates, most telling measure first")
+    for title in ("measure", "gate", "precision", "95 % interval", "recall", "AUC", "pass"):
+        table.add_column(title, justify="left" if title in ("measure", "gate") else "right")
+    for one in proposals:
+        gate, precision, interval = "none reaches it", "", ""
+        if one.threshold is not None and one.precision is not None and one.interval is not None:
+            gate = f"{one.side} {one.threshold:.4g}"
+            precision = f"{one.precision:.3f}"
+            interval = f"{one.interval[0]:.3f} to {one.interval[1]:.3f}"
+        counts = f"{one.passing} of {one.reviewed}"
+        table.add_row(
+            one.measure, gate, precision, interval, f"{one.recall:.3f}", f"{one.auc:.3f}", counts
+        )
+    return table
+
+
+def _line(one: Proposal) -> str:
+    """A line of a file of ``conf/gates``, with the figures as a comment."""
+    if one.threshold is None:
+        return f"{one.measure}: no threshold reaches that precision, AUC {one.auc:.3g}"
+    return (
+        f"{one.measure}: {{{one.side}: {one.threshold!r}}}  "
+        f"# precision {one.precision:.3g}, recall {one.recall:.3g}, AUC {one.auc:.3g}"
+    )

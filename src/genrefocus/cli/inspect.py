@@ -1,0 +1,88 @@
+"""``genrefocus inspect``: what sets of shards hold."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from genrefocus.data.shards import ShardDataset
+from genrefocus.preparation.inspection import SetFacts, inspect_set, preview
+from genrefocus.preparation.outcome import QUANTILES, find_sets
+
+_SHOWN = 6  # names of a kind
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", type=Path, metavar="SHARDS", help="a set, or a folder of sets")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--verify", action="store_true", help="compare all shards with checksums")
+    parser.add_argument(
+        "--previews", type=Path, metavar="DIR", help="write a contact sheet of each set into DIR"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=12, metavar="N", help="on a contact sheet (default: 12)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.samples < 1:
+        raise ValueError(f"--samples is {args.samples}; give 1 or more")
+    sets = find_sets(args.shards)
+    if args.verify:
+        for dataset in sets.values():
+            dataset.verify()
+    facts = {name: inspect_set(dataset) for name, dataset in sets.items()}
+    if args.previews is not None:
+        _write_previews(sets, args.previews, args.samples)
+    if args.json:
+        verified = {"verified": True} if args.verify else {}
+        shown = {name: {**dataclasses.asdict(one), **verified} for name, one in facts.items()}
+        print(json.dumps(shown, indent=2, allow_nan=False))
+        return 0
+    console = Console()
+    for name, one in facts.items():
+        console.print(_table(name, one, args.verify))
+    console.print(f"{len(facts)} sets, {sum(one.samples for one in facts.values())} samples")
+    return 0
+
+
+def _write_previews(sets: Mapping[str, ShardDataset], folder: Path, most: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, dataset in sets.items():
+        if len(dataset):
+            preview(dataset, most).save(folder / f"{name.replace('/', '-')}.png")
+
+
+def _table(name: str, facts: SetFacts, verified: bool) -> Table:
+    table = Table(title=escape(name), title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    size = f"{facts.shards} shard{'s' * (facts.shards != 1)}, {facts.bytes / 2**20:.1f} MiB"
+    table.add_row("samples", f"{facts.samples} in {size}")
+    checksums = ", checksums agree" if verified else ""
+    table.add_row("fingerprint", f"{facts.fingerprint}{checksums}")
+    table.add_row("schema version", str(facts.schema_version))
+    counted = {"route": facts.routes, "split": facts.splits, "size (HxW)": facts.sizes}
+    for kind, counts in {**counted, **facts.origins}.items():
+        table.add_row(kind.replace("_", " "), _counts(counts))
+    for measure, levels in facts.distributions.items():
+        table.add_row(measure.replace("_", " "), _levels(levels, facts.samples))
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    shown = [f"{count} {escape(name)}" for name, count in list(counts.items())[:_SHOWN]]
+    if len(counts) > _SHOWN:
+        shown.append(f"and {len(counts) - _SHOWN} others")
+    return ", ".join(shown)
+
+
+def _levels(levels: Mapping[str, float], samples: int) -> str:
+    text = ", ".join(f"{name} {levels[name]:.4g}" for name in QUANTILES if name in levels)
+    lacking = samples - int(levels["samples"])
+    return f"{text} ({lacking} without)" if lacking else text

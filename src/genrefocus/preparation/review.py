@@ -1,0 +1,179 @@
+"""Verdicts of a person on samples: which to look at, a list to fill in, and what it says."""
+
+import csv
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from genrefocus.data.shards import write_atomically
+from genrefocus.preparation.gates import Proposal
+from genrefocus.preparation.outcome import (
+    LEDGER_NAME,
+    SAMPLES_NAME,
+    Measured,
+    read_lines,
+    read_summary,
+    spread,
+    tabulate,
+)
+from genrefocus.preparation.report import Album, render_page
+
+Measures = Mapping[str, float | None]
+
+_VERDICTS = {"1": True, "yes": True, "0": False, "no": False}
+_LONG_EDGE = 320  # px
+
+
+def write_template(out: Path, path: Path, *, most: int, measures: Sequence[str]) -> Path:
+    """A list of samples to fill in, and a page that shows them.
+
+    Args:
+        out: folder of the preparation.
+        path: of the list, ``.csv``; the page lies beside it as ``.html``.
+        most: samples, > 0.
+        measures: that the samples are spread over, see :func:`choose`.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: the preparation is not finished.
+        ValueError: the list exists, and may hold verdicts; or its name does not end in ``.csv``.
+    """
+    if path.suffix != ".csv":
+        raise ValueError(f"{path}: the list of samples to review must end in .csv")
+    if path.exists():
+        raise ValueError(f"{path} exists and may hold verdicts; delete it or choose another name")
+    summary = read_summary(out)
+    measured = tabulate(read_lines(out / SAMPLES_NAME))
+    chosen = [measured.entries[number] for number in choose(measured, measures, most)]
+    album = Album(out, chosen)
+    page = path.with_suffix(".html")
+    text = render_page(
+        "review.html.j2",
+        title=f"{summary['set']['parameters']['route']}: samples to review",
+        list_name=path.name,
+        width="18rem",
+        **album.sheet(chosen, _LONG_EDGE),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(page, text.encode())
+    write_atomically(path, "".join(["key,good\n", *(f"{one.key},\n" for one in chosen)]).encode())
+    return page
+
+
+def choose(measured: Measured, measures: Sequence[str], most: int) -> list[int]:
+    """Numbers of samples whose values are spread over the whole range of every measure, by rank.
+
+    Measures take turns: ends first, then the middle, the quarters and so on. Where no measure
+    varies, the samples are evenly spread over the list.
+    """
+    queues = []
+    for name in measures:
+        column = measured.columns.get(name, np.array([]))
+        order = [int(n) for n in np.argsort(column, kind="stable") if np.isfinite(column[n])]
+        if order and column[order[0]] < column[order[-1]]:
+            queues.append(map(order.__getitem__, _coarse_to_fine(len(order))))
+    if not queues:
+        return spread(len(measured.entries), most)
+    chosen: set[int] = set()
+    for number in itertools.chain.from_iterable(itertools.zip_longest(*queues)):
+        if number is not None and len(chosen) < most:
+            chosen.add(number)
+    return sorted(chosen)
+
+
+def read_verdicts(path: Path) -> dict[str, bool | None]:
+    """Key -> whether the sample is good, None where that is left open.
+
+    Args:
+        path: CSV with columns ``key`` and ``good`` (1, 0, yes, no or nothing); may have others.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a column is missing, a key occurs twice, or a verdict is something else.
+    """
+    verdicts: dict[str, bool | None] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets mark their files
+        rows = csv.DictReader(file)
+        found = rows.fieldnames or []
+        if missing := [name for name in ("key", "good") if name not in found]:
+            raise ValueError(
+                f"{path} lacks the column {' and '.join(missing)}, it has "
+                f"{', '.join(found) or 'none'}; the first line must be key,good"
+            )
+        for row in rows:
+            key, verdict = (str(row[name] or "").strip() for name in ("key", "good"))
+            place = f"{path}, line {rows.line_num}"
+            if key in verdicts:
+                raise ValueError(f"{place}: key {key} occurs twice; keep one of the two lines")
+            if verdict and verdict.lower() not in _VERDICTS:
+                raise ValueError(f"{place}: good is {verdict!r}; give 1, 0, yes, no or nothing")
+            verdicts[key] = _VERDICTS[verdict.lower()] if verdict else None
+    return verdicts
+
+
+def join_measures(
+    out: Path, verdicts: Mapping[str, bool | None], measures: Sequence[str]
+) -> tuple[list[Measures], list[bool]]:
+    """Measures and verdicts of the samples that have a verdict, in the order of the list.
+
+    Samples that a gate turned away take part, since they were measured.
+
+    Raises:
+        FileNotFoundError: the preparation is not finished.
+        ValueError: a key that is not of this preparation, or that was turned away unmeasured.
+    """
+    read_summary(out)
+    found: dict[str, Measures] = {}
+    for name in (SAMPLES_NAME, LEDGER_NAME):
+        for entry in read_lines(out / name):
+            if entry.get("key") in verdicts and "measures" in entry:
+                own = entry["measures"]
+                found[entry["key"]] = {one: own[one] for one in measures if one in own}
+    if unknown := [key for key in verdicts if key not in found]:
+        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        raise ValueError(
+            f"{len(unknown)} of {len(verdicts)} reviewed keys were not measured in {out}: {shown}; "
+            "keys must be those of its samples.jsonl, or of rejections.jsonl with measures"
+        )
+    judged = [(found[key], good) for key, good in verdicts.items() if good is not None]
+    return [one for one, _ in judged], [good for _, good in judged]
+
+
+def keep_most(
+    proposals: Sequence[Proposal], recall: float
+) -> tuple[list[Proposal], list[Proposal]]:
+    """Proposals worth setting, and the others.
+
+    Worth it is a gate that turns some of the reviewed samples away and keeps the part ``recall`` of
+    the good ones. A measure that tells little can reach any precision by passing next to nothing.
+    """
+
+    def worth(one: Proposal) -> bool:
+        return one.threshold is not None and one.passing < one.reviewed and one.recall >= recall
+
+    return [x for x in proposals if worth(x)], [x for x in proposals if not worth(x)]
+
+
+def pass_all(measures: Measures, proposals: Sequence[Proposal]) -> bool:
+    """Whether a sample passes all of the gates; without a value it passes none."""
+    for one in proposals:
+        value = measures.get(one.measure)
+        if value is None or one.threshold is None:
+            return False
+        if not (value >= one.threshold if one.side == "min" else value <= one.threshold):
+            return False
+    return True
+
+
+def _coarse_to_fine(count: int) -> Iterator[int]:
+    """All numbers below ``count``: the ends, the middle, the quarters, and so on."""
+    seen: set[int] = set()
+    for level in range(count.bit_length() + 2):
+        for rank in np.linspace(0, count - 1, 2**level + 1).round():
+            if rank not in seen:
+                seen.add(int(rank))
+                yield int(rank)
