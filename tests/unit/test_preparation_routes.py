@@ -19,9 +19,10 @@ from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.preparation.aperture_series import ApertureSeries
 from genrefocus.preparation.deblur_pairs import DeblurPairs
 from genrefocus.preparation.draws import LikePhotographs, LogUniformRadius
-from genrefocus.preparation.engine import Route, prepare, read_lines
+from genrefocus.preparation.engine import Route, prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
+from genrefocus.preparation.outcome import read_lines
 from genrefocus.preparation.plan import LeakageCheck
 from genrefocus.preparation.rendered import Lights, PointLights, Shapes, Synthetic
 from genrefocus.preparation.sources import Folder, Pairs, RealBokeh3mp
@@ -142,7 +143,8 @@ def test_an_aperture_series_finds_the_k_that_it_was_rendered_with(
     assert len(found) + len(rejected) == len(truth)
     assert len(found) >= 4
     for name, k in found.items():
-        assert k == pytest.approx(truth[name], rel=0.08), name
+        largest = RADII[float(name.rpartition("_f")[2].removesuffix(".JPG"))]
+        assert abs(k / truth[name] - 1) * largest < 0.3, name  # px of blur radius
     for entry in rejected.values():
         assert entry["reason"] in ("k_at_bound", "score_flat", "score_multimodal")
         assert len(entry["value"]["curve"]) > 5
@@ -169,7 +171,7 @@ def test_saliency_is_held_against_what_is_sharp(series: Path, tmp_path: Path) ->
         make(calibration(series, mask=mask), RealBokeh3mp(series / "set"), tmp_path / origin)
         dataset = ShardDataset(tmp_path / origin / "train")
         origins = [dataset.metadata(n)["provenance"]["mask"] for n in range(len(dataset))]
-        assert sum(one.startswith(origin) for one in origins) >= 0.75 * len(origins)
+        assert sum(one.startswith(origin) for one in origins) >= 0.6 * len(origins)
         assert all("agreement" in one for one in origins)
 
 
