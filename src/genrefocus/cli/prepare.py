@@ -61,6 +61,7 @@ def _run(config: DictConfig) -> None:
         leakage=leakage,
         seed=config.seed,
         items_per_shard=config.items_per_shard,
+        picture_format=config.picture_format,
         limit=config.limit,
         job=config.job,
         jobs=config.jobs,

@@ -257,10 +257,10 @@ def _of_folder(folder: Path, mapper: OrderedMap, advance: Advance) -> Iterator[F
             dataset = ShardDataset(one)
             for number in range(len(dataset)):
                 advance(title, number + 1, len(dataset))
-                for member in ("aif.png", "bokeh.png"):
-                    name = f"{one.name}/{dataset.keys[number]}.{member}"
-                    sha256, phash = fingerprint(dataset.members(number)[member])
-                    yield Fingerprint(name, name, None, sha256, phash)
+                for member, data in dataset.members(number).items():
+                    if member.partition(".")[0] in ("aif", "bokeh"):
+                        name = f"{one.name}/{dataset.keys[number]}.{member}"
+                        yield Fingerprint(name, name, None, *fingerprint(data))
         return
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES]
     if not files:
