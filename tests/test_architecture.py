@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "rejection": set(),
     "optics": {"rejection"},
     "geometry": {"optics", "rejection"},
-    "exif": CORE,
+    "decoding": {"rejection"},
+    "exif": CORE | {"decoding"},
     "render": CORE,
     "metrics": CORE,
     "baselines": CORE | {"render", "metrics"},
@@ -40,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "network_card": {"flow"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
-    "data": CORE | {"data.sample"},
+    "data": CORE | {"data.sample", "decoding"},
     "data.embedded": PREPARATION,
     "preparation": PREPARATION | {"k_search", "decoding"},
     "k_search": CORE,

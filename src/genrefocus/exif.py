@@ -7,25 +7,52 @@ Oddities that leave a photograph usable are listed in ``ExposureFacts.flags``.
 
 import csv
 import functools
-import io
-import logging
 import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import exifread
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IFDRational
 
+from genrefocus.decoding import opened, read_file
 from genrefocus.rejection import Reason, Rejected
 
+TAGS = (
+    "FocalLength",
+    "FNumber",
+    "FocalLengthIn35mmFilm",
+    "FocalPlaneXResolution",
+    "FocalPlaneResolutionUnit",
+    "ExifImageWidth",
+    "ExifImageHeight",
+    "DigitalZoomRatio",
+    "SubjectDistance",
+    "Make",
+    "Model",
+)
+"""All that is read of a photograph's EXIF: no place, no owner, no serial number."""
+
 FULL_FRAME_WIDTH_MM = 36.0
-PLAUSIBLE_SENSOR_MM = (0.5, 70.0)
-"""From a phone's sensor cropped tenfold by digital zoom to the largest medium-format back."""
+PLAUSIBLE_SENSOR_MM = (2.0, 70.0)
+"""From the smallest phone sensor to the largest medium-format back."""
+
+SMALLEST_FRAME_MM = 0.5
+"""A small sensor cropped tenfold by digital zoom; narrower ones are errors."""
+
+SENSOR_TABLES = ("sensor_widths.csv", "sensor_widths_compact.csv")
+"""Beside this file; each states its source. No camera is in both."""
+
+MAX_EXIF_BYTES = 2**22
+"""A JPEG segment holds 64 KiB; decoding a hostile block takes many times its size in memory."""
+
+MAX_NAME = 100
+"""Characters of make and model that are kept."""
 
 KNOWN_SMALLER = 0.95
 """A sensor below this part of 36 mm is smaller than full frame, whose widths span 35.6 to 36."""
@@ -34,13 +61,7 @@ ECHOED_FOCAL_LENGTH = "f35_echoes_focal_length"
 UNVERIFIED_CROP_FACTOR = "crop_factor_one_unverified"
 
 _MM_PER_FOCAL_PLANE_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-_RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*")
 _INFINITE_DISTANCE = 0xFFFFFFFF
-
-# The parser warns about every odd tag; what matters here ends in a reason or a flag.
-logging.getLogger("exifread").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -54,9 +75,10 @@ class ExposureFacts:
         sensor_width_mm: long side of the part of the sensor that the picture shows.
         sensor_width_source: ``focal_length_35mm``, ``focal_plane`` or ``table``.
         pixel_ratio: longest edge of the image as it is now over ``sensor_width_mm``, px/mm.
-        make, model: as in the file, "" where missing.
-        width, height: px as stored, before ``orientation`` is applied.
-        orientation: EXIF orientation 1 to 8.
+        make, model: as in the file, "" where missing; cut at ``MAX_NAME`` characters.
+        width, height: px before ``orientation`` is applied.
+        orientation: EXIF orientation 1 to 8 that remains to be applied; 1 for HEIC and TIFF, which
+            their decoders turn.
         subject_distance_m: as in the file, for comparison only; None where missing, 0 or infinite.
         digital_zoom: DigitalZoomRatio above 1, or None.
         flags: oddities: ``f35_echoes_focal_length`` (crop factor exactly 1 on a camera known to be
@@ -65,7 +87,7 @@ class ExposureFacts:
             ``focal_plane_unit_absent`` (inch by the standard), ``focal_plane_unit_unknown``,
             ``focal_plane_without_original_width``, ``disagrees_with_table`` (by over 15%),
             ``digital_zoom``, ``resized``, ``aspect_changed`` (cropped after the exposure, so that
-            the pixel ratio is too low).
+            the pixel ratio is too low), ``exif_damaged`` (some tags could not be read).
     """
 
     focal_length_mm: float
@@ -85,41 +107,85 @@ class ExposureFacts:
 
 
 def read_exposure(path: str | Path) -> ExposureFacts:
-    """Exposure facts of one photograph.
+    """Exposure facts of one photograph file.
+
+    Raises:
+        Rejected: ``file_missing``, ``file_unreadable``, and as :func:`exposure_of`.
+    """
+    return exposure_of(read_file(path), Path(path).name)
+
+
+def exposure_of(data: bytes, name: str) -> ExposureFacts:
+    """Exposure facts of one photograph, from the bytes of its file.
 
     The image is decoded once, so that a damaged file is found here and not by a later stage.
 
+    Args:
+        data: a whole JPEG, TIFF, PNG, WebP or HEIC file.
+        name: its name, for messages; the suffix tells camera raw from TIFF.
+
     Raises:
-        Rejected: ``file_missing``, ``file_unreadable``, ``not_an_image``, ``image_damaged``,
-            ``format_unsupported`` (camera raw; HEIC unless ``pillow_heif`` can be imported),
-            ``no_exif``, ``exif_corrupt``, ``focal_length_missing``, ``focal_length_invalid``,
-            ``f_number_missing``, ``f_number_invalid``, ``sensor_width_unknown``; the value is the
-            raw one from the file.
+        Rejected: ``format_unsupported`` (camera raw), ``not_an_image``, ``image_damaged``,
+            ``picture_too_large``, ``no_exif``, ``exif_corrupt``, and as
+            :func:`exposure_from_tags`; the value is the raw one from the file.
     """
-    image = _open_image(Path(path))
-    tags = _read_tags(image.exif)
+    with opened(data, name) as image:
+        width, height = image.size
+        if image.format in ("JPEG", "MPO"):
+            # Decoded at an eighth of its size: enough to find damage.
+            image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
+        image.load()
+        # What a loader that follows the orientation will see.
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    tags, damage = _read_tags(image)
+    orientation = int(orientation) if orientation in range(1, 9) else 1
+    try:
+        facts = exposure_from_tags(tags, width=width, height=height, orientation=orientation)
+    except Rejected as rejected:
+        if damage and rejected.reason in (Reason.FOCAL_LENGTH_MISSING, Reason.F_NUMBER_MISSING):
+            raise Rejected(Reason.EXIF_CORRUPT, damage[0], rejected.detail) from None
+        raise
+    return replace(facts, flags=(*facts.flags, "exif_damaged")) if damage else facts
+
+
+def exposure_from_tags(
+    tags: Mapping[str, Any], *, width: int, height: int, orientation: int = 1
+) -> ExposureFacts:
+    """Exposure facts of a photograph whose EXIF comes as a table.
+
+    Args:
+        tags: EXIF names as in ``TAGS`` -> number, ``"50/1"``, ``[50, 1]`` (numerator and
+            denominator), or None or NaN where missing; make and model are text. Other names are
+            ignored.
+        width, height: px before ``orientation`` is applied.
+        orientation: EXIF orientation 1 to 8.
+
+    Raises:
+        Rejected: ``focal_length_missing``, ``focal_length_invalid``, ``f_number_missing``,
+            ``f_number_invalid``, ``sensor_width_unknown``; the value is the one in ``tags``.
+    """
     focal_length = _required(
         tags, "FocalLength", Reason.FOCAL_LENGTH_MISSING, Reason.FOCAL_LENGTH_INVALID
     )
     f_number = _required(tags, "FNumber", Reason.F_NUMBER_MISSING, Reason.F_NUMBER_INVALID)
-    make, model = _text(tags, "Image Make"), _text(tags, "Image Model")
-    zoom = _number(tags, "EXIF DigitalZoomRatio") or 0.0
+    make, model = _text(tags.get("Make")), _text(tags.get("Model"))
+    zoom = _number(tags.get("DigitalZoomRatio")) or 0.0
     flags = ["digital_zoom"] if zoom > 1 else []
-    flags += _changes_since_exposure(tags, image.width, image.height)
+    flags += _changes_since_exposure(tags, width, height)
     sensor_width, source = _sensor_width(tags, focal_length, make, model, max(zoom, 1.0), flags)
-    distance = _number(tags, "EXIF SubjectDistance")
+    distance = _number(tags.get("SubjectDistance"))
     return ExposureFacts(
         focal_length_mm=focal_length,
         f_number=f_number,
-        focal_length_35mm=_number(tags, "EXIF FocalLengthIn35mmFilm") or None,
+        focal_length_35mm=_number(tags.get("FocalLengthIn35mmFilm")) or None,
         sensor_width_mm=sensor_width,
         sensor_width_source=source,
-        pixel_ratio=max(image.width, image.height) / sensor_width,
+        pixel_ratio=max(width, height) / sensor_width,
         make=make,
         model=model,
-        width=image.width,
-        height=image.height,
-        orientation=image.orientation,
+        width=width,
+        height=height,
+        orientation=orientation,
         subject_distance_m=distance if distance and 0 < distance < _INFINITE_DISTANCE else None,
         digital_zoom=zoom if zoom > 1 else None,
         flags=tuple(flags),
@@ -127,7 +193,7 @@ def read_exposure(path: str | Path) -> ExposureFacts:
 
 
 def table_sensor_width(make: str, model: str) -> float | None:
-    """Sensor width in mm of a camera body from ``sensor_widths.csv``; None where it is not listed.
+    """Sensor width in mm of a camera from ``SENSOR_TABLES``; None where it is not listed.
 
     Upper and lower case, spacing and a make repeated in the model do not matter.
     """
@@ -153,29 +219,29 @@ def _sensor_width(
     if width is None:
         width, source = _width_from_focal_plane(tags, flags), "focal_plane"
         width = None if width is None else width / zoom
-    if width is not None:
-        if listed and abs(width / (listed / zoom) - 1) > 0.15:
+    if width is None and listed is not None:
+        width, source = listed / zoom, "table"
+    if width is not None and width >= SMALLEST_FRAME_MM:
+        if listed is not None and abs(width / (listed / zoom) - 1) > 0.15:
             flags.append("disagrees_with_table")
         return width, source
-    if listed is not None:
-        return listed / zoom, "table"
     noticed = f"; noticed: {', '.join(flags)}" if flags else ""
     raise Rejected(
         Reason.SENSOR_WIDTH_UNKNOWN,
         f"{make} {model}".strip() or None,
-        "no usable FocalLengthIn35mmFilm or FocalPlaneXResolution, and the camera is not in the "
-        f"sensor table{noticed}",
+        "no usable FocalLengthIn35mmFilm, FocalPlaneXResolution or entry in the sensor table"
+        f"{noticed}",
     )
 
 
 def _width_from_35mm(
     tags: Mapping[str, Any], focal_length: float, listed: float | None, flags: list[str]
 ) -> float | None:
-    equivalent = _number(tags, "EXIF FocalLengthIn35mmFilm")
+    equivalent = _number(tags.get("FocalLengthIn35mmFilm"))
     if not equivalent or equivalent < 0:
         return None
     width = FULL_FRAME_WIDTH_MM * focal_length / equivalent
-    if not _plausible(width):
+    if not SMALLEST_FRAME_MM <= width <= PLAUSIBLE_SENSOR_MM[1]:
         flags.append("f35_implausible")
         return None
     if equivalent == focal_length:
@@ -188,10 +254,10 @@ def _width_from_35mm(
 
 
 def _width_from_focal_plane(tags: Mapping[str, Any], flags: list[str]) -> float | None:
-    pixels_per_unit = _number(tags, "EXIF FocalPlaneXResolution")
+    pixels_per_unit = _number(tags.get("FocalPlaneXResolution"))
     if not pixels_per_unit or pixels_per_unit < 0:
         return None
-    unit = _number(tags, "EXIF FocalPlaneResolutionUnit")
+    unit = _number(tags.get("FocalPlaneResolutionUnit"))
     if unit is None:
         flags.append("focal_plane_unit_absent")
         unit = 2  # the default that the EXIF standard states for this tag
@@ -205,7 +271,7 @@ def _width_from_focal_plane(tags: Mapping[str, Any], flags: list[str]) -> float 
         return None
     # The long edge lies along the sensor's X axis, also where software has turned the picture.
     width = max(original) / pixels_per_unit * mm_per_unit
-    if not _plausible(width):
+    if not PLAUSIBLE_SENSOR_MM[0] <= width <= PLAUSIBLE_SENSOR_MM[1]:
         flags.append("focal_plane_implausible")
         return None
     return width
@@ -225,138 +291,89 @@ def _changes_since_exposure(tags: Mapping[str, Any], width: int, height: int) ->
 
 
 def _original_size(tags: Mapping[str, Any]) -> tuple[float, float] | None:
-    """ExifImageWidth and ExifImageLength, the latter 0 where missing; None without a width."""
-    width = _number(tags, "EXIF ExifImageWidth")
+    """ExifImageWidth and ExifImageHeight, the latter 0 where missing; None without a width."""
+    width = _number(tags.get("ExifImageWidth"))
     if width is None or width < 1:
         return None
-    return width, max(_number(tags, "EXIF ExifImageLength") or 0.0, 0.0)
+    return width, max(_number(tags.get("ExifImageHeight")) or 0.0, 0.0)
 
 
-@dataclass(frozen=True)
-class _ImageFile:
-    """A decodable image: stored size in px, orientation 1 to 8, its EXIF as a TIFF stream."""
+def _read_tags(image: Image.Image) -> tuple[dict[str, Any], list[str]]:
+    """The tags in ``TAGS`` of an image's EXIF, and what Pillow says of those it could not read.
 
-    width: int
-    height: int
-    orientation: int
-    exif: bytes
-
-
-def _open_image(path: Path) -> _ImageFile:
-    head = _require_readable(path)
-    if path.suffix.lower() in _RAW_SUFFIXES:
-        raise Rejected(
-            Reason.FORMAT_UNSUPPORTED, path.suffix, "camera raw; develop it to JPEG, TIFF or PNG"
-        )
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        _register_heif(head[8:12].decode())
+    Pillow reads no more tag data than the block has bytes, whatever sizes the tags claim, follows
+    no chain of directories, and leaves maker notes alone.
+    """
+    block = image.info.get("exif")  # all formats but TIFF, where the file is the block
+    if isinstance(block, bytes) and len(block) > MAX_EXIF_BYTES:
+        detail = f"an EXIF block has at most {MAX_EXIF_BYTES} bytes here"
+        raise Rejected(Reason.EXIF_CORRUPT, f"{len(block)} bytes", detail)
     try:
-        # Pillow warns of odd tags, which are judged below.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            width, height = image.size
-            # A JPEG is decoded at an eighth of its size: enough to find damage.
-            image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
-            image.load()
-            # What a loader that follows the orientation will see.
-            orientation = image.getexif().get(0x0112, 1)
-            # Pillow knows more containers than exifread; a TIFF file is its own EXIF stream.
-            exif = path.read_bytes() if image.format == "TIFF" else image.info.get("exif", b"")
-    except UnidentifiedImageError:
-        reason = Reason.IMAGE_DAMAGED if head.startswith(_IMAGE_STARTS) else Reason.NOT_AN_IMAGE
-        raise Rejected(reason, f"starts with '{head[:4].hex(' ')}'", "no header to read") from None
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
-        raise Rejected(Reason.IMAGE_DAMAGED, type(error).__name__, str(error)) from error
-    orientation = orientation if orientation in range(1, 9) else 1
-    return _ImageFile(width, height, orientation, exif.removeprefix(b"Exif\x00\x00"))
-
-
-def _require_readable(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(16)
-    except FileNotFoundError:
-        raise Rejected(Reason.FILE_MISSING, str(path)) from None
-    except OSError as error:
-        raise Rejected(Reason.FILE_UNREADABLE, error.strerror) from None
-
-
-def _register_heif(brand: str) -> None:
-    try:
-        import pillow_heif  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        raise Rejected(
-            Reason.FORMAT_UNSUPPORTED, brand, "HEIC; pip install pillow-heif, or convert to JPEG"
-        ) from None
-    pillow_heif.register_heif_opener()
-
-
-def _read_tags(exif: bytes) -> dict[str, Any]:
-    """EXIF tags by exifread's names, without maker notes, which crash parsers."""
-    if not exif:
-        raise Rejected(Reason.NO_EXIF, "0 bytes", "the file carries no EXIF")
-    try:
-        tags: dict[str, Any] = exifread.process_file(
-            io.BytesIO(exif), details=False, extract_thumbnail=False
-        )
-    except Exception as error:  # exifread raises IndexError, struct.error, TypeError and others
+        with warnings.catch_warnings(record=True, action="always") as noticed:
+            exif = Image.Exif() if block else image.getexif()
+            if block:  # parsed again, for what there is to notice
+                exif.load(block)
+            exposure = exif.get_ifd(ExifTags.IFD.Exif)
+            merged = {**exif, **exposure}
+    except Exception as error:  # Pillow raises SyntaxError, struct.error, TypeError and others
         raise Rejected(Reason.EXIF_CORRUPT, type(error).__name__, str(error)) from error
-    if not tags:
-        raise Rejected(Reason.EXIF_CORRUPT, f"{len(exif)} bytes", "the EXIF has no readable tag")
-    if not any(name.startswith("EXIF ") or name == "Image FNumber" for name in tags):
-        raise Rejected(
-            Reason.NO_EXIF, f"{len(tags)} tags", "the EXIF has no exposure, only other tags"
-        )
-    return tags
+    # That a tag has more entries than it should is harmless, and the first is taken.
+    damage = [str(one.message) for one in noticed if "too many entries" not in str(one.message)]
+    if not exposure and ExifTags.Base.FNumber not in merged:  # TIFF/EP keeps all in the main one
+        if damage:
+            raise Rejected(Reason.EXIF_CORRUPT, damage[0], "no readable EXIF of an exposure")
+        raise Rejected(Reason.NO_EXIF, f"{len(merged)} tags", "no EXIF of an exposure")
+    return {name: _plain(merged.get(ExifTags.Base[name])) for name in TAGS}, damage
+
+
+def _plain(value: Any) -> Any:
+    """A tag's value from Pillow as :func:`exposure_from_tags` takes it; of several, the first."""
+    if isinstance(value, tuple):
+        value = value[0] if value else None
+    if isinstance(value, IFDRational):
+        return f"{value.numerator}/{value.denominator}"
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _required(tags: Mapping[str, Any], name: str, missing: Reason, invalid: Reason) -> float:
-    # TIFF/EP files keep these tags in the main directory.
-    key = next((k for k in (f"EXIF {name}", f"Image {name}") if k in tags), None)
-    if key is None:
+    value = tags.get(name)
+    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         raise Rejected(missing, None, f"the EXIF has no {name}")
-    value = _number(tags, key)
-    if value is None or value <= 0:
-        raise Rejected(invalid, _raw(tags[key]), f"{name} must be a number above zero")
-    return value
+    number = _number(value)
+    if number is None or number <= 0:
+        raise Rejected(invalid, str(value)[:MAX_NAME], f"{name} must be a number above zero")
+    return number
 
 
-def _number(tags: Mapping[str, Any], key: str) -> float | None:
-    """A tag's first value as a finite number; None where missing, malformed or divided by zero."""
-    values = getattr(tags.get(key), "values", None)
-    if not isinstance(values, list) or not values:
-        return None
-    value = values[0]
-    if isinstance(value, tuple):  # exifread leaves floating point fields packed
-        value = value[0] if value else None
+def _number(value: Any) -> float | None:
+    """A finite number; None where missing, malformed or divided by zero."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, str) and "/" in value:
+        value = value.split("/")
     try:
-        number = float(value)
+        if isinstance(value, (list, tuple)):
+            numerator, denominator = value
+            number = float(numerator) / float(denominator)
+        else:
+            number = float(value)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
-def _raw(tag: Any) -> str:
-    values = getattr(tag, "values", None)
-    return str(values[0]) if isinstance(values, list) and len(values) == 1 else str(values)
-
-
-def _text(tags: Mapping[str, Any], key: str) -> str:
-    values = getattr(tags.get(key), "values", "")
-    if isinstance(values, bytes):
-        values = values.decode("latin-1")
-    return " ".join(values.split()) if isinstance(values, str) else ""
-
-
-def _plausible(width_mm: float) -> bool:
-    low, high = PLAUSIBLE_SENSOR_MM
-    return low <= width_mm <= high
+def _text(value: Any) -> str:
+    return " ".join(value.partition("\0")[0].split())[:MAX_NAME] if isinstance(value, str) else ""
 
 
 @functools.cache
 def _sensor_table() -> dict[str, float]:
-    text = resources.files("genrefocus").joinpath("sensor_widths.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
-    return {_camera_key(row["make"], row["model"]): float(row["width_mm"]) for row in rows}
+    table = {}
+    for name in SENSOR_TABLES:
+        text = resources.files("genrefocus").joinpath(name).read_text("utf-8")
+        for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
+            table[_camera_key(row["make"], row["model"])] = float(row["width_mm"])
+    return table
 
 
 def _camera_key(make: str, model: str) -> str:

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     IMAGE_DAMAGED = "image_damaged"
     FORMAT_UNSUPPORTED = "format_unsupported"
+    PICTURE_TOO_LARGE = "picture_too_large"
+    METADATA_INVALID = "metadata_invalid"
 
     # Exposure facts
     NO_EXIF = "no_exif"
@@ -40,11 +42,15 @@ class Reason(StrEnum):
     SCORE_FLAT = "score_flat"
     SCORE_MULTIMODAL = "score_multimodal"
 
+    # Point lights
+    NO_PLACE_FOR_LIGHTS = "no_place_for_lights"
+
     # Pairs of pictures
     SIZES_DIFFER = "sizes_differ"
     PICTURE_TOO_SMALL = "picture_too_small"
     REGISTRATION_FAILED = "registration_failed"
     DUPLICATE = "duplicate"
+    COUNTERPART_AMBIGUOUS = "counterpart_ambiguous"
 
     # A measure outside the gate that the configuration sets for it
     GATE_SSIM = "gate_ssim"

@@ -138,15 +138,15 @@ def test_exif_prints_a_line_for_every_file_and_goes_on(scene, capsys):
     Image.new("RGB", (223, 100)).save("good.jpg", exif=piexif.dump(exif))
     exif["Exif"][piexif.ExifIFD.FNumber] = (0, 0)
     Image.new("RGB", (223, 100)).save("zero.jpg", exif=piexif.dump(exif))
-    files = ["absent.jpg", "depth.npy", "photo.png", ".", "zero.jpg", "good.jpg"]
+    files = ["absent.jpg", "depth.npy", "photo.png", "zero.jpg", "good.jpg"]
 
     assert main(["exif", *files]) == 0
     lines = json_lines(capsys.readouterr().out)
 
     assert [line["file"] for line in lines] == files
-    reasons = ["file_missing", "not_an_image", "no_exif", "file_unreadable", "f_number_invalid"]
+    reasons = ["file_missing", "not_an_image", "no_exif", "f_number_invalid"]
     assert [line["reason"] for line in lines[:-1]] == reasons
-    assert lines[4]["value"] == "0/0"
+    assert lines[3]["value"] == "0/0"
     facts = lines[-1]
     assert "reason" not in facts
     assert (facts["focal_length_mm"], facts["f_number"]) == (50.0, 2.8)
@@ -154,6 +154,38 @@ def test_exif_prints_a_line_for_every_file_and_goes_on(scene, capsys):
     assert facts["sensor_width_mm"] == 22.3
     assert facts["pixel_ratio"] == pytest.approx(10.0)
     assert (facts["make"], facts["model"]) == ("Canon", "Canon EOS 7D")
+
+
+def test_exif_looks_through_folders_and_counts(scene, capsys):
+    exif = {"Exif": {piexif.ExifIFD.FocalLength: (50, 1), piexif.ExifIFD.FNumber: (28, 10)}}
+    (scene / "trip" / "day1").mkdir(parents=True)
+    Image.new("RGB", (9, 6)).save("trip/unknown.jpg", exif=piexif.dump(exif))
+    exif["Exif"][piexif.ExifIFD.FocalLengthIn35mmFilm] = 50
+    for name in ("a.jpg", "b.JPG"):
+        Image.new("RGB", (9, 6)).save(scene / "trip/day1" / name, exif=piexif.dump(exif))
+    (scene / "trip/day1/notes.txt").write_text("no photograph")
+
+    assert main(["exif", "trip"]) == 0
+    lines = json_lines(capsys.readouterr().out)
+    files = ["trip/day1/a.jpg", "trip/day1/b.JPG", "trip/unknown.jpg"]
+    assert [line["file"] for line in lines] == files
+
+    assert main(["exif", "trip", "photo.png", "--summary"]) == 0
+    words = [line.replace("│", "").split() for line in capsys.readouterr().out.splitlines()]
+    for row in (
+        "all 4",
+        "usable 2",
+        "sensor width from focal_length_35mm 2",
+        "flagged crop_factor_one_unverified 2",
+        "rejected 2",
+        "because of no_exif 1",
+        "because of sensor_width_unknown 1",
+    ):
+        assert row.split() in words
+
+    (scene / "empty").mkdir()
+    assert main(["exif", "empty"]) == 2
+    assert "no photographs in empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["exif"], CONTROL, [*CONTROL, "--focus", "0,0", "--k", "x"]])

@@ -1,4 +1,4 @@
-"""Picture files: upright, or a named reason."""
+"""Picture files: as pixels, or a named reason. Orientation is tested in test_decoding."""
 
 from pathlib import Path
 
@@ -11,27 +11,6 @@ from genrefocus.data.images import load_image, load_mask, save_image
 from genrefocus.rejection import Reason, Rejected
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright_once(tmp_path: Path, orientation: int) -> None:
-    """Against the definition in the EXIF standard of where row 0 and column 0 are shown."""
-    stored = {
-        1: RAMP,
-        2: RAMP[:, ::-1],
-        3: RAMP[::-1, ::-1],
-        4: RAMP[::-1],
-        5: RAMP.transpose(1, 0, 2),
-        6: np.rot90(RAMP),
-        7: RAMP[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(RAMP, -1),
-    }[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
-    picture = load_image(tmp_path / "a.png")
-    assert picture.dtype == torch.float32
-    assert np.array_equal((picture.permute(1, 2, 0) * 255).round().numpy(), RAMP)
 
 
 def test_sixteen_bit_grey_is_kept(tmp_path: Path) -> None:

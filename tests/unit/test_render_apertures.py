@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genrefocus.render.apertures import Aperture, disk, polygon, raster
+from genrefocus.render.apertures import Aperture, disk, polygon, raster, vignetted
 
 
 def second_moment(positions: torch.Tensor) -> float:
@@ -52,6 +52,27 @@ def test_coverage_sums_to_the_area(aperture: Aperture, unit_area: float, radius:
     assert covered.sum() == pytest.approx(unit_area * radius**2, rel=0.05 if radius > 2 else 0.15)
 
 
+@pytest.mark.parametrize("curvature", [0.0, 0.3, 0.7, 1.0])
+def test_blades_are_arcs_of_their_curvature(curvature: float) -> None:
+    """Area of a polygon plus a circular segment of radius 1 / curvature on every side."""
+    blades, axis = 6, np.linspace(-1.0, 1.0, 1601)
+    shape = polygon(blades, 0.1, curvature)
+    area = (shape.distance(axis[None, :], axis[:, None]) < 0).sum() * (axis[1] - axis[0]) ** 2
+    expected = 0.5 * blades * math.sin(2 * math.pi / blades)
+    if curvature > 0:
+        angle = 2 * math.asin(curvature * math.sin(math.pi / blades))
+        expected += 0.5 * blades * (angle - math.sin(angle)) / curvature**2
+    assert area == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_rim_cuts_a_lens_out_of_a_disc() -> None:
+    """Area that two unit discs share at a distance s: 2 acos(s / 2) - s sqrt(1 - s^2 / 4)."""
+    axis = np.linspace(-1.0, 1.0, 1601)
+    shape = vignetted(disk(), 0.3, -0.4)
+    area = (shape.distance(axis[None, :], axis[:, None]) < 0).sum() * (axis[1] - axis[0]) ** 2
+    assert area == pytest.approx(2 * math.acos(0.25) - 0.5 * math.sqrt(1 - 0.25**2), rel=2e-3)
+
+
 def test_a_picture_of_a_disc_is_a_disc(tmp_path: Path) -> None:
     y, x = np.mgrid[0:90, 0:120]
     picture = np.where(np.hypot(x - 70, y - 40) < 30, 255, 0).astype(np.uint8)
@@ -76,5 +97,9 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         raster(tmp_path / "dark.png")
     with pytest.raises(ValueError, match="3 blades"):
         polygon(2)
+    with pytest.raises(ValueError, match="curvature"):
+        polygon(5, curvature=1.2)
+    with pytest.raises(ValueError, match="at most"):
+        vignetted(disk(), 0.9, 0.9)
     with pytest.raises(ValueError, match="one position or more"):
         disk().positions(0)

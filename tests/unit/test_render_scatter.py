@@ -1,4 +1,4 @@
-"""The classical renderer and its command: closed-form discs, order of occlusion, wrong input."""
+"""The classical renderer, the command and the tone curve: closed forms, occlusion, wrong input."""
 
 from pathlib import Path
 
@@ -127,7 +127,14 @@ def photo(tmp_path: Path) -> Path:
 
 
 def command(folder: Path, *arguments: str) -> int:
-    fixed = ["render", str(folder / "photo.png"), "-o", str(folder / "out.png")]
+    fixed = [
+        "render",
+        "--renderer",
+        "scatter",
+        str(folder / "photo.png"),
+        "-o",
+        str(folder / "out.png"),
+    ]
     return main([*fixed, *(a.replace("@", f"{folder}/") for a in arguments)])
 
 
@@ -161,6 +168,7 @@ def test_the_command_with_k_0_returns_the_image(photo: Path) -> None:
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "-2"), "k_not_positive (-2.0)"),
         (("--depth", "@depth.npy", "--focus-disparity", "-1", "--k", "2"), "focus_disparity_neg"),
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--aperture", "heart"), "heart"),
+        (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--cats-eye", "1"), "layered"),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -10,7 +10,7 @@ from typing import NoReturn
 COMMANDS = {
     "control": "print the control signal of a photograph with depth: d_f, K, defocus map",
     "exif": "print the exposure facts of photographs, or why they are unusable",
-    "render": "render depth of field into a sharp image with depth (classical renderer)",
+    "render": "render depth of field into a sharp image with depth",
     "refocus": "refocus a photograph: deblur, depth, focus, bokeh",
     "compat": "check golden tensors of the released forward against this code",
     "prepare": "make shards of photographs, pairs or scenes: route=... source=... (Hydra)",

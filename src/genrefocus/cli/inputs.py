@@ -6,9 +6,10 @@ from typing import get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from genrefocus.decoding import opened, read_file
 from genrefocus.geometry import DepthResize, resize_disparity
 from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.rejection import Reason, Rejected
@@ -19,17 +20,17 @@ def open_upright(path: Path, name: str) -> Image.Image:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image, or a damaged one.
+        ValueError: not an image, a damaged one, or one too large to decode.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{name} file {path} does not exist")
     try:
-        with Image.open(path) as file:
+        with opened(read_file(path), str(path)) as file:
             return ImageOps.exif_transpose(file)
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} {path} is not an image file; give a PNG or JPEG") from None
-    except (OSError, SyntaxError) as error:  # what Pillow's decoders raise on damaged files
-        raise ValueError(f"{name} {path} cannot be decoded: {error}") from error
+    except Rejected as rejected:
+        if rejected.reason is Reason.NOT_AN_IMAGE:
+            raise ValueError(f"{name} {path} is not an image file; give a PNG or JPEG") from None
+        raise ValueError(f"{name} {rejected.detail} ({rejected.reason})") from None
 
 
 def add_resize_depth_argument(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from genrefocus.cli.configuration import checkout, run_application
 from genrefocus.preparation.engine import SUMMARY_NAME, prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.plan import Leakage
+from genrefocus.preparation.plan import LeakageCheck
 from genrefocus.preparation.report import write_report
 
 _PARTS = ("depth", "mask", "deblur", "blur", "shapes")
@@ -44,10 +44,11 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
-    source: Source = instantiate(config.source)
-    route = instantiate(config.route, **_parts(config, source))
+    source: Source = instantiate(config.source, _convert_="all")
+    # Parts are handed over as they are: as arguments of instantiate they would become configs.
+    route = instantiate(config.route, _partial_=True, _convert_="all")(**_parts(config, source))
     out = Path(config.out)
-    leakage = Leakage(
+    leakage = LeakageCheck(
         against=tuple(Path(one) for one in config.leakage.against),
         distance=config.leakage.distance,
         allow=tuple(config.leakage.allow),
@@ -56,8 +57,8 @@ def _run(config: DictConfig) -> None:
         route,
         source,
         out,
-        splits=OmegaConf.to_container(config.splits),  # type: ignore[arg-type]
-        gates=Gates.of(OmegaConf.to_container(config.gates)),  # type: ignore[arg-type]
+        splits=_plain(config.splits),
+        gates=Gates(_plain(config.gates)),
         leakage=leakage,
         seed=config.seed,
         items_per_shard=config.items_per_shard,
@@ -82,6 +83,10 @@ def _run(config: DictConfig) -> None:
     console.print(f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True)
 
 
+def _plain(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True)
+
+
 def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
     """What the route takes from other groups; scenes know their depth and need no estimator."""
     scenes = "scene" in source.roles
@@ -89,7 +94,7 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
     for name in _PARTS:
         if name in config:
             skip = scenes and name in _ESTIMATORS
-            parts[name] = None if skip else instantiate(config[name])
+            parts[name] = None if skip else instantiate(config[name], _convert_="all")
     if "deblur" in parts:
         parts["deblur_name"] = parts["deblur"].name
     return parts

@@ -1,6 +1,9 @@
-"""``genrefocus render``: depth of field in a sharp image with depth, by the classical renderer."""
+"""``genrefocus render``: depth of field in a sharp image with depth, occlusion included."""
 
 import argparse
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +21,13 @@ from genrefocus.cli.inputs import (
 from genrefocus.geometry import DepthResize, resize_disparity
 from genrefocus.optics import BlurStrength, require_spread
 from genrefocus.render.apertures import Aperture, disk, polygon, raster
+from genrefocus.render.layered import render_layered
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.tone import srgb_to_linear, to_bytes
+from genrefocus.render.tone import RESPONSES, in_linear_light
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="sharp image, sRGB")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="sharp image")
     surface = parser.add_mutually_exclusive_group(required=True)
     surface.add_argument("--depth", type=Path, metavar="D.npy", help="metres, (H, W)")
     surface.add_argument("--disparity", type=Path, metavar="D.npy", help="1/m, (H, W)")
@@ -37,7 +41,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--aperture",
         default="disk",
         metavar="SHAPE",
-        help="disk, hexagon, or a picture of the opening, white on black (default: disk)",
+        help="disk, hexagon, polygon:BLADES, or a picture of the opening, white on black "
+        "(default: disk)",
+    )
+    parser.add_argument(
+        "--rotation", type=float, metavar="DEG", help="turns a polygon; 0: a corner to the right"
+    )
+    parser.add_argument(
+        "--curvature",
+        type=float,
+        metavar="C",
+        help="of a polygon's blades, 0 (straight, the default) to 1 (a disc)",
+    )
+    parser.add_argument(
+        "--cats-eye",
+        type=float,
+        metavar="V",
+        help="vignetting of the aperture in the corners, 0 (none, the default) to 1",
+    )
+    parser.add_argument(
+        "--ramps",
+        type=int,
+        metavar="PX",
+        help="px over which edges of estimated depth are smeared; 0 (default) for exact depth",
+    )
+    parser.add_argument(
+        "--response",
+        choices=RESPONSES,
+        default="srgb",
+        help="how IMAGE encodes light, and OUT.png will (default: srgb)",
+    )
+    parser.add_argument(
+        "--renderer",
+        choices=("layered", "scatter"),
+        default="layered",
+        help="layered fills what edges hide; scatter is the classical one (default: layered)",
     )
     add_resize_depth_argument(parser)
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.png")
@@ -46,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _require_png(args.output)
     with open_upright(args.image, "image") as picture:
-        srgb = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255.0
-    height, width = srgb.shape[1:]
+        image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255.0
+    height, width = image.shape[1:]
     strength = BlurStrength(args.k, height, width)
     if args.depth is not None:
         disparity = load_disparity(args.depth, height, width, args.resize_depth)
@@ -57,15 +95,26 @@ def run(args: argparse.Namespace) -> int:
     if focus is None:
         require_spread(disparity)
         focus = focus_at_point(disparity, args.focus)
-    image = render_scatter(
-        srgb_to_linear(srgb),
-        disparity,
+    render = partial(
+        _renderer(args),
+        disparity=disparity,
         focus_disparity=focus,
         strength=strength,
-        aperture=_aperture(args.aperture),
+        aperture=_aperture(args.aperture, args.rotation, args.curvature),
     )
-    Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(args.output)
+    encoded = (in_linear_light(render, image, args.response) * 255.0).round().to(torch.uint8)
+    Image.fromarray(encoded.permute(1, 2, 0).numpy()).save(args.output)
     return 0
+
+
+def _renderer(args: argparse.Namespace) -> Callable[..., Tensor]:
+    if args.renderer == "layered":
+        return partial(render_layered, vignetting=args.cats_eye or 0.0, ramps=args.ramps or 0)
+    for name in ("cats_eye", "ramps"):
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} needs --renderer layered; scatter knows nothing of it")
+    return render_scatter
 
 
 def _load_given_disparity(
@@ -85,13 +134,22 @@ def _load_given_disparity(
     return resize_disparity(disparity, height, width, mode=resize_depth)
 
 
-def _aperture(shape: str) -> Aperture:
+def _aperture(shape: str, rotation: float | None, curvature: float | None) -> Aperture:
+    kind, _, blades = shape.partition(":")
+    if kind in ("hexagon", "polygon"):
+        count = "6" if kind == "hexagon" and not blades else blades
+        if not count.isdecimal():
+            raise ValueError(f"--aperture {shape}: give a number of blades, as in polygon:7")
+        return polygon(int(count), math.radians(rotation or 0.0), curvature or 0.0)
+    for name, given in (("rotation", rotation), ("curvature", curvature)):
+        if given is not None:
+            raise ValueError(f"--{name} is for polygons; --aperture {shape} has no blades")
     if shape == "disk":
         return disk()
-    if shape == "hexagon":
-        return polygon(6)
     if not Path(shape).is_file():
-        raise ValueError(f"--aperture {shape}: neither disk, hexagon nor a picture that exists")
+        raise ValueError(
+            f"--aperture {shape}: neither disk, hexagon, polygon:BLADES nor a picture that exists"
+        )
     return raster(Path(shape))
 
 

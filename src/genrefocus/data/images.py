@@ -1,21 +1,15 @@
 """Picture files of photographs and data sets, always upright."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from genrefocus.rejection import Reason, Rejected
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
-
-
-def is_picture(path: Path) -> bool:
-    """Whether a file's name ends as a picture's."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+from genrefocus.decoding import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from genrefocus.decoding import is_picture as is_picture
+from genrefocus.decoding import opened, read_file
 
 
 def load_image(path: str | Path) -> Tensor:
@@ -25,31 +19,16 @@ def load_image(path: str | Path) -> Tensor:
     which is what samples are stored at. Transparency is dropped.
 
     Raises:
-        Rejected: ``file_missing``, ``file_unreadable``, ``not_an_image``, ``image_damaged``.
+        Rejected: ``file_missing``, ``file_unreadable``, ``format_unsupported``, ``not_an_image``,
+            ``picture_too_large``, ``image_damaged``.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise Rejected(Reason.FILE_MISSING, str(path)) from None
-    except OSError as error:
-        raise Rejected(Reason.FILE_UNREADABLE, f"{path}: {error.strerror}") from None
-    return decode_image(data, str(path))
+    return image_of(read_file(path), str(path))
 
 
-def decode_image(data: bytes, name: str) -> Tensor:
-    """An encoded picture that was read from ``name``; as :func:`load_image`.
-
-    Raises:
-        Rejected: ``not_an_image``, ``image_damaged``.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            return _to_tensor(ImageOps.exif_transpose(file))
-    except UnidentifiedImageError:
-        raise Rejected(Reason.NOT_AN_IMAGE, name, "give a JPEG, PNG or TIFF file") from None
-    except (OSError, SyntaxError, ValueError) as error:  # what the decoders raise
-        raise Rejected(Reason.IMAGE_DAMAGED, name, str(error)) from error
+def image_of(data: bytes, name: str) -> Tensor:
+    """As :func:`load_image`, of an encoded picture's bytes; ``name`` is for messages."""
+    with opened(data, name) as file:
+        return _to_tensor(ImageOps.exif_transpose(file))
 
 
 def load_mask(path: str | Path) -> Tensor:

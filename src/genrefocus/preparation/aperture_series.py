@@ -6,7 +6,7 @@ or a multimodal curve is no calibration; the curve is kept in either case.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from genrefocus.optics import BlurStrength, depth_to_disparity, focus_disparity
 from genrefocus.preparation.engine import Made
 from genrefocus.preparation.pairs import PairMeasures, correct, measure_pair
 from genrefocus.preparation.plan import Candidate
-from genrefocus.preparation.working import blur_measures, load_working, require_edge
+from genrefocus.preparation.working import blur_measures, load_working, pair_measures, require_edge
 from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture
 from genrefocus.render.layered import render_layered
@@ -121,14 +121,14 @@ class ApertureSeries:
             provenance={
                 "mask": mask.origin,
                 "mask_agreement": agreement,
-                "pair": pair.as_mapping(),
+                "pair": asdict(pair),
                 "facts": dict(candidate.item.facts),
                 "calibration": {"ssim": found.score, "curve": [list(one) for one in found.curve]},
             },
         )
         measures = {
             **blur_measures(disparity, focus, strength),
-            **pair.measures(),
+            **pair_measures(pair),
             "ssim": found.score,
             "evaluations": float(len(found.curve)),
             "mask_agreement": agreement,

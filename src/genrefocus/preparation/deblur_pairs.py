@@ -1,14 +1,14 @@
 """Pairs for DeblurNet: a photograph with defocus and its sharp counterpart, measured."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from genrefocus.data.sample import Sample, to_uint8
 from genrefocus.preparation.engine import Made
 from genrefocus.preparation.pairs import correct, measure_pair
 from genrefocus.preparation.plan import Candidate
-from genrefocus.preparation.working import load_working, require_edge
+from genrefocus.preparation.working import load_working, pair_measures, require_edge
 from genrefocus.rejection import Rejected
 
 
@@ -58,6 +58,6 @@ class DeblurPairs:
             split=candidate.split,
             aif=to_uint8(sharp),
             bokeh=to_uint8(photo),
-            provenance={"pair": pair.as_mapping(), "facts": dict(candidate.item.facts)},
+            provenance={"pair": asdict(pair), "facts": dict(candidate.item.facts)},
         )
-        return Made(sample, pair.measures())
+        return Made(sample, pair_measures(pair))

@@ -37,23 +37,33 @@ class LogUniformRadius:
 
     Attributes:
         low, high: range of the largest radius over the long edge; 0 < low <= high.
+        least_px, most_px: in px, below which the ends of the range do not fall in small pictures,
+            where the same share of the edge is no visible blur; 0 < least_px <= most_px.
     """
 
     low: float
     high: float
+    least_px: float
+    most_px: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high:
-            raise ValueError(f"blur radius from {self.low} to {self.high}; give 0 < low <= high")
+        for low, high in ((self.low, self.high), (self.least_px, self.most_px)):
+            if not 0 < low <= high:
+                raise ValueError(f"blur radius from {low} to {high}; give 0 < low <= high")
 
     @property
     def name(self) -> str:
-        return f"largest radius log-uniform, {self.low} to {self.high} of the long edge"
+        return (
+            f"largest radius log-uniform, {self.low} to {self.high} of the long edge, "
+            f"at least {self.least_px} to {self.most_px} px"
+        )
 
     def draw(self, disparity: Tensor, rng: Generator) -> tuple[float, BlurStrength]:
         focus = _surface(disparity, rng)
-        radius = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
-        return focus, with_largest_radius(disparity, focus, radius * max(disparity.shape))
+        edge = max(disparity.shape)
+        low, high = max(self.low * edge, self.least_px), max(self.high * edge, self.most_px)
+        radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        return focus, with_largest_radius(disparity, focus, radius)
 
 
 @dataclass(frozen=True)

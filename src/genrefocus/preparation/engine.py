@@ -51,7 +51,7 @@ from genrefocus.data.shards import (
 )
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.plan import Candidate, Leakage, Part, Plan, facts_of, make_plan
+from genrefocus.preparation.plan import Candidate, LeakageCheck, Part, Plan, facts_of, make_plan
 from genrefocus.rejection import Rejected
 
 LEDGER_NAME = "rejections.jsonl"
@@ -113,7 +113,7 @@ def prepare(
     *,
     splits: Mapping[str, float],
     gates: Gates,
-    leakage: Leakage,
+    leakage: LeakageCheck,
     seed: int,
     items_per_shard: int,
     picture_format: PictureFormat = "png",
@@ -236,15 +236,12 @@ class _Progress:
 
 @dataclass(frozen=True)
 class _Task:
-    """A batch of a part; the last one ends it."""
+    """A batch of a part; ``is_last`` ends the part."""
 
-    part: Part
-    first: int
+    split: str
+    number: int
     candidates: tuple[Candidate, ...]
-
-    @property
-    def is_last(self) -> bool:
-        return self.first + len(self.candidates) == len(self.part.candidates)
+    is_last: bool
 
 
 def _make_parts(
@@ -262,7 +259,7 @@ def _make_parts(
     waiting = [part for part in parts if not _record_path(work, part).is_file()]
     done = total - sum(len(part.candidates) for part in waiting)
     counts: Counter[str] = Counter()
-    locks: dict[Part, FileLock] = {}
+    locks: dict[Path, FileLock] = {}
     shard: ShardFile | None = None
     records: list[dict[str, Any]] = []
     bar.advance(title, done, total)
@@ -271,7 +268,7 @@ def _make_parts(
         for task, outcomes in mapper(make, tasks):
             for one in outcomes:
                 if one.members is not None:
-                    shard = shard or ShardFile(out / task.part.split / shard_name(task.part.number))
+                    shard = shard or ShardFile(out / task.split / shard_name(task.number))
                     shard.add(one.record["key"], one.members)
                 records.append(one.record)
                 counts[one.record.get("reason", "samples")] += 1
@@ -281,9 +278,10 @@ def _make_parts(
                 entry = None if shard is None else shard.finish()
                 shard = None
                 record = {"entry": entry, "records": records}
-                write_atomically(_record_path(work, task.part), _line(record))
+                path = _record_path(work, task)
+                write_atomically(path, _line(record))
                 records = []
-                locks.pop(task.part).release()
+                locks.pop(path).release()
     except BaseException:
         if shard is not None:
             shard.discard()
@@ -294,21 +292,24 @@ def _make_parts(
 
 
 def _tasks(
-    parts: Sequence[Part], batch_size: int, work: Path, locks: dict[Part, FileLock]
+    parts: Sequence[Part], batch_size: int, work: Path, locks: dict[Path, FileLock]
 ) -> Iterator[_Task]:
     """Batches of the parts in order; a part that another process holds is left to it."""
     for part in parts:
-        lock = FileLock(_record_path(work, part).with_suffix(".lock"))
+        path = _record_path(work, part)
+        lock = FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        if _record_path(work, part).is_file():
+        if path.is_file():
             lock.release()
             continue
-        locks[part] = lock
-        for first in range(0, len(part.candidates), batch_size):
-            yield _Task(part, first, part.candidates[first : first + batch_size])
+        locks[path] = lock
+        count = len(part.candidates)
+        for first in range(0, count, batch_size):
+            batch = part.candidates[first : first + batch_size]
+            yield _Task(part.split, part.number, batch, first + batch_size >= count)
 
 
 def _run(
@@ -365,7 +366,7 @@ def _explained(rejected: Rejected) -> dict[str, Any]:
     }
 
 
-def _record_path(work: Path, part: Part) -> Path:
+def _record_path(work: Path, part: Part | _Task) -> Path:
     return work / f"{part.split}-{part.number:05d}.json"
 
 
@@ -392,17 +393,19 @@ def _conclude(
 ) -> dict[str, Any] | None:
     """Write indices, ledger and summary where all parts are done."""
     work = out / PARTS_NAME
-    with FileLock(out / ".conclude.lock"):
-        if _is_finished(out, head):
-            return read_summary(out)  # by another job, just now
-        paths = [_record_path(work, part) for part in plan.parts]
-        if not all(path.is_file() for path in paths):
-            return None
-        done = [json.loads(path.read_bytes()) for path in paths]
-        summary = _write_outcome(plan, gates, head, out, splits, done)
-        shutil.rmtree(work)
-    (out / ".conclude.lock").unlink(missing_ok=True)
-    return summary
+    try:
+        with FileLock(work / "conclude.lock"):
+            paths = [_record_path(work, part) for part in plan.parts]
+            if not all(path.is_file() for path in paths):
+                return None
+            done = [json.loads(path.read_bytes()) for path in paths]
+            summary = _write_outcome(plan, gates, head, out, splits, done)
+            shutil.rmtree(work)
+            return summary
+    except FileNotFoundError:
+        if not _is_finished(out, head):
+            raise
+        return read_summary(out)  # another job has just concluded and removed the records
 
 
 def _write_outcome(
@@ -425,9 +428,11 @@ def _write_outcome(
         examples = {record["reason"]: f"{record['name']}: {record['detail']}" for record in away}
         shown = "; ".join(f"{reason}: {example}" for reason, example in sorted(examples.items()))
         raise ValueError(
-            f"nothing of {len(away)} found can be used; rejected {_counts(reasons)} ({shown})"
+            f"nothing of {len(away)} found can be used; rejected {_counts(reasons)} ({shown}); "
+            f"all are in {out / LEDGER_NAME}; name another source, or other estimators"
         )
     write_atomically(out / SAMPLES_NAME, b"".join(map(_line, samples)))
+    measured = {name for record in samples for name in record["measures"]}
     entries: dict[str, list[Any]] = {split: [] for split in SPLITS}
     for part, one in zip(plan.parts, done, strict=True):
         if one["entry"] is not None:
@@ -441,7 +446,7 @@ def _write_outcome(
         "found": len(records) + len(listed),
         "written": {split: sum(e["nsamples"] for e in entries[split]) for split in SPLITS},
         "rejected": dict(sorted(reasons.items())),
-        "measured_only": gates.unset(),
+        "measured_only": [name for name in gates.unset() if name in measured],
         "set": head,
     }
     write_atomically(out / SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")

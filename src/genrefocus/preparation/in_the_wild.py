@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from genrefocus.data.sample import Sample, to_uint8
+from genrefocus.decoding import opened
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo, mask_agreement
 from genrefocus.exif import ExposureFacts, exposure_from_tags, exposure_of
 from genrefocus.optics import blur_strength_from_exif, depth_to_disparity, focus_disparity
 from genrefocus.preparation.engine import Made, prepare
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.plan import Candidate, Leakage
+from genrefocus.preparation.plan import Candidate, LeakageCheck
 from genrefocus.preparation.sources import Photographs
 from genrefocus.preparation.working import blur_measures, by_size, load_working, require_edge
 from genrefocus.rejection import Rejected
@@ -135,12 +136,13 @@ class InTheWild:
 def _exposure(candidate: Candidate) -> ExposureFacts:
     """From the columns that the source knows, else from the picture's EXIF."""
     item = candidate.item
+    data = item.pictures["photo"].read()
     columns = item.facts.get("exif")
-    picture = item.pictures["photo"].read()
     if columns is None:
-        return exposure_of(picture, item.name)
-    size = item.facts["size"]
-    return exposure_from_tags(columns, width=size[0], height=size[1])
+        return exposure_of(data, item.name)
+    with opened(data, item.name) as image:
+        width, height = image.size
+    return exposure_from_tags(columns, width=width, height=height)
 
 
 def prepare_photos(
@@ -184,11 +186,11 @@ def prepare_photos(
     )
     summary = prepare(
         route,
-        Photographs(photos),
+        Photographs(photos, option="data.photos"),
         out,
         splits=splits,
-        gates=Gates.of({}),
-        leakage=Leakage(against=(), distance=0, allow=()),
+        gates=Gates({}),
+        leakage=LeakageCheck(against=(), distance=0, allow=()),
         seed=0,
         items_per_shard=samples_per_shard,
         progress=progress,

@@ -1,10 +1,18 @@
 """What a source lists and a route makes a sample of."""
 
+import bisect
 import functools
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
+
+from genrefocus.rejection import Reason, Rejected
+
+_CELLS_AT_A_TIME = 8
+_READ_AHEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -23,13 +31,27 @@ class Picture:
     def read(self) -> bytes:
         """The encoded picture.
 
+        Cells are cheapest in the order of their rows: each is then decoded once. A step back
+        within a row group reads that group again from its start. In memory are a few cells and
+        the pages that they lie in, not the row group.
+
         Raises:
             OSError: the file cannot be read.
+            Rejected: ``file_missing`` for an empty cell.
         """
         if self.cell is None:
             return self.path.read_bytes()
         row, column = self.cell
-        return _read_cell(self.path, row, column)
+        # A process that was forked must not share the position in an open file.
+        value = _cells(self.path, column, os.getpid()).at(row)
+        value = value["bytes"] if isinstance(value, dict) else value
+        if value is None:
+            raise Rejected(
+                Reason.FILE_MISSING,
+                f"{self.path}, row {row}",
+                f"column {column} is empty there; embed the pictures in the table",
+            )
+        return bytes(value)
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,7 @@ class Item:
         pictures: role -> picture. ``photo`` is a photograph with depth of field, ``sharp`` its
             (nearly) all-in-focus counterpart, ``depth`` and ``mask`` files of estimates.
         facts: plain JSON data that the source knows, such as ``f_number`` and ``exif`` (EXIF tag
-            name -> value).
+            name -> value; where it is missing, the photograph's own EXIF counts).
         split: the set's own split (``train``, ``val``, ``test``), or None where it has none.
     """
 
@@ -56,7 +78,11 @@ class Item:
 
 
 class Source(Protocol):
-    """A data set in its on-disk layout."""
+    """A data set in its on-disk layout.
+
+    Whatever lies where an item should be but cannot become one is a problem, never left out in
+    silence: ``items`` and ``problems`` together account for all of it.
+    """
 
     @property
     def name(self) -> str:
@@ -74,26 +100,54 @@ class Source(Protocol):
             ValueError: nothing usable; it says what was looked for and what was found.
         """
 
+    def problems(self) -> list[tuple[str, Rejected]]:
+        """Names and reasons of what is no item, in the order of names; for the ledger.
 
-@functools.lru_cache(maxsize=4)
-def _row_groups(path: Path) -> tuple[Any, tuple[int, ...]]:
-    import pyarrow.parquet
+        A name is a file's, or that of a whole scene or folder.
 
-    file = pyarrow.parquet.ParquetFile(path)
-    counts = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
-    ends: list[int] = []
-    for count in counts:
-        ends.append((ends[-1] if ends else 0) + count)
-    return file, tuple(ends)
+        Raises:
+            FileNotFoundError, ValueError: as ``items``.
+        """
+
+
+class _Cells:
+    """One column of a parquet file, read forwards a few rows at a time."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        import pyarrow.parquet
+
+        # Without a buffer of its own size the reader takes in whole column chunks, and writers
+        # put thousands of pictures into one.
+        self._file = pyarrow.parquet.ParquetFile(
+            path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False
+        )
+        self._column = column
+        meta = self._file.metadata
+        self._ends = list(
+            accumulate(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+        )
+        self._stream: Iterator[Any] = iter(())
+        self._begin, self._end, self._group_end = 0, 0, 0
+        self._values: Any = None
+
+    def at(self, row: int) -> Any:
+        """The value of a row, counted over the whole file."""
+        if not self._begin <= row < self._group_end:
+            self._open_group(bisect.bisect_right(self._ends, row))
+        while row >= self._end:
+            self._values = next(self._stream).column(0)
+            self._begin, self._end = self._end, self._end + len(self._values)
+        return self._values[row - self._begin].as_py()
+
+    def _open_group(self, group: int) -> None:
+        self._values = None
+        self._stream = self._file.iter_batches(
+            batch_size=_CELLS_AT_A_TIME, row_groups=[group], columns=[self._column]
+        )
+        self._begin = self._end = self._ends[group - 1] if group else 0
+        self._group_end = self._ends[group]
 
 
 @functools.lru_cache(maxsize=2)
-def _column(path: Path, group: int, column: str) -> Any:
-    return _row_groups(path)[0].read_row_group(group, columns=[column]).column(0)
-
-
-def _read_cell(path: Path, row: int, column: str) -> bytes:
-    ends = _row_groups(path)[1]
-    group = next(number for number, end in enumerate(ends) if row < end)
-    value = _column(path, group, column)[row - (ends[group - 1] if group else 0)].as_py()
-    return bytes(value["bytes"] if isinstance(value, dict) else value)
+def _cells(path: Path, column: str, process: int) -> _Cells:
+    return _Cells(path, column)

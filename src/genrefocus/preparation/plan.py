@@ -11,18 +11,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock
 from numpy.random import Generator
 
-from genrefocus.data.images import PICTURE_SUFFIXES
+from genrefocus.data.images import is_picture
 from genrefocus.data.processes import OrderedMap
 from genrefocus.data.sample import SPLITS
 from genrefocus.data.shards import INDEX_NAME, ShardDataset
 from genrefocus.preparation.item import Item, Picture, Source
-from genrefocus.preparation.leakage import Fingerprint, find_leaks, fingerprint, refuse
+from genrefocus.preparation.leakage import Fingerprint, find_leaks, hashes, refuse
 from genrefocus.rejection import Reason, Rejected
 
 FINGERPRINTS_NAME = "fingerprints.jsonl"
@@ -33,7 +33,7 @@ Advance = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Leakage:
+class LeakageCheck:
     """What pictures are compared with, and how.
 
     Attributes:
@@ -105,7 +105,7 @@ def make_plan(
     seed: int,
     items_per_shard: int,
     limit: int | None,
-    leakage: Leakage,
+    leakage: LeakageCheck,
     mapper: OrderedMap,
     advance: Advance,
 ) -> Plan:
@@ -232,7 +232,7 @@ def _check_leaks(
     items: Sequence[Item],
     chosen: Mapping[str, str],
     marks: Marks,
-    leakage: Leakage,
+    leakage: LeakageCheck,
     mapper: OrderedMap,
     advance: Advance,
 ) -> None:
@@ -252,28 +252,50 @@ def _of_folder(folder: Path, mapper: OrderedMap, advance: Advance) -> Iterator[F
         raise FileNotFoundError(f"leakage.against: {folder} does not exist")
     title = f"fingerprints of {folder.name}"
     sets = sorted(path.parent for path in folder.rglob(INDEX_NAME))
+    pictures: list[tuple[str, Encoded]]
     if sets:
-        for one in sets:
-            dataset = ShardDataset(one)
-            for number in range(len(dataset)):
-                advance(title, number + 1, len(dataset))
-                for member, data in dataset.members(number).items():
-                    if member.partition(".")[0] in ("aif", "bokeh"):
-                        name = f"{one.name}/{dataset.keys[number]}.{member}"
-                        yield Fingerprint(name, name, None, *fingerprint(data))
-        return
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES]
-    if not files:
+        pictures = [one for path in sets for one in _members(ShardDataset(path), path.name)]
+    else:
+        files = [one for one in sorted(folder.rglob("*")) if is_picture(one)]
+        pictures = [(one.relative_to(folder.parent).as_posix(), Picture(one)) for one in files]
+    if not pictures:
         raise ValueError(f"leakage.against: no picture and no set of shards in {folder}")
-    found = mapper(_of_picture, [Picture(path) for path in files])
-    for number, (path, mark) in enumerate(zip(files, found, strict=True), start=1):
-        advance(title, number, len(files))
-        name = path.relative_to(folder.parent).as_posix()
-        yield Fingerprint(name, name, None, *mark)
+    found = mapper(_hashes, (picture for _, picture in pictures))
+    for number, ((name, _), mark) in enumerate(zip(pictures, found, strict=True), start=1):
+        advance(title, number, len(pictures))
+        yield Fingerprint(name, name, folder.name, *mark)
 
 
-def _of_picture(picture: Picture) -> tuple[str, str | None]:
-    return fingerprint(picture.read())
+class Encoded(Protocol):
+    """What can be read: a file, a cell, a member of a shard."""
+
+    def read(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class _Member:
+    dataset: ShardDataset
+    number: int
+    name: str
+
+    def read(self) -> bytes:
+        return self.dataset.members(self.number)[self.name]
+
+
+def _members(dataset: ShardDataset, folder: str) -> Iterator[tuple[str, Encoded]]:
+    for number, key in enumerate(dataset.keys):
+        for name in dataset.members(number):
+            if name.split(".")[0] in ("aif", "bokeh"):
+                yield f"{folder}/{key}.{name}", _Member(dataset, number, name)
+
+
+def _hashes(picture: Encoded) -> tuple[str, str | None]:
+    """Of a picture, or of a file of something else, such as depth; what is damaged has no second."""
+    data = picture.read()
+    try:
+        return hashes(data, "")
+    except Rejected:
+        return hashlib.sha256(data).hexdigest(), None
 
 
 def _fingerprints(
@@ -290,7 +312,7 @@ def _fingerprints(
         distinct = {identities[one]: picture for one, picture in wanted.items()}
         missing = {key: one for key, one in distinct.items() if key not in known}
         with path.open("ab") as file:
-            results = mapper(_of_picture, missing.values())
+            results = mapper(_hashes, missing.values())
             for number, (key, mark) in enumerate(zip(missing, results, strict=True), start=1):
                 known[key] = mark
                 file.write(json.dumps([key, *mark]).encode() + b"\n")

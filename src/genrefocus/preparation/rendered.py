@@ -200,7 +200,7 @@ def _made(route: Synthetic, candidate: Candidate, subject: Subject) -> Made | Re
         focus, drawn = route.blur.draw(subject.disparity, rng)
         strength = _limited(subject, focus, drawn, route.most_radius)
         aperture = route.shapes.draw(rng)
-        rendered = subject.render(image, focus, strength.require_positive(), aperture)
+        rendered, renderer = subject.render(image, focus, strength.require_positive(), aperture)
     except Rejected as rejected:
         return rejected
     sample = Sample(
@@ -213,7 +213,12 @@ def _made(route: Synthetic, candidate: Candidate, subject: Subject) -> Made | Re
         strength=strength,
         focus_disparity=focus,
         extras=route.extras(aperture, (strength.height, strength.width)),
-        provenance={**subject.provenance, **added, "aperture": aperture.name},
+        provenance={
+            **subject.provenance,
+            **added,
+            "renderer": renderer,
+            "aperture": aperture.name,
+        },
     )
     measures = blur_measures(subject.disparity, focus, strength)
     return Made(sample, {**measures, "limited": float(strength.k < drawn.k)})

@@ -23,11 +23,18 @@ from genrefocus.render.scenes import Scene, procedural_scene, scene_aif, scene_d
 from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.render.tone import srgb_to_linear
 
-Render = Callable[[Tensor, float, BlurStrength, Aperture], Tensor]
-"""(image, focus disparity, K, aperture) -> image, both (3, H, W) linear light."""
+Render = Callable[[Tensor, float, BlurStrength, Aperture], tuple[Tensor, str]]
+"""(image, focus disparity, K, aperture) -> image, both (3, H, W) linear light; and by what."""
 
 KINDS = ("day", "night")
-_POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 dB
+# Positions on the aperture: so many for 2 px of blur keep the error beyond 50 dB by day. Discs of
+# lights far above white show every position, and want so many for each px of their area; where that
+# is more than what follows, one image with its depth is rendered instead.
+_POSITIONS_PER_2_PX = 32
+_POSITIONS_PER_LIT_PX = 2
+_MOST_POSITIONS = 1024
+
+LENS, LAYERED = "lens sampled", "layered"
 
 
 @dataclass(frozen=True)
@@ -150,12 +157,12 @@ def subjects_of(
 
 
 def _of_picture(photo: Photo, disparity: Tensor, depth: str) -> Subject:
-    def render(image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture) -> Tensor:
-        return render_layered(
-            image, disparity, focus_disparity=focus, strength=strength, aperture=aperture
-        )
+    def render(
+        image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
+    ) -> tuple[Tensor, str]:
+        return _in_layers(image, disparity, focus, strength, aperture)
 
-    provenance = {"renderer": "layered", "depth": depth}
+    provenance = {"depth": depth}
     low, high = (float(x) for x in disparity.aminmax())
     return Subject(srgb_to_linear(photo.image), disparity, render, (low, high), False, provenance)
 
@@ -169,11 +176,20 @@ def _of_scene(candidate: Candidate, most_radius: float) -> Subject:
     scene = draw(candidate.seed, height, width, families=families, margin=margin)
     disparity = scene_disparity(scene)
 
-    def render(_: Tensor, focus: float, strength: BlurStrength, aperture: Aperture) -> Tensor:
-        return _through_lens(scene, focus, strength, aperture)
+    def render(
+        image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
+    ) -> tuple[Tensor, str]:
+        greatest = float(blur_radius(disparity, focus, strength).max())
+        count = _POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2))
+        if facts["kind"] == "night":
+            count = max(count, math.ceil(_POSITIONS_PER_LIT_PX * math.pi * greatest**2))
+        if count > _MOST_POSITIONS:
+            return _in_layers(image, disparity, focus, strength, aperture)
+        positions = aperture.positions(count)
+        light = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
+        return light, LENS
 
     provenance = {
-        "renderer": "lens sampled",
         "depth": "exact",
         "textures": "held out" if facts["held_out"] else "train",
         "scene_seed": candidate.seed,
@@ -183,7 +199,10 @@ def _of_scene(candidate: Candidate, most_radius: float) -> Subject:
     return Subject(scene_aif(scene), disparity, render, (low, high), True, provenance)
 
 
-def _through_lens(scene: Scene, focus: float, strength: BlurStrength, aperture: Aperture) -> Tensor:
-    greatest = float(blur_radius(scene_disparity(scene), focus, strength).max())
-    positions = aperture.positions(_POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2)))
-    return render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
+def _in_layers(
+    image: Tensor, disparity: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
+) -> tuple[Tensor, str]:
+    light = render_layered(
+        image, disparity, focus_disparity=focus, strength=strength, aperture=aperture
+    )
+    return light, LAYERED

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genrefocus.data.images import decode_image
+from genrefocus.data.images import image_of
 from genrefocus.geometry import View, resize
 from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.preparation.pairs import PairMeasures
 from genrefocus.preparation.plan import Candidate
 from genrefocus.rejection import Reason, Rejected
 
@@ -20,7 +21,7 @@ def load_working(candidate: Candidate, role: str, long_edge: int) -> Tensor:
         OSError: it cannot be read.
     """
     name = candidate.item.name
-    image = decode_image(candidate.item.pictures[role].read(), name)
+    image = image_of(candidate.item.pictures[role].read(), name)
     height, width = image.shape[-2:]
     scale = long_edge / max(height, width)
     if scale >= 1:
@@ -46,6 +47,12 @@ def by_size(pictures: Sequence[Tensor]) -> dict[tuple[int, ...], list[int]]:
     for number, picture in enumerate(pictures):
         groups.setdefault(tuple(picture.shape), []).append(number)
     return groups
+
+
+def pair_measures(pair: PairMeasures) -> dict[str, float]:
+    """The measures of a real pair that are single numbers, by name."""
+    names = ("registration_error", "exposure_shift", "colour_shift", "sharpness_ratio")
+    return {name: float(getattr(pair, name)) for name in (*names, "correlation")}
 
 
 def blur_measures(

@@ -8,12 +8,13 @@ nearer than the plane of focus draw the shape as it is, points behind it turned 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
@@ -24,6 +25,7 @@ Array = NDArray[np.floating]
 _PLASTIC = 1.32471795724474602596
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _RASTER_SIZE = 256
+_STRAIGHT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Aperture:
         centred = kept - kept.mean(0)
         return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
 
+    @cached_property
     def second_moment(self) -> float:
         """Second moment per axis of the opening in units of its radius squared: 1/4 for a disc."""
         axis = np.linspace(-1.0, 1.0, 201)
@@ -64,6 +67,31 @@ class Aperture:
         The edge is anti-aliased over one pixel. Arguments broadcast; radius > 0.
         """
         return np.clip(0.5 - radius * self.distance(x / radius, y / radius), 0.0, 1.0)
+
+    def kernel(self, radius: float) -> Array:
+        """The blur of a point at a signed radius in px: (2 n + 1, 2 n + 1), float64, sums to 1.
+
+        A negative radius, behind the plane of focus, turns the shape by 180 degrees. Anti-aliasing
+        adds the second moment of a pixel, 1/12 per axis; the shape is drawn smaller by as much, so
+        that the kernel has the moment of the shape, r^2 / 4 for a disc. Blur too small for that is
+        a mixture of the smallest shape and no blur.
+        """
+        if radius == 0.0:
+            return np.ones((1, 1))
+        square = radius**2 - 1.0 / (12.0 * self.second_moment)
+        drawn = math.sqrt(max(square, 1.0))
+        reach = math.ceil(drawn + 0.5)
+        axis = np.arange(-reach, reach + 1, dtype=np.float64) * math.copysign(1.0, radius)
+        x, y = axis[None, :], axis[:, None]
+        weights = self.coverage(x, y, np.array(drawn))
+        weights = weights / weights.sum()
+        if square >= 1.0:
+            return weights
+        moment = float((weights * (x**2 + y**2)).sum() / 2.0)
+        share = min(1.0, self.second_moment * radius**2 / moment)
+        weights = share * weights
+        weights[reach, reach] += 1.0 - share
+        return weights
 
 
 @dataclass(frozen=True)
@@ -87,23 +115,50 @@ def disk() -> Aperture:
     return _Disk("disk", lambda x, y: np.hypot(x, y) - 1.0)
 
 
-def polygon(blades: int, rotation: float = 0.0) -> Aperture:
+def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Aperture:
     """A regular polygon with its corners on the unit circle, one at angle `rotation` (radians).
 
-    Raises ValueError for fewer than three blades.
+    `curvature` is that of the blades' edges, which run from corner to corner: 0 is straight, 1 is
+    that of the unit circle, so that the opening is a disc. Raises ValueError for fewer than three
+    blades or a curvature outside [0, 1].
     """
     if blades < 3:
         raise ValueError(f"a polygonal aperture needs 3 blades or more, got {blades}")
+    if not 0.0 <= curvature <= 1.0:
+        raise ValueError(f"the curvature of blades lies in [0, 1], got {curvature}")
     normals = rotation + (np.arange(blades) + 0.5) * 2.0 * math.pi / blades
-    apothem = math.cos(math.pi / blades)
+    apothem, half_side = math.cos(math.pi / blades), math.sin(math.pi / blades)
 
     def distance(x: Array, y: Array) -> Array:
         reach = np.full(np.broadcast(x, y).shape, -np.inf)
         for angle in normals:
-            reach = np.maximum(reach, math.cos(angle) * x + math.sin(angle) * y)
-        return reach - apothem
+            outward = math.cos(angle) * x + math.sin(angle) * y - apothem
+            if curvature > _STRAIGHT:
+                radius = 1.0 / curvature
+                along = math.cos(angle) * y - math.sin(angle) * x
+                centre = math.sqrt(radius**2 - half_side**2)
+                outward = np.hypot(outward + centre, along) - radius
+            reach = np.maximum(reach, outward)
+        return reach
 
     return Aperture(f"polygon{blades}", distance)
+
+
+def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
+    """The part of a shape within a unit disc about (x, y): what the rim of a lens leaves of it.
+
+    Seen from beside the axis, the round rim is shifted against the aperture (a cat's eye). The
+    part stays where it is: its centre is no longer the shape's. Raises ValueError for a shift by
+    more than 1, in units of the aperture's radius.
+    """
+    if math.hypot(x, y) > 1.0 + 1e-9:
+        raise ValueError(f"the rim shifts by 1 aperture radius at most, got {math.hypot(x, y):.3f}")
+    if x == 0.0 and y == 0.0:
+        return aperture
+    return Aperture(
+        aperture.name,
+        lambda u, v: np.maximum(aperture.distance(u, v), np.hypot(u - x, v - y) - 1.0),
+    )
 
 
 def raster(path: Path) -> Aperture:
@@ -116,7 +171,7 @@ def raster(path: Path) -> Aperture:
         raise FileNotFoundError(f"aperture picture {path} does not exist")
     try:
         with Image.open(path) as picture:
-            grey = picture.convert("RGBA")
+            grey = ImageOps.exif_transpose(picture).convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"aperture picture {path} cannot be read as an image: {error}") from error
     black = Image.new("RGBA", grey.size, (0, 0, 0, 255))

@@ -5,10 +5,8 @@ the sum is divided by its coverage. What an edge hides is not in the image, so i
 that is the limit of this method, and why it serves as a floor (Potmesil and Chakravarty 1981).
 """
 
-import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
@@ -53,35 +51,48 @@ def render_scatter(
     defocus = signed_defocus(disparity, focus_disparity, strength)
     light = torch.zeros_like(image)
     coverage = torch.zeros_like(disparity)
-    moment = aperture.second_moment()
     for mask, radius in _layers(defocus):
-        rows, columns, spread = _spread(image, mask, radius, aperture, moment)
+        rows, columns, spread = _spread(image, mask, radius, aperture)
         colour, alpha = spread[:3].clamp_min(0.0), spread[3].clamp(0.0, 1.0)
         light[:, rows, columns] = light[:, rows, columns] * (1.0 - alpha) + colour
         coverage[rows, columns] = coverage[rows, columns] * (1.0 - alpha) + alpha
     return light / coverage.clamp_min(1e-6)
 
 
+def defocus_level(defocus: Tensor, step: float) -> Tensor:
+    """Signed defocus in px in units of what can be told apart: `step` px, in proportion above 5 px.
+
+    Same shape; odd, monotonous and with a continuous slope.
+    """
+    magnitude = defocus.abs()
+    knee = _KNEE / step
+    growing = knee + torch.log(magnitude.clamp_min(_KNEE) / _KNEE) * knee
+    return torch.where(magnitude < _KNEE, magnitude / step, growing) * defocus.sign()
+
+
+def defocus_of_level(level: Tensor, step: float) -> Tensor:
+    """Signed defocus in px: the inverse of `defocus_level`."""
+    magnitude = level.abs() * step
+    growing = _KNEE * torch.exp(magnitude.clamp_min(_KNEE) / _KNEE - 1.0)
+    return torch.where(magnitude < _KNEE, magnitude, growing) * level.sign()
+
+
 def _layers(defocus: Tensor) -> Iterator[tuple[Tensor, float]]:
     """Masks (H, W) of pixels with nearly equal signed defocus and their mean, far to near."""
-    magnitude = defocus.abs()
-    knee = _KNEE / _STEP
-    growing = knee + torch.log(magnitude.clamp_min(_KNEE) / _KNEE) * knee
-    level = torch.where(magnitude < _KNEE, magnitude / _STEP, growing) * defocus.sign()
-    _, index = torch.unique(level.round(), return_inverse=True)
+    _, index = torch.unique(defocus_level(defocus, _STEP).round(), return_inverse=True)
     for number in range(int(index.max()) + 1):
         mask = index == number
         yield mask, float(defocus[mask].double().mean())
 
 
 def _spread(
-    image: Tensor, mask: Tensor, radius: float, aperture: Aperture, moment: float
+    image: Tensor, mask: Tensor, radius: float, aperture: Aperture
 ) -> tuple[slice, slice, Tensor]:
     """The layer under `mask` convolved with the aperture at a signed radius, where it reaches.
 
     Returns rows and columns of the image and colour and alpha (4, rows, columns), premultiplied.
     """
-    kernel = torch.from_numpy(_kernel(radius, aperture, moment)).to(image.dtype)
+    kernel = torch.from_numpy(aperture.kernel(radius)).to(image.dtype)
     reach = kernel.shape[0] // 2
     covered = [torch.nonzero(mask.any(dim)).flatten() for dim in (1, 0)]
     (top, bottom), (left, right) = ((int(c[0]), int(c[-1]) + 1) for c in covered)
@@ -96,27 +107,3 @@ def _spread(
     above, before = rows.start - (top - reach), columns.start - (left - reach)
     tall, wide = rows.stop - rows.start, columns.stop - columns.start
     return rows, columns, layer[:, above : above + tall, before : before + wide]
-
-
-def _kernel(radius: float, aperture: Aperture, moment: float) -> np.ndarray:
-    """The shape at a signed radius in px, turned by 180 degrees where negative; sums to 1.
-
-    Anti-aliasing adds the second moment of a pixel, 1/12 per axis; the shape is drawn smaller by
-    as much, so that the kernel has the moment of the shape, r^2 / 4 for a disc. Blur too small for
-    that is a mixture of the smallest shape and no blur.
-    """
-    if radius == 0.0:
-        return np.ones((1, 1))
-    square = radius**2 - 1.0 / (12.0 * moment)
-    drawn = math.sqrt(max(square, 1.0))
-    reach = math.ceil(drawn + 0.5)
-    axis = np.arange(-reach, reach + 1, dtype=np.float64) * math.copysign(1.0, radius)
-    x, y = axis[None, :], axis[:, None]
-    weights = aperture.coverage(x, y, np.array(drawn))
-    weights = weights / weights.sum()
-    if square >= 1.0:
-        return weights
-    share = min(1.0, moment * radius**2 / float((weights * (x**2 + y**2)).sum() / 2.0))
-    weights = share * weights
-    weights[reach, reach] += 1.0 - share
-    return weights

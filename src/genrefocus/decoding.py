@@ -1,0 +1,90 @@
+"""Encoded pictures -> Pillow images, or a named reason: the one place that opens photographs."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pillow_heif
+from PIL import Image, UnidentifiedImageError
+
+from genrefocus.rejection import Reason, Rejected
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF", "BMP", "GIF", "PPM", "JPEG2000")
+"""Pillow's names. Its other formats are not tried: some of their decoders start programs."""
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
+RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*")
+
+pillow_heif.register_heif_opener()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name ends as a picture's."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+
+
+def read_file(path: str | Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        Rejected: ``file_missing``, ``file_unreadable``.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise Rejected(Reason.FILE_MISSING, str(path)) from None
+    except OSError as error:
+        raise Rejected(Reason.FILE_UNREADABLE, error.strerror, str(path)) from None
+
+
+@contextmanager
+def opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The first picture of an encoded file, its pixels still to be decoded.
+
+    Whatever a decoder raises within the ``with`` is turned into ``image_damaged``, and Pillow's
+    warnings of odd tags are silent there: do nothing else in it.
+
+    Args:
+        data: the file's bytes.
+        name: its name, for messages; the suffix tells camera raw from TIFF.
+
+    Raises:
+        Rejected: ``format_unsupported`` (camera raw), ``not_an_image``, ``picture_too_large``
+            (more pixels than twice ``PIL.Image.MAX_IMAGE_PIXELS``; nothing is decoded),
+            ``image_damaged``.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix in RAW_SUFFIXES:
+        detail = f"{name}: camera raw; develop it to JPEG, TIFF or PNG"
+        raise Rejected(Reason.FORMAT_UNSUPPORTED, suffix, detail)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(data), formats=FORMATS) as image,
+        ):
+            _require_size_within_limit(image.size, name)
+            yield image
+    except Rejected:
+        raise
+    except Image.DecompressionBombError:
+        detail = f"{name}: more than twice the {Image.MAX_IMAGE_PIXELS} px that Pillow allows"
+        raise Rejected(Reason.PICTURE_TOO_LARGE, f"{len(data)} bytes", detail) from None
+    except UnidentifiedImageError:
+        known = data.startswith(_STARTS) or data[4:8] == b"ftyp"
+        reason = Reason.IMAGE_DAMAGED if known else Reason.NOT_AN_IMAGE
+        detail = f"{name}: no readable header of a JPEG, PNG, TIFF, WebP or HEIC file"
+        raise Rejected(reason, f"starts with '{data[:4].hex(' ')}'", detail) from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
+        detail = f"{name}: {error}"
+        raise Rejected(Reason.IMAGE_DAMAGED, type(error).__name__, detail) from error
+
+
+def _require_size_within_limit(size: tuple[int, int], name: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    # Pillow warns at its limit and refuses at twice that; cameras of 100 MP lie between.
+    if limit is not None and size[0] * size[1] > 2 * limit:
+        detail = f"{name}: more than the {2 * limit} px that Pillow allows; scale it down"
+        raise Rejected(Reason.PICTURE_TOO_LARGE, f"{size[0]}x{size[1]} px", detail)

@@ -1,0 +1,257 @@
+"""The blur strength that makes a rendering look most like a photograph.
+
+A paired photograph tells how strong its blur is, but not as a number: K is found as the maximum of
+a score (SSIM in the paper, arXiv 2512.16923) of renderings at many K. A coarse grid finds where
+the maximum is, and a search within its neighbours sharpens it. A curve that does not determine K
+is rejected, since a K at the bound of a search says where the search ended and nothing else.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.rejection import Reason, Rejected
+
+RADIUS_QUANTILE = 0.99
+"""Bounds hold for this quantile of the blur radii: a few pixels of wild depth do not move it."""
+
+LEAST_BUDGET = 8
+
+_GOLDEN = (3 - math.sqrt(5)) / 2
+_BOUND_MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class KSearch:
+    """What a search found.
+
+    Attributes:
+        k: the best K that was evaluated, px at 1/m.
+        score: its score.
+        curve: every (k, score) that was evaluated, in the order of k.
+        evaluations: how many those are.
+    """
+
+    k: float
+    score: float
+    curve: tuple[tuple[float, float], ...]
+    evaluations: int
+
+
+def search_k(
+    score: Callable[[float], float],
+    *,
+    low: float,
+    high: float,
+    budget: int,
+    tolerance: float = 0.005,
+    flat: float = 0.002,
+    rival: float = 0.01,
+) -> KSearch:
+    """Maximise a score over K.
+
+    Three fifths of the budget go to a grid that is even in log K. Within the neighbours of its
+    best point, steps go to the vertex of the parabola through the bracket in log K, and by the
+    golden section where that does not shorten the bracket (Brent 1973, ch. 5).
+
+    Args:
+        score: of a K in px at 1/m; larger is better. Called at most once for a K.
+        low, high: bounds of K, 0 < low < high; see :func:`k_bounds`.
+        budget: most evaluations, at least 8.
+        tolerance: the search ends when K is known to this part of itself.
+        flat: differences of the score below this mean nothing.
+        rival: a second maximum of the grid that comes this near to the best one, with a dip of
+            more than ``flat`` between the two, leaves K undecided.
+
+    Raises:
+        Rejected: ``score_flat`` where the score varies by less than ``flat``, or the best one is
+            less than ``flat`` above that of a bound; ``k_at_bound`` for a maximum within 2 % of a
+            bound; ``score_multimodal``; ``non_finite`` for a score. The value is a dict of plain
+            data with ``k``, ``score`` and ``curve``, and for several maxima ``rival``, their K.
+        ValueError: bounds, budget, or a tolerance below 1e-6.
+    """
+    if not (0 < low < high < math.inf):
+        raise ValueError(f"bounds of K must satisfy 0 < low < high, got {low} and {high}")
+    if budget < LEAST_BUDGET:
+        raise ValueError(f"a search of K needs {LEAST_BUDGET} evaluations or more, got {budget}")
+    if not tolerance >= 1e-6:
+        raise ValueError(f"tolerance of K must be 1e-6 or more, got {tolerance}")
+    curve = _Curve(score, low, high, budget)
+    points = 3 * budget // 5
+    step = math.log(high / low) / (points - 1)
+    margin = min(_BOUND_MARGIN, 0.5 * step)
+    grid = [math.log(low) + step * n for n in range(points)]
+    scores = [curve(x) for x in grid]
+    if max(scores) - min(scores) < flat:
+        raise curve.rejected(Reason.SCORE_FLAT, f"the score varies by less than {flat} over K")
+    best = max(range(points), key=scores.__getitem__)
+    if rivals := [grid[n] for n in _rivals(scores, best, rival=rival, dip=flat)]:
+        raise curve.rejected(
+            Reason.SCORE_MULTIMODAL,
+            "several separated maxima are as good; K is not determined",
+            rival=[curve.k(x) for x in rivals],
+        )
+    if best in (0, points - 1):
+        # The maximum may lie between the bound and its neighbour, and then the score rises inward.
+        neighbour = 1 if best == 0 else points - 2
+        inward = grid[best] + math.copysign(margin, grid[neighbour] - grid[best])
+        bracket = sorted([grid[best], inward, grid[neighbour]])
+        searched = curve(inward) > scores[best]
+    else:
+        bracket, searched = grid[best - 1 : best + 2], True
+    if searched:
+        _narrow(curve, bracket, tolerance)
+    x, top = curve.best()
+    if min(x - grid[0], grid[-1] - x) < margin:
+        raise curve.rejected(Reason.K_AT_BOUND, f"the score is best at a bound, {low} to {high}")
+    if top - max(scores[0], scores[-1]) < flat:
+        raise curve.rejected(
+            Reason.SCORE_FLAT, f"the best score is less than {flat} above that of a bound"
+        )
+    return KSearch(curve.k(x), top, curve.points(), len(curve.seen))
+
+
+def k_bounds(
+    disparity: Tensor,
+    focus_disparity: float,
+    *,
+    height: int,
+    width: int,
+    least_radius: float,
+    largest_radius: float,
+) -> tuple[float, float]:
+    """Bounds of K between which a search makes sense for a picture, from blur radii.
+
+    Args:
+        disparity: (H, W), 1/m.
+        focus_disparity: d_f in 1/m.
+        height, width: the size in px that K is to be stated for, that of ``disparity``.
+        least_radius, largest_radius: px; 99 % of the pixels have a blur radius of at most
+            ``least_radius`` at the lower bound and ``largest_radius`` at the upper one.
+
+    Returns:
+        Lower and upper bound of K, px at 1/m.
+
+    Raises:
+        Rejected: ``depth_without_spread`` where 99 % of the pixels are in the plane of focus, and
+            what ``optics.signed_defocus`` rejects.
+        ValueError: radii without 0 < least < largest, or sizes that disagree.
+    """
+    if not (0 < least_radius < largest_radius < math.inf):
+        raise ValueError(
+            "blur radii must satisfy 0 < least_radius < largest_radius, "
+            f"got {least_radius} and {largest_radius} px"
+        )
+    unit = blur_radius(disparity, focus_disparity, BlurStrength(1.0, height, width)).flatten()
+    # torch.quantile takes no more than 2^24 values.
+    rank = max(1, math.ceil(RADIUS_QUANTILE * unit.numel()))
+    radius = float(unit.kthvalue(rank).values)
+    if radius <= 0:
+        raise Rejected(
+            Reason.DEPTH_WITHOUT_SPREAD, radius, "99 % of the pixels are in the plane of focus"
+        )
+    return least_radius / radius, largest_radius / radius
+
+
+class _Curve:
+    """The score over log K: every point is evaluated once, and no more than the budget."""
+
+    def __init__(
+        self, score: Callable[[float], float], low: float, high: float, budget: int
+    ) -> None:
+        self.score, self.low, self.high, self.budget = score, low, high, budget
+        self.seen: dict[float, float] = {}
+
+    def k(self, x: float) -> float:
+        # Rounding must not carry K beyond its bounds.
+        return min(max(math.exp(x), self.low), self.high)
+
+    @property
+    def left(self) -> int:
+        return self.budget - len(self.seen)
+
+    def __call__(self, x: float) -> float:
+        if x not in self.seen:
+            assert self.left > 0
+            value = float(self.score(self.k(x)))
+            if not math.isfinite(value):
+                raise Rejected(
+                    Reason.NON_FINITE,
+                    {"k": self.k(x), "score": str(value), "curve": self._plain()},
+                    "the score of a rendering must be a finite number",
+                )
+            self.seen[x] = value
+        return self.seen[x]
+
+    def best(self) -> tuple[float, float]:
+        x = max(sorted(self.seen), key=self.seen.__getitem__)
+        return x, self.seen[x]
+
+    def points(self) -> tuple[tuple[float, float], ...]:
+        return tuple((self.k(x), self.seen[x]) for x in sorted(self.seen))
+
+    def rejected(self, reason: Reason, detail: str, **more: object) -> Rejected:
+        x, score = self.best()
+        value = {"k": self.k(x), "score": score, **more, "curve": self._plain()}
+        return Rejected(reason, value, detail)
+
+    def _plain(self) -> list[list[float]]:
+        return [list(point) for point in self.points()]
+
+
+def _rivals(scores: list[float], best: int, *, rival: float, dip: float) -> list[int]:
+    """Other local maxima, ends included, that are nearly as good and stand apart from the best."""
+    found = []
+    for n, score in enumerate(scores):
+        low, high = sorted((n, best))
+        valley = min(scores[low : high + 1])
+        is_top = score >= max(scores[max(n - 1, 0) : n + 2])
+        near = _height(scores, best) - _height(scores, n) <= rival
+        if n != best and is_top and near and score - valley > dip:
+            found.append(n)
+    return found
+
+
+def _height(scores: list[float], n: int) -> float:
+    """Height of a local maximum of an even grid, by the parabola through its neighbours."""
+    if n in (0, len(scores) - 1):
+        return scores[n]
+    before, top, after = scores[n - 1 : n + 2]
+    bend = 2 * top - before - after
+    return top + (after - before) ** 2 / (8 * bend) if bend > 0 else top
+
+
+def _narrow(curve: _Curve, bracket: list[float], tolerance: float) -> None:
+    """Evaluate within a bracket whose middle is best until it, or the budget, is used up."""
+    a, m, b = bracket
+    before = last = math.inf
+    while curve.left > 0 and b - a > 2 * tolerance:
+        # Two steps that did not halve the bracket: the parabola misleads.
+        misled = b - a > 0.5 * before
+        before, last = last, b - a
+        x = _golden(a, m, b) if misled else _vertex(curve, a, m, b, tolerance)
+        if curve(x) > curve(m):
+            a, m, b = (m, x, b) if x > m else (a, x, m)
+        else:
+            a, b = (a, x) if x > m else (x, b)
+
+
+def _golden(a: float, m: float, b: float) -> float:
+    """The golden section of the longer side, seen from the middle."""
+    return m + _GOLDEN * ((b - m) if b - m > m - a else (a - m))
+
+
+def _vertex(curve: _Curve, a: float, m: float, b: float, tolerance: float) -> float:
+    """Vertex of the parabola through the bracket; near the middle a step to its longer side."""
+    left = (m - a) * (curve(m) - curve(b))
+    right = (b - m) * (curve(m) - curve(a))
+    x = m if left + right <= 0 else m + 0.5 * ((b - m) * right - (m - a) * left) / (left + right)
+    # Renderings at nearly equal K differ by their rounding, so that shorter steps tell nothing.
+    longer = max(b - m, m - a)
+    step = max(min(tolerance, 0.5 * longer), 0.1 * longer)
+    if abs(x - m) < step:
+        x = m + math.copysign(step, (b - m) - (m - a))
+    return x

@@ -1,0 +1,193 @@
+"""What all sources share: finding files, keeping count of problems, saying what was looked for."""
+
+import functools
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from genrefocus.data.images import PICTURE_SUFFIXES
+from genrefocus.preparation.item import Item, Picture
+from genrefocus.rejection import Reason, Rejected
+
+OPTION = "source.root"
+REMEDY = f"name another folder with {OPTION}=/path"
+
+_SHOWN = 6
+
+
+class Found:
+    """Items and problems of one scan."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.items: list[Item] = []
+        self.problems: list[tuple[str, Rejected]] = []
+
+    def add(
+        self,
+        file: Path,
+        pictures: Mapping[str, Path],
+        *,
+        scene: str | None,
+        split: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """An item named after a file, or a problem where one of its pictures is not there."""
+        for role, path in pictures.items():
+            if not path.exists():
+                self.reject(
+                    file, Reason.FILE_MISSING, self._absent(path), f"no file for its {role}"
+                )
+                return
+        parts = {role: Picture(path) for role, path in pictures.items()}
+        self.items.append(Item(self.name(file), scene, parts, facts or {}, split))
+
+    def reject(self, file: Path, reason: Reason, value: object, detail: str) -> None:
+        """A problem of a file or folder."""
+        self.problems.append((self.name(file), Rejected(reason, value, detail)))
+
+    def _absent(self, path: Path) -> str:
+        if path.is_symlink():
+            return f"a link to {path.readlink()}"
+        return self.name(path) if path.is_relative_to(self.root) else str(path)
+
+    def name(self, path: Path) -> str:
+        """Relative to the root, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+
+class Listed(ABC):
+    """The part of :class:`~genrefocus.preparation.item.Source` that follows from one scan.
+
+    The folders are read once; make a new source to see later changes.
+    """
+
+    root: str | Path
+
+    def items(self) -> list[Item]:
+        """See :class:`~genrefocus.preparation.item.Source`."""
+        return list(self._found.items)
+
+    def problems(self) -> list[tuple[str, Rejected]]:
+        """See :class:`~genrefocus.preparation.item.Source`."""
+        return list(self._found.problems)
+
+    @abstractmethod
+    def _scan(self) -> Found:
+        """All that is there, in any order."""
+
+    @functools.cached_property
+    def _found(self) -> Found:
+        found = self._scan()
+        found.items.sort(key=lambda item: item.name)
+        found.problems.sort(key=lambda problem: problem[0])
+        if not found.items:
+            raise ValueError(f"nothing usable in {self.root}: {_account(found)}; {REMEDY}")
+        return found
+
+
+def _account(found: Found) -> str:
+    if not found.problems:
+        return f"found {suffix_counts(files_below(found.root))}, and no pictures in their place"
+    examples = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])
+    return f"{len(found.problems)} problems, such as {examples}"
+
+
+def require_folder(folder: Path, what: str, option: str = OPTION) -> None:
+    """
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder of {what} {folder} does not exist; set {option}")
+
+
+def require_layout(root: Path, what: str, layout: str, fits: Callable[[Path], bool]) -> None:
+    """
+    Raises:
+        FileNotFoundError: the root does not exist.
+        ValueError: it is laid out otherwise; names what is there, and the folder below or above
+            that fits.
+    """
+    require_folder(root, what)
+    if fits(root):
+        return
+    above = root.absolute().parents
+    near = next((folder for folder in (*folders_in(root), *above[:2]) if fits(folder)), None)
+    hint = f"{near} looks right: set source.root={near}" if near else REMEDY
+    raise ValueError(f"no {what} in {root}: found {_contents(root)}, looked for {layout}; {hint}")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Pictures directly in a folder, links to nothing included; hidden files are none."""
+    return [path for path in _visible(folder) if is_picture_name(path)]
+
+
+def files_below(folder: Path, without: Iterable[Path] = ()) -> list[Path]:
+    """All files below a folder, also through links to folders, but for hidden ones.
+
+    Args:
+        folder: each folder is visited once, however many links lead to it.
+        without: folders that are left out.
+    """
+    seen = {path.resolve() for path in without}
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if Path(place).resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(Path(place).resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def pictures_below(
+    folder: Path, what: str, without: Iterable[Path] = (), *, option: str = OPTION
+) -> list[Path]:
+    """All pictures below a folder, see :func:`files_below`.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no picture; says what was found instead.
+    """
+    require_folder(folder, what, option)
+    files = files_below(folder, without)
+    pictures = [path for path in files if is_picture_name(path)]
+    if not pictures:
+        raise ValueError(
+            f"no {what} in {folder}: found {suffix_counts(files)}, looked for "
+            f"{', '.join(PICTURE_SUFFIXES)}; name another folder with {option}=/path"
+        )
+    return pictures
+
+
+def suffix_counts(files: Iterable[Path]) -> str:
+    """Such as "2 .jpg, 1 .txt"."""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in files)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no files"
+
+
+def is_picture_name(path: Path) -> bool:
+    """Whether it is named as a picture; a link to nothing may be."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders directly in a folder, but for hidden ones."""
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _contents(folder: Path) -> str:
+    names = [path.name for path in folders_in(folder)]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    files = [path for path in _visible(folder) if not path.is_dir()]
+    parts = [f"folders {', '.join(names[:_SHOWN])}{more}"] if names else []
+    return ", ".join([*parts, *([suffix_counts(files)] if files or not names else [])])

@@ -1,0 +1,360 @@
+"""Shards of a preparation: the same bytes for any number of jobs and kills, and nothing lost."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genrefocus.data.sample import Sample
+from genrefocus.data.shards import ShardDataset
+from genrefocus.preparation.engine import Made, prepare, read_lines
+from genrefocus.preparation.gates import Gates
+from genrefocus.preparation.item import Item, Picture
+from genrefocus.preparation.plan import Candidate, LeakageCheck, split_of
+from genrefocus.preparation.working import load_working
+from genrefocus.rejection import Reason, Rejected
+
+NO_LEAKAGE = LeakageCheck(against=(), distance=0, allow=())
+SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A folder of PNG files; scenes by the part of the name before a dash, if there is one."""
+
+    root: Path
+    name = "pictures"
+    roles = frozenset({"photo"})
+
+    def items(self) -> list[Item]:
+        return [
+            Item(
+                path.name,
+                path.stem.split("-")[0] if "-" in path.stem else None,
+                {"photo": Picture(path)},
+            )
+            for path in sorted(self.root.glob("*.png"))
+        ]
+
+    def problems(self) -> list[tuple[str, Rejected]]:
+        return [
+            (path.name, Rejected(Reason.FORMAT_UNSUPPORTED, path.suffix))
+            for path in sorted(self.root.glob("*.raw"))
+        ]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A sample whose sharp picture is noise of its seed; brightness 0 is turned away."""
+
+    batch_size: int = 2
+    pause: float = 0.0
+    name = "deblur"
+    roles = frozenset({"photo"})
+    in_process = False
+
+    def parameters(self) -> dict[str, Any]:
+        return {"copied": True}
+
+    def make(self, batch: Sequence[Candidate]) -> list[Made | Rejected]:
+        time.sleep(self.pause)
+        return [self.one(candidate) for candidate in batch]
+
+    def one(self, candidate: Candidate) -> Made | Rejected:
+        try:
+            photo = load_working(candidate, "photo", 64)
+        except Rejected as rejected:
+            return rejected
+        brightness = float(photo.mean())
+        if brightness == 0:
+            return Rejected(Reason.PICTURE_TOO_SMALL, brightness, "black")
+        noise = candidate.generator().integers(0, 255, (3, *photo.shape[1:]), np.uint8)
+        bokeh = (photo * 255).round().to(torch.uint8)
+        sample = Sample(candidate.key, self.name, candidate.split, torch.from_numpy(noise), bokeh)
+        return Made(sample, {"k": brightness, "ssim": float("nan")})
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(3)
+    for number in range(26):
+        blocks = rng.integers(0, 255, (8, 8, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+        Image.fromarray(blocks).save(root / f"p{number:02d}.png")
+    Image.new("RGB", (32, 32)).save(root / "black.png")
+    (root / "cut.png").write_bytes((root / "p00.png").read_bytes()[:60])
+    (root / "old.raw").touch()
+    return root
+
+
+def run(pictures: Path, out: Path, **changes: Any) -> dict[str, Any] | None:
+    arguments: dict[str, Any] = {
+        "route": Copied(),
+        "source": Pictures(pictures),
+        "splits": SPLITS,
+        "gates": Gates({}),
+        "leakage": NO_LEAKAGE,
+        "seed": 5,
+        "items_per_shard": 4,
+        "progress": False,
+    }
+    arguments |= changes
+    return prepare(arguments.pop("route"), arguments.pop("source"), out, **arguments)
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an undisturbed preparation in one process leaves."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert run(pictures, out) is not None
+    return tree(out)
+
+
+def test_everything_found_is_in_a_shard_or_in_the_ledger(pictures: Path, tmp_path: Path) -> None:
+    summary = run(pictures, tmp_path)
+    assert summary is not None
+    assert summary["found"] == 29
+    samples, ledger = (read_lines(tmp_path / f"{x}.jsonl") for x in ("samples", "rejections"))
+    assert len(samples) == 26
+    assert {entry["name"]: entry["reason"] for entry in ledger} == {
+        "old.raw": "format_unsupported",
+        "black.png": "picture_too_small",
+        "cut.png": "image_damaged",
+    }
+    assert summary["rejected"] == {
+        "format_unsupported": 1,
+        "image_damaged": 1,
+        "picture_too_small": 1,
+    }
+    keys = []
+    for split, share in SPLITS.items():
+        dataset = ShardDataset(tmp_path / split)
+        dataset.verify()
+        assert len(dataset) == summary["written"][split] > 0, share
+        keys += dataset.keys
+        for number in range(len(dataset)):
+            sample = dataset[number]
+            source = (pictures / sample.provenance["source"]).read_bytes()
+            digest = hashlib.sha256(source).hexdigest()
+            assert sample.provenance["pictures"]["photo"]["sha256"] == digest
+            assert sample.split == split == split_of(digest, SPLITS)
+            assert sample.provenance["measures"]["ssim"] is None
+    assert keys == [sample["key"] for sample in samples]
+    assert set(summary["measured_only"]) >= {"k", "ssim"}
+
+
+def test_jobs_and_processes_do_not_show(
+    pictures: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    assert run(pictures, tmp_path / "processes", workers=2) is not None
+    assert tree(tmp_path / "processes") == whole
+    ended = [run(pictures, tmp_path / "jobs", job=job, jobs=3) for job in (2, 0, 1)]
+    assert [one is None for one in ended] == [True, True, False]
+    assert tree(tmp_path / "jobs") == whole
+    assert run(pictures, tmp_path / "jobs") == ended[-1]  # finished: nothing is made again
+    assert tree(tmp_path / "jobs") == whole
+    with pytest.raises(ValueError, match="numbered 0 to 2"):
+        run(pictures, tmp_path / "jobs", job=3, jobs=3)
+
+
+def test_killed_at_random_it_ends_at_the_same_bytes(
+    pictures: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    rng, kills = random.Random(4), 0
+    fork = multiprocessing.get_context("fork")
+    while True:
+        process = fork.Process(
+            target=run,
+            args=(pictures, tmp_path / "out"),
+            kwargs={"route": Copied(pause=0.01), "workers": 0},
+        )
+        process.start()
+        process.join(rng.uniform(0.02, 0.25))
+        if process.exitcode is not None:
+            assert process.exitcode == 0
+            break
+        process.kill()
+        process.join()
+        kills += 1
+        assert kills < 200, "it does not get on"
+    assert kills >= 3
+    assert tree(tmp_path / "out") == whole
+
+
+def test_worker_processes_end_with_a_killed_parent(pictures: Path, tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(
+        target=run,
+        args=(pictures, tmp_path / "out"),
+        kwargs={"route": Copied(pause=0.3), "workers": 2},
+    )
+    process.start()
+    children: list[str] = []
+    for _ in range(100):
+        time.sleep(0.05)
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if len(listed) >= 2:
+            children = listed
+            break
+    assert children
+    process.kill()
+    process.join()
+    for _ in range(100):
+        if not any(os.path.exists(f"/proc/{child}/exe") for child in children):
+            break
+        time.sleep(0.05)
+    assert not any(os.path.exists(f"/proc/{child}/exe") for child in children)
+
+
+def in_a_process(function: Callable[[], None]) -> int:
+    process = multiprocessing.get_context("fork").Process(target=function)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def test_a_full_disk_leaves_what_is_there_intact(
+    pictures: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    """A limit on the size of files stands for the disk: the write fails alike."""
+    sizes = {len(data) for name, data in whole.items() if name.endswith(".tar")}
+    limit = max(sizes) - 1  # the largest shards do not fit
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            run(pictures, tmp_path / "out")
+        except OSError:
+            os._exit(7)
+
+    assert in_a_process(limited) == 7
+    left = tree(tmp_path / "out")
+    assert not [name for name in left if name.endswith(".part")]
+    shards = {name: data for name, data in left.items() if name.endswith(".tar")}
+    assert shards.items() <= whole.items()
+    run(pictures, tmp_path / "out")
+    assert tree(tmp_path / "out") == whole
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_no_rejection(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    read = Picture.read
+    reads: list[str] = []
+
+    def fails(self: Picture) -> bytes:
+        reads.append(self.path.name)
+        if reads.count("p20.png") == 2:  # the first was for its fingerprint
+            raise OSError(5, "Input/output error", str(self.path))
+        return read(self)
+
+    monkeypatch.setattr(Picture, "read", fails)
+    with pytest.raises(OSError, match=r"p20\.png"):
+        run(pictures, tmp_path / "out")
+    monkeypatch.undo()
+    assert not (tmp_path / "out/rejections.jsonl").exists()
+    run(pictures, tmp_path / "out")
+    assert tree(tmp_path / "out") == whole
+
+
+def test_other_settings_or_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "out", job=0, jobs=3)
+    with pytest.raises(ValueError, match="seed 5, now it is 6"):
+        run(pictures, tmp_path / "out", seed=6)
+    run(pictures, tmp_path / "out")
+    with pytest.raises(ValueError, match="samples_per_shard 4, now it is 8"):
+        run(pictures, tmp_path / "out", items_per_shard=8)
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    for path in sorted(pictures.glob("p*.png"))[:9]:
+        (fewer / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="listing"):
+        run(fewer, tmp_path / "out")
+
+
+def test_gates_turn_away_and_are_on_record(pictures: Path, tmp_path: Path) -> None:
+    summary = run(pictures, tmp_path, gates=Gates({"k": {"max": 0.5}}))
+    assert summary is not None
+    ledger = [x for x in read_lines(tmp_path / "rejections.jsonl") if x["reason"] == "gate_k"]
+    assert ledger
+    assert all(entry["value"] > 0.5 and entry["measures"]["k"] > 0.5 for entry in ledger)
+    assert all(one["measures"]["k"] <= 0.5 for one in read_lines(tmp_path / "samples.jsonl"))
+    assert "k" not in summary["measured_only"]
+    with pytest.raises(ValueError, match=r"nothing of 29 found can be used.*gate_k"):
+        run(pictures, tmp_path / "none", gates=Gates({"k": {"max": 0.0}}))
+
+
+def test_copies_and_leaks(pictures: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    for path in sorted(pictures.glob("p*.png")):
+        (again / path.name).write_bytes(path.read_bytes())
+    (again / "q00.png").write_bytes((again / "p00.png").read_bytes())
+    summary = run(again, tmp_path / "copies")
+    assert summary is not None
+    [entry] = read_lines(tmp_path / "copies/rejections.jsonl")
+    assert (entry["name"], entry["reason"], entry["value"]) == ("q00.png", "duplicate", "p00.png")
+    # A scene's name decides its split; another encoding of a picture then lies in another split.
+    names = [f"s{n}" for n in range(40)]
+    digests = {n: hashlib.sha256(f"pictures/{n}".encode()).hexdigest() for n in names}
+    train, test = (
+        next(n for n in names if split_of(digests[n], SPLITS) == split)
+        for split in ("train", "test")
+    )
+    with Image.open(again / "p05.png") as image:
+        image.save(again / f"{train}-a.png")
+        image.resize((64, 64)).save(again / f"{test}-b.png")
+    with pytest.raises(ValueError, match=rf"{train}-a\.png.*{test}-b\.png"):
+        run(again, tmp_path / "leaks", leakage=LeakageCheck((), 64, ()))
+    assert not list((tmp_path / "leaks").rglob("*.tar"))
+    held = tmp_path / "held_out"
+    held.mkdir()
+    (held / "benchmark.png").write_bytes((again / "p07.png").read_bytes())
+    with pytest.raises(ValueError, match=r"p07\.png.*benchmark\.png"):
+        run(pictures, tmp_path / "against", leakage=LeakageCheck((held,), 0, ()))
+    excused = LeakageCheck((held,), 0, ("p07.png",))
+    assert run(pictures, tmp_path / "against", leakage=excused) is not None
+
+
+def test_a_limit_takes_the_same_items_each_time(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "ten", limit=10)
+    run(pictures, tmp_path / "five", limit=5)
+    ten, five = (
+        {
+            entry["name"]
+            for name in ("samples", "rejections")
+            for entry in read_lines(tmp_path / folder / f"{name}.jsonl")
+            if entry["name"] != "old.raw"
+        }
+        for folder in ("ten", "five")
+    )
+    assert (len(ten), len(five)) == (10, 5)
+    assert five < ten
+
+
+def test_a_ledger_is_json_lines(whole: dict[str, bytes]) -> None:
+    for line in whole["rejections.jsonl"].splitlines():
+        assert {"name", "reason", "value", "detail", "split"} <= set(json.loads(line))
+    assert not [name for name in whole if "parts" in name or name.endswith((".lock", ".part"))]
