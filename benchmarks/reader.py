@@ -97,8 +97,8 @@ class Case:
         self, root: Path, samples: Sequence[Sample], picture_format: PictureFormat, crop: int
     ) -> None:
         height, width = samples[0].size
-        self.height = height
-        self.label = f"{height} x {width}" + (f", crop {crop}" if crop < height else "")
+        self.height, self.cropped = height, crop < height
+        self.label = f"{height} x {width}" + (f", crop {crop}" if self.cropped else "")
         self.picture_format = picture_format
         self.encoded = [encode(sample, picture_format) for sample in samples]
         shards, files = (root / f"{height}-{picture_format}-{way}" for way in ("shards", "files"))
@@ -145,11 +145,13 @@ def decode_alone(members: Mapping[str, bytes]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print two tables, and one JSON line a case."""
+    """Print two tables and the proportion to training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=8, help="of 512 px, a multiple of 4 (8)")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--samples", type=int, default=480, help="a loader gives (480)")
+    parser.add_argument("--scenes", type=int, default=4, help="of 512 px, a multiple of 4 (4)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds on one core (5)")
+    parser.add_argument(
+        "--samples", type=int, default=480, help="of 64 px that a loader gives (480)"
+    )
     args = parser.parse_args(arguments)
     if args.scenes < 1 or args.scenes % 4:
         parser.error(f"--scenes {args.scenes} is no multiple of 4")
@@ -163,9 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formats: tuple[PictureFormat, ...] = ("png", "jpeg")
         cases = [Case(root, samples, form, crop) for samples, crop in sizes for form in formats]
         cores = [one_core(case, args.repeats) for case in cases]
-        loaders = [loader_rates(case, args) for case in cases]
-    print(f"a training step at 64 px takes {step:.1f} samples/s on {os.cpu_count()} cores")
-    report(cases, cores, loaders, step)
+        print(f"a training step at 64 px takes {step:.1f} samples/s on {os.cpu_count()} cores")
+        print(f"one core makes {cores[0]['item'] / step:.1f} times the items for it")
+        for row in cores:
+            row["shards / decoder"] = row["shards"] / row["decoder"]
+            row["shards / files"] = row["shards"] / row["files"]
+        report("one core", cases, cores)
+        whole = [case for case in cases if not case.cropped]
+        report("loaders, batches of 8", whole, [loader_rates(case, args) for case in whole])
     return 0
 
 
@@ -274,32 +281,15 @@ def loader_rates(case: Case, args: argparse.Namespace) -> dict[str, float]:
     return {name: 1 / statistics.median(seconds) for name, seconds in times.items()}
 
 
-def report(
-    cases: Sequence[Case],
-    cores: Sequence[Mapping[str, float]],
-    loaders: Sequence[Mapping[str, float]],
-    step: float,
-) -> None:
-    """Samples a second, and what they are in proportion."""
-    for title, rates in (("one core", cores), ("loaders, batches of 8", loaders)):
-        table = Table(title=f"samples/s: {title}")
-        for column in ("pixels", "pictures", "KiB", *rates[0]):
-            table.add_column(column, justify="right")
-        if rates is cores:
-            table.add_column("shards / decoder", justify="right")
-            table.add_column("shards / files", justify="right")
-        for case, row in zip(cases, rates, strict=True):
-            cells = [case.label, case.picture_format, f"{case.kilobytes:.0f}"]
-            cells += [f"{rate:.0f}" for rate in row.values()]
-            if rates is cores:
-                cells += [f"{row['shards'] / row[other]:.2f}" for other in ("decoder", "files")]
-            table.add_row(*cells)
-        Console(width=120).print(table)
-    for case, *rows in zip(cases, cores, loaders, strict=True):
-        merged = {name: round(rate, 1) for row in rows for name, rate in row.items()}
-        print(json.dumps({"case": f"{case.label} {case.picture_format}", **merged}))
-    items = cores[0]["item"]
-    print(f"64 px: one core makes {items / step:.1f} times the items that a training step takes")
+def report(title: str, cases: Sequence[Case], rates: Sequence[Mapping[str, float]]) -> None:
+    """A row a case, with the size of an encoded sample."""
+    table = Table(title=f"samples/s: {title}")
+    for column in ("pixels", "pictures", "KiB", *rates[0]):
+        table.add_column(column, justify="right")
+    for case, row in zip(cases, rates, strict=True):
+        figures = [f"{rate:.2f}" if "/" in name else f"{rate:.0f}" for name, rate in row.items()]
+        table.add_row(case.label, case.picture_format, f"{case.kilobytes:.0f}", *figures)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
