@@ -15,7 +15,7 @@ from genrefocus.data.order import GlobalOrder
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.geometry import View, crop, flip
-from genrefocus.optics import blur_radius, defocus_map
+from genrefocus.optics import blur_radius, defocus_of_radius
 
 Item = dict[str, Any]
 KSource = Literal["exif", "noisy", "constant"]
@@ -160,21 +160,21 @@ def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: boo
         part = crop(view, top, left, size, size)
         return flip(part) if mirrored else part
 
-    sharp = seen(View(to_float(sample.aif), sample.disparity, sample.mask, sample.strength))
-    pictures = {"bokeh": sample.bokeh, **sample.extras}
+    sharp = seen(View(sample.aif, sample.disparity, sample.mask, sample.strength))
+    others = {"bokeh": sample.bokeh, **sample.extras}
     item: Item = {
         "key": sample.key,
         "route": sample.route,
         "prompt": sample.prompt,
-        "aif": sharp.image,
-        **{name: seen(View(to_float(picture))).image for name, picture in pictures.items()},
+        "aif": to_float(sharp.image),
+        **{name: to_float(seen(View(picture)).image) for name, picture in others.items()},
     }
     if sharp.disparity is not None:
         item["disparity"] = sharp.disparity[None]
         if sharp.strength is not None and sample.focus_disparity is not None:
-            known = sharp.disparity, sample.focus_disparity, sharp.strength
-            item["defocus"] = defocus_map(*known)[None]
-            item["radius"] = float(blur_radius(*known).mean())
+            radius = blur_radius(sharp.disparity, sample.focus_disparity, sharp.strength)
+            item["defocus"] = defocus_of_radius(radius)[None]
+            item["radius"] = float(radius.mean())
             item["k"] = sharp.strength.k
             item["focus_disparity"] = sample.focus_disparity
     return item

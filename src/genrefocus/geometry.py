@@ -23,7 +23,7 @@ class View:
     """One picture and what is known about it, all of one size.
 
     Attributes:
-        image: (3, H, W) floating point in [0, 1].
+        image: (3, H, W) floating point in [0, 1]; crops and flips also take uint8.
         disparity: (H, W) in 1/m, or None.
         mask: (H, W) bool, True in focus, or None.
         strength: K stated for H x W, or None.

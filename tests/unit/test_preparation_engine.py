@@ -367,6 +367,18 @@ def test_pictures_that_look_alike_are_one_scene(pictures: Path, tmp_path: Path) 
     }
 
 
+def test_pictures_as_jpeg(pictures: Path, tmp_path: Path) -> None:
+    assert run(pictures, tmp_path / "out", picture_format="jpeg", limit=10) is not None
+    dataset = ShardDataset(tmp_path / "out" / "train")
+    assert {"aif.jpg", "bokeh.jpg"} < set(dataset.members(0))
+    assert dataset[0].provenance["picture_compression"]["quality"] == 95
+    with pytest.raises(ValueError, match="picture_format 'jpeg', now it is 'png'"):
+        run(pictures, tmp_path / "out", limit=10)
+    # Its bokeh, the photograph itself, is found again behind the loss.
+    with pytest.raises(ValueError, match=r"\.bokeh\.jpg"):
+        run(pictures, tmp_path / "against", leakage=LeakageCheck((tmp_path / "out",), 40, ()))
+
+
 def test_a_limit_takes_the_same_items_each_time(pictures: Path, tmp_path: Path) -> None:
     run(pictures, tmp_path / "ten", limit=10)
     run(pictures, tmp_path / "five", limit=5)

@@ -63,6 +63,7 @@ def _run(config: DictConfig) -> None:
         leakage=leakage,
         seed=config.seed,
         items_per_shard=config.items_per_shard,
+        picture_format=config.picture_format,
         limit=config.limit,
         job=config.job,
         jobs=config.jobs,
@@ -72,7 +73,8 @@ def _run(config: DictConfig) -> None:
     if summary is None:
         console.print(f"job {config.job} of {config.jobs} is done; others are not yet")
         return
-    report = write_report(out)
+    root = getattr(source, "root", None)
+    report = write_report(out, root=None if root is None else Path(root))
     console.print(summary_table(summary))
     if summary["measured_only"]:
         console.print(

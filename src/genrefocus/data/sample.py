@@ -12,14 +12,18 @@ An encoded sample is a mapping from WebDataset extension to bytes::
     disparity.png   16-bit grey q; disparity = offset + scale * q, both in the JSON, 1/m
     mask.png        8-bit grey, 255 where the photograph is in focus
     <name>.png      further pictures, 8-bit sRGB
+
+Where ``jpeg`` is asked for, colour pictures are JPEG, their members end in ``jpg``, and the JSON
+says ``picture_format``.
 """
 
+import contextlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,7 +42,11 @@ SPLITS = ("train", "val", "test")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")  # a dot would end the key, a slash would nest it
 _LEVELS = 65535
-_FIXED_MEMBERS = ("json", "aif.png", "bokeh.png", "disparity.png", "mask.png")
+_FIXED_NAMES = ("aif", "bokeh", "disparity", "mask")
+
+PictureFormat = Literal["png", "jpeg"]
+_SUFFIXES: dict[str, str] = {"png": "png", "jpeg": "jpg"}
+_JPEG = {"quality": 95, "subsampling": "4:4:4"}  # chroma as fine as luma: edges keep their colour
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Sample:
                     f"{self.size}, got {picture.dtype} {tuple(picture.shape)}"
                 )
         for name in self.extras:
-            if not _NAME.fullmatch(name) or f"{name}.png" in _FIXED_MEMBERS:
+            if not _NAME.fullmatch(name) or name in _FIXED_NAMES:
                 raise ValueError(f"sample {self.key}: {name!r} cannot name a further picture")
 
     def _check_maps(self) -> None:
@@ -133,8 +141,25 @@ class Sample:
                 )
 
 
-def encode(sample: Sample) -> dict[str, bytes]:
-    """Extension -> bytes, metadata first. Disparity is kept to 1 / 65535 of its range."""
+def encode(sample: Sample, picture_format: PictureFormat = "png") -> dict[str, bytes]:
+    """Extension -> bytes, metadata first. Disparity is kept to 1 / 65535 of its range.
+
+    Args:
+        sample: any.
+        picture_format: of colour pictures. ``png`` keeps every value. ``jpeg`` (quality 95, 4:4:4)
+            takes a third of the bytes and a fourth of the time to read, with the errors of a
+            good camera's JPEG. It is recorded in the provenance as ``picture_compression``, for
+            good: the sample still says so when it is decoded and encoded again. Maps are PNG in
+            either case.
+
+    Raises:
+        ValueError: an unknown format.
+    """
+    suffix = _suffix(picture_format)
+    provenance, recorded = dict(sample.provenance), {}
+    if picture_format != "png":  # samples from before there was a choice say nothing
+        recorded = {"picture_format": picture_format}
+        provenance["picture_compression"] = {"format": picture_format, **_JPEG}
     meta: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "key": sample.key,
@@ -147,11 +172,12 @@ def encode(sample: Sample) -> dict[str, bytes]:
         "disparity": None,
         "prompt": sample.prompt,
         "extras": sorted(sample.extras),
-        "provenance": dict(sample.provenance),
+        "provenance": provenance,
+        **recorded,
     }
     pictures = {
-        "aif.png": _png(sample.aif.permute(1, 2, 0).numpy()),
-        "bokeh.png": _png(sample.bokeh.permute(1, 2, 0).numpy()),
+        f"aif.{suffix}": _picture_bytes(sample.aif, picture_format),
+        f"bokeh.{suffix}": _picture_bytes(sample.bokeh, picture_format),
     }
     if sample.disparity is not None:
         exact = sample.disparity.numpy().astype(np.float64)
@@ -162,7 +188,7 @@ def encode(sample: Sample) -> dict[str, bytes]:
     if sample.mask is not None:
         pictures["mask.png"] = _png(sample.mask.numpy().astype(np.uint8) * 255)
     for name in sorted(sample.extras):
-        pictures[f"{name}.png"] = _png(sample.extras[name].permute(1, 2, 0).numpy())
+        pictures[f"{name}.{suffix}"] = _picture_bytes(sample.extras[name], picture_format)
     text = json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return {"json": text.encode(), **pictures}
 
@@ -221,24 +247,25 @@ def decode(members: Mapping[str, bytes]) -> Sample:
         raise ValueError(f"no json member among {', '.join(sorted(members)) or 'nothing'}")
     meta = decode_metadata(members["json"])
     height, width = meta["height"], meta["width"]
+    suffix = _suffix(meta.get("picture_format", "png"))
     disparity = None
     if meta["disparity"] is not None:
-        levels = _pixels(members, "disparity.png").astype(np.float64)
+        levels = _map(members, "disparity.png").astype(np.float64)
         exact = meta["disparity"]["offset"] + meta["disparity"]["scale"] * levels
         disparity = torch.from_numpy(exact.astype(np.float32))
-    mask = torch.from_numpy(_pixels(members, "mask.png") > 0) if "mask.png" in members else None
+    mask = torch.from_numpy(_map(members, "mask.png") > 0) if "mask.png" in members else None
     return Sample(
         key=meta["key"],
         route=meta["route"],
         split=meta["split"],
-        aif=_picture(members, "aif.png"),
-        bokeh=_picture(members, "bokeh.png"),
+        aif=_picture(members, f"aif.{suffix}"),
+        bokeh=_picture(members, f"bokeh.{suffix}"),
         disparity=disparity,
         strength=None if meta["k"] is None else BlurStrength(meta["k"], height, width),
         focus_disparity=meta["focus_disparity"],
         mask=mask,
         prompt=meta["prompt"],
-        extras={name: _picture(members, f"{name}.png") for name in meta["extras"]},
+        extras={name: _picture(members, f"{name}.{suffix}") for name in meta["extras"]},
         provenance=meta["provenance"],
     )
 
@@ -253,21 +280,47 @@ def to_uint8(picture: Tensor) -> Tensor:
     return (picture.float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def _suffix(picture_format: str) -> str:
+    if picture_format not in _SUFFIXES:
+        raise ValueError(f"picture format {picture_format!r}; choose from {', '.join(_SUFFIXES)}")
+    return _SUFFIXES[picture_format]
+
+
+def _picture_bytes(picture: Tensor, picture_format: PictureFormat) -> bytes:
+    pixels = picture.permute(1, 2, 0).numpy()
+    if picture_format == "png":
+        return _png(pixels)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **_JPEG)
+    return buffer.getvalue()
+
+
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
-def _pixels(members: Mapping[str, bytes], name: str) -> np.ndarray:
+def _map(members: Mapping[str, bytes], name: str) -> np.ndarray:
+    with _opened(members, name) as image:
+        return np.array(image)
+
+
+def _picture(members: Mapping[str, bytes], name: str) -> Tensor:
+    with _opened(members, name) as image:
+        planes = image.split()  # by Pillow, in a fraction of the time that a transposed copy takes
+        pixels = np.empty((len(planes), image.height, image.width), np.uint8)
+        for target, plane in zip(pixels, planes, strict=True):
+            target[:] = np.asarray(plane)
+    return torch.from_numpy(pixels)
+
+
+@contextlib.contextmanager
+def _opened(members: Mapping[str, bytes], name: str) -> Iterator[Image.Image]:
     if name not in members:
         raise ValueError(f"member {name} is missing")
     try:
         with Image.open(io.BytesIO(members[name])) as image:
-            return np.array(image)
+            yield image
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
         raise ValueError(f"member {name} is damaged: {error}") from error
-
-
-def _picture(members: Mapping[str, bytes], name: str) -> Tensor:
-    return torch.from_numpy(_pixels(members, name)).permute(2, 0, 1).contiguous()

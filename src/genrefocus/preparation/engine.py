@@ -20,7 +20,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from rich.progress import (
 
 from genrefocus import __version__
 from genrefocus.data.processes import OrderedMap, ordered_map
-from genrefocus.data.sample import SPLITS, Sample, encode
+from genrefocus.data.sample import SPLITS, PictureFormat, Sample, encode
 from genrefocus.data.shards import (
     ShardFile,
     index_head,
@@ -114,6 +114,7 @@ def prepare(
     leakage: LeakageCheck,
     seed: int,
     items_per_shard: int,
+    picture_format: PictureFormat = "png",
     limit: int | None = None,
     job: int = 0,
     jobs: int = 1,
@@ -133,6 +134,7 @@ def prepare(
         leakage: what the pictures are compared with.
         seed: of everything random.
         items_per_shard: candidates that make a shard, > 0.
+        picture_format: of the samples' colour pictures, see ``data.sample.encode``.
         limit: of items, for a trial; None takes all.
         job, jobs: this is job number ``job`` of ``jobs``, which divide the shards among them.
         workers: processes; 0 works in this one, as routes with networks always do.
@@ -176,6 +178,7 @@ def prepare(
             "settings": route.parameters(),
             "gates": gates.as_mapping(),
             "seed": seed,
+            "picture_format": picture_format,
             "listing": plan.listing,
             "code_version": __version__,
         }
@@ -185,7 +188,8 @@ def prepare(
             return read_summary(out)
         _begin(work, head)
         title = f"{route.name}, job {job} of {jobs}" if jobs > 1 else route.name
-        _make_parts(route, gates, plan.parts[job::jobs], out, mapper, title, bar)
+        make = functools.partial(_run, route, gates, picture_format)
+        _make_parts(route, make, plan.parts[job::jobs], out, mapper, title, bar)
     return _conclude(plan, gates, head, out, splits)
 
 
@@ -230,7 +234,7 @@ class _Task:
 
 def _make_parts(
     route: Route,
-    gates: Gates,
+    make: Callable[[_Task], tuple[_Task, list[_Encoded]]],
     parts: Sequence[Part],
     out: Path,
     mapper: OrderedMap,
@@ -249,7 +253,7 @@ def _make_parts(
     bar.advance(title, done, total)
     tasks = _tasks(waiting, route.batch_size, work, locks)
     try:
-        for task, outcomes in mapper(functools.partial(_run, route, gates), tasks):
+        for task, outcomes in mapper(make, tasks):
             for one in outcomes:
                 if one.members is not None:
                     shard = shard or ShardFile(out / task.split / shard_name(task.number))
@@ -296,15 +300,21 @@ def _tasks(
             yield _Task(part.split, part.number, batch, first + batch_size >= count)
 
 
-def _run(route: Route, gates: Gates, task: _Task) -> tuple[_Task, list[_Encoded]]:
+def _run(
+    route: Route, gates: Gates, picture_format: PictureFormat, task: _Task
+) -> tuple[_Task, list[_Encoded]]:
     """Make a batch, and turn away what the gates do not let pass."""
     outcomes = route.make(task.candidates)
     pairs = zip(task.candidates, outcomes, strict=True)
-    return task, [_encoded(route, gates, candidate, outcome) for candidate, outcome in pairs]
+    return task, [_encoded(route, gates, picture_format, *pair) for pair in pairs]
 
 
 def _encoded(
-    route: Route, gates: Gates, candidate: Candidate, outcome: Made | Rejected
+    route: Route,
+    gates: Gates,
+    picture_format: PictureFormat,
+    candidate: Candidate,
+    outcome: Made | Rejected,
 ) -> _Encoded:
     record: dict[str, Any] = {
         "key": candidate.key,
@@ -328,7 +338,8 @@ def _encoded(
         "measures": measures,
         "code_version": __version__,
     }
-    return _Encoded(encode(replace(outcome.sample, provenance=provenance)), record)
+    sample = replace(outcome.sample, provenance=provenance)
+    return _Encoded(encode(sample, picture_format), record)
 
 
 def _finite(value: float) -> float | None:
