@@ -116,10 +116,15 @@ class Pictures(Callback):
 
 
 class LearningRate(LearningRateMonitor):
-    """The learning rate in the logs, and in the progress bar beside the loss."""
+    """The learning rate in the logs, if there are any, and in the progress bar beside the loss."""
+
+    def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.loggers:
+            super().on_train_start(trainer, *args, **kwargs)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        super().on_train_batch_start(trainer, *args, **kwargs)
+        if trainer.loggers:
+            super().on_train_batch_start(trainer, *args, **kwargs)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         trainer.lightning_module.log("lr", rate, prog_bar=True, logger=False)
 

@@ -21,6 +21,8 @@ from genrefocus.cli.configuration import settle_missing
 from genrefocus.cli.doctor import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.pipeline import BOKEH_GUIDANCE, BOKEH_PROMPT, DEBLUR_GUIDANCE, DEBLUR_PROMPT, STEPS
+from genrefocus.preparation.gates import Gates
+from genrefocus.preparation.sources import SOURCES
 from genrefocus.sampling import Tiling
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -137,3 +139,48 @@ def test_the_paper_scale_is_the_published_recipe(conf: None) -> None:
         assert module.steps == STEPS
         assert module.editor.denoiser.flow.start == "noise"
         assert module.editor.denoiser.flow.prediction == "velocity"
+
+
+@pytest.mark.parametrize("route", sorted(path.stem for path in (CONF / "route").glob("*.yaml")))
+def test_every_route_builds_what_it_says(conf: None, route: str) -> None:
+    source = ["source=pairs", "source.root=/pairs"]
+    given = source if route in ("aperture_series", "deblur_pairs") else []
+    config = compose(
+        "prepare", overrides=[f"route={route}", "data.estimates=/e", "name=x", "out=/out", *given]
+    )
+    factory = instantiate(config.route, _partial_=True, _convert_="all")
+    groups = {"depth", "mask", "deblur", "blur", "shapes"} & set(config)
+    parts = {name: object() for name in groups}
+    if "deblur" in groups:
+        parts["deblur_name"] = "network"
+    inspect.signature(factory.func).bind(**factory.keywords, **parts)
+    assert instantiate(config.source, _convert_="all").roles
+
+
+@pytest.mark.parametrize("source", sorted(path.stem for path in (CONF / "source").glob("*.yaml")))
+def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str) -> None:
+    root = [] if source in ("scenes", "night_scenes", "camera_roll") else ["source.root=/root"]
+    config = compose("prepare", overrides=["route=synthetic", f"source={source}", "name=x", *root])
+    built = instantiate(config.source, _convert_="all")
+    assert type(built) is SOURCES.get(source, type(built))
+    assert built.name
+
+
+def test_every_source_has_an_option() -> None:
+    assert set(SOURCES) <= {path.stem for path in (CONF / "source").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("group", ["depth", "mask", "deblur", "gates", "blur", "shapes"])
+def test_every_option_of_a_preparation_composes(conf: None, group: str) -> None:
+    route = {"blur": "synthetic", "shapes": "point_lights"}.get(group, "in_the_wild")
+    for path in sorted((CONF / group).glob("*.yaml")):
+        config = compose(
+            "prepare",
+            overrides=[f"route={route}", f"{group}={path.stem}", "data.estimates=/e", "name=x"],
+        )
+        if group == "gates":
+            Gates(OmegaConf.to_container(config.gates))
+            continue
+        inspect.signature(get_object(config[group]._target_)).bind(
+            **{str(key): None for key in config[group] if key != "_target_"}
+        )

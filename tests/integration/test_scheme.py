@@ -12,6 +12,7 @@ from PIL import Image
 
 from genrefocus.cli import main
 from genrefocus.cli.verify_resume import finish
+from genrefocus.data.embedded import build_embedded
 from genrefocus.data.shards import ShardDataset
 
 pytestmark = pytest.mark.slow
@@ -57,6 +58,45 @@ def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: 
     assert shards[0].route == "in_the_wild" and shards[0].strength.k > 0
     trained = summary(run, "bokehnet_semi_supervised")["dataset"]
     assert shards.fingerprint in trained.values()
+
+
+def test_photographs_prepared_by_command_are_trained_on(
+    run: Path, overrides: list[str], tmp_path: Path, repo_root: Path
+) -> None:
+    """Route b from a folder of photographs to steps of training, with the network of a run."""
+    counts = {"camera_roll": {"train": 8}}
+    build_embedded(tmp_path, seed=1, counts=counts, size=32, workers=0, progress=False)
+    roll, out = tmp_path / "camera_roll/train", tmp_path / "out"
+    status = main(
+        [
+            "prepare",
+            "route=in_the_wild",
+            f"source.root={roll}/photos",
+            f"data.estimates={roll}",
+            f"deblur.run={run}",
+            "route.long_edge=48",
+            "splits={train: 0.5, val: 0.5}",
+            f"out={out}",
+            f"paths.outputs={tmp_path}",
+            "progress=false",
+        ]
+    )
+    assert status == 0
+    made = json.loads((out / "summary.json").read_text())
+    assert made["found"] == 8
+    assert made["set"]["parameters"]["settings"]["deblur"].startswith("deblurNet.safetensors")
+    given = [
+        "experiment=bokeh_semi_supervised",
+        "curriculum=[bokehnet_semi_supervised]",
+        f"inputs.pseudo_aif={out}",
+        f"inputs.bokeh_lora={run}/bokehnet_synthetic/bokehNet.safetensors",
+        "logger=none",
+    ]
+    finish([*given, *overrides], tmp_path / "outputs")
+    (folder,) = (tmp_path / "outputs/bokeh_semi_supervised").iterdir()
+    trained = summary(folder, "bokehnet_semi_supervised")
+    assert trained["steps"] == 4
+    assert ShardDataset(out / "train").fingerprint in trained["dataset"].values()
 
 
 def test_the_last_stage_starts_from_the_synthetic_one(run: Path) -> None:
