@@ -25,9 +25,10 @@ from genrefocus.render.edges import Layers, separate, snap_ramps
 from genrefocus.render.scatter import defocus_level, defocus_of_level
 
 _STEP = 0.2
-"""Width of a slice in px of blur radius, up to 5 px; above, it grows in proportion."""
+"""Width of a slice in px of blur radius, up to _KNEE; above, it grows in proportion."""
+_KNEE = 3.0
 _EDGE = 3.0
-"""Surfaces are told apart by a gap of so many slices: 0.6 px of blur radius, or 12 % of it."""
+"""Surfaces are told apart by a gap of so many slices: 0.6 px of blur radius, or 22 % of it."""
 _SHARP = 0.1
 """Blur of a radius below this, in px, is not drawn: its variance is below 1/400 px^2."""
 _PRESENT = 1e-3
@@ -85,10 +86,10 @@ def render_layered(
     reach = defocus.abs()
     if float(reach.max()) < _SHARP:
         return image.clone()
-    level = defocus_level(defocus, _STEP)
+    level = defocus_level(defocus, _STEP, _KNEE)
     if ramps:
         level = snap_ramps(level, ramps, _EDGE)
-        defocus = defocus_of_level(level, _STEP)
+        defocus = defocus_of_level(level, _STEP, _KNEE)
     layers = separate(image, level, defocus.abs(), _EDGE)
     radii = _mean_radii(layers.level[0], defocus)
     slices = _Slices(layers, radii, _side(float(reach.max())))
