@@ -120,7 +120,7 @@ def _mean_radii(level: Tensor, defocus: Tensor) -> dict[int, float]:
 
 def _side(radius: float) -> int:
     """Side of the tiles for a blur radius in px: powers of two, so that tiles nest."""
-    for side, largest in ((64, 8.0), (128, 32.0), (256, 96.0)):
+    for side, largest in ((64, 16.0), (128, 48.0), (256, 128.0)):
         if radius <= largest:
             return side
     return 512
@@ -133,18 +133,23 @@ class _Slices:
         self.low, high = min(levels), max(levels)
         height, width = layers.level.shape[1:]
         grow = (0, -width % largest, 0, -height % largest)
-        self.rgba = pad(layers.rgba, grow)
+        self.rgba = pad(layers.rgba, grow) if any(grow) else layers.rgba
         index = torch.where(layers.level.isnan(), -1.0, layers.level.round() - self.low)
         self.index = pad(index.to(torch.int32), grow, value=-1)
         self.blocks = self._occupied_blocks(high - self.low + 1)
 
     def _occupied_blocks(self, count: int) -> Tensor:
         """Which levels (last axis) each list has in each block of pixels, bool."""
-        rows, columns = (n // _BLOCK for n in self.index.shape[1:])
-        lists, y, x = torch.nonzero(self.index >= 0, as_tuple=True)
-        found = self.rgba.new_zeros(3, rows, columns, count, dtype=torch.bool)
-        found[lists, y // _BLOCK, x // _BLOCK, self.index[lists, y, x].long()] = True
-        return found
+        height, width = self.index.shape[1:]
+        columns = width // _BLOCK
+        y = torch.arange(height, device=self.index.device) // _BLOCK
+        x = torch.arange(width, device=self.index.device) // _BLOCK
+        first = ((y[:, None] * columns + x) * count).flatten()
+        found = self.rgba.new_zeros(3, height // _BLOCK * columns * count, dtype=torch.bool)
+        for marks, index in zip(found, self.index.flatten(1), strict=True):
+            filled = torch.nonzero(index >= 0).flatten()
+            marks[first[filled] + index[filled]] = True
+        return found.view(3, height // _BLOCK, columns, count)
 
     def occupied(self, level: int, side: int) -> Iterator[list[tuple[int, int]]]:
         """Tiles (row, column) of a side that have anything at a level, in batches."""
