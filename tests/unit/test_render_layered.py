@@ -218,6 +218,14 @@ def test_borders_stay_as_bright_as_the_picture() -> None:
     torch.testing.assert_close(out, torch.full_like(out, 0.6), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (17, 16), (16, 300)])
+def test_any_size_and_depth_without_any_order(size: tuple[int, int]) -> None:
+    """A grey picture stays grey, whatever its depth: all that covers is grey."""
+    disparity = 3.0 * torch.rand(*size, generator=torch.Generator().manual_seed(0))
+    out = layered(torch.full((3, *size), 0.4), disparity, 1.0, 20.0, vignetting=0.5)
+    torch.testing.assert_close(out, torch.full_like(out, 0.4), atol=1e-3, rtol=0)
+
+
 def test_a_cats_eye_points_across_the_way_to_the_middle() -> None:
     """Two unit discs a distance s apart: narrow towards the middle, and moved by s / 2."""
     size, radius = 257, 16.0

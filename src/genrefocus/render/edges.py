@@ -121,7 +121,7 @@ def _edges(level: Tensor, edge: float) -> list[tuple[Tensor, int]]:
     for dim, stride in ((1, 1), (0, level.shape[1])):
         step = level.diff(dim=dim)
         ahead, behind = step < -edge, step > edge
-        none = torch.zeros_like(ahead.narrow(dim, 0, 1))
+        none = torch.zeros_like(level.narrow(dim, 0, 1), dtype=torch.bool)
         found += [
             (torch.cat([ahead, none], dim), stride),
             (torch.cat([none, behind], dim), -stride),
