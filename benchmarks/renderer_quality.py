@@ -1,6 +1,7 @@
 """Renderers of one image with depth, against the lens-sampled truth of procedural scenes.
 
-Scenes are of texture families that nothing here was tuned on; depth, focus and K are exact::
+Textures are of families that no network is trained on; the constants of the layered renderer were
+set on other scenes of these families. Depth, focus and K are exact::
 
     python benchmarks/renderer_quality.py --pictures /tmp/pictures
     python benchmarks/renderer_quality.py --smear 0.7
