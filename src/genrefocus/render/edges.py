@@ -71,17 +71,11 @@ def separate(image: Tensor, level: Tensor, reach: Tensor, edge: float) -> Layers
         Layers whose mixture is the image: without blur, each list over the next gives it back
         within the error of the estimated mixtures.
     """
-    # Two more pixels of border, so that both sides of every edge have neighbours.
-    height, width = level.shape
-    rows, columns = (
-        torch.arange(-2, n + 2, device=level.device).clamp(0, n - 1) for n in (height, width)
-    )
-    image, level, reach = (x[..., rows, :][..., columns] for x in (image, level, reach))
     rgba = image.new_zeros(3, 4, *level.shape)
     rgba[0, 3] = 1.0
     levels = torch.stack([level, *[torch.full_like(level, math.nan)] * 2])
     masks = _edges(level, edge)
-    cuts = _cuts(level.flatten(), masks, edge)
+    cuts = _cuts(level, masks, edge)
     colour = image.flatten(1).T
     if len(cuts.near):
         flat = rgba.flatten(2), levels.flatten(1)
@@ -90,7 +84,7 @@ def separate(image: Tensor, level: Tensor, reach: Tensor, edge: float) -> Layers
         _fill_hidden(colour, reach.flatten(), masks, cuts, edge, *flat)
     else:
         rgba[0, :3] = image
-    return Layers(rgba[..., 2:-2, 2:-2], levels[:, 2:-2, 2:-2])
+    return Layers(rgba, levels)
 
 
 def snap_ramps(level: Tensor, width: int, edge: float) -> Tensor:
@@ -127,7 +121,7 @@ def _edges(level: Tensor, edge: float) -> list[tuple[Tensor, int]]:
     for dim, stride in ((1, 1), (0, level.shape[1])):
         step = level.diff(dim=dim)
         ahead, behind = step < -edge, step > edge
-        none = torch.zeros_like(ahead.narrow(dim, 0, 1))
+        none = torch.zeros_like(level.narrow(dim, 0, 1), dtype=torch.bool)
         found += [
             (torch.cat([ahead, none], dim), stride),
             (torch.cat([none, behind], dim), -stride),
@@ -137,18 +131,26 @@ def _edges(level: Tensor, edge: float) -> list[tuple[Tensor, int]]:
 
 def _cuts(level: Tensor, masks: list[tuple[Tensor, int]], edge: float) -> _Cuts:
     parts = []
+    width, level = level.shape[1], level.flatten()
     for mask, stride in masks:
         near = torch.nonzero(mask.flatten()).flatten()
         far = near + stride
-        inner = _next(level, near, -stride, edge)
-        outer = _next(level, far, stride, edge)
+        inner = _next(level, width, near, -stride, edge)
+        outer = _next(level, width, far, stride, edge)
         parts.append((near, far, inner, outer, torch.full_like(near, stride)))
     return _Cuts(*(torch.cat(x) for x in zip(*parts, strict=True)))
 
 
-def _next(level: Tensor, pixels: Tensor, stride: int | Tensor, edge: float) -> Tensor:
-    """The next pixel in a direction where it is on the same surface, else the pixel itself."""
-    ahead = (pixels + stride).clamp(0, len(level) - 1)
+def _next(level: Tensor, width: int, pixels: Tensor, stride: int | Tensor, edge: float) -> Tensor:
+    """The next pixel in a direction where it is on the same surface, else the pixel itself.
+
+    Level and pixels are flat, of a picture `width` px wide.
+    """
+    ahead = pixels + stride
+    row = ahead.div(width, rounding_mode="floor") == pixels.div(width, rounding_mode="floor")
+    column = ahead.remainder(width) == pixels.remainder(width)
+    inside = (row | column) & (ahead >= 0) & (ahead < len(level))
+    ahead = torch.where(inside, ahead, pixels)
     return torch.where((level[ahead] - level[pixels]).abs() <= edge, ahead, pixels)
 
 
@@ -216,8 +218,9 @@ def _fill_hidden(
     alike = (level[0][far] - level[0][chosen][inverse]).abs() <= edge
     away, far, stride, inverse = (x[alike] for x in (away, far, stride, inverse))
     weight = (away + 1.0).to(colour.dtype).pow(-2)
-    first = _next(level[0], far, stride, edge)
-    second = _next(level[0], first, stride, edge)
+    width = masks[0][0].shape[1]
+    first = _next(level[0], width, far, stride, edge)
+    second = _next(level[0], width, first, stride, edge)
     beyond = 0.5 * (colour[first] + colour[second])
     total = colour.new_zeros(len(pixels)).index_add(0, inverse, weight)
     sums = colour.new_zeros(len(pixels), 3).index_add(0, inverse, beyond * weight[:, None])

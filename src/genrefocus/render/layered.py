@@ -12,9 +12,12 @@ with its logarithm only.
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn.functional import pad
@@ -25,9 +28,10 @@ from genrefocus.render.edges import Layers, separate, snap_ramps
 from genrefocus.render.scatter import defocus_level, defocus_of_level
 
 _STEP = 0.2
-"""Width of a slice in px of blur radius, up to 5 px; above, it grows in proportion."""
+"""Width of a slice in px of blur radius, up to _KNEE; above, it grows in proportion."""
+_KNEE = 3.0
 _EDGE = 3.0
-"""Surfaces are told apart by a gap of so many slices: 0.6 px of blur radius, or 12 % of it."""
+"""Surfaces are told apart by a gap of so many slices: 0.6 px of blur radius, or 22 % of it."""
 _SHARP = 0.1
 """Blur of a radius below this, in px, is not drawn: its variance is below 1/400 px^2."""
 _PRESENT = 1e-3
@@ -85,10 +89,10 @@ def render_layered(
     reach = defocus.abs()
     if float(reach.max()) < _SHARP:
         return image.clone()
-    level = defocus_level(defocus, _STEP)
+    level = defocus_level(defocus, _STEP, _KNEE)
     if ramps:
         level = snap_ramps(level, ramps, _EDGE)
-        defocus = defocus_of_level(level, _STEP)
+        defocus = defocus_of_level(level, _STEP, _KNEE)
     layers = separate(image, level, defocus.abs(), _EDGE)
     radii = _mean_radii(layers.level[0], defocus)
     slices = _Slices(layers, radii, _side(float(reach.max())))
@@ -97,13 +101,14 @@ def render_layered(
     # The nearest, with the largest signed radius, first.
     for number, radius in sorted(radii.items(), reverse=True):
         side = _side(abs(radius))
-        for tiles in slices.occupied(number, side):
-            kernel = kernels.at(radius, tiles, side)
-            parts = _convolve(slices.cut(number, side, tiles), kernel)
+        for pieces in slices.pieces(number, side):
+            kernel = kernels.at(radius, pieces, side)
+            blurred = _convolve(slices.cut(number, pieces), kernel)
             margin = kernel.shape[-1] // 2
-            for i, (down, along) in enumerate(tiles):
-                corner = down * side - margin, along * side - margin
-                canvas.lay(parts[i], kernel[i % len(kernel)], corner, number)
+            for i, piece in enumerate(pieces):
+                part = blurred[i, :, : piece.tall + 2 * margin, : piece.wide + 2 * margin]
+                corner = piece.top - margin, piece.left - margin
+                canvas.lay(part, kernel[i % len(kernel)], corner, number)
     return canvas.finish()
 
 
@@ -119,10 +124,24 @@ def _mean_radii(level: Tensor, defocus: Tensor) -> dict[int, float]:
 
 def _side(radius: float) -> int:
     """Side of the tiles for a blur radius in px: powers of two, so that tiles nest."""
-    for side, largest in ((64, 8.0), (128, 32.0), (256, 96.0)):
+    for side, largest in ((64, 16.0), (128, 48.0), (256, 128.0)):
         if radius <= largest:
             return side
     return 512
+
+
+class _Piece(NamedTuple):
+    """Part of a tile (row, column) that holds all that the tile has at a level, in px.
+
+    `lists` says which lists of the layers have anything there.
+    """
+
+    tile: tuple[int, int]
+    top: int
+    left: int
+    tall: int
+    wide: int
+    lists: tuple[int, ...]
 
 
 class _Slices:
@@ -132,49 +151,64 @@ class _Slices:
         self.low, high = min(levels), max(levels)
         height, width = layers.level.shape[1:]
         grow = (0, -width % largest, 0, -height % largest)
-        self.rgba = pad(layers.rgba, grow)
+        self.rgba = pad(layers.rgba, grow) if any(grow) else layers.rgba
         index = torch.where(layers.level.isnan(), -1.0, layers.level.round() - self.low)
         self.index = pad(index.to(torch.int32), grow, value=-1)
         self.blocks = self._occupied_blocks(high - self.low + 1)
 
-    def _occupied_blocks(self, count: int) -> Tensor:
-        """Which levels (last axis) each list has in each block of pixels, bool."""
-        rows, columns = (n // _BLOCK for n in self.index.shape[1:])
-        lists, y, x = torch.nonzero(self.index >= 0, as_tuple=True)
-        found = self.rgba.new_zeros(3, rows, columns, count, dtype=torch.bool)
-        found[lists, y // _BLOCK, x // _BLOCK, self.index[lists, y, x].long()] = True
-        return found
+    def _occupied_blocks(self, count: int) -> NDArray[np.bool_]:
+        """Which lists have anything in which blocks of pixels: (levels, 3, rows, columns)."""
+        height, width = self.index.shape[1:]
+        columns = width // _BLOCK
+        y = torch.arange(height, device=self.index.device) // _BLOCK
+        x = torch.arange(width, device=self.index.device) // _BLOCK
+        first = ((y[:, None] * columns + x) * count).flatten()
+        found = self.rgba.new_zeros(3, height // _BLOCK * columns * count, dtype=torch.bool)
+        for marks, index in zip(found, self.index.flatten(1), strict=True):
+            filled = torch.nonzero(index >= 0).flatten()
+            marks[first[filled] + index[filled]] = True
+        shape = (3, height // _BLOCK, columns, count)
+        return np.ascontiguousarray(np.moveaxis(found.view(shape).cpu().numpy(), -1, 0))
 
-    def occupied(self, level: int, side: int) -> Iterator[list[tuple[int, int]]]:
-        """Tiles (row, column) of a side that have anything at a level, in batches."""
-        held = self._held(level, side).any(0)
-        tiles = [(y, x) for y, x in torch.nonzero(held).tolist()]
-        size = max(1, _BATCH_ELEMENTS // (16 * side**2))
-        for start in range(0, len(tiles), size):
-            yield tiles[start : start + size]
-
-    def cut(self, level: int, side: int, tiles: list[tuple[int, int]]) -> Tensor:
-        """Colours (n, 4, side, side) of tiles at a level, all lists together."""
-        number = level - self.low
-        held = self._held(level, side).tolist()
-        cuts = []
-        for down, along in tiles:
-            rows = slice(down * side, (down + 1) * side)
-            columns = slice(along * side, (along + 1) * side)
-            lists = [i for i in range(3) if held[i][down][along]]
-            parts = [
-                self.rgba[i, :, rows, columns] * (self.index[i, rows, columns] == number)
-                for i in lists
-            ]
-            cuts.append(sum(parts[1:], start=parts[0]))
-        return torch.stack(cuts)
-
-    def _held(self, level: int, side: int) -> Tensor:
-        """Which lists have anything at a level, per tile: (3, rows, columns) bool."""
-        blocks = self.blocks[..., level - self.low]
+    def pieces(self, level: int, side: int) -> Iterator[list[_Piece]]:
+        """What there is at a level in tiles of a side, in batches of pieces equally tall."""
+        lists = self.blocks[level - self.low]
+        down, along = np.nonzero(lists.any(0))
         step = side // _BLOCK
-        rows, columns = (n // step for n in blocks.shape[1:])
-        return blocks.reshape(3, rows, step, columns, step).any(4).any(2)
+        tile = down // step * lists.shape[2] + along // step
+        order = np.argsort(tile, kind="stable")
+        down, along = down[order], along[order]
+        first = np.unique(tile[order], return_index=True)[1]
+        spans = [np.minimum.reduceat(x, first) for x in (down, along)]
+        spans += [np.maximum.reduceat(x, first) + 1 for x in (down, along)]
+        held = np.logical_or.reduceat(lists[:, down, along], first, axis=1)
+        found = [
+            _Piece(
+                (top // step, left // step),
+                top * _BLOCK,
+                left * _BLOCK,
+                (bottom - top) * _BLOCK,
+                (right - left) * _BLOCK,
+                tuple(np.flatnonzero(held[:, i]).tolist()),
+            )
+            for i, (top, left, bottom, right) in enumerate(np.stack(spans, 1).tolist())
+        ]
+        found.sort(key=lambda piece: piece.tall)
+        for tall, group in groupby(found, key=lambda piece: piece.tall):
+            alike, size = list(group), max(1, _BATCH_ELEMENTS // (16 * tall * side))
+            yield from (alike[i : i + size] for i in range(0, len(alike), size))
+
+    def cut(self, level: int, pieces: list[_Piece]) -> Tensor:
+        """Colours (n, 4, h, w) of equally tall pieces at a level, all lists together."""
+        widest = max(piece.wide for piece in pieces)
+        cuts = self.rgba.new_zeros(len(pieces), 4, pieces[0].tall, widest)
+        for number, piece in enumerate(pieces):
+            rows = slice(piece.top, piece.top + piece.tall)
+            columns = slice(piece.left, piece.left + piece.wide)
+            for i in piece.lists:
+                here = self.index[i, rows, columns] == level - self.low
+                cuts[number, ..., : piece.wide] += self.rgba[i, :, rows, columns] * here
+        return cuts
 
 
 class _Kernels:
@@ -184,14 +218,14 @@ class _Kernels:
         self.aperture, self.vignetting, self.like = aperture, vignetting, like
         self.cut: dict[tuple[int, int, int], Aperture] = {}
 
-    def at(self, radius: float, tiles: list[tuple[int, int]], side: int) -> Tensor:
-        """Kernels (n or 1, 2 r + 1, 2 r + 1) of a signed radius in px for tiles (row, column)."""
+    def at(self, radius: float, pieces: list[_Piece], side: int) -> Tensor:
+        """Kernels (n or 1, 2 r + 1, 2 r + 1) of a signed radius in px for pieces of tiles."""
         if abs(radius) < _SHARP:
             return self.like.new_ones(1, 1, 1)
         if self.vignetting == 0.0:
             return torch.from_numpy(self.aperture.kernel(radius))[None].to(self.like)
         margin = math.ceil(max(abs(radius), 1.0) + 0.5)
-        drawn = [self._cut(side, *tile).kernel(radius) for tile in tiles]
+        drawn = [self._cut(side, *piece.tile).kernel(radius) for piece in pieces]
         stack = [np.pad(kernel, margin - kernel.shape[0] // 2) for kernel in drawn]
         return torch.from_numpy(np.stack(stack)).to(self.like)
 
@@ -207,14 +241,15 @@ class _Kernels:
         return self.cut[key]
 
 
-def _convolve(tiles: Tensor, kernels: Tensor) -> Tensor:
-    """Tiles (n, 4, s, s) by kernels (n or 1, k, k) with odd k: (n, 4, s + k - 1, s + k - 1)."""
-    size = tiles.shape[-1] + kernels.shape[-1] - 1
-    if kernels.shape[-1] == 1:
-        return tiles
-    shape = [next_fast_len(size, real=True)] * 2
-    spectrum = torch.fft.rfft2(tiles, s=shape) * torch.fft.rfft2(kernels, s=shape)[:, None]
-    return torch.fft.irfft2(spectrum, s=shape)[..., :size, :size]
+def _convolve(pieces: Tensor, kernels: Tensor) -> Tensor:
+    """Pieces (n, 4, h, w) by kernels (n or 1, k, k) with odd k: (n, 4, h + k - 1, w + k - 1)."""
+    more = kernels.shape[-1] - 1
+    if more == 0:
+        return pieces
+    tall, wide = (size + more for size in pieces.shape[-2:])
+    shape = [next_fast_len(size, real=True) for size in (tall, wide)]
+    spectrum = torch.fft.rfft2(pieces, s=shape) * torch.fft.rfft2(kernels, s=shape)[:, None]
+    return torch.fft.irfft2(spectrum, s=shape)[..., :tall, :wide]
 
 
 class _Canvas:

@@ -59,27 +59,28 @@ def render_scatter(
     return light / coverage.clamp_min(1e-6)
 
 
-def defocus_level(defocus: Tensor, step: float) -> Tensor:
-    """Signed defocus in px in units of what can be told apart: `step` px, in proportion above 5 px.
+def defocus_level(defocus: Tensor, step: float, knee: float) -> Tensor:
+    """Signed defocus in px in units of what can be told apart: `step` px, above `knee` px in
+    proportion to the radius.
 
     Same shape; odd, monotonous and with a continuous slope.
     """
     magnitude = defocus.abs()
-    knee = _KNEE / step
-    growing = knee + torch.log(magnitude.clamp_min(_KNEE) / _KNEE) * knee
-    return torch.where(magnitude < _KNEE, magnitude / step, growing) * defocus.sign()
+    levels = knee / step
+    growing = levels + torch.log(magnitude.clamp_min(knee) / knee) * levels
+    return torch.where(magnitude < knee, magnitude / step, growing) * defocus.sign()
 
 
-def defocus_of_level(level: Tensor, step: float) -> Tensor:
+def defocus_of_level(level: Tensor, step: float, knee: float) -> Tensor:
     """Signed defocus in px: the inverse of `defocus_level`."""
     magnitude = level.abs() * step
-    growing = _KNEE * torch.exp(magnitude.clamp_min(_KNEE) / _KNEE - 1.0)
-    return torch.where(magnitude < _KNEE, magnitude, growing) * level.sign()
+    growing = knee * torch.exp(magnitude.clamp_min(knee) / knee - 1.0)
+    return torch.where(magnitude < knee, magnitude, growing) * level.sign()
 
 
 def _layers(defocus: Tensor) -> Iterator[tuple[Tensor, float]]:
     """Masks (H, W) of pixels with nearly equal signed defocus and their mean, far to near."""
-    _, index = torch.unique(defocus_level(defocus, _STEP).round(), return_inverse=True)
+    _, index = torch.unique(defocus_level(defocus, _STEP, _KNEE).round(), return_inverse=True)
     for number in range(int(index.max()) + 1):
         mask = index == number
         yield mask, float(defocus[mask].double().mean())
