@@ -119,6 +119,7 @@ def calibration(series: Path, **changes: Any) -> ApertureSeries:
         "correct": False,
         "radius_range": (0.002, 0.08),
         "evaluations": 20,
+        "ramps": 0,
     }
     return ApertureSeries(**(arguments | changes))
 

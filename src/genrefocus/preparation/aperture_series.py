@@ -39,6 +39,7 @@ class ApertureSeries:
         radius_range: least and greatest p99 blur radius that the search considers, in parts of the
             long edge.
         evaluations: renderings at most.
+        ramps: px over which estimators smear depth edges, see ``render.layered``; 0 for exact.
         batch_size: pairs at a time, for the estimators.
     """
 
@@ -50,6 +51,7 @@ class ApertureSeries:
     correct: bool
     radius_range: tuple[float, float]
     evaluations: int
+    ramps: int = 2
     batch_size: int = 4
 
     name = "aperture_series"
@@ -70,6 +72,7 @@ class ApertureSeries:
             "correct": self.correct,
             "radius_range": list(self.radius_range),
             "evaluations": self.evaluations,
+            "ramps": self.ramps,
             "batch_size": self.batch_size,
         }
 
@@ -156,6 +159,7 @@ class ApertureSeries:
                 focus_disparity=focus,
                 strength=BlurStrength(k, height, width),
                 aperture=self.aperture,
+                ramps=self.ramps,
             )
             return float(ssim(linear_to_srgb(rendered)[None], photo.image[None])[0])
 

@@ -105,6 +105,8 @@ class Synthetic:
         least_edge: pictures whose short edge is below are turned away, px.
         most_radius: largest blur radius in parts of the long edge; draws beyond it are brought to
             it, which the measure ``limited`` counts.
+        ramps: px over which estimators smear depth edges, which rendering makes steps; 0 for
+            exact depth. Procedural scenes have exact depth in any case.
         batch_size: pictures at a time, for the estimator.
     """
 
@@ -114,6 +116,7 @@ class Synthetic:
     long_edge: int
     least_edge: int
     most_radius: float
+    ramps: int = 2
     batch_size: int = 4
 
     name = "synthetic"
@@ -130,6 +133,7 @@ class Synthetic:
             "long_edge": self.long_edge,
             "least_edge": self.least_edge,
             "most_radius": self.most_radius,
+            "ramps": self.ramps,
             "batch_size": self.batch_size,
         }
 
@@ -140,6 +144,7 @@ class Synthetic:
             long_edge=self.long_edge,
             least_edge=self.least_edge,
             most_radius=self.most_radius,
+            ramps=self.ramps,
         )
         return [
             subject if isinstance(subject, Rejected) else _made(self, candidate, subject)

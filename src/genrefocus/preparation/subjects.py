@@ -118,6 +118,7 @@ def subjects_of(
     long_edge: int,
     least_edge: int,
     most_radius: float,
+    ramps: int,
 ) -> list[Subject | Rejected]:
     """The subjects of candidates, in order.
 
@@ -126,6 +127,7 @@ def subjects_of(
         depth: estimator for pictures.
         long_edge, least_edge: of pictures, px.
         most_radius: largest blur radius, in parts of the long edge, that scenes are drawn for.
+        ramps: px of smeared depth edges of pictures, see ``render.layered``.
 
     Raises:
         ValueError: a picture without an estimator of depth.
@@ -149,18 +151,19 @@ def subjects_of(
         maps = depth.depth([photo for _, photo in photos])
         for (number, photo), one in zip(photos, maps, strict=True):
             try:
-                found[number] = _of_picture(photo, depth_to_disparity(one).float(), depth.name)
+                disparity = depth_to_disparity(one).float()
+                found[number] = _of_picture(photo, disparity, depth.name, ramps)
             except Rejected as rejected:
                 found[number] = rejected
     assert all(one is not None for one in found)
     return [one for one in found if one is not None]
 
 
-def _of_picture(photo: Photo, disparity: Tensor, depth: str) -> Subject:
+def _of_picture(photo: Photo, disparity: Tensor, depth: str, ramps: int) -> Subject:
     def render(
         image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
     ) -> tuple[Tensor, str]:
-        return _in_layers(image, disparity, focus, strength, aperture)
+        return _in_layers(image, disparity, focus, strength, aperture, ramps)
 
     provenance = {"depth": depth}
     low, high = (float(x) for x in disparity.aminmax())
@@ -184,7 +187,7 @@ def _of_scene(candidate: Candidate, most_radius: float) -> Subject:
         if facts["kind"] == "night":
             count = max(count, math.ceil(_POSITIONS_PER_LIT_PX * math.pi * greatest**2))
         if count > _MOST_POSITIONS:
-            return _in_layers(image, disparity, focus, strength, aperture)
+            return _in_layers(image, disparity, focus, strength, aperture, 0)
         positions = aperture.positions(count)
         light = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
         return light, LENS
@@ -200,9 +203,14 @@ def _of_scene(candidate: Candidate, most_radius: float) -> Subject:
 
 
 def _in_layers(
-    image: Tensor, disparity: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
+    image: Tensor,
+    disparity: Tensor,
+    focus: float,
+    strength: BlurStrength,
+    aperture: Aperture,
+    ramps: int,
 ) -> tuple[Tensor, str]:
     light = render_layered(
-        image, disparity, focus_disparity=focus, strength=strength, aperture=aperture
+        image, disparity, focus_disparity=focus, strength=strength, aperture=aperture, ramps=ramps
     )
     return light, LAYERED
