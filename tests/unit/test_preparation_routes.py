@@ -127,7 +127,7 @@ def calibration(series: Path, **changes: Any) -> ApertureSeries:
 def test_an_aperture_series_finds_the_k_that_it_was_rendered_with(
     series: Path, tmp_path: Path
 ) -> None:
-    summary = make(calibration(series), RealBokeh3mp(series / "set"), tmp_path)
+    summary = make(calibration(series), RealBokeh3mp(series / "set"), tmp_path, workers=2)
     truth = json.loads((series / "truth.json").read_text())
     dataset = ShardDataset(tmp_path / "train")
     assert summary["found"] == len(truth)

@@ -1,6 +1,7 @@
 """Aperture shapes against their closed-form areas, moments and symmetry."""
 
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from genrefocus.render.apertures import Aperture, disk, polygon, raster, vignetted
+from genrefocus.render.bokeh_shapes import heart, ring, star
 
 
 def second_moment(positions: torch.Tensor) -> float:
@@ -103,3 +105,13 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         vignetted(disk(), 0.9, 0.9)
     with pytest.raises(ValueError, match="one position or more"):
         disk().positions(0)
+
+
+def test_apertures_can_be_sent_to_other_processes(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(9, dtype=np.uint8) * 255).save(tmp_path / "slit.png")
+    shapes = [disk(), polygon(6, 0.3, 0.5), raster(tmp_path / "slit.png"), ring(0.4), heart(0.2)]
+    x, y = np.random.default_rng(1).uniform(-1, 1, (2, 50))
+    for shape in (*shapes, star(5, 0.5), vignetted(polygon(5), 0.3, 0.1)):
+        again = pickle.loads(pickle.dumps(shape))
+        assert again.name == shape.name
+        assert np.array_equal(again.distance(x, y), shape.distance(x, y))

@@ -5,6 +5,7 @@ blurred with radius r px draws the shape at r px. Axes are the image's: x right,
 nearer than the plane of focus draw the shape as it is, points behind it turned by 180 degrees.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
 Array = NDArray[np.floating]
+Distance = Callable[[Array, Array], Array]
 
 # Fractional parts of multiples of these fill the square evenly (Kronecker sequence of the plastic
 # number, the real root of x**3 = x + 1).
@@ -33,7 +35,7 @@ class Aperture:
     """A shape by its signed distance to the edge, `distance(x, y)`, negative inside."""
 
     name: str
-    distance: Callable[[Array, Array], Array]
+    distance: Distance
 
     def positions(self, count: int) -> Tensor:
         """Well-spread positions (count, 2) float32 on the opening, centred; deterministic.
@@ -112,7 +114,7 @@ class _Disk(Aperture):
 
 def disk() -> Aperture:
     """The full round aperture."""
-    return _Disk("disk", lambda x, y: np.hypot(x, y) - 1.0)
+    return _Disk("disk", _to_circle)
 
 
 def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Aperture:
@@ -129,18 +131,9 @@ def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Apert
     normals = rotation + (np.arange(blades) + 0.5) * 2.0 * math.pi / blades
     apothem, half_side = math.cos(math.pi / blades), math.sin(math.pi / blades)
 
-    def distance(x: Array, y: Array) -> Array:
-        reach = np.full(np.broadcast(x, y).shape, -np.inf)
-        for angle in normals:
-            outward = math.cos(angle) * x + math.sin(angle) * y - apothem
-            if curvature > _STRAIGHT:
-                radius = 1.0 / curvature
-                along = math.cos(angle) * y - math.sin(angle) * x
-                centre = math.sqrt(radius**2 - half_side**2)
-                outward = np.hypot(outward + centre, along) - radius
-            reach = np.maximum(reach, outward)
-        return reach
-
+    distance = functools.partial(
+        _to_blades, normals=normals, apothem=apothem, half_side=half_side, curvature=curvature
+    )
     return Aperture(f"polygon{blades}", distance)
 
 
@@ -157,7 +150,7 @@ def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
         return aperture
     return Aperture(
         aperture.name,
-        lambda u, v: np.maximum(aperture.distance(u, v), np.hypot(u - x, v - y) - 1.0),
+        functools.partial(_to_both, opening=aperture.distance, x=x, y=y),
     )
 
 
@@ -187,10 +180,42 @@ def raster(path: Path) -> Aperture:
     # Pixel centres lie half a pixel beyond the edge on either side.
     field = field - 0.5 * np.sign(field)
 
-    def distance(x: Array, y: Array) -> Array:
-        at = np.stack(np.broadcast_arrays(y * reach + row, x * reach + column))
-        limit = np.array(field.shape).reshape(2, *([1] * (at.ndim - 1))) - 1.0
-        held = np.clip(at, 0.0, limit)
-        return (map_coordinates(field, held, order=1) + np.hypot(*(at - held))) / reach
-
+    distance = functools.partial(_in_field, field=field, centre=(row, column), reach=reach)
     return Aperture(path.stem, distance)
+
+
+# Distances to the edge are functions of this module, and no closures, so that apertures can be sent
+# to other processes.
+
+
+def _to_circle(x: Array, y: Array) -> Array:
+    return np.hypot(x, y) - 1.0
+
+
+def _to_blades(
+    x: Array, y: Array, *, normals: Array, apothem: float, half_side: float, curvature: float
+) -> Array:
+    reach = np.full(np.broadcast(x, y).shape, -np.inf)
+    for angle in normals:
+        outward = math.cos(angle) * x + math.sin(angle) * y - apothem
+        if curvature > _STRAIGHT:
+            radius = 1.0 / curvature
+            along = math.cos(angle) * y - math.sin(angle) * x
+            centre = math.sqrt(radius**2 - half_side**2)
+            outward = np.hypot(outward + centre, along) - radius
+        reach = np.maximum(reach, outward)
+    return reach
+
+
+def _to_both(u: Array, v: Array, *, opening: Distance, x: float, y: float) -> Array:
+    """Within an opening and within a unit circle about (x, y)."""
+    return np.maximum(opening(u, v), np.hypot(u - x, v - y) - 1.0)
+
+
+def _in_field(
+    x: Array, y: Array, *, field: Array, centre: tuple[float, float], reach: float
+) -> Array:
+    at = np.stack(np.broadcast_arrays(y * reach + centre[0], x * reach + centre[1]))
+    limit = np.array(field.shape).reshape(2, *([1] * (at.ndim - 1))) - 1.0
+    held = np.clip(at, 0.0, limit)
+    return (map_coordinates(field, held, order=1) + np.hypot(*(at - held))) / reach

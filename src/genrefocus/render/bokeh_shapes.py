@@ -5,6 +5,7 @@ heart that is upright at `rotation` 0 is upright in front of the plane of focus 
 behind it, as through a real cut-out before the lens; `rotation=math.pi` is the other way round.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def ring(inner: float) -> Aperture:
     """
     if not 0.0 < inner < 1.0:
         raise ValueError(f"the inner radius of a ring lies between 0 and 1, got {inner}")
-    return Aperture("ring", lambda x, y: np.maximum(np.hypot(x, y) - 1.0, inner - np.hypot(x, y)))
+    return Aperture("ring", functools.partial(_to_ring, inner=inner))
 
 
 def star(points: int, inner: float, rotation: float = 0.0) -> Aperture:
@@ -52,17 +53,7 @@ def star(points: int, inner: float, rotation: float = 0.0) -> Aperture:
             f"got {inner}"
         )
     edge = np.array([inner * math.cos(half) - 1.0, inner * math.sin(half)])
-    length = float(np.hypot(*edge))
-
-    def distance(x: Array, y: Array) -> Array:
-        # Mirrors bring every point to the half of a tip that has one straight edge.
-        radius, angle = np.hypot(x, y), np.arctan2(y, x) - rotation
-        angle = np.abs((angle + half) % (2.0 * half) - half)
-        u, v = radius * np.cos(angle) - 1.0, radius * np.sin(angle)
-        along = np.clip((u * edge[0] + v * edge[1]) / length**2, 0.0, 1.0)
-        away = np.hypot(u - along * edge[0], v - along * edge[1])
-        return np.copysign(away, edge[1] * u - edge[0] * v)
-
+    distance = functools.partial(_to_star, half=half, rotation=rotation, edge=edge)
     return Aperture(f"star{points}", distance)
 
 
@@ -78,16 +69,34 @@ def heart(rotation: float = 0.0) -> Aperture:
     middle = -math.pi * (s + s * 4.0 / (3.0 * math.pi)) / area
     # The farthest points from there: the tip, or the far side of a lobe.
     reach = max(2.0 * s - middle, math.hypot(s, -s - middle) + 1.0)
-    cos, sin = math.cos(rotation), math.sin(rotation)
 
-    def distance(x: Array, y: Array) -> Array:
-        across = np.abs(cos * x + sin * y) * reach
-        down = (cos * y - sin * x) * reach + middle
-        square = s * (across + np.abs(down)) - 1.0
-        lobe = np.hypot(across - s, down + s) - 1.0
-        return np.minimum(square, lobe) / reach
-
+    distance = functools.partial(_to_heart, rotation=rotation, middle=middle, reach=reach)
     return Aperture("heart", distance)
+
+
+def _to_ring(x: Array, y: Array, *, inner: float) -> Array:
+    radius = np.hypot(x, y)
+    return np.maximum(radius - 1.0, inner - radius)
+
+
+def _to_star(x: Array, y: Array, *, half: float, rotation: float, edge: Array) -> Array:
+    # Mirrors bring every point to the half of a tip that has one straight edge.
+    radius, angle = np.hypot(x, y), np.arctan2(y, x) - rotation
+    angle = np.abs((angle + half) % (2.0 * half) - half)
+    u, v = radius * np.cos(angle) - 1.0, radius * np.sin(angle)
+    length = float(np.hypot(*edge))
+    along = np.clip((u * edge[0] + v * edge[1]) / length**2, 0.0, 1.0)
+    away = np.hypot(u - along * edge[0], v - along * edge[1])
+    return np.copysign(away, edge[1] * u - edge[0] * v)
+
+
+def _to_heart(x: Array, y: Array, *, rotation: float, middle: float, reach: float) -> Array:
+    cos, sin, s = math.cos(rotation), math.sin(rotation), math.sqrt(0.5)
+    across = np.abs(cos * x + sin * y) * reach
+    down = (cos * y - sin * x) * reach + middle
+    square = s * (across + np.abs(down)) - 1.0
+    lobe = np.hypot(across - s, down + s) - 1.0
+    return np.minimum(square, lobe) / reach
 
 
 def picture_shapes(folder: Path) -> tuple[Aperture, ...]:
