@@ -259,7 +259,7 @@ def _make_parts(
                     shard = shard or ShardFile(out / task.split / shard_name(task.number))
                     shard.add(one.record["key"], one.members)
                 records.append(one.record)
-                counts[one.record.get("reason", "samples")] += 1
+                counts["rejected" if "reason" in one.record else "kept"] += 1
             done += len(outcomes)
             bar.advance(title, done, total, _counts(counts))
             if task.is_last:
