@@ -1,0 +1,89 @@
+"""One picture of a benchmark, and what answers it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, get_args
+
+from torch import Tensor
+
+from genrefocus.optics import BlurStrength
+
+Task = Literal["deblur", "bokeh", "refocus"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input, its target, and what is known about both; all pictures and maps of one size.
+
+    Attributes:
+        task: ``deblur`` (photograph to all-in-focus), ``bokeh`` (all-in-focus to photograph) or
+            ``refocus`` (photograph to photograph with another focus).
+        key: unique within the data set.
+        image: input, (3, H, W) in [0, 1] sRGB.
+        target: (3, H, W) in [0, 1] sRGB.
+        aif: true all-in-focus picture (3, H, W), where known; for ``bokeh`` it is ``image``.
+        disparity: (H, W) in 1/m, where known.
+        focus_disparity: of the target's plane of focus, 1/m, where known.
+        strength: K of the target, where known; None where it is searched for.
+        source_focus_disparity, source_strength: the same of ``image``, for ``refocus``.
+
+    Raises:
+        ValueError: sizes that differ, named with the key; nothing is resized.
+    """
+
+    task: Task
+    key: str
+    image: Tensor
+    target: Tensor
+    aif: Tensor | None = None
+    disparity: Tensor | None = None
+    focus_disparity: float | None = None
+    strength: BlurStrength | None = None
+    source_focus_disparity: float | None = None
+    source_strength: BlurStrength | None = None
+
+    def __post_init__(self) -> None:
+        size = tuple(self.image.shape[-2:])
+        for name in ("image", "target", "aif", "disparity"):
+            field = getattr(self, name)
+            if field is not None and tuple(field.shape[-2:]) != size:
+                raise ValueError(
+                    f"case {self.key}: {name} is {tuple(field.shape)} but the input {size} (HxW)"
+                )
+        for name in ("strength", "source_strength"):
+            strength = getattr(self, name)
+            if strength is not None and (strength.height, strength.width) != size:
+                raise ValueError(f"case {self.key}: {name} is stated for another size than {size}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def with_k(self, k: float) -> "Case":
+        """The case with another K of the target."""
+        return replace(self, strength=BlurStrength(k, *self.size))
+
+
+class Method(Protocol):
+    """Anything that answers cases."""
+
+    @property
+    def name(self) -> str:
+        """In tables and files; letters, digits, ``_``, ``-``, ``.``."""
+
+    @property
+    def needs_k(self) -> bool:
+        """Whether its answer depends on K, so that a K that is not known has to be searched for."""
+
+    def __call__(self, case: Case) -> Tensor:
+        """The answer (3, H, W) in [0, 1] sRGB.
+
+        Raises:
+            Rejected, ValueError: it cannot answer this case, which counts as a failure.
+        """
+
+
+Score = Callable[[Tensor, Case], float]
+"""A figure of an answer (3, H, W) to a case."""
