@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": CORE | {"render"},
     "preflight": MODEL | {"data", "metrics", "exif", "rejection"},
     "benchmark": CORE | {"k_search", "metrics", "baselines", "render", "data", "data.sample"},
+    "trained": {"assembly", "pipeline", "benchmark", "network_card"},
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},
     "lit_models": CORE | MODEL | {"metrics", "baselines", "pretext", "data.sample", "pictures"},

@@ -1,0 +1,194 @@
+"""Methods without a network: doing nothing, classical means, and other people's pictures."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from skimage.restoration import richardson_lucy, wiener
+from torch import Tensor
+
+from genrefocus.baselines import best_unsharp, unsharp_mask
+from genrefocus.benchmark.case import Case
+from genrefocus.data.images import load_image
+from genrefocus.metrics.psnr import psnr
+from genrefocus.render.apertures import disk
+from genrefocus.render.layered import render_layered
+from genrefocus.render.scatter import render_scatter
+from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The input as the answer."""
+
+    name = "identity"
+    needs_k = False
+
+    def __call__(self, case: Case) -> Tensor:
+        return case.image
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A renderer with the case's depth: for ``refocus`` it starts from the blurred input as it is.
+
+    Attributes:
+        renderer: ``layered`` or ``scatter``.
+    """
+
+    renderer: Literal["layered", "scatter"] = "scatter"
+
+    needs_k = True
+
+    @property
+    def name(self) -> str:
+        return f"classical_{self.renderer}"
+
+    def __call__(self, case: Case) -> Tensor:
+        if case.disparity is None or case.focus_disparity is None or case.strength is None:
+            raise ValueError(f"case {case.key} has no depth, focus or K to render with")
+        render = render_layered if self.renderer == "layered" else render_scatter
+        light = render(
+            srgb_to_linear(case.image),
+            case.disparity,
+            focus_disparity=case.focus_disparity,
+            strength=case.strength,
+            aperture=disk(),
+        )
+        return linear_to_srgb(light)
+
+
+@dataclass(frozen=True)
+class Unsharp:
+    """The unsharp mask with the highest mean PSNR on given cases.
+
+    Attributes:
+        sigma, amount: see ``baselines.unsharp_mask``.
+    """
+
+    sigma: float
+    amount: float
+
+    name = "unsharp"
+    needs_k = False
+
+    @classmethod
+    def fitted(cls, cases: Sequence[Case]) -> "Unsharp":
+        """The best on validation cases of one size."""
+        images, targets = (
+            torch.stack([getattr(case, name) for case in cases]) for name in ("image", "target")
+        )
+        found = best_unsharp(images, targets)
+        return cls(found.sigma, found.amount)
+
+    def __call__(self, case: Case) -> Tensor:
+        return unsharp_mask(case.image[None], self.sigma, self.amount)[0]
+
+
+RADII = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+BALANCES = (0.003, 0.01, 0.03, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Wiener:
+    """Wiener deconvolution (scikit-image) of linear light by a disc of one radius everywhere.
+
+    Attributes:
+        radius: of the disc, px.
+        balance: of regularity against the data, see ``skimage.restoration.wiener``.
+    """
+
+    radius: float
+    balance: float
+
+    name = "wiener"
+    needs_k = False
+
+    @classmethod
+    def fitted(
+        cls,
+        cases: Sequence[Case],
+        *,
+        radii: Sequence[float] = RADII,
+        balances: Sequence[float] = BALANCES,
+    ) -> "Wiener":
+        """The best mean PSNR on validation cases, by exhaustive search."""
+        best, found = -np.inf, None
+        for radius in radii:
+            for balance in balances:
+                one = cls(radius, balance)
+                scores = [float(psnr(one(case)[None], case.target[None])) for case in cases]
+                if np.mean(scores) > best:
+                    best, found = float(np.mean(scores)), one
+        assert found is not None
+        return found
+
+    def __call__(self, case: Case) -> Tensor:
+        kernel = disk().kernel(self.radius)
+        reach = 2 * kernel.shape[0]
+        light = srgb_to_linear(case.image).double().numpy()
+        padded = np.pad(light, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
+        sharp = [wiener(one, kernel, self.balance, clip=False) for one in padded]
+        inner = np.stack(sharp)[:, reach:-reach, reach:-reach]
+        return linear_to_srgb(torch.from_numpy(inner).float().clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class RichardsonLucy:
+    """Richardson-Lucy deconvolution (scikit-image) of linear light by a disc.
+
+    Attributes:
+        radius: of the disc, px.
+        iterations: > 0.
+    """
+
+    radius: float
+    iterations: int
+
+    name = "richardson_lucy"
+    needs_k = False
+
+    def __call__(self, case: Case) -> Tensor:
+        kernel = disk().kernel(self.radius)
+        light = srgb_to_linear(case.image).double().numpy()
+        sharp = [richardson_lucy(one, kernel, num_iter=self.iterations, clip=True) for one in light]
+        return linear_to_srgb(torch.from_numpy(np.stack(sharp)).float().clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of anybody's method, as pictures ``<folder>/<key>.png`` (or another suffix).
+
+    Attributes:
+        name: in tables.
+        folder: of the pictures.
+    """
+
+    name: str
+    folder: Path
+
+    needs_k = False
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"method {self.name!r}: use up to 60 letters, digits, _, - and .")
+        if not Path(self.folder).is_dir():
+            raise FileNotFoundError(f"predictions of {self.name}: {self.folder} does not exist")
+
+    def __call__(self, case: Case) -> Tensor:
+        found = sorted(Path(self.folder).glob(f"{case.key}.*"))
+        if not found:
+            raise ValueError(f"{self.folder} has no picture {case.key}.png")
+        answer = load_image(found[0])
+        if answer.shape != case.target.shape:
+            raise ValueError(
+                f"{found[0]} is {tuple(answer.shape)} but the target is "
+                f"{tuple(case.target.shape)}; nothing is resized"
+            )
+        return answer

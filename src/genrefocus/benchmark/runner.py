@@ -1,0 +1,311 @@
+"""Methods on cases: answers, figures, and nothing computed twice.
+
+Every case of every method leaves one record and one picture below the results' folder; what an
+interrupted run left is kept, and any number of processes or jobs leave the same records::
+
+    <out>/cells/<task>-<dataset>/<method>/<key>.json    figures, K and the curve of its search
+    <out>/pictures/<task>/<dataset>/<method>/<key>.png  the answer; likewise input and target
+    <out>/rows.parquet, curves.jsonl                    written by `gather`
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genrefocus.benchmark.case import Case, Method, Score
+from genrefocus.benchmark.cases import CaseSet
+from genrefocus.benchmark.rows import Row, write_rows
+from genrefocus.data.images import save_image
+from genrefocus.data.processes import ordered_map
+from genrefocus.data.sample import to_float, to_uint8
+from genrefocus.data.shards import write_atomically
+from genrefocus.k_search import k_bounds, search_k
+from genrefocus.metrics.lvcorr import PROTOCOL_K, laplacian_variance, lvcorr
+from genrefocus.metrics.ssim import ssim
+from genrefocus.rejection import Rejected
+
+Advance = Callable[[int, int], None]
+"""Told of (cases done, cases in all)."""
+
+
+@dataclass(frozen=True)
+class KPolicy:
+    """Where the K of an answer comes from.
+
+    Attributes:
+        searched: K maximises SSIM with the target; else it is the case's own.
+        budget: evaluations of a search at most.
+        least_radius, largest_radius: p99 blur radius at the ends of the search, in parts of the
+            long edge.
+    """
+
+    searched: bool
+    budget: int = 12
+    least_radius: float = 0.002
+    largest_radius: float = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, of one task and data set.
+
+    Attributes:
+        metrics: name -> figure of an answer.
+        unavailable: name -> why a metric cannot be computed here, and the remedy.
+        k: see :class:`KPolicy`.
+        control: whether LVCorr is measured: the case at K in the proportions of ``PROTOCOL_K``, its
+            own K being the last.
+        protocol: hash, for the rows.
+    """
+
+    metrics: Mapping[str, Score]
+    unavailable: Mapping[str, str]
+    k: KPolicy
+    control: bool
+    protocol: str
+
+
+def run(
+    cases: CaseSet,
+    method: Method,
+    plan: Plan,
+    out: Path,
+    *,
+    workers: int = 0,
+    job: int = 0,
+    jobs: int = 1,
+    advance: Advance = lambda done, total: None,
+) -> None:
+    """Measure a method on all cases that have no record yet.
+
+    Args:
+        cases: of one task.
+        method: anything that answers.
+        plan: what is measured.
+        out: folder of the results.
+        workers: processes; 0 works in this one, as networks should.
+        job, jobs: this job takes cases ``job``, ``job + jobs``, ...
+        advance: is told of the progress.
+    """
+    keys = cases.keys[job::jobs]
+    identity = fingerprint_of(method)
+    waiting = [key for key in keys if not _is_done(_cell(out, cases, method, key), plan, identity)]
+    done = len(keys) - len(waiting)
+    advance(done, len(keys))
+    with ordered_map(workers) if workers else _alone() as mapper:
+        work = partial(_measure_and_write, cases, method, plan, out, identity)
+        for _ in mapper(work, waiting):
+            done += 1
+            advance(done, len(keys))
+
+
+def fingerprint_of(method: Method) -> str:
+    """What a method's answers depend on; its name where it says nothing else."""
+    return str(getattr(method, "fingerprint", repr(method)))
+
+
+def gather(
+    out: Path,
+    plans: Mapping[tuple[str, str], Plan],
+    sets: Sequence[CaseSet],
+    methods: Mapping[str, Sequence[str]],
+) -> list[Row] | None:
+    """Rows of all records, written to ``rows.parquet`` and ``curves.jsonl``.
+
+    Args:
+        out: folder of the results.
+        plans: by (task, data set).
+        sets: of cases.
+        methods: task -> names of its methods.
+
+    Returns:
+        The rows; None where records of other jobs are still missing.
+    """
+    rows: list[Row] = []
+    curves: list[dict[str, Any]] = []
+    for cases in sets:
+        plan = plans[cases.task, cases.name]
+        for name in methods[cases.task]:
+            for key in cases.keys:
+                path = out / "cells" / f"{cases.task}-{cases.name}" / name / f"{key}.json"
+                if not path.is_file():
+                    return None
+                record = json.loads(path.read_bytes())
+                for metric, (value, failure) in record["figures"].items():
+                    rows.append(
+                        Row(
+                            cases.task, cases.name, name, key, metric, value, failure, plan.protocol
+                        )
+                    )
+                head = {"task": cases.task, "dataset": cases.name, "method": name, "key": key}
+                curves += [{**head, **curve} for curve in record["curves"]]
+    write_rows(rows, out / "rows.parquet")
+    lines = (json.dumps(curve, sort_keys=True) for curve in curves)
+    write_atomically(out / "curves.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    return rows
+
+
+class _alone:
+    """A map in this process that leaves torch's threads as they are."""
+
+    def __enter__(self) -> Callable[..., Iterator[Any]]:
+        return map
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _cell(out: Path, cases: CaseSet, method: Method, key: str) -> Path:
+    return out / "cells" / f"{cases.task}-{cases.name}" / method.name / f"{key}.json"
+
+
+def _is_done(cell: Path, plan: Plan, identity: str) -> bool:
+    if not cell.is_file():
+        return False
+    record = json.loads(cell.read_bytes())
+    same = record["protocol"] == plan.protocol and record["method"] == identity
+    return same and set(plan.metrics) <= set(record["figures"])
+
+
+def _measure_and_write(
+    cases: CaseSet, method: Method, plan: Plan, out: Path, identity: str, key: str
+) -> None:
+    record, pictures = measure(cases, method, plan, key)
+    folder = out / "pictures" / cases.task / cases.name
+    for name, picture in pictures.items():
+        path = folder / (method.name if name == "answer" else name) / f"{key}.png"
+        if name == "answer" or not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial_path = path.with_name(f".{path.stem}.part.png")
+            save_image(to_uint8(picture), partial_path)
+            partial_path.replace(path)
+    cell = _cell(out, cases, method, key)
+    cell.parent.mkdir(parents=True, exist_ok=True)
+    record = {"protocol": plan.protocol, "method": identity, **record}
+    write_atomically(cell, json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n")
+
+
+def measure(
+    cases: CaseSet, method: Method, plan: Plan, key: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Figures of one case, as a record, and its pictures.
+
+    Figures are measured on the answer rounded to 8 bits, which is what a folder of pictures would
+    hold.
+    """
+    started = time.monotonic()
+    figures: dict[str, tuple[float | None, str | None]] = {}
+    curves: list[dict[str, Any]] = []
+    pictures: dict[str, Tensor] = {}
+    try:
+        case = cases[key]
+        pictures = {"input": case.image, "target": case.target}
+        answer, case = _answer(method, case, plan.k, curves)
+        pictures["answer"] = answer
+    except (Rejected, ValueError) as error:
+        failure = " ".join(str(error).split())
+        figures = {name: (None, failure) for name in plan.metrics}
+        return _record(figures, curves, None, started), pictures
+    for name, score in plan.metrics.items():
+        figures[name] = _figure(partial(score, answer, case))
+    if plan.control and method.needs_k and case.strength is not None:
+        figures["lvcorr"] = _figure(partial(_control, method, case, curves))
+    k = None if case.strength is None else case.strength.k
+    return _record(figures, curves, k, started), pictures
+
+
+def _record(
+    figures: Mapping[str, tuple[float | None, str | None]],
+    curves: Sequence[Mapping[str, Any]],
+    k: float | None,
+    started: float,
+) -> dict[str, Any]:
+    return {
+        "figures": {name: list(figure) for name, figure in figures.items()},
+        "curves": list(curves),
+        "k": k,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _answer(
+    method: Method, case: Case, policy: KPolicy, curves: list[dict[str, Any]]
+) -> tuple[Tensor, Case]:
+    if not (policy.searched and method.needs_k):
+        return _rounded(method(case), case), case
+    if case.disparity is None or case.focus_disparity is None:
+        raise ValueError(f"case {case.key} has no depth or focus to search K with")
+    edge = max(case.size)
+    low, high = k_bounds(
+        case.disparity,
+        case.focus_disparity,
+        height=case.size[0],
+        width=case.size[1],
+        least_radius=policy.least_radius * edge,
+        largest_radius=policy.largest_radius * edge,
+    )
+    answers: dict[float, Tensor] = {}
+
+    def score(k: float) -> float:
+        answers[k] = _rounded(method(case.with_k(k)), case)
+        return float(ssim(answers[k][None], case.target[None])[0])
+
+    try:
+        found = search_k(score, low=low, high=high, budget=policy.budget)
+        k, curve, verdict = found.k, found.curve, "maximum"
+    except Rejected as rejected:
+        if not isinstance(rejected.value, dict):
+            raise
+        # A method that K does not move, or that wants more than the protocol allows, is scored at
+        # the best of what was tried; the curve says so.
+        curve, verdict = rejected.value["curve"], rejected.reason.value
+        k = max(curve, key=lambda one: one[1])[0]
+    ks, scores = zip(*curve, strict=True)
+    curves.append({"kind": "ssim_k", "x": list(ks), "y": list(scores), "verdict": verdict})
+    return answers[k], case.with_k(k)
+
+
+def _rounded(answer: Tensor, case: Case) -> Tensor:
+    if answer.shape != case.target.shape:
+        raise ValueError(
+            f"the answer to {case.key} is {tuple(answer.shape)}, the target "
+            f"{tuple(case.target.shape)}; nothing is resized"
+        )
+    if not bool(torch.isfinite(answer).all()):
+        raise ValueError(f"the answer to {case.key} is not finite")
+    return to_float(to_uint8(answer.detach().cpu()))
+
+
+def _control(method: Method, case: Case, curves: list[dict[str, Any]]) -> float:
+    assert case.strength is not None
+    ks = [case.strength.k * k / PROTOCOL_K[-1] for k in PROTOCOL_K]
+    answers = torch.stack([_rounded(method(case.with_k(k)), case) for k in ks])
+    variances = laplacian_variance(answers)
+    curves.append({"kind": "lvcorr", "x": ks, "y": [float(v) for v in variances]})
+    return float(lvcorr(variances[None], PROTOCOL_K)[0])
+
+
+def _figure(compute: Callable[[], float]) -> tuple[float | None, str | None]:
+    try:
+        value = float(compute())
+    except (Rejected, ValueError, RuntimeError) as error:
+        return None, " ".join(str(error).split()) or type(error).__name__
+    return (value, None) if math.isfinite(value) else (None, f"the value is {value}")
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """What a method is, for the results."""
+    fields = asdict(method) if hasattr(method, "__dataclass_fields__") else {}  # type: ignore[call-overload]
+    return {
+        "name": method.name,
+        "needs_k": method.needs_k,
+        "fingerprint": fingerprint_of(method),
+    } | {"settings": {name: str(value) for name, value in fields.items()}}
