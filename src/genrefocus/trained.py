@@ -3,6 +3,7 @@
 They answer through the pipeline that users call.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -108,7 +109,7 @@ def methods_from_run(
         return found
     card = networks["bokeh"].card
     digests = ", ".join(
-        f"{network.lora.parent.name} {network.lora.stat().st_size} {network.card.steps} steps"
+        f"{hashlib.sha256(network.lora.read_bytes()).hexdigest()[:16]} {network.card.steps} steps"
         for network in networks.values()
     )
     if card.variant == "direct":

@@ -15,7 +15,6 @@ from genrefocus.benchmark.methods import (
     Predictions,
     RichardsonLucy,
     Unsharp,
-    Wiener,
 )
 from genrefocus.benchmark.rows import read_rows
 from genrefocus.benchmark.runner import KPolicy, Plan, gather, measure, run
@@ -143,15 +142,14 @@ def test_classical_deblurring_is_no_worse_than_nothing(data: Path) -> None:
     for method in (
         Identity(),
         Unsharp.fitted(fitted),
-        Wiener.fitted(fitted, radii=(0.5, 1.0), balances=(0.1, 1.0, 3.0)),
-        RichardsonLucy(0.7, 2),
+        RichardsonLucy.fitted(fitted, radii=(0.5, 1.0), iterations=(2, 5)),
     ):
         scores = [
             _psnr(method(case).clamp(0, 1), case) for case in map(cases.__getitem__, cases.keys)
         ]
         means[method.name] = sum(scores) / len(scores)
     assert means["unsharp"] >= means["identity"] - 1
-    assert all(value > means["identity"] - 3 for value in means.values())
+    assert all(value > means["identity"] - 1 for value in means.values())
 
 
 def test_pairs_of_pictures_are_cases(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def _rounded(answer: Tensor, case: Case) -> Tensor:
         )
     if not bool(torch.isfinite(answer).all()):
         raise ValueError(f"the answer to {case.key} is not finite")
-    return to_float(to_uint8(answer.detach().cpu()))
+    return to_float(to_uint8(answer.detach().cpu().contiguous()))
 
 
 def _control(method: Method, case: Case, curves: list[dict[str, Any]]) -> float:
