@@ -1,0 +1,212 @@
+"""A folder of results as a benchmark leaves it, and several of them as one.
+
+::
+
+    rows.parquet                                        figures of single pictures
+    protocols/<task>-<dataset>.yaml                     what they were measured under
+    pictures/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
+    curves.jsonl                                        optional, see ``Curve``
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from genrefocus.benchmark.protocol import Protocol, read_protocol, require_same
+from genrefocus.benchmark.rows import Row, read_rows
+
+ROWS_NAME, PROTOCOLS_NAME, PICTURES_NAME, CURVES_NAME = (
+    "rows.parquet",
+    "protocols",
+    "pictures",
+    "curves.jsonl",
+)
+INPUT, TARGET = "input", "target"
+"""Folders of pictures beside those of the methods."""
+
+CurveKind = Literal["ssim_k", "k_sweep", "radius_error", "lvcorr"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve of a method, of one picture or of a whole data set.
+
+    Attributes:
+        kind: ``ssim_k`` (SSIM with the target over K), ``k_sweep`` (what the method does over K),
+            ``radius_error`` (error over blur radius) or ``lvcorr`` (Laplacian variance over K).
+        task, dataset, method: what it belongs to.
+        key: of the picture; None for the data set.
+        x, y: equally many finite values, in the order of x.
+    """
+
+    kind: CurveKind
+    task: str
+    dataset: str
+    method: str
+    key: str | None
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(CurveKind):
+            raise ValueError(f"curve of kind {self.kind!r}, not {', '.join(get_args(CurveKind))}")
+        if len(self.x) != len(self.y) or not self.x:
+            raise ValueError(f"curve with {len(self.x)} x and {len(self.y)} y")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one or several folders hold.
+
+    Attributes:
+        name: of the folder, or of all of them.
+        rows: all figures.
+        protocols: (task, dataset) -> protocol.
+        curves: all curves.
+        pictures: method -> folder of results and the method's name there.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    protocols: Mapping[tuple[str, str], Protocol]
+    curves: tuple[Curve, ...]
+    pictures: Mapping[str, tuple[Path, str]]
+
+    def methods(self, task: str, dataset: str) -> list[str]:
+        """Methods with rows of a data set, in the order of their first row."""
+        rows = (row for row in self.rows if (row.task, row.dataset) == (task, dataset))
+        return list(dict.fromkeys(row.method for row in rows))
+
+    def picture(self, task: str, dataset: str, method: str, key: str) -> Path | None:
+        """File of an answer, or of ``input`` or ``target``; None where none was kept."""
+        places = [self.pictures[method]] if method in self.pictures else []
+        if method in (INPUT, TARGET):
+            places = [(folder, method) for folder, _ in self.pictures.values()]
+        for folder, name in places:
+            path = folder / PICTURES_NAME / task / dataset / name / f"{key}.png"
+            if path.is_file():
+                return path
+        return None
+
+
+def read_results(folder: str | Path) -> Results:
+    """The results of a folder.
+
+    Raises:
+        FileNotFoundError: parts are missing.
+        ValueError: a part is damaged, or rows and protocols do not belong together.
+    """
+    folder = Path(folder)
+    rows = tuple(read_rows(folder / ROWS_NAME))
+    if not rows:
+        raise ValueError(f"{folder / ROWS_NAME} has no rows; run the benchmark again")
+    named = (row for row in rows if row.method in (INPUT, TARGET))
+    if (row := next(named, None)) is not None:
+        raise ValueError(f"{folder}: a method may not be called {row.method}")
+    protocols = {}
+    for task, dataset in dict.fromkeys((row.task, row.dataset) for row in rows):
+        path = folder / PROTOCOLS_NAME / f"{task}-{dataset}.yaml"
+        protocols[task, dataset] = protocol = read_protocol(path)
+        if (protocol.task, protocol.dataset.name) != (task, dataset):
+            raise ValueError(f"{path} is of {protocol.task} on {protocol.dataset.name}")
+    _check_rows(rows, protocols, folder)
+    methods = dict.fromkeys(row.method for row in rows)
+    return Results(
+        name=folder.resolve().name,
+        rows=rows,
+        protocols=protocols,
+        curves=_read_curves(folder / CURVES_NAME),
+        pictures={method: (folder, method) for method in methods},
+    )
+
+
+def merge(parts: Sequence[Results]) -> Results:
+    """Several results as one.
+
+    A method of the same name with the same rows everywhere is one method; with other rows it is
+    told apart as ``name @ folder``.
+
+    Raises:
+        ValueError: protocols of a task and data set differ, or two folders cannot be told apart.
+    """
+    protocols: dict[tuple[str, str], Protocol] = {}
+    for part in parts:
+        for pair, protocol in part.protocols.items():
+            require_same(protocols.setdefault(pair, protocol), protocol)
+    labels = _labels(parts)
+    rows: dict[Row, None] = {}
+    curves: dict[Curve, None] = {}
+    pictures: dict[str, tuple[Path, str]] = {}
+    for part, names in zip(parts, labels, strict=True):
+        rows |= {replace(row, method=names[row.method]): None for row in part.rows}
+        known = (curve for curve in part.curves if curve.method in names)
+        curves |= {replace(curve, method=names[curve.method]): None for curve in known}
+        pictures = {names[method]: place for method, place in part.pictures.items()} | pictures
+    name = ", ".join(part.name for part in parts)
+    return Results(name, tuple(rows), protocols, tuple(curves), pictures)
+
+
+def method_labels(parts: Sequence[Results]) -> list[list[str]]:
+    """Names that the methods of each part have in :func:`merge`."""
+    return [list(names.values()) for names in _labels(parts)]
+
+
+def _labels(parts: Sequence[Results]) -> list[dict[str, str]]:
+    contents: list[dict[str, frozenset[Row]]] = []
+    for part in parts:
+        grouped: dict[str, set[Row]] = {}
+        for row in part.rows:
+            grouped.setdefault(row.method, set()).add(row)
+        contents.append({method: frozenset(rows) for method, rows in grouped.items()})
+    variants = Counter(
+        method for method, _ in {pair for content in contents for pair in content.items()}
+    )
+    labels = [
+        {method: method if variants[method] == 1 else f"{method} @ {part.name}" for method in own}
+        for part, own in zip(parts, contents, strict=True)
+    ]
+    seen: dict[str, frozenset[Row]] = {}
+    for names, content in zip(labels, contents, strict=True):
+        for method, label in names.items():
+            if seen.setdefault(label, content[method]) != content[method]:
+                raise ValueError(
+                    f"two folders named {label.rpartition(' @ ')[2]} have a method {method}; "
+                    "rename one of the folders"
+                )
+    return labels
+
+
+def _check_rows(
+    rows: Iterable[Row], protocols: Mapping[tuple[str, str], Protocol], folder: Path
+) -> None:
+    hashes = {pair: protocol.hash for pair, protocol in protocols.items()}
+    seen = set()
+    for row in rows:
+        pair = row.task, row.dataset
+        if row.protocol != hashes[pair]:
+            raise ValueError(
+                f"{folder}: {row.method} on {row.task}/{row.dataset} was measured under protocol "
+                f"{row.protocol[:12]}, the file has {hashes[pair][:12]}; run the benchmark again"
+            )
+        protocols[pair].higher_is_better(row.metric)  # which refuses metrics it does not name
+        place = (*pair, row.method, row.key, row.metric)
+        if place in seen:
+            raise ValueError(f"{folder} has two rows of {', '.join(place)}")
+        seen.add(place)
+
+
+def _read_curves(path: Path) -> tuple[Curve, ...]:
+    if not path.is_file():
+        return ()
+    curves = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            record |= {axis: tuple(map(float, record[axis])) for axis in ("x", "y")}
+            curves.append(Curve(**record))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}, line {number} is no curve: {error}") from None
+    return tuple(curves)

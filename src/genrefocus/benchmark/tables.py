@@ -1,0 +1,404 @@
+"""Tables of a benchmark: on a terminal, as Markdown, as LaTeX, and as data.
+
+A mean is marked as the best among means over the same pictures: rows with failures, and published
+rows that our protocol does not reproduce, are shown and never marked.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from genrefocus.benchmark.protocol import Protocol
+from genrefocus.benchmark.published import IDENTITY, rows_for
+from genrefocus.benchmark.results import Results
+from genrefocus.benchmark.rows import Row
+from genrefocus.benchmark.statistics import Comparison, Summary, compare, summarise
+
+ARROWS = {True: "↑", False: "↓"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric of a line.
+
+    Attributes:
+        mean, low, high: None where there is none.
+        n: pictures in the mean; None in published lines.
+        failures: pictures without a value.
+        remedy: what makes the metric available; None where it is.
+        comparable: whether it may be the best.
+        best: whether it is.
+    """
+
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    failures: int = 0
+    remedy: str | None = None
+    comparable: bool = False
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method in a table.
+
+    Attributes:
+        method: its name.
+        cells: metric -> cell; metrics without rows are absent.
+        source: where it is published; None for our own.
+        objection: why it may not be compared; None where it may.
+    """
+
+    method: str
+    cells: Mapping[str, Cell]
+    source: str | None = None
+    objection: str | None = None
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """The methods of a task on a data set.
+
+    Attributes:
+        task, dataset: what was measured.
+        protocol: what it was measured under.
+        metrics: names of the columns.
+        pictures: how many the data set has.
+        lines: our own first, then published ones.
+        summaries: (method, metric) -> summary, of our own.
+        notes: what to know about the lines.
+    """
+
+    task: str
+    dataset: str
+    protocol: Protocol
+    metrics: tuple[str, ...]
+    pictures: int
+    lines: tuple[Line, ...]
+    summaries: Mapping[tuple[str, str], Summary]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.task} on {self.dataset}, protocol {self.protocol.hash[:12]}"
+
+    def heading(self, metric: str) -> str:
+        """Name of a metric with the direction in which it improves."""
+        return f"{metric} {ARROWS[self.protocol.higher_is_better(metric)]}"
+
+
+def build_tables(results: Results, *, seed: int) -> list[BenchmarkTable]:
+    """A table for each task and data set.
+
+    Args:
+        results: of one folder or several.
+        seed: of the bootstrap.
+    """
+    return [
+        _table(results, task, dataset, protocol, seed)
+        for (task, dataset), protocol in results.protocols.items()
+    ]
+
+
+def comparisons(
+    results: Results, table: BenchmarkTable, pairs: Iterable[tuple[str, str]], *, seed: int
+) -> dict[str, list[Comparison]]:
+    """Metric -> paired comparisons; pairs that have no rows of a metric are left out.
+
+    Args:
+        results: which the table is of.
+        table: the task, the data set and the metrics.
+        pairs: names of methods.
+        seed: of resampling and sign flips.
+    """
+    grouped = _grouped(results, table.task, table.dataset)
+    listed = list(pairs)
+    found: dict[str, list[Comparison]] = {}
+    for metric in table.metrics:
+        sides = [(grouped.get((a, metric)), grouped.get((b, metric))) for a, b in listed]
+        some = [
+            compare(a, b, higher_is_better=table.protocol.higher_is_better(metric), seed=seed)
+            for a, b in sides
+            if a and b
+        ]
+        if some := [one for one in some if one.n]:
+            found[metric] = some
+    return found
+
+
+def records(tables: Iterable[BenchmarkTable]) -> list[dict[str, Any]]:
+    """Our own lines as JSON data, one record for each method and metric: ``results.json``."""
+    return [
+        {
+            "task": table.task,
+            "dataset": table.dataset,
+            "method": line.method,
+            "n": cell.n,
+            "metric": metric,
+            "mean": cell.mean,
+            "low": cell.low,
+            "high": cell.high,
+            "failures": cell.failures,
+            "protocol": table.protocol.hash,
+        }
+        for table in tables
+        for line in table.lines
+        if line.source is None
+        for metric, cell in line.cells.items()
+    ]
+
+
+def rich_table(table: BenchmarkTable) -> RichTable:
+    """For a terminal."""
+    shown = RichTable(title=escape(table.title), title_justify="left", caption_justify="left")
+    shown.add_column("method", overflow="fold")
+    for metric in table.metrics:
+        shown.add_column(escape(table.heading(metric)), justify="right")
+    for line in table.lines:
+        texts = [
+            f"[bold]{escape(text)}[/bold]" if best else escape(text)
+            for text, best in (_cell_text(line, metric) for metric in table.metrics)
+        ]
+        style = "dim strike" if line.objection else "dim" if line.source else ""
+        shown.add_row(escape(name_of(line)), *texts, style=style)
+        if line is _last_own(table):
+            shown.add_section()
+    shown.caption = escape("\n".join(notes_of(table)))
+    return shown
+
+
+def markdown(table: BenchmarkTable) -> str:
+    """As a pipe table; best values in bold, lines that may not be compared struck out."""
+    head = ["method", *(table.heading(metric) for metric in table.metrics)]
+    lines = [f"### {_md(table.title)}", "", _pipes(map(_md, head))]
+    lines.append(_pipes(["---", *("---:" for _ in table.metrics)]))
+    for line in table.lines:
+        texts = [(_md(name_of(line)), False)]
+        texts += [(_md(text), best) for text, best in (_cell_text(line, m) for m in table.metrics)]
+        struck = "~~{}~~" if line.objection else "{}"
+        lines.append(_pipes(f"**{text}**" if best else struck.format(text) for text, best in texts))
+    lines += ["", *(f"- {_md(note)}" for note in notes_of(table)), ""]
+    return "\n".join(lines)
+
+
+def latex(table: BenchmarkTable) -> str:
+    """As a table of the package booktabs; lines that may not be compared are grey (xcolor)."""
+    arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
+    higher = table.protocol.higher_is_better
+    head = ["method", *(f"{_tex(metric)} {arrows[higher(metric)]}" for metric in table.metrics)]
+    lines = [
+        "% needs \\usepackage{booktabs,xcolor}",
+        "\\begin{tabular}{l" + "r" * len(table.metrics) + "}",
+        "\\toprule",
+        " & ".join(head) + r" \\",
+        "\\midrule",
+    ]
+    for line in table.lines:
+        texts = [_tex(name_of(line))]
+        for text, best in (_cell_text(line, metric) for metric in table.metrics):
+            texts.append(f"\\textbf{{{_tex(text)}}}" if best else _tex(text))
+        if line.objection:
+            texts = [f"\\textcolor{{gray}}{{{text}}}" for text in texts]
+        lines.append(" & ".join(texts) + r" \\")
+        if line is _last_own(table) and line is not table.lines[-1]:
+            lines.append("\\midrule")
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    lines += [f"% {_tex(note)}" for note in (table.title, *notes_of(table))]
+    return "\n".join(lines) + "\n"
+
+
+def name_of(line: Line) -> str:
+    """The method, published ones marked."""
+    return line.method if line.source is None else f"{line.method} (published, {line.source})"
+
+
+def notes_of(table: BenchmarkTable) -> list[str]:
+    """Everything that stands below a table."""
+    return [
+        f"{table.pictures} pictures; mean over valid ones, 95 % bootstrap interval of the mean; "
+        "(n, failed) where some are not valid. Bold: best of the comparable means.",
+        *table.notes,
+    ]
+
+
+def number(value: float) -> str:
+    """Four decimals, two from 10 on."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def cell_text(cell: Cell | None) -> str:
+    """A cell in plain text."""
+    if cell is None:
+        return "-"
+    if cell.mean is None:
+        return f"n/a ({cell.remedy})" if cell.remedy else f"failed ({cell.failures})"
+    text = number(cell.mean)
+    if cell.low is not None and cell.high is not None:
+        text += f" [{number(cell.low)}, {number(cell.high)}]"
+    if cell.failures or cell.remedy:
+        text += f" (n {cell.n}, {cell.failures} failed)"
+    return text
+
+
+def _cell_text(line: Line, metric: str) -> tuple[str, bool]:
+    cell = line.cells.get(metric)
+    return cell_text(cell), cell is not None and cell.best
+
+
+def _table(
+    results: Results, task: str, dataset: str, protocol: Protocol, seed: int
+) -> BenchmarkTable:
+    grouped = _grouped(results, task, dataset)
+    summaries = {pair: summarise(rows, seed=seed) for pair, rows in grouped.items()}
+    present = {metric for _, metric in grouped}
+    metrics = tuple(metric for metric in protocol.metrics if metric in present)
+    asked = {
+        metric: {row.key for (_, own), rows in grouped.items() if own == metric for row in rows}
+        for metric in metrics
+    }
+    methods = results.methods(task, dataset)
+    own = [
+        Line(
+            method,
+            {
+                metric: _cell(summaries[method, metric], asked[metric])
+                for metric in metrics
+                if (method, metric) in summaries
+            },
+        )
+        for method in sorted(methods, key=lambda name: name != IDENTITY)
+    ]
+    lines = [*own, *_published(own, task, dataset, protocol, metrics)]
+    keys = {row.key for rows in grouped.values() for row in rows}
+    return BenchmarkTable(
+        task=task,
+        dataset=dataset,
+        protocol=protocol,
+        metrics=metrics,
+        pictures=len(keys),
+        lines=tuple(_with_best(lines, protocol, metrics)),
+        summaries=summaries,
+        notes=tuple(_notes(lines)),
+    )
+
+
+def _cell(summary: Summary, asked: set[str]) -> Cell:
+    return Cell(
+        mean=summary.mean,
+        low=summary.low,
+        high=summary.high,
+        n=summary.n,
+        failures=len(summary.failures),
+        remedy=summary.remedy,
+        comparable=set(summary.values) == asked,
+    )
+
+
+def _published(
+    own: Sequence[Line], task: str, dataset: str, protocol: Protocol, metrics: Sequence[str]
+) -> list[Line]:
+    """Published lines in the columns that we have."""
+    ours = {
+        metric: cell.mean
+        for line in own
+        if line.method == IDENTITY
+        for metric, cell in line.cells.items()
+        if cell.comparable and cell.mean is not None
+    }
+    lines = []
+    for row in rows_for(task, dataset, protocol, ours):
+        cells = {
+            metric: Cell(row.values[metric], comparable=row.objection is None)
+            for metric in metrics
+            if metric in row.values
+        }
+        lines.append(Line(row.method, cells, source=row.source, objection=row.objection))
+    return lines
+
+
+def _with_best(lines: Sequence[Line], protocol: Protocol, metrics: Sequence[str]) -> list[Line]:
+    best: dict[str, float] = {}
+    for metric in metrics:
+        means = [
+            cell.mean
+            for line in lines
+            if (cell := line.cells.get(metric)) and cell.comparable and cell.mean is not None
+        ]
+        if len(means) > 1:
+            best[metric] = max(means) if protocol.higher_is_better(metric) else min(means)
+    return [
+        Line(
+            line.method,
+            {
+                metric: _marked(cell) if cell.comparable and cell.mean == best.get(metric) else cell
+                for metric, cell in line.cells.items()
+            },
+            line.source,
+            line.objection,
+        )
+        for line in lines
+    ]
+
+
+def _marked(cell: Cell) -> Cell:
+    return Cell(**{**cell.__dict__, "best": True})
+
+
+def _notes(lines: Iterable[Line]) -> list[str]:
+    notes: dict[str, None] = {}
+    for line in lines:
+        if line.objection:
+            notes[f"published rows of {line.source}: {line.objection}"] = None
+        elif line.source is None:
+            short = [metric for metric, cell in line.cells.items() if _short(cell)]
+            if short:
+                notes[
+                    f"{line.method}: {', '.join(short)} over fewer pictures than other rows, "
+                    "not compared as a mean; see the paired comparison"
+                ] = None
+    return list(notes)
+
+
+def _short(cell: Cell) -> bool:
+    return not cell.comparable and cell.mean is not None
+
+
+def _grouped(results: Results, task: str, dataset: str) -> dict[tuple[str, str], list[Row]]:
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in results.rows:
+        if (row.task, row.dataset) == (task, dataset):
+            grouped.setdefault((row.method, row.metric), []).append(row)
+    return grouped
+
+
+def _last_own(table: BenchmarkTable) -> Line | None:
+    own = [line for line in table.lines if line.source is None]
+    return own[-1] if own else None
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([\\|*_~<>`#])", r"\\\1", text)
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
