@@ -23,6 +23,7 @@ from torch import Tensor
 from genrefocus.benchmark.case import Case, Method, Score
 from genrefocus.benchmark.cases import CaseSet
 from genrefocus.benchmark.rows import Row, write_rows
+from genrefocus.benchmark.statistics import NOT_AVAILABLE
 from genrefocus.data.images import save_image
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
@@ -208,39 +209,41 @@ def measure(
     try:
         case = cases[key]
         pictures = {"input": case.image, "target": case.target}
-        answer, case = _answer(method, case, plan.k, curves)
+        answer, case, search = _answer(method, case, plan.k, curves)
         pictures["answer"] = answer
     except (Rejected, ValueError) as error:
         failure = " ".join(str(error).split())
         figures = {name: (None, failure) for name in plan.metrics}
-        return _record(figures, curves, None, started), pictures
+        return _record(figures, curves, {"k": None, "search": None}, started), pictures
     for name, score in plan.metrics.items():
         figures[name] = _figure(partial(score, answer, case))
     if plan.control and method.needs_k and case.strength is not None:
         figures["lvcorr"] = _figure(partial(_control, method, case, curves))
+    figures |= {name: (None, f"{NOT_AVAILABLE}{why}") for name, why in plan.unavailable.items()}
     k = None if case.strength is None else case.strength.k
-    return _record(figures, curves, k, started), pictures
+    return _record(figures, curves, {"k": k, "search": search}, started), pictures
 
 
 def _record(
     figures: Mapping[str, tuple[float | None, str | None]],
     curves: Sequence[Mapping[str, Any]],
-    k: float | None,
+    strength: Mapping[str, Any],
     started: float,
 ) -> dict[str, Any]:
     return {
         "figures": {name: list(figure) for name, figure in figures.items()},
         "curves": list(curves),
-        "k": k,
+        **strength,
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
 def _answer(
     method: Method, case: Case, policy: KPolicy, curves: list[dict[str, Any]]
-) -> tuple[Tensor, Case]:
+) -> tuple[Tensor, Case, str | None]:
+    """The answer, the case with the K that it was given, and how the search for that ended."""
     if not (policy.searched and method.needs_k):
-        return _rounded(method(case), case), case
+        return _rounded(method(case), case), case, None
     if case.disparity is None or case.focus_disparity is None:
         raise ValueError(f"case {case.key} has no depth or focus to search K with")
     edge = max(case.size)
@@ -269,8 +272,8 @@ def _answer(
         curve, verdict = rejected.value["curve"], rejected.reason.value
         k = max(curve, key=lambda one: one[1])[0]
     ks, scores = zip(*curve, strict=True)
-    curves.append({"kind": "ssim_k", "x": list(ks), "y": list(scores), "verdict": verdict})
-    return answers[k], case.with_k(k)
+    curves.append({"kind": "ssim_k", "x": list(ks), "y": list(scores)})
+    return answers[k], case.with_k(k), verdict
 
 
 def _rounded(answer: Tensor, case: Case) -> Tensor:
