@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.sample": CORE,
     "data": CORE | {"data.sample", "decoding"},
     "data.embedded": PREPARATION,
-    "preparation": PREPARATION | {"k_search", "decoding", "pictures"},
+    "preparation": PREPARATION | {"k_search", "decoding", "pictures", "pages"},
     "k_search": CORE,
     # Use.
     "estimators": CORE | {"exif", "data"},
@@ -53,6 +53,10 @@ ALLOWED: dict[str, set[str]] = {
     "preflight": MODEL | {"data", "metrics", "exif", "rejection"},
     "benchmark": CORE | {"k_search", "metrics", "baselines", "render", "data", "data.sample"},
     "trained": {"assembly", "pipeline", "benchmark", "network_card"},
+    "pages": CORE | {"data.sample"},
+    "benchmark": (
+        CORE | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "pages"}
+    ),
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},
     "lit_models": CORE | MODEL | {"metrics", "baselines", "pretext", "data.sample", "pictures"},

@@ -15,6 +15,8 @@ Where things live:
 - ``pipeline``   the camera: deblur, depth, focus, defocus map, bokeh
 - ``metrics``    image fidelity and controllability
 - ``data``       sample schema, shards, global order, preparation
+- ``benchmark``  protocols, figures of pictures, statistics, tables, report
+- ``pages``      HTML pages and charts of reports
 - ``cli``        the ``genrefocus`` command
 """
 

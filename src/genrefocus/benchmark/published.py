@@ -40,8 +40,8 @@ class PublishedRow:
 
     @property
     def source(self) -> str:
-        """Where it is printed."""
-        return f"Table {self.table}, {self.version}"
+        """Where in the paper it is printed."""
+        return f"Table {self.table}"
 
 
 def tolerance() -> float:

@@ -5,13 +5,14 @@
     rows.parquet                                        figures of single pictures
     protocols/<task>-<dataset>.yaml                     what they were measured under
     pictures/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
-    curves.jsonl                                        optional, see ``Curve``
+    curves.jsonl                                        optional, a ``Curve`` as JSON in each line
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -40,6 +41,7 @@ class Curve:
         task, dataset, method: what it belongs to.
         key: of the picture; None for the data set.
         x, y: equally many finite values, in the order of x.
+        pictures: files of the answers at x; empty where they were not kept.
     """
 
     kind: CurveKind
@@ -49,12 +51,17 @@ class Curve:
     key: str | None
     x: tuple[float, ...]
     y: tuple[float, ...]
+    pictures: tuple[Path, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(CurveKind):
             raise ValueError(f"curve of kind {self.kind!r}, not {', '.join(get_args(CurveKind))}")
         if len(self.x) != len(self.y) or not self.x:
             raise ValueError(f"curve with {len(self.x)} x and {len(self.y)} y")
+        if not all(map(math.isfinite, (*self.x, *self.y))) or list(self.x) != sorted(self.x):
+            raise ValueError("curve with values that are not finite, or x out of order")
+        if len(self.pictures) not in (0, len(self.x)):
+            raise ValueError(f"curve with {len(self.x)} x and {len(self.pictures)} pictures")
 
 
 @dataclass(frozen=True)
@@ -206,6 +213,7 @@ def _read_curves(path: Path) -> tuple[Curve, ...]:
         try:
             record = json.loads(line)
             record |= {axis: tuple(map(float, record[axis])) for axis in ("x", "y")}
+            record["pictures"] = tuple(path.parent / one for one in record.get("pictures", ()))
             curves.append(Curve(**record))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}, line {number} is no curve: {error}") from None

@@ -4,9 +4,12 @@ A mean is marked as the best among means over the same pictures: rows with failu
 rows that our protocol does not reproduce, are shown and never marked.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -17,6 +20,7 @@ from genrefocus.benchmark.published import IDENTITY, rows_for
 from genrefocus.benchmark.results import Results
 from genrefocus.benchmark.rows import Row
 from genrefocus.benchmark.statistics import Comparison, Summary, compare, summarise
+from genrefocus.data.shards import write_atomically
 
 ARROWS = {True: "↑", False: "↓"}
 
@@ -51,13 +55,15 @@ class Line:
     Attributes:
         method: its name.
         cells: metric -> cell; metrics without rows are absent.
-        source: where it is published; None for our own.
+        source: table of the paper; None for our own.
+        version: of the paper.
         objection: why it may not be compared; None where it may.
     """
 
     method: str
     cells: Mapping[str, Cell]
     source: str | None = None
+    version: str | None = None
     objection: str | None = None
 
 
@@ -69,7 +75,7 @@ class BenchmarkTable:
         task, dataset: what was measured.
         protocol: what it was measured under.
         metrics: names of the columns.
-        pictures: how many the data set has.
+        pictures: metric -> how many pictures were asked for it.
         lines: our own first, then published ones.
         summaries: (method, metric) -> summary, of our own.
         notes: what to know about the lines.
@@ -79,7 +85,7 @@ class BenchmarkTable:
     dataset: str
     protocol: Protocol
     metrics: tuple[str, ...]
-    pictures: int
+    pictures: Mapping[str, int]
     lines: tuple[Line, ...]
     summaries: Mapping[tuple[str, str], Summary]
     notes: tuple[str, ...]
@@ -220,11 +226,23 @@ def name_of(line: Line) -> str:
 
 def notes_of(table: BenchmarkTable) -> list[str]:
     """Everything that stands below a table."""
+    counts = ", ".join(f"{metric} {count}" for metric, count in table.pictures.items())
+    if len(set(table.pictures.values())) == 1:
+        counts = str(next(iter(table.pictures.values())))
     return [
-        f"{table.pictures} pictures; mean over valid ones, 95 % bootstrap interval of the mean; "
-        "(n, failed) where some are not valid. Bold: best of the comparable means.",
+        f"Pictures (n): {counts}. Means over valid ones with their 95 % bootstrap interval; n and "
+        "failures stand beside a mean over fewer. Bold: the best of the comparable means.",
         *table.notes,
     ]
+
+
+def write_tables(tables: Sequence[BenchmarkTable], folder: str | Path) -> None:
+    """Write ``results.json``, ``tables.md`` and ``tables.tex`` into a folder."""
+    folder = Path(folder)
+    text = json.dumps(records(tables), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / "results.json", text.encode())
+    write_atomically(folder / "tables.md", "\n".join(map(markdown, tables)).encode())
+    write_atomically(folder / "tables.tex", "\n".join(map(latex, tables)).encode())
 
 
 def number(value: float) -> str:
@@ -241,7 +259,7 @@ def cell_text(cell: Cell | None) -> str:
     text = number(cell.mean)
     if cell.low is not None and cell.high is not None:
         text += f" [{number(cell.low)}, {number(cell.high)}]"
-    if cell.failures or cell.remedy:
+    if cell.n is not None and not cell.comparable:
         text += f" (n {cell.n}, {cell.failures} failed)"
     return text
 
@@ -275,13 +293,12 @@ def _table(
         for method in sorted(methods, key=lambda name: name != IDENTITY)
     ]
     lines = [*own, *_published(own, task, dataset, protocol, metrics)]
-    keys = {row.key for rows in grouped.values() for row in rows}
     return BenchmarkTable(
         task=task,
         dataset=dataset,
         protocol=protocol,
         metrics=metrics,
-        pictures=len(keys),
+        pictures={metric: len(keys) for metric, keys in asked.items()},
         lines=tuple(_with_best(lines, protocol, metrics)),
         summaries=summaries,
         notes=tuple(_notes(lines)),
@@ -318,7 +335,9 @@ def _published(
             for metric in metrics
             if metric in row.values
         }
-        lines.append(Line(row.method, cells, source=row.source, objection=row.objection))
+        lines.append(
+            Line(row.method, cells, row.source, version=row.version, objection=row.objection)
+        )
     return lines
 
 
@@ -333,29 +352,24 @@ def _with_best(lines: Sequence[Line], protocol: Protocol, metrics: Sequence[str]
         if len(means) > 1:
             best[metric] = max(means) if protocol.higher_is_better(metric) else min(means)
     return [
-        Line(
-            line.method,
-            {
-                metric: _marked(cell) if cell.comparable and cell.mean == best.get(metric) else cell
+        replace(
+            line,
+            cells={
+                metric: replace(cell, best=cell.comparable and cell.mean == best.get(metric, nan))
                 for metric, cell in line.cells.items()
             },
-            line.source,
-            line.objection,
         )
         for line in lines
     ]
 
 
-def _marked(cell: Cell) -> Cell:
-    return Cell(**{**cell.__dict__, "best": True})
-
-
 def _notes(lines: Iterable[Line]) -> list[str]:
     notes: dict[str, None] = {}
     for line in lines:
-        if line.objection:
-            notes[f"published rows of {line.source}: {line.objection}"] = None
-        elif line.source is None:
+        if line.source is not None:
+            verdict = line.objection or "comparable, the Input row agrees"
+            notes[f"published rows of {line.source}, {line.version}: {verdict}"] = None
+        else:
             short = [metric for metric, cell in line.cells.items() if _short(cell)]
             if short:
                 notes[

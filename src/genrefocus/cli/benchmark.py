@@ -31,7 +31,7 @@ from genrefocus.benchmark.methods import (
     Unsharp,
 )
 from genrefocus.benchmark.protocol import Protocol, load_protocol, write_protocol
-from genrefocus.benchmark.report import write_report
+from genrefocus.benchmark.report import every_pair, write_report
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import KPolicy, Plan, gather, run
 from genrefocus.benchmark.tables import build_tables, rich_table, write_tables
@@ -78,7 +78,9 @@ def _run(config: DictConfig) -> None:
     console, out = Console(stderr=True), Path(config.out)
     _build(config)
     trained = _trained(config, console)
-    entries = [_entry(one, config, trained) for one in config.benchmark.sets if one.task in config.tasks]
+    entries = [
+        _entry(one, config, trained) for one in config.benchmark.sets if one.task in config.tasks
+    ]
     if not entries:
         raise ValueError(f"nothing to measure: tasks {list(config.tasks)} of {', '.join(TASKS)}")
     for entry in entries:
@@ -105,9 +107,7 @@ def _run(config: DictConfig) -> None:
     _conclude(entries, out, config, console)
 
 
-def _conclude(
-    entries: Sequence[_Entry], out: Path, config: DictConfig, console: Console
-) -> None:
+def _conclude(entries: Sequence[_Entry], out: Path, config: DictConfig, console: Console) -> None:
     plans = {(one.cases.task, one.cases.name): one.plan for one in entries}
     names = {one.cases.task: [method.name for method in one.methods] for one in entries}
     if gather(out, plans, [one.cases for one in entries], names) is None:
@@ -118,8 +118,10 @@ def _conclude(
     for table in tables:
         console.print(rich_table(table))
     write_tables(tables, out)
-    report = write_report(out, seed=config.seed)
-    console.print(f"figures of single pictures, tables and report in {out}\nreport {report}", soft_wrap=True)
+    report = write_report(results, tables, out / "report.html", pairs=every_pair, seed=config.seed)
+    console.print(
+        f"figures of single pictures, tables and report in {out}\nreport {report}", soft_wrap=True
+    )
 
 
 def _build(config: DictConfig) -> None:
@@ -138,9 +140,7 @@ def _trained(config: DictConfig, console: Console) -> Mapping[Task, list[Method]
     return methods_from_run(folder, outputs=config.paths.outputs, device=config.device)
 
 
-def _entry(
-    one: DictConfig, config: DictConfig, trained: Mapping[Task, list[Method]]
-) -> _Entry:
+def _entry(one: DictConfig, config: DictConfig, trained: Mapping[Task, list[Method]]) -> _Entry:
     cases = ShardCases(one.task, one.dataset, Path(one.folder), config.limit)
     protocol = load_protocol(one.task, one.dataset)
     metrics, unavailable, weights = {}, {}, {}

@@ -5,7 +5,6 @@ extremes of every measure, and what was rejected. It holds all of its pictures, 
 sent and opened anywhere, and equal sets give equal bytes.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from genrefocus.data.images import is_picture, load_image
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import ShardDataset, write_atomically
+from genrefocus.pages import jpeg_uri, number, render_page, small
 from genrefocus.preparation import charts
 from genrefocus.preparation.outcome import (
     LEDGER_NAME,
@@ -37,9 +36,7 @@ from genrefocus.preparation.thumbnails import (
     Thumbnail,
     before_and_after,
     columns_of,
-    jpeg_uri,
     sample_thumbnails,
-    small,
 )
 from genrefocus.rejection import Rejected
 
@@ -143,6 +140,7 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
     known = {measure.name for measure in measures}
     reasons = [_with_picture(one, root) for one in ledger.reasons]
     page = render_page(
+        "genrefocus.preparation",
         "report.html.j2",
         title=f"{parameters['route']} from {parameters['source']}",
         summary=summary,
@@ -165,20 +163,6 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
     path = out / REPORT_NAME
     write_atomically(path, page.encode())
     return path
-
-
-def render_page(template: str, **contents: Any) -> str:
-    """A page of a template of this package; every value is escaped."""
-    loader = PackageLoader("genrefocus.preparation", "")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"plain": _plain, "number": _number}
-    return environment.get_template(template).render(**contents)
 
 
 class Album:
@@ -216,14 +200,14 @@ class Album:
     def extreme(self, entry: Listed, value: float) -> Extreme:
         if entry.key not in self._extremes:
             self._extremes[entry.key] = before_and_after(self._sample(entry.key), _EXTREME_EDGE)
-        return Extreme(entry, self._extremes[entry.key], _number(value))
+        return Extreme(entry, self._extremes[entry.key], number(value))
 
     def _row(self, entry: Listed, long_edge: int) -> Row:
         sample = self._sample(entry.key)
         facts = f"{entry.split}, {sample.size[0]} x {sample.size[1]} px"
         if sample.strength is not None:
-            facts += f", K {_number(sample.strength.k)}"
-            facts += f", focus at {_number(sample.focus_disparity)} 1/m"
+            facts += f", K {number(sample.strength.k)}"
+            facts += f", focus at {number(sample.focus_disparity)} 1/m"
         return Row(entry, sample_thumbnails(sample, long_edge), facts)
 
     def _sample(self, key: str | None) -> Sample:
@@ -342,7 +326,7 @@ def _measure(
         title=title,
         levels=levels,
         chart=chart,
-        gate=", ".join(f"{side} {_number(value)}" for side, value in sorted(gate.items())),
+        gate=", ".join(f"{side} {number(value)}" for side, value in sorted(gate.items())),
         without=int((~np.isfinite(together)).sum()),
         lowest=shown[0],
         highest=shown[1],
@@ -356,16 +340,3 @@ def _column(measured: Measured, name: str) -> NDArray[np.float64]:
 def _rank(name: str) -> tuple[int, str]:
     order = list(TITLES)
     return (order.index(name) if name in TITLES else len(order)), name
-
-
-def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plain(value: object, most: int = 300) -> str:
-    """A value of JSON data in a line, long ones cut; curves are drawn elsewhere."""
-    if isinstance(value, dict) and "curve" in value:
-        return ", ".join(f"{name} {_number(one)}" for name, one in value.items() if name != "curve")
-    plain = isinstance(value, (str, float))
-    text = _number(value) if plain else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= most else f"{text[:most]} ..."

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from genrefocus.data.shards import write_atomically
+from genrefocus.pages import render_page
 from genrefocus.preparation.gates import Proposal
 from genrefocus.preparation.outcome import (
     LEDGER_NAME,
@@ -18,7 +19,7 @@ from genrefocus.preparation.outcome import (
     spread,
     tabulate,
 )
-from genrefocus.preparation.report import Album, render_page
+from genrefocus.preparation.report import Album
 
 Measures = Mapping[str, float | None]
 
@@ -52,6 +53,7 @@ def write_template(out: Path, path: Path, *, most: int, measures: Sequence[str])
     album = Album(out, chosen)
     page = path.with_suffix(".html")
     text = render_page(
+        "genrefocus.preparation",
         "review.html.j2",
         title=f"{summary['set']['parameters']['route']}: samples to review",
         list_name=path.name,

@@ -1,23 +1,17 @@
 """Samples as small pictures, for sheets and pages."""
 
-import base64
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from genrefocus.data.sample import Sample, to_float, to_uint8
+from genrefocus.data.sample import Sample, to_float
 from genrefocus.optics import MAX_COC, defocus_map
+from genrefocus.pages import jpeg_uri, small
 from genrefocus.pictures import colour_map
 
 AIF, PHOTOGRAPH, DEFOCUS, MASK = "all in focus", "photograph", "defocus map", "in focus"
-
-_QUALITY = 78
 
 
 @dataclass(frozen=True)
@@ -33,17 +27,6 @@ class Thumbnail:
     uri: str
     title: str
     caption: str = ""
-
-
-def small(picture: Tensor, long_edge: int) -> Tensor:
-    """(C, H, W) in [0, 1] scaled down to a long edge; smaller ones are kept."""
-    height, width = picture.shape[-2:]
-    scale = long_edge / max(height, width)
-    if scale >= 1:
-        return picture
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    shown = interpolate(picture[None].float(), size, mode="bilinear", antialias=True)[0]
-    return shown.clamp(0, 1)
 
 
 def sample_pictures(sample: Sample, long_edge: int) -> dict[str, Tensor]:
@@ -83,14 +66,6 @@ def before_and_after(sample: Sample, long_edge: int) -> Thumbnail:
     """All-in-focus picture and photograph side by side in one picture."""
     halves = [small(to_float(one), long_edge) for one in (sample.aif, sample.bokeh)]
     return Thumbnail(jpeg_uri(torch.cat(halves, dim=-1)), f"{AIF} | {PHOTOGRAPH}")
-
-
-def jpeg_uri(picture: Tensor) -> str:
-    """(3, H, W) in [0, 1] as a ``data:`` URI."""
-    buffer = io.BytesIO()
-    pixels = np.ascontiguousarray(to_uint8(picture).permute(1, 2, 0).numpy())
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _defocus(sample: Sample) -> Tensor | None:
