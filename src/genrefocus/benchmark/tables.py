@@ -401,7 +401,7 @@ def _published(
     lines = []
     for row in rows_for(task, dataset, protocol, ours):
         cells = {
-            metric: Cell(row.values[metric], comparable=row.objection is None)
+            metric: Cell(row.values[metric], comparable=row.objection is None and metric in ours)
             for metric in metrics
             if metric in row.values
         }
@@ -437,7 +437,8 @@ def _notes(lines: Iterable[Line]) -> list[str]:
     notes: dict[str, None] = {}
     for line in lines:
         if line.source is not None:
-            verdict = line.objection or "comparable, the Input row agrees"
+            checked = ", ".join(metric for metric, cell in line.cells.items() if cell.comparable)
+            verdict = line.objection or f"comparable in {checked}, where the Input row agrees"
             notes[f"published rows of {line.source}, {line.version}: {verdict}"] = None
         else:
             short = [metric for metric, cell in line.cells.items() if _short(cell)]
