@@ -1,4 +1,4 @@
-"""Tiny FLUX transformers and adapters, and folders as a preparation leaves them."""
+"""Tiny FLUX transformers and adapters, and folders as preparations and benchmarks leave them."""
 
 import json
 from collections import Counter
@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from PIL import Image
 from torch import nn
 
 from genrefocus.backbone import Lora
+from genrefocus.benchmark.protocol import Protocol, load_protocol, write_protocol
+from genrefocus.benchmark.rows import Row, read_rows, write_rows
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import ShardWriter
 from genrefocus.optics import BlurStrength
@@ -136,3 +139,61 @@ def make_labelled() -> Callable[..., Sample]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_results() -> Callable[..., Protocol]:
+    """Writer of results: (folder, task, dataset, figures, curves, pictures, protocol) -> protocol.
+
+    ``figures`` is method -> metric -> values of p00, p01, ...; a text is a failure, None no row. A
+    folder can be written to once for every data set. Pictures are 24 x 16 px of one grey, 0.1 for
+    ``input``, 0.9 for ``target`` and between them for the methods, in their order.
+    """
+
+    def write(
+        folder: Path,
+        task: str,
+        dataset: str,
+        figures: Mapping[str, Mapping[str, Sequence]],
+        curves: Sequence[Mapping] = (),
+        pictures: bool = False,
+        protocol: Protocol | None = None,
+    ) -> Protocol:
+        (folder / "protocols").mkdir(parents=True, exist_ok=True)
+        protocol = protocol or load_protocol(task, dataset).filled(
+            fingerprint="f0" * 32, weights={}
+        )
+        write_protocol(protocol, folder / f"protocols/{task}-{dataset}.yaml")
+        before = (
+            list(read_rows(folder / "rows.parquet")) if (folder / "rows.parquet").exists() else []
+        )
+        rows = [
+            Row(
+                task,
+                dataset,
+                method,
+                f"p{number:02d}",
+                metric,
+                None if isinstance(value, str) else value,
+                value if isinstance(value, str) else None,
+                protocol.hash,
+            )
+            for method, metrics in figures.items()
+            for metric, values in metrics.items()
+            for number, value in enumerate(values)
+            if value is not None
+        ]
+        write_rows([*before, *rows], folder / "rows.parquet")
+        with (folder / "curves.jsonl").open("a") as file:
+            for curve in curves:
+                file.write(json.dumps({"task": task, "dataset": dataset, **curve}) + "\n")
+        names = ("input", *figures, "target") if pictures else ()
+        for number, name in enumerate(names):
+            place = folder / "pictures" / task / dataset / name
+            place.mkdir(parents=True)
+            grey = round(255 * (0.1 + 0.8 * number / (len(names) - 1)))
+            for key in {row.key for row in rows}:
+                Image.new("RGB", (24, 16), (grey,) * 3).save(place / f"{key}.png")
+        return protocol
+
+    return write

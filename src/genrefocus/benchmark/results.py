@@ -25,6 +25,9 @@ ROWS_NAME, PROTOCOLS_NAME, PICTURES_NAME, CURVES_NAME = (
     "pictures",
     "curves.jsonl",
 )
+Place = tuple[str, str, str]
+"""Task, data set and method."""
+
 INPUT, TARGET = "input", "target"
 """Folders of pictures beside those of the methods."""
 
@@ -73,14 +76,14 @@ class Results:
         rows: all figures.
         protocols: (task, dataset) -> protocol.
         curves: all curves.
-        pictures: method -> folder of results and the method's name there.
+        pictures: task, data set and method -> folders of results, and the method's name there.
     """
 
     name: str
     rows: tuple[Row, ...]
     protocols: Mapping[tuple[str, str], Protocol]
     curves: tuple[Curve, ...]
-    pictures: Mapping[str, tuple[Path, str]]
+    pictures: Mapping[Place, tuple[tuple[Path, str], ...]]
 
     def methods(self, task: str, dataset: str) -> list[str]:
         """Methods with rows of a data set, in the order of their first row."""
@@ -89,9 +92,10 @@ class Results:
 
     def picture(self, task: str, dataset: str, method: str, key: str) -> Path | None:
         """File of an answer, or of ``input`` or ``target``; None where none was kept."""
-        places = [self.pictures[method]] if method in self.pictures else []
+        places = self.pictures.get((task, dataset, method), ())
         if method in (INPUT, TARGET):
-            places = [(folder, method) for folder, _ in self.pictures.values()]
+            folders = (folder for some in self.pictures.values() for folder, _ in some)
+            places = tuple((folder, method) for folder in dict.fromkeys(folders))
         for folder, name in places:
             path = folder / PICTURES_NAME / task / dataset / name / f"{key}.png"
             if path.is_file():
@@ -120,21 +124,17 @@ def read_results(folder: str | Path) -> Results:
         if (protocol.task, protocol.dataset.name) != (task, dataset):
             raise ValueError(f"{path} is of {protocol.task} on {protocol.dataset.name}")
     _check_rows(rows, protocols, folder)
-    methods = dict.fromkeys(row.method for row in rows)
     return Results(
         name=folder.resolve().name,
         rows=rows,
         protocols=protocols,
         curves=_read_curves(folder / CURVES_NAME),
-        pictures={method: (folder, method) for method in methods},
+        pictures={_place(row): ((folder, row.method),) for row in rows},
     )
 
 
 def merge(parts: Sequence[Results]) -> Results:
-    """Several results as one.
-
-    A method of the same name with the same rows everywhere is one method; with other rows it is
-    told apart as ``name @ folder``.
+    """Several results as one, with methods named as :func:`method_labels` says.
 
     Raises:
         ValueError: protocols of a task and data set differ, or two folders cannot be told apart.
@@ -143,47 +143,55 @@ def merge(parts: Sequence[Results]) -> Results:
     for part in parts:
         for pair, protocol in part.protocols.items():
             require_same(protocols.setdefault(pair, protocol), protocol)
-    labels = _labels(parts)
     rows: dict[Row, None] = {}
     curves: dict[Curve, None] = {}
-    pictures: dict[str, tuple[Path, str]] = {}
-    for part, names in zip(parts, labels, strict=True):
-        rows |= {replace(row, method=names[row.method]): None for row in part.rows}
-        known = (curve for curve in part.curves if curve.method in names)
-        curves |= {replace(curve, method=names[curve.method]): None for curve in known}
-        pictures = {names[method]: place for method, place in part.pictures.items()} | pictures
+    pictures: dict[Place, tuple[tuple[Path, str], ...]] = {}
+    for part, labels in zip(parts, method_labels(parts), strict=True):
+        rows |= {replace(row, method=labels[_place(row)]): None for row in part.rows}
+        known = (curve for curve in part.curves if _place(curve) in labels)
+        curves |= {replace(curve, method=labels[_place(curve)]): None for curve in known}
+        for (task, dataset, method), places in part.pictures.items():
+            place = task, dataset, labels[task, dataset, method]
+            pictures[place] = (*pictures.get(place, ()), *places)
     name = ", ".join(part.name for part in parts)
     return Results(name, tuple(rows), protocols, tuple(curves), pictures)
 
 
-def method_labels(parts: Sequence[Results]) -> list[list[str]]:
-    """Names that the methods of each part have in :func:`merge`."""
-    return [list(names.values()) for names in _labels(parts)]
+def method_labels(parts: Sequence[Results]) -> list[dict[Place, str]]:
+    """Names that the methods of each part have in :func:`merge`.
 
+    A method that has the same rows of a data set wherever it has any keeps its name. With other
+    rows in another part it is told apart as ``name @ folder``.
 
-def _labels(parts: Sequence[Results]) -> list[dict[str, str]]:
-    contents: list[dict[str, frozenset[Row]]] = []
-    for part in parts:
-        grouped: dict[str, set[Row]] = {}
-        for row in part.rows:
-            grouped.setdefault(row.method, set()).add(row)
-        contents.append({method: frozenset(rows) for method, rows in grouped.items()})
-    variants = Counter(
-        method for method, _ in {pair for content in contents for pair in content.items()}
-    )
-    labels = [
-        {method: method if variants[method] == 1 else f"{method} @ {part.name}" for method in own}
-        for part, own in zip(parts, contents, strict=True)
-    ]
-    seen: dict[str, frozenset[Row]] = {}
-    for names, content in zip(labels, contents, strict=True):
-        for method, label in names.items():
-            if seen.setdefault(label, content[method]) != content[method]:
+    Raises:
+        ValueError: two folders of one name have a method with different rows.
+    """
+    contents = [_contents(part) for part in parts]
+    variants = Counter(place for place, _ in {pair for some in contents for pair in some.items()})
+    labels: list[dict[Place, str]] = []
+    seen: dict[Place, frozenset[Row]] = {}
+    for part, content in zip(parts, contents, strict=True):
+        own = {}
+        for place, rows in content.items():
+            task, dataset, method = place
+            own[place] = label = method if variants[place] == 1 else f"{method} @ {part.name}"
+            if seen.setdefault((task, dataset, label), rows) != rows:
                 raise ValueError(
-                    f"two folders named {label.rpartition(' @ ')[2]} have a method {method}; "
-                    "rename one of the folders"
+                    f"two folders named {part.name} have a method {method}; rename one of them"
                 )
+        labels.append(own)
     return labels
+
+
+def _contents(part: Results) -> dict[Place, frozenset[Row]]:
+    grouped: dict[Place, set[Row]] = {}
+    for row in part.rows:
+        grouped.setdefault(_place(row), set()).add(row)
+    return {place: frozenset(rows) for place, rows in grouped.items()}
+
+
+def _place(one: Row | Curve) -> Place:
+    return one.task, one.dataset, one.method
 
 
 def _check_rows(

@@ -23,6 +23,8 @@ LEAST_FOR_INTERVAL = 8
 
 RESAMPLES = 9999
 
+_ROUNDING = 1e-12  # of the largest value; values that are nearer to each other are equal
+
 NOT_AVAILABLE = "not available: "
 """Begins the failure of a metric that cannot be computed on a machine; the remedy follows. Such
 rows are no failures of the method."""
@@ -87,7 +89,7 @@ def interval(values: NDArray[np.float64], *, seed: int) -> tuple[float, float] |
     Returns:
         Lower and upper bound; None for fewer than 8 values, or where all are equal.
     """
-    if len(values) < LEAST_FOR_INTERVAL or values.min() == values.max():
+    if len(values) < LEAST_FOR_INTERVAL or np.ptp(values) <= _ROUNDING * np.abs(values).max():
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -181,7 +183,7 @@ def compare(
 def _sign_flip_p(differences: NDArray[np.float64], seed: int) -> float:
     """Exact up to 13 pictures, from random flips beyond."""
     moved = differences[differences != 0]  # flipping a zero changes nothing
-    if not len(moved):
+    if len(moved) < 2:
         return 1.0
     found = stats.permutation_test(
         (moved,),
@@ -205,7 +207,7 @@ def _by_key(rows: Iterable[Row]) -> dict[str, Row]:
             raise ValueError(f"{row.method} has two rows of {row.metric} for {row.key}")
         if row.value is not None and not math.isfinite(row.value):
             raise ValueError(
-                f"{row.method}, {row.key}: {row.metric} is {row.value}; note a failure"
+                f"{row.method}, {row.key}: {row.metric} is {row.value}; write it as a failure"
             )
         by_key[row.key] = row
     if len(kinds) > 1:

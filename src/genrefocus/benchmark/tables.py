@@ -22,6 +22,25 @@ from genrefocus.benchmark.rows import Row
 from genrefocus.benchmark.statistics import Comparison, Summary, compare, summarise
 from genrefocus.data.shards import write_atomically
 
+PAIRED_COLUMNS = (
+    "metric",
+    "first",
+    "second",
+    "n",
+    "difference",
+    "interval",
+    "better",
+    "equal",
+    "worse",
+    "p",
+    "left out",
+)
+"""Columns of :func:`paired_rows`."""
+
+PAIRED_TITLE = "paired: mean of first minus second over the pictures that both have a value of"
+
+_LEFT: dict[str, Any] = {"title_justify": "left", "caption_justify": "left"}
+
 ARROWS = {True: "↑", False: "↓"}
 
 
@@ -160,22 +179,53 @@ def records(tables: Iterable[BenchmarkTable]) -> list[dict[str, Any]]:
     ]
 
 
+def paired_rows(
+    table: BenchmarkTable, compared: Mapping[str, Sequence[Comparison]]
+) -> list[list[str]]:
+    """Paired comparisons as texts, a row for each; columns are ``PAIRED_COLUMNS``."""
+    return [
+        [
+            table.heading(metric),
+            one.first,
+            one.second,
+            str(one.n),
+            "-" if one.difference is None else number(one.difference),
+            "-" if one.low is None or one.high is None else bounds(one.low, one.high),
+            *map(str, (one.wins, one.ties, one.losses)),
+            "-" if one.p is None else f"{one.p:.2g}",
+            ", ".join(one.excluded),
+        ]
+        for metric, some in compared.items()
+        for one in some
+    ]
+
+
 def rich_table(table: BenchmarkTable) -> RichTable:
     """For a terminal."""
-    shown = RichTable(title=escape(table.title), title_justify="left", caption_justify="left")
+    shown = RichTable(title=escape(table.title), **_LEFT)
     shown.add_column("method", overflow="fold")
     for metric in table.metrics:
         shown.add_column(escape(table.heading(metric)), justify="right")
     for line in table.lines:
         texts = [
             f"[bold]{escape(text)}[/bold]" if best else escape(text)
-            for text, best in (_cell_text(line, metric) for metric in table.metrics)
+            for text, best in (_cell_text(line, metric, "\n") for metric in table.metrics)
         ]
         style = "dim strike" if line.objection else "dim" if line.source else ""
         shown.add_row(escape(name_of(line)), *texts, style=style)
         if line is _last_own(table):
             shown.add_section()
     shown.caption = escape("\n".join(notes_of(table)))
+    return shown
+
+
+def rich_paired(rows: Iterable[Sequence[str]]) -> RichTable:
+    """:func:`paired_rows` for a terminal."""
+    shown = RichTable(title=PAIRED_TITLE, **_LEFT)
+    for column, name in enumerate(PAIRED_COLUMNS):
+        shown.add_column(name, overflow="fold", justify="right" if 3 <= column <= 9 else "left")
+    for row in rows:
+        shown.add_row(*map(escape, row))
     return shown
 
 
@@ -191,6 +241,13 @@ def markdown(table: BenchmarkTable) -> str:
         lines.append(_pipes(f"**{text}**" if best else struck.format(text) for text, best in texts))
     lines += ["", *(f"- {_md(note)}" for note in notes_of(table)), ""]
     return "\n".join(lines)
+
+
+def markdown_paired(rows: Iterable[Sequence[str]]) -> str:
+    """:func:`paired_rows` as a pipe table."""
+    lines = [_pipes(PAIRED_COLUMNS), _pipes("---" for _ in PAIRED_COLUMNS)]
+    lines += [_pipes(map(_md, row)) for row in rows]
+    return "\n".join([f"#### {PAIRED_TITLE}", "", *lines, ""])
 
 
 def latex(table: BenchmarkTable) -> str:
@@ -217,6 +274,14 @@ def latex(table: BenchmarkTable) -> str:
     lines += ["\\bottomrule", "\\end{tabular}"]
     lines += [f"% {_tex(note)}" for note in (table.title, *notes_of(table))]
     return "\n".join(lines) + "\n"
+
+
+def latex_paired(rows: Iterable[Sequence[str]]) -> str:
+    """:func:`paired_rows` as a table of the package booktabs."""
+    lines = ["\\begin{tabular}{lllrrrrrrrl}", "\\toprule"]
+    lines += [" & ".join(PAIRED_COLUMNS) + r" \\", "\\midrule"]
+    lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {PAIRED_TITLE}", ""])
 
 
 def name_of(line: Line) -> str:
@@ -250,23 +315,28 @@ def number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-def cell_text(cell: Cell | None) -> str:
-    """A cell in plain text."""
+def bounds(low: float, high: float) -> str:
+    """An interval."""
+    return f"[{number(low)}, {number(high)}]"
+
+
+def cell_text(cell: Cell | None, separator: str = " ") -> str:
+    """A cell in plain text: mean, interval, and n with failures where the mean is over fewer."""
     if cell is None:
         return "-"
     if cell.mean is None:
         return f"n/a ({cell.remedy})" if cell.remedy else f"failed ({cell.failures})"
     text = number(cell.mean)
     if cell.low is not None and cell.high is not None:
-        text += f" [{number(cell.low)}, {number(cell.high)}]"
+        text += f"{separator}{bounds(cell.low, cell.high)}"
     if cell.n is not None and not cell.comparable:
-        text += f" (n {cell.n}, {cell.failures} failed)"
+        text += f"{separator}(n {cell.n}, {cell.failures} failed)"
     return text
 
 
-def _cell_text(line: Line, metric: str) -> tuple[str, bool]:
+def _cell_text(line: Line, metric: str, separator: str = " ") -> tuple[str, bool]:
     cell = line.cells.get(metric)
-    return cell_text(cell), cell is not None and cell.best
+    return cell_text(cell, separator), cell is not None and cell.best
 
 
 def _table(
@@ -290,7 +360,7 @@ def _table(
                 if (method, metric) in summaries
             },
         )
-        for method in sorted(methods, key=lambda name: name != IDENTITY)
+        for method in sorted(methods, key=lambda name: name.partition(" @ ")[0] != IDENTITY)
     ]
     lines = [*own, *_published(own, task, dataset, protocol, metrics)]
     return BenchmarkTable(
@@ -321,17 +391,17 @@ def _published(
     own: Sequence[Line], task: str, dataset: str, protocol: Protocol, metrics: Sequence[str]
 ) -> list[Line]:
     """Published lines in the columns that we have."""
+    inputs = [line for line in own if line.method.partition(" @ ")[0] == IDENTITY]
     ours = {
         metric: cell.mean
-        for line in own
-        if line.method == IDENTITY
+        for line in inputs[:1]
         for metric, cell in line.cells.items()
         if cell.comparable and cell.mean is not None
     }
     lines = []
     for row in rows_for(task, dataset, protocol, ours):
         cells = {
-            metric: Cell(row.values[metric], comparable=row.objection is None)
+            metric: Cell(row.values[metric], comparable=row.objection is None and metric in ours)
             for metric in metrics
             if metric in row.values
         }
@@ -367,7 +437,8 @@ def _notes(lines: Iterable[Line]) -> list[str]:
     notes: dict[str, None] = {}
     for line in lines:
         if line.source is not None:
-            verdict = line.objection or "comparable, the Input row agrees"
+            checked = ", ".join(metric for metric, cell in line.cells.items() if cell.comparable)
+            verdict = line.objection or f"comparable in {checked}, where the Input row agrees"
             notes[f"published rows of {line.source}, {line.version}: {verdict}"] = None
         else:
             short = [metric for metric, cell in line.cells.items() if _short(cell)]
