@@ -42,6 +42,9 @@ class Reason(StrEnum):
     SCORE_FLAT = "score_flat"
     SCORE_MULTIMODAL = "score_multimodal"
 
+    # Disparity of light fields
+    DISPARITY_AT_BOUND = "disparity_at_bound"
+
     # Point lights
     NO_PLACE_FOR_LIGHTS = "no_place_for_lights"
 

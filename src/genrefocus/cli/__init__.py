@@ -14,6 +14,7 @@ COMMANDS = {
     "refocus": "refocus a photograph: deblur, depth, focus, bokeh",
     "compat": "check golden tensors of the released forward against this code",
     "prepare": "make shards of photographs, pairs or scenes: route=... source=... (Hydra)",
+    "lightfield": "make the sets lf_bokeh and lf_refocus of a folder of light fields",
     "inspect": "show what sets of shards hold: counts, sizes, origin, distributions",
     "calibrate": "propose gates from samples that a person has reviewed",
     "compare": "compare results folders of benchmarks that were measured under one protocol",

@@ -1,6 +1,7 @@
-"""What several commands read alike: an image, a depth file, an in-focus mask, a point in focus."""
+"""What several commands read alike: image, depth, in-focus mask, point in focus, aperture."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ from genrefocus.decoding import opened, read_file
 from genrefocus.geometry import DepthResize, resize_disparity
 from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.rejection import Reason, Rejected
+from genrefocus.render.apertures import Aperture, disk, polygon, raster
 
 
 def open_upright(path: Path, name: str) -> Image.Image:
@@ -130,3 +132,27 @@ def focus_at_point(disparity: Tensor, text: str) -> float:
     height, width = disparity.shape
     x, y = parse_pixel(text, height, width)
     return float(disparity[y, x])
+
+
+def aperture_named(shape: str, rotation: float | None, curvature: float | None) -> Aperture:
+    """The aperture that ``--aperture`` names; degrees and curvature are for polygons.
+
+    Raises:
+        ValueError: an unknown shape, or blades for one that has none.
+    """
+    kind, _, blades = shape.partition(":")
+    if kind in ("hexagon", "polygon"):
+        count = "6" if kind == "hexagon" and not blades else blades
+        if not count.isdecimal():
+            raise ValueError(f"--aperture {shape}: give a number of blades, as in polygon:7")
+        return polygon(int(count), math.radians(rotation or 0.0), curvature or 0.0)
+    for name, given in (("rotation", rotation), ("curvature", curvature)):
+        if given is not None:
+            raise ValueError(f"--{name} is for polygons; --aperture {shape} has no blades")
+    if shape == "disk":
+        return disk()
+    if not Path(shape).is_file():
+        raise ValueError(
+            f"--aperture {shape}: neither disk, hexagon, polygon:BLADES nor a picture that exists"
+        )
+    return raster(Path(shape))

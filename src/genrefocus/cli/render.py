@@ -1,7 +1,6 @@
 """``genrefocus render``: depth of field in a sharp image with depth, occlusion included."""
 
 import argparse
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from genrefocus.cli.inputs import (
     add_resize_depth_argument,
+    aperture_named,
     focus_at_point,
     load_disparity,
     load_map,
@@ -20,7 +20,6 @@ from genrefocus.cli.inputs import (
 )
 from genrefocus.geometry import DepthResize, resize_disparity
 from genrefocus.optics import BlurStrength, require_spread
-from genrefocus.render.apertures import Aperture, disk, polygon, raster
 from genrefocus.render.layered import render_layered
 from genrefocus.render.scatter import render_scatter
 from genrefocus.render.tone import RESPONSES, in_linear_light
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         disparity=disparity,
         focus_disparity=focus,
         strength=strength,
-        aperture=_aperture(args.aperture, args.rotation, args.curvature),
+        aperture=aperture_named(args.aperture, args.rotation, args.curvature),
     )
     encoded = (in_linear_light(render, image, args.response) * 255.0).round().to(torch.uint8)
     Image.fromarray(encoded.permute(1, 2, 0).numpy()).save(args.output)
@@ -132,25 +131,6 @@ def _load_given_disparity(
             "--resize-depth nearest"
         )
     return resize_disparity(disparity, height, width, mode=resize_depth)
-
-
-def _aperture(shape: str, rotation: float | None, curvature: float | None) -> Aperture:
-    kind, _, blades = shape.partition(":")
-    if kind in ("hexagon", "polygon"):
-        count = "6" if kind == "hexagon" and not blades else blades
-        if not count.isdecimal():
-            raise ValueError(f"--aperture {shape}: give a number of blades, as in polygon:7")
-        return polygon(int(count), math.radians(rotation or 0.0), curvature or 0.0)
-    for name, given in (("rotation", rotation), ("curvature", curvature)):
-        if given is not None:
-            raise ValueError(f"--{name} is for polygons; --aperture {shape} has no blades")
-    if shape == "disk":
-        return disk()
-    if not Path(shape).is_file():
-        raise ValueError(
-            f"--aperture {shape}: neither disk, hexagon, polygon:BLADES nor a picture that exists"
-        )
-    return raster(Path(shape))
 
 
 def _require_png(path: Path) -> None:

@@ -5,6 +5,8 @@ the mean of the views in linear light. A point at disparity d moves by K * (d - 
 the pinhole moves to u in the unit disc, so its image is the aperture at blur radius K |d - d_f|.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
@@ -47,6 +49,28 @@ def render_lens(
         ValueError: K for another size, positions outside the unit disc, or a blur radius that
             reaches beyond the margin that the scene was drawn with.
     """
+    total = torch.zeros(3, scene.height, scene.width)
+    for views in _views(scene, focus_disparity, strength, positions):
+        total += views.sum(1)
+    return (total / len(positions)).clamp_min(0.0)
+
+
+def render_views(
+    scene: Scene, *, focus_disparity: float, strength: BlurStrength, positions: Tensor
+) -> Tensor:
+    """The pinhole views whose mean is :func:`render_lens`: (N, 3, H, W) linear light, >= 0.
+
+    What is at ``focus_disparity`` is at the same place in all of them. Arguments and errors are
+    those of :func:`render_lens`.
+    """
+    chunks = list(_views(scene, focus_disparity, strength, positions))
+    return torch.cat(chunks, 1).transpose(0, 1).clamp_min(0.0)
+
+
+def _views(
+    scene: Scene, focus_disparity: float, strength: BlurStrength, positions: Tensor
+) -> Iterator[Tensor]:
+    """Views (3, n, H, W) from the positions, some at a time."""
     if positions.ndim != 2 or positions.shape[1] != 2 or positions.norm(dim=1).max() > 1 + 1e-5:
         raise ValueError("aperture positions must be (N, 2) in the unit disc")
     layers = [_Sampler(layer, scene, focus_disparity, strength) for layer in scene.layers]
@@ -57,13 +81,11 @@ def render_lens(
             f"this one has {scene.margin}; draw it with a larger margin or lower K"
         )
     size = max(1, _CHUNK_PIXELS // (scene.height * scene.width))
-    total = torch.zeros(3, scene.height, scene.width)
     for chunk in positions.float().split(size):
         views = torch.zeros(3, len(chunk), scene.height, scene.width)
         for layer in layers:
             layer.composite(views, chunk)
-        total += views.sum(1)
-    return (total / len(positions)).clamp_min(0.0)
+        yield views
 
 
 class _Sampler:
