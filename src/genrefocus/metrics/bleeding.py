@@ -12,7 +12,6 @@ so that a wrong amount of blur alone is not bleeding.
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 

@@ -114,12 +114,12 @@ class RadiusErrors(NamedTuple):
         bias: mean of measured minus asked radius in px, above 0 where too blurred; NaN in a bin
             without patches.
         absolute: mean of its magnitude, px; NaN likewise.
-        count: patches.
+        patches: how many.
     """
 
     bias: Tensor
     absolute: Tensor
-    count: Tensor
+    patches: Tensor
 
 
 def errors_by_bin(patches: RadiusPatches, edges: Sequence[float] = RADIUS_EDGES) -> RadiusErrors:
@@ -131,6 +131,12 @@ def errors_by_bin(patches: RadiusPatches, edges: Sequence[float] = RADIUS_EDGES)
     count = empty.index_add(0, column, torch.ones_like(error))
     bias, absolute = (empty.index_add(0, column, x) / count for x in (error, error.abs()))
     return RadiusErrors(bias, absolute, count)
+
+
+def bin_names(edges: Sequence[float]) -> list[str]:
+    """``0_0.5``, ..., ``16_up``: names of the bins between edges in px."""
+    names = [f"{edge:g}" for edge in edges]
+    return [f"{low}_{high}" for low, high in zip(["0", *names], [*names, "up"], strict=True)]
 
 
 def blur_radius_error(
@@ -235,16 +241,11 @@ class BlurRadiusByBin(Metric):
         """Summaries by name; ``failed`` counts images without a patch in the bin."""
         parts = [self.rows] if isinstance(self.rows, Tensor) else self.rows
         table = torch.cat(parts) if parts else torch.zeros(0, 2 * len(self.edges) + 3)
-        names = [f"{what}_{bin}" for what in ("bias", "absolute") for bin in self._bins()]
+        names = [f"{what}_{bin}" for what in ("bias", "absolute") for bin in bin_names(self.edges)]
         return {
             name: summarise(column)
             for name, column in zip([*names, "coverage"], table.T, strict=True)
         }
-
-    def _bins(self) -> list[str]:
-        edges = [f"{edge:g}" for edge in self.edges]
-        inner = [f"{low}_{high}" for low, high in zip(["0", *edges[:-1]], edges, strict=True)]
-        return [*inner, f"{edges[-1]}_up"]
 
 
 class _Fit:

@@ -18,6 +18,7 @@ from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.tally import Tally
 
 MODEL = "openai/clip-vit-base-patch32"
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,23 @@ def load_clip(
         NotAvailable: there is no such folder, or the cache does not hold the model.
     """
     return _load(str(model), revision, torch.device(device))
+
+
+def clip_weights(model: str | Path = MODEL, *, revision: str | None = None) -> Path:
+    """The file of a CLIP's weights, in its folder or the hub's cache.
+
+    Raises:
+        NotAvailable: it is in neither.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(model).is_dir():
+        found: object = str(Path(model) / WEIGHTS_FILE)
+    else:
+        found = try_to_load_from_cache(str(model), WEIGHTS_FILE, revision=revision)
+    if not isinstance(found, str) or not Path(found).is_file():
+        raise NotAvailable(_not_available(model))
+    return Path(found)
 
 
 def clip_embedding(images: Tensor, clip: Clip) -> Tensor:
@@ -115,11 +133,16 @@ def _load(model: str, revision: str | None, device: torch.device) -> Clip:
         network = CLIPModel.from_pretrained(model, **local)
         processor = CLIPImageProcessor.from_pretrained(model, **local)
     except OSError as error:
-        raise NotAvailable(
-            f"CLIP {model} is not available; put the hub's files of {MODEL} into a folder and "
-            "name it, or fill the hub's cache (HF_HOME) with `hf download`"
-        ) from error
+        raise NotAvailable(_not_available(model)) from error
     network.requires_grad_(False)
     commit = getattr(network.config, "_commit_hash", None)
     name = f"folder {Path(model).name}" if Path(model).is_dir() else f"{model}@{commit}"
     return Clip(network.eval().to(device), processor, name, model, revision)
+
+
+def _not_available(model: str | Path) -> str:
+    return (
+        f"CLIP-I and CLIP-IQA (ViT) are not available: no CLIP {model}; copy config.json, {WEIGHTS_FILE}, "
+        "preprocessor_config.json, vocab.json and merges.txt from the hub into a folder and name "
+        "it, or fill the hub's cache (HF_HOME) with `hf download`"
+    )

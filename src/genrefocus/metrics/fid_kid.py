@@ -8,6 +8,7 @@ All features are kept. They are put into one order before anything is summed, so
 the same, bit for bit, however images were dealt out to batches and ranks.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,13 @@ def load_inception() -> nn.Module:
         NotAvailable: torch-fidelity is not installed, or its weights are not in TORCH_HOME.
     """
     file = inception_file()
-    try:
-        import torch_fidelity  # noqa: F401
-    except ImportError as error:
-        raise NotAvailable(
-            "FID and KID are not available: torch-fidelity is missing; "
-            "run `pip install genrefocus[iqa]`"
-        ) from error
+    steps = []
+    if importlib.util.find_spec("torch_fidelity") is None:
+        steps.append("`pip install torch-fidelity`, in the extra `iqa`")
     if not file.is_file():
-        raise NotAvailable(
-            f"FID and KID are not available: {file} is missing; copy {INCEPTION_FILE} of "
-            "torch-fidelity's release v0.2.0 there"
-        )
+        steps.append(f"copy {INCEPTION_FILE} of torch-fidelity's release v0.2.0 to {file}")
+    if steps:
+        raise NotAvailable(f"FID and KID are not available: {'; '.join(steps)}")
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     return _Bytes(

@@ -41,7 +41,8 @@ def in_focus_region(
         strength: B values of K, stated for H x W.
     """
     radii = [
-        blur_radius(one, focus, k) for one, focus, k in zip(disparity, focus_disparity, strength)
+        blur_radius(one, focus, k)
+        for one, focus, k in zip(disparity, focus_disparity, strength, strict=True)
     ]
     return torch.stack(radii) < IN_FOCUS_PX
 

@@ -1,6 +1,6 @@
 """MUSIQ, MANIQA and CLIP-IQA(+): how good a picture looks, without a target, through pyiqa.
 
-pyiqa is an optional extra (``pip install genrefocus[iqa]``). Its networks differ by training set
+pyiqa is an optional extra (``iqa``). Its networks differ by training set
 and prompts under one name, so that the variant is part of the metric's name and the version of
 pyiqa goes beside it. Weights are read from TORCH_HOME and never downloaded here.
 """
@@ -66,21 +66,15 @@ def require_no_reference(variant: str) -> str:
         ValueError: no such variant.
     """
     chosen = _variant(variant)
-    if importlib.util.find_spec("pyiqa") is None:
-        raise NotAvailable(
-            f"{variant} is not available: pyiqa is missing; run `pip install genrefocus[iqa]`"
-        )
+    installed = importlib.util.find_spec("pyiqa") is not None
+    steps = [] if installed else ["`pip install pyiqa`, the extra `iqa`"]
     missing = [str(file) for file in weight_files(variant) if not file.is_file()]
     if missing:
-        raise NotAvailable(
-            f"{variant} is not available: {', '.join(missing)} missing; copy there what pyiqa "
-            "downloads to the same path on a machine with a network"
-        )
+        steps.append(f"copy what pyiqa downloads elsewhere to {' and '.join(missing)}")
     if chosen.hub and not _in_hub_cache(chosen.hub):
-        raise NotAvailable(
-            f"{variant} is not available: the hub's cache (HF_HOME) lacks {chosen.hub}; fill it "
-            f"with `hf download {chosen.hub}`"
-        )
+        steps.append(f"fill the hub's cache (HF_HOME) with `hf download {chosen.hub}`")
+    if steps:
+        raise NotAvailable(f"{variant} is not available: {'; '.join(steps)}")
     return importlib.metadata.version("pyiqa")
 
 
