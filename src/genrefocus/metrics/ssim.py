@@ -28,9 +28,24 @@ def ssim(pred: Tensor, target: Tensor) -> Tensor:
             values lie outside [0, 1].
     """
     valid = check_pair(pred, target, min_side=WINDOW)
+    local, _ = ssim_map(pred.float(), target.float())
+    return nan_where_invalid(local.mean(dim=(1, 2)), valid)
+
+
+def ssim_map(pred: Tensor, target: Tensor) -> tuple[Tensor, int]:
+    """SSIM of every window that lies wholly inside the image, averaged over channels.
+
+    Args:
+        pred: (B, 3, H, W) float32 in [0, 1], at least 11 px a side.
+        target: same shape and range.
+
+    Returns:
+        Map (B, H - 2 b, W - 2 b), at the windows' centres, and the width b of the border left out.
+    """
+    check_pair(pred, target, min_side=WINDOW)
     _, local = structural_similarity_index_measure(
-        pred.float(),
-        target.float(),
+        pred,
+        target,
         gaussian_kernel=True,
         sigma=SIGMA,
         reduction="none",
@@ -39,8 +54,7 @@ def ssim(pred: Tensor, target: Tensor) -> Tensor:
     )
     # Releases of torchmetrics differ on whether windows over mirrored borders enter the mean.
     border = WINDOW // 2
-    inner = local[..., border:-border, border:-border]
-    return nan_where_invalid(inner.mean(dim=(1, 2, 3)), valid)
+    return local[..., border:-border, border:-border].mean(1), border
 
 
 class SSIM(Tally):

@@ -46,11 +46,16 @@ class Tally(Metric):
         """Summarise everything recorded on all ranks."""
         # After a synchronisation over ranks the state is one tensor instead of a list.
         parts = [self.values] if isinstance(self.values, Tensor) else self.values
-        values = torch.cat(parts).tolist() if parts else []
-        valid = [value for value in values if math.isfinite(value)]
-        mean = math.fsum(valid) / len(valid) if valid else math.nan
-        return Summary(
-            mean=torch.tensor(mean, dtype=torch.float32, device=self.device),
-            valid=torch.tensor(len(valid), device=self.device),
-            failed=torch.tensor(len(values) - len(valid), device=self.device),
-        )
+        return summarise(torch.cat(parts) if parts else torch.zeros(0, device=self.device))
+
+
+def summarise(values: Tensor) -> Summary:
+    """Summary of per-image values (N,), on their device; N may be 0."""
+    numbers = values.tolist()
+    valid = [number for number in numbers if math.isfinite(number)]
+    mean = math.fsum(valid) / len(valid) if valid else math.nan
+    return Summary(
+        mean=torch.tensor(mean, dtype=torch.float32, device=values.device),
+        valid=torch.tensor(len(valid), device=values.device),
+        failed=torch.tensor(len(numbers) - len(valid), device=values.device),
+    )

