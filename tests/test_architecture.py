@@ -51,7 +51,6 @@ ALLOWED: dict[str, set[str]] = {
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
     "preflight": MODEL | {"data", "metrics", "exif", "rejection"},
-    "benchmark": CORE | {"k_search", "metrics", "baselines", "render", "data", "data.sample"},
     "trained": {"assembly", "pipeline", "benchmark", "network_card"},
     "pages": CORE | {"data.sample"},
     "benchmark": (

@@ -16,8 +16,13 @@ from genrefocus.optics import BlurStrength
 class CaseSet(Protocol):
     """A data set of one task."""
 
-    task: Task
-    name: str
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+
+    @property
+    def name(self) -> str:
+        """Of the data set, in tables."""
 
     @property
     def fingerprint(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genrefocus.benchmark.case import Case, Method, Score
+from genrefocus.benchmark.case import Case, Method, Score, Task
 from genrefocus.benchmark.cases import CaseSet
 from genrefocus.benchmark.rows import Row, write_rows
 from genrefocus.benchmark.statistics import NOT_AVAILABLE
@@ -115,7 +115,7 @@ def fingerprint_of(method: Method) -> str:
 
 def gather(
     out: Path,
-    plans: Mapping[tuple[str, str], Plan],
+    plans: Mapping[tuple[Task, str], Plan],
     sets: Sequence[CaseSet],
     methods: Mapping[str, Sequence[str]],
 ) -> list[Row] | None:

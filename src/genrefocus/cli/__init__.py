@@ -13,6 +13,7 @@ COMMANDS = {
     "render": "render depth of field into a sharp image with depth",
     "refocus": "refocus a photograph: deblur, depth, focus, bokeh",
     "compat": "check golden tensors of the released forward against this code",
+    "benchmark": "measure methods on data sets under their protocols: run=latest ... (Hydra)",
     "prepare": "make shards of photographs, pairs or scenes: route=... source=... (Hydra)",
     "lightfield": "make the sets lf_bokeh and lf_refocus of a folder of light fields",
     "inspect": "show what sets of shards hold: counts, sizes, origin, distributions",
@@ -22,6 +23,10 @@ COMMANDS = {
     "doctor": "check set-up, configs, shards, memory and weights before a run; no GPU needed",
     "verify-resume": "prove that a killed and resumed run equals an uninterrupted one",
 }
+
+
+APPLICATIONS = ("prepare", "benchmark")
+"""Commands that are Hydra applications, which read their overrides themselves."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +40,7 @@ def build_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.Argument
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(name, help=summary, description=summary)
-        if name in commands and name != "prepare":
+        if name in commands and name not in APPLICATIONS:
             _module(name).add_arguments(sub)
     return parser
 
@@ -45,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     wanted = [name for name in arguments[:1] if name in COMMANDS]
     try:
-        if arguments[:1] == ["prepare"]:  # a Hydra application, which reads its overrides itself
-            return int(_module("prepare").main(arguments[1:]))
+        if arguments and arguments[0] in APPLICATIONS:
+            return int(_module(arguments[0]).main(arguments[1:]))
         args = build_parser(wanted).parse_args(arguments)
         return int(_module(args.command).run(args))
     except BrokenPipeError:

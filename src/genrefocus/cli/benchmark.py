@@ -1,12 +1,10 @@
 """``genrefocus benchmark``: methods on data sets under their protocols, a Hydra application."""
 
-import json
-import shutil
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.utils import instantiate
@@ -20,9 +18,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
-from genrefocus.benchmark.case import TASKS, Case, Method, Task
-from genrefocus.benchmark.cases import CaseSet, PictureCases, ShardCases
+from genrefocus.benchmark.case import TASKS, Case, Method, Score, Task
+from genrefocus.benchmark.cases import CaseSet, ShardCases
 from genrefocus.benchmark.methods import (
     Classical,
     Identity,
@@ -36,12 +35,20 @@ from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import KPolicy, Plan, gather, run
 from genrefocus.benchmark.tables import build_tables, rich_table, write_tables
 from genrefocus.cli.configuration import checkout, run_application
-from genrefocus.metrics.registry import METRICS
+from genrefocus.metrics.registry import MetricInfo, metrics
 from genrefocus.network_card import latest_run
 from genrefocus.trained import methods_from_run
 
 _VALIDATION = 32
 """Validation cases that settings of classical methods are chosen on."""
+
+_REGISTERED = {
+    "lpips": "lpips_alex",
+    "clip_iqa": "clipiqa-rn50",
+    "maniqa": "maniqa-koniq",
+    "musiq": "musiq-koniq",
+}
+"""Metric of a protocol -> name in the registry, where the two differ."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,7 +116,7 @@ def _run(config: DictConfig) -> None:
 
 def _conclude(entries: Sequence[_Entry], out: Path, config: DictConfig, console: Console) -> None:
     plans = {(one.cases.task, one.cases.name): one.plan for one in entries}
-    names = {one.cases.task: [method.name for method in one.methods] for one in entries}
+    names = {str(one.cases.task): [method.name for method in one.methods] for one in entries}
     if gather(out, plans, [one.cases for one in entries], names) is None:
         console.print(f"job {config.job} of {config.jobs} is done; others are not yet")
         return
@@ -143,15 +150,16 @@ def _trained(config: DictConfig, console: Console) -> Mapping[Task, list[Method]
 def _entry(one: DictConfig, config: DictConfig, trained: Mapping[Task, list[Method]]) -> _Entry:
     cases = ShardCases(one.task, one.dataset, Path(one.folder), config.limit)
     protocol = load_protocol(one.task, one.dataset)
-    metrics, unavailable, weights = {}, {}, {}
+    known = metrics()
+    scored: dict[str, Score] = {}
+    unavailable: dict[str, str] = {}
+    weights: dict[str, str | None] = {}
     for name in protocol.metrics:
-        if name == "lvcorr":
+        if name == "lvcorr":  # of a series over K, which the runner makes
             continue
-        info = METRICS[name]
-        weights[name] = info.weights_hash
-        why = info.available()
-        if why is None:
-            metrics[name] = _Scored(name)
+        info = known[_REGISTERED.get(name, name)]
+        if (why := info.available()) is None:
+            scored[name], weights[name] = _Scored(info.name), info.weights()
         else:
             unavailable[name] = why
     protocol = protocol.filled(fingerprint=cases.fingerprint, weights=weights)
@@ -161,7 +169,7 @@ def _entry(one: DictConfig, config: DictConfig, trained: Mapping[Task, list[Meth
         if search is None
         else KPolicy(True, search.budget, search.least_radius, search.largest_radius)
     )
-    plan = Plan(metrics, unavailable, policy, "lvcorr" in protocol.metrics, protocol.hash)
+    plan = Plan(scored, unavailable, policy, "lvcorr" in protocol.metrics, protocol.hash)
     methods = [Identity(), *_classical(one, cases), *trained.get(one.task, [])]
     for name, folder in config.predictions.items():
         methods.append(Predictions(str(name), Path(folder) / one.task / one.dataset))
@@ -174,17 +182,20 @@ class _Scored:
 
     name: str
 
-    def __call__(self, answer: Any, case: Case) -> float:
-        return float(
-            METRICS[self.name](
-                answer,
-                target=case.target,
-                aif=case.aif,
-                disparity=case.disparity,
-                focus_disparity=case.focus_disparity,
-                strength=case.strength,
-            )
+    def __call__(self, answer: Tensor, case: Case) -> float:
+        return _metric(self.name)(
+            answer,
+            target=case.target,
+            aif=case.aif,
+            disparity=case.disparity,
+            focus_disparity=case.focus_disparity,
+            strength=case.strength,
         )
+
+
+@functools.cache
+def _metric(name: str) -> MetricInfo:
+    return metrics()[name]
 
 
 def _classical(one: DictConfig, cases: CaseSet) -> list[Method]:
