@@ -216,9 +216,10 @@ class _Album:
         """Keys that have pictures: evenly spread ones, and each method's best and worst."""
         keys = sorted({key for one in self._table.summaries.values() for key in one.values})
         keys = [key for key in keys if any(self._path(name, key) for name in (INPUT, TARGET))]
+        known = set(keys)
         chosen = [keys[n] for n in spread(len(keys), SPREAD_CASES)]
         for method, metric in itertools.product(self._methods, self._table.metrics[:1]):
-            ranked = [key for key, _ in self._ranked(method, metric) if key in set(keys)]
+            ranked = [key for key, _ in self._ranked(method, metric) if key in known]
             chosen += ranked[:1] + ranked[-1:]
         return sorted(set(chosen))
 
