@@ -170,7 +170,7 @@ def test_markdown_is_a_table(table: BenchmarkTable) -> None:
     by_name = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in grid}
     assert by_name[r"model\_1"][0].startswith(f"{np.mean(0.2 + NOISE[:11]):.4f} [0.")
     assert by_name[r"model\_1"][0].endswith("] (n 11, 1 failed)")
-    assert by_name["unsharp"][2] == "n/a (pip install genrefocus[metrics])"
+    assert by_name["unsharp"][2] == "n/a"
     assert by_name["identity"][1] == "0.1827"  # all equal: no interval
     assert by_name["GenRefocus (published, Table 2)"] == ["**0.1440**", "**0.0772**", "0.3452"]
 

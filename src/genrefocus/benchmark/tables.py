@@ -204,12 +204,18 @@ def rich_table(table: BenchmarkTable) -> RichTable:
     """For a terminal."""
     shown = RichTable(title=escape(table.title), **_LEFT)
     shown.add_column("method", overflow="fold")
-    for metric in table.metrics:
+    # A column without a figure would only take the room of others; the notes say why.
+    metrics = [
+        metric
+        for metric in table.metrics
+        if any((cell := line.cells.get(metric)) and not cell.remedy for line in table.lines)
+    ]
+    for metric in metrics:
         shown.add_column(escape(table.heading(metric)), justify="right")
     for line in table.lines:
         texts = [
             f"[bold]{escape(text)}[/bold]" if best else escape(text)
-            for text, best in (_cell_text(line, metric, "\n") for metric in table.metrics)
+            for text, best in (_cell_text(line, metric, "\n") for metric in metrics)
         ]
         style = "dim strike" if line.objection else "dim" if line.source else ""
         shown.add_row(escape(name_of(line)), *texts, style=style)
@@ -325,7 +331,7 @@ def cell_text(cell: Cell | None, separator: str = " ") -> str:
     if cell is None:
         return "-"
     if cell.mean is None:
-        return f"n/a ({cell.remedy})" if cell.remedy else f"failed ({cell.failures})"
+        return "n/a" if cell.remedy else f"failed ({cell.failures})"
     text = number(cell.mean)
     if cell.low is not None and cell.high is not None:
         text += f"{separator}{bounds(cell.low, cell.high)}"
@@ -436,6 +442,9 @@ def _with_best(lines: Sequence[Line], protocol: Protocol, metrics: Sequence[str]
 def _notes(lines: Iterable[Line]) -> list[str]:
     notes: dict[str, None] = {}
     for line in lines:
+        for metric, cell in line.cells.items():
+            if cell.remedy:
+                notes[f"n/a: {metric}: {cell.remedy}"] = None
         if line.source is not None:
             checked = ", ".join(metric for metric, cell in line.cells.items() if cell.comparable)
             verdict = line.objection or f"comparable in {checked}, where the Input row agrees"
