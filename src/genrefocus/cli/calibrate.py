@@ -88,18 +88,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(proposals: Sequence[Proposal]) -> Table:
     table = Table(title="proposed gates, most telling measure first")
-    for title in ("measure", "gate", "precision", "95 % interval", "recall", "AUC", "pass"):
+    for title in ("measure", "gate", "precision, 95 %", "recall", "AUC", "pass"):
         left = title in ("measure", "gate")
-        table.add_column(title, justify="left" if left else "right", no_wrap=title == "measure")
+        table.add_column(title, justify="left" if left else "right", no_wrap=left)
     for one in proposals:
-        gate, precision, interval = "none reaches it", "", ""
+        gate, precision = "none", ""
         if one.threshold is not None and one.precision is not None and one.interval is not None:
             gate = f"{one.side} {one.threshold:.4g}"
-            precision = f"{one.precision:.3f}"
-            interval = f"{one.interval[0]:.3f} to {one.interval[1]:.3f}"
-        counts = f"{one.passing} of {one.reviewed}"
+            low, high = one.interval
+            precision = f"{one.precision:.2f}, {low:.2f} to {high:.2f}"
         table.add_row(
-            one.measure, gate, precision, interval, f"{one.recall:.3f}", f"{one.auc:.3f}", counts
+            one.measure,
+            gate,
+            precision,
+            f"{one.recall:.2f}",
+            f"{one.auc:.2f}",
+            f"{one.passing}/{one.reviewed}",
         )
     return table
 
