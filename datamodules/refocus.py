@@ -63,7 +63,7 @@ class RefocusDataModule(OrderedDataModule):
         )
         self.train_folders = {name: Path(folder) for name, folder in train.items()}
         self.weights = {name: float(weight) for name, weight in weights.items()}
-        self.eval_folders = {"val": [Path(f) for f in val], "test": [Path(f) for f in test]}
+        self.eval_folders = {"val": _folders(val), "test": _folders(test)}
         self.crop, self.mirror, self.limit = crop, flip, limit
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
@@ -123,6 +123,10 @@ class RefocusDataModule(OrderedDataModule):
                 f"of {least}; lower data.min_mask_agreement"
             )
         return kept
+
+
+def _folders(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(one) for one in ([given] if isinstance(given, str | Path) else given)]
 
 
 def _agrees(one: ShardDataset, index: int, least: float) -> bool:

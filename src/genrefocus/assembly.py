@@ -132,6 +132,7 @@ class Deblurrer:
         editor: the network.
         prompt, steps, seed: how it is asked.
         name: of the weights, with a digest, for provenance.
+        origin: where they lie, for messages.
     """
 
     editor: Editor
@@ -139,6 +140,7 @@ class Deblurrer:
     steps: int
     seed: int
     name: str
+    origin: str = ""
 
     def __call__(self, photographs: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] of any size to the same shape."""
@@ -172,7 +174,8 @@ def deblurrer_from_run(
     network = _deblurnet(folder, networks_of(folder).get("deblur"))
     editor = _editor(network, _load(require_backbone(network), device, vae_tiling=False))
     card = network.card
-    return Deblurrer(editor, card.prompt, _first(steps, card.steps), seed, _named(network.lora))
+    lora = network.lora
+    return Deblurrer(editor, card.prompt, _first(steps, card.steps), seed, _named(lora), str(lora))
 
 
 def deblurrer_from_lora(
@@ -193,7 +196,7 @@ def deblurrer_from_lora(
     backbone = _load(BackboneSource("flux_dev", flux), device, vae_tiling=False)
     adapter = load_lora(lora, backbone.transformer).requires_grad_(False)
     editor = Editor(backbone, Flow(), loras=(adapter,), guidance=DEBLUR_GUIDANCE)
-    return Deblurrer(editor, prompt, steps, seed, _named(Path(lora)))
+    return Deblurrer(editor, prompt, steps, seed, _named(Path(lora)), str(lora))
 
 
 def _named(lora: Path) -> str:
@@ -212,12 +215,12 @@ def _deblurnet(run: str | Path, network: Network | None) -> Network:
     if network is None:
         raise FileNotFoundError(
             f"{run} has no DeblurNet: no network.json of one with its LoRA file; train it, or "
-            "leave deblurring out (--no-deblur)"
+            "leave deblurring out"
         )
     if network.card.variant == "pre_deblur":
         raise ValueError(
             f"{network.lora} wants a deblurred draft beside the photograph, which the pipeline "
-            "does not make; use a DeblurNet without one, or leave deblurring out (--no-deblur)"
+            "does not make; use a DeblurNet without one, or leave deblurring out"
         )
     return network
 

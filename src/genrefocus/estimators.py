@@ -360,7 +360,7 @@ def _sidecar(folder: Path, photo: Photo, suffix: str, what: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"photograph {photo.name} has no {what}: {path} does not exist; put it there, name "
-            f"another folder (data.{what}.folder) or another estimator (data.{what})"
+            f"another folder of estimates (data.estimates), or take another estimator of {what}"
         )
     return path
 
@@ -380,8 +380,8 @@ def _pinned(model: str | Path, revision: str | None, what: str) -> str:
         return f"from folder {Path(model).name}"
     if not revision:
         raise ValueError(
-            f"{what} model {model} is no local folder; to load it from the hub name the commit, "
-            "revision=<commit>"
+            f"{what} model {model} is no local folder; to load it from the hub name the commit "
+            "with its option revision=<commit>"
         )
     return f"{model}@{revision}"
 
@@ -393,5 +393,5 @@ def _load(kind: Any, model: str | Path, what: str, **arguments: Any) -> Any:
         first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
             f"{what} model {model} cannot be loaded ({first}); give a local folder with its files "
-            f"(data.{what}.model), or files beside the photographs"
+            f"(its option model), or files beside the photographs"
         ) from error

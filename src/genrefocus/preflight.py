@@ -92,7 +92,12 @@ def check_shards(folder: Path, *, made_by: str | None, option: str) -> tuple[Fin
     except (ValueError, OSError) as error:
         return Finding(subject, "error", str(error), f"{option}=<folder of a finished set>"), None
     if not len(one):
-        return Finding(subject, "error", "holds no sample", f"{option}=<another set>"), 0
+        return Finding(
+            subject,
+            "error",
+            "holds no sample",
+            f"{option}=[<another set>], or prepare it with other splits",
+        ), 0
     return Finding(subject, "ok", f"{len(one)} samples, {one.fingerprint[:12]}"), len(one)
 
 

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     SIZES_DIFFER = "sizes_differ"
     PICTURE_TOO_SMALL = "picture_too_small"
     REGISTRATION_FAILED = "registration_failed"
+    COLOURS_NOT_COMPARABLE = "colours_not_comparable"
     DUPLICATE = "duplicate"
     COUNTERPART_AMBIGUOUS = "counterpart_ambiguous"
 

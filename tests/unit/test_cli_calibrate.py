@@ -66,7 +66,7 @@ def test_a_clean_cut_is_found_and_can_be_pasted(made: Path, tmp_path: Path, caps
     Gates(gates)  # which takes what was printed
     words = " ".join(printed.err.split())
     assert "20 reviewed, 10 of them good, 1 left open" in words
-    assert "pass together 10, 10 of them good" in words
+    assert "gates together pass 10, 10 of them good" in words
     assert "min 0.61" in words
 
 

@@ -55,10 +55,10 @@ def test_sidecars_are_found_beside_nested_photographs(tmp_path: Path) -> None:
 
 def test_sidecars_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"trip/a\.jpg has no depth: .*trip/a\.npy.*data\.depth"
+        FileNotFoundError, match=r"trip/a\.jpg has no depth: .*trip/a\.npy.*data\.estimates"
     ):
         SidecarDepth(tmp_path).depth([photo()])
-    with pytest.raises(FileNotFoundError, match=r"no mask: .*a\.png.*data\.mask"):
+    with pytest.raises(FileNotFoundError, match=r"no mask: .*a\.png.*data\.estimates"):
         SidecarMask(tmp_path).mask([photo()])
     (tmp_path / "trip").mkdir()
     np.save(tmp_path / "trip/a.npy", np.ones((30, 20), np.float32))

@@ -199,7 +199,7 @@ def test_nothing_usable_says_what_was_found_and_what_to_do(made: Path, tmp_path:
     ):
         prepare(tmp_path / "empty", tmp_path / "out")
     shutil.copytree(made / "photos", tmp_path / "bare/photos")
-    with pytest.raises(FileNotFoundError, match=r"IMG_\d+\.jpg has no depth.*data\.depth"):
+    with pytest.raises(FileNotFoundError, match=r"IMG_\d+\.jpg has no depth.*data\.estimates"):
         prepare(tmp_path / "bare", tmp_path / "out2")
 
 

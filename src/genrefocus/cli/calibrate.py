@@ -55,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not 0 <= args.recall <= 1:
         raise ValueError(f"--recall is {args.recall:g}; give a part, 0 to 1")
+    if not args.reviewed.is_file():
+        raise FileNotFoundError(
+            f"reviewed list {args.reviewed} does not exist; --template {args.reviewed} makes one"
+        )
     verdicts = read_verdicts(args.reviewed)
     measures, good = join_measures(args.out, verdicts, KNOWN_MEASURES)
     if not good:
@@ -65,9 +69,16 @@ def run(args: argparse.Namespace) -> int:
     console.print(_table(proposals))
     console.print(
         f"{len(good)} reviewed, {sum(good)} of them good, {len(verdicts) - len(good)} left open\n"
-        f"gates that are no comment pass together {len(passed)}, {sum(passed)} of them good",
+        f"the proposed gates together pass {len(passed)}, {sum(passed)} of them good",
         soft_wrap=True,
     )
+    if kept and sum(passed) < args.recall * sum(good):
+        console.print(
+            f"that is less than the part {args.recall:g} of the good ones: all are comments; "
+            "review more samples, or set single gates by hand",
+            soft_wrap=True,
+        )
+        kept, others = [], [*kept, *others]
     print(f"# conf/gates/<name>.yaml: {len(good)} reviewed samples, precision {args.precision:g}")
     for proposal in others:
         print(f"# {_line(proposal)}")
@@ -77,17 +88,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(proposals: Sequence[Proposal]) -> Table:
     table = Table(title="proposed gates, most telling measure first")
-    for title in ("measure", "gate", "precision", "95 % interval", "recall", "AUC", "pass"):
-        table.add_column(title, justify="left" if title in ("measure", "gate") else "right")
+    for title in ("measure", "gate", "precision, 95 %", "recall", "AUC", "pass"):
+        left = title in ("measure", "gate")
+        table.add_column(title, justify="left" if left else "right", no_wrap=left)
     for one in proposals:
-        gate, precision, interval = "none reaches it", "", ""
+        gate, precision = "none", ""
         if one.threshold is not None and one.precision is not None and one.interval is not None:
             gate = f"{one.side} {one.threshold:.4g}"
-            precision = f"{one.precision:.3f}"
-            interval = f"{one.interval[0]:.3f} to {one.interval[1]:.3f}"
-        counts = f"{one.passing} of {one.reviewed}"
+            low, high = one.interval
+            precision = f"{one.precision:.2f}, {low:.2f} to {high:.2f}"
         table.add_row(
-            one.measure, gate, precision, interval, f"{one.recall:.3f}", f"{one.auc:.3f}", counts
+            one.measure,
+            gate,
+            precision,
+            f"{one.recall:.2f}",
+            f"{one.auc:.2f}",
+            f"{one.passing}/{one.reviewed}",
         )
     return table
 

@@ -30,7 +30,7 @@ def run_application(application: Callable[[], None], name: str) -> None:
         print(f"{name}: {error.__cause__}", file=sys.stderr)
         sys.exit(2)
     except (HydraException, OmegaConfBaseException) as error:
-        command = f"python {name}" if name.endswith(".py") else name
+        command = f"python {name}" if name.endswith(".py") else f"{name} route=..."
         hint = "" if "resume=" in str(error) else f" ({command} --cfg job prints all there is)"
         print(f"{name}: {_in_a_line(error)}{hint}", file=sys.stderr)
         sys.exit(2)

@@ -23,8 +23,24 @@ _PARTS = ("depth", "mask", "deblur", "blur", "shapes")
 _ESTIMATORS = ("depth",)
 
 
+HELP = """usage: genrefocus prepare route=ROUTE [source=SOURCE] [key=value ...]
+       genrefocus prepare -m route=ROUTE job=0,1 jobs=2 hydra/launcher=joblib [...]
+
+routes   synthetic, point_lights, in_the_wild, aperture_series, deblur_pairs
+sources  scenes, night_scenes, camera_roll, photographs, photograph_table, developed_raw, folder,
+         pairs, dpdd, realdof, realbokeh_3mp, lfdof, ebb
+often    source.root=/folder  data.estimates=/folder  depth=... mask=... gates=...  out=/folder
+         limit=20 for a trial;  route=ROUTE --cfg job prints all there is
+
+See docs/preparation.md.
+"""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the application with overrides; exit status 2 for wrong input."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0 if arguments else 2
     OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
     sys.argv = ["genrefocus prepare", *arguments]
     application = hydra.main(
@@ -38,6 +54,12 @@ def run_job(config: DictConfig) -> None:
     """One job of a preparation; the last of them writes the indices and the report."""
     try:
         _run(config)
+    except KeyboardInterrupt:
+        print(
+            "genrefocus prepare: interrupted; complete shards are kept, the same command goes on",
+            file=sys.stderr,
+        )
+        sys.exit(130)
     except (ValueError, OSError) as error:
         print(f"genrefocus prepare: {error}", file=sys.stderr)
         sys.exit(2)
@@ -45,6 +67,8 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
+    if not config.gates:
+        raise ValueError("gates set nothing, not even null: is the file empty? gates=none has all")
     source: Source = instantiate(config.source, _convert_="all")
     # Parts are handed over as they are: as arguments of instantiate they would become configs.
     route = instantiate(config.route, _partial_=True, _convert_="all")(**_parts(config, source))
@@ -82,6 +106,12 @@ def _run(config: DictConfig) -> None:
             f"{', '.join(summary['measured_only'])}\n"
             "  every value passes; `genrefocus calibrate` proposes gates from a reviewed list"
         )
+    empty = [split for split in config.splits if not summary["written"].get(split)]
+    if empty:
+        console.print(
+            f"[bold yellow]empty[/]: {', '.join(empty)}; training evaluates on val and test: "
+            "set other splits, such as 'splits={train: 0.6, val: 0.2, test: 0.2}'"
+        )
     console.print(f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True)
 
 
@@ -99,6 +129,10 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
             parts[name] = None if skip else instantiate(config[name], _convert_="all")
     if "deblur" in parts:
         parts["deblur_name"] = parts["deblur"].name
+        Console(stderr=True).print(
+            f"DeblurNet: {parts['deblur'].origin}, {parts['deblur'].steps} sampling steps",
+            soft_wrap=True,
+        )
     return parts
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -59,6 +60,7 @@ def _streamed(
 def _begin(parent: int) -> None:
     # Sums over several threads depend on how the work was split.
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends these
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -20,7 +20,13 @@ from genrefocus.optics import BlurStrength, depth_to_disparity, focus_disparity
 from genrefocus.preparation.engine import Made
 from genrefocus.preparation.pairs import PairMeasures, correct, measure_pair
 from genrefocus.preparation.plan import Candidate
-from genrefocus.preparation.working import blur_measures, load_working, pair_measures, require_edge
+from genrefocus.preparation.working import (
+    agreement_measure,
+    blur_measures,
+    load_working,
+    pair_measures,
+    require_edge,
+)
 from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture
 from genrefocus.render.layered import render_layered
@@ -134,7 +140,7 @@ class ApertureSeries:
             **pair_measures(pair),
             "ssim": found.score,
             "evaluations": float(len(found.curve)),
-            "mask_agreement": agreement,
+            **agreement_measure(self.mask, agreement),
         }
         return Made(sample, measures)
 

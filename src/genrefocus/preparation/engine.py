@@ -148,6 +148,8 @@ def prepare(
             nothing at all that can be used.
         OSError: the disk is full, or a file cannot be read; what is there stays as it is.
     """
+    if items_per_shard < 1:
+        raise ValueError(f"items_per_shard is {items_per_shard}; give 1 or more")
     if not 0 <= job < jobs:
         raise ValueError(f"job {job} of {jobs}: jobs are numbered 0 to {jobs - 1}")
     missing = route.roles - source.roles
@@ -368,9 +370,10 @@ def _is_finished(out: Path, head: Mapping[str, Any]) -> bool:
 def _begin(work: Path, head: Mapping[str, Any]) -> None:
     """Record the settings, or compare them with those that the folder was begun with."""
     path = work / "settings.json"
-    if path.is_file():
+    begun = any(work.glob("*-[0-9][0-9][0-9][0-9][0-9].json"))
+    if path.is_file() and begun:
         require_same(work.parent, json.loads(path.read_bytes()), head)
-    elif any(work.parent.glob(f"*/{shard_name(0)}")):
+    elif not path.is_file() and any(work.parent.glob(f"*/{shard_name(0)}")):
         raise ValueError(f"{work.parent} holds shards of something else; choose another folder")
     else:
         write_atomically(path, _line(head))

@@ -22,7 +22,13 @@ from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.leakage import DISTANCE
 from genrefocus.preparation.plan import Candidate, LeakageCheck
 from genrefocus.preparation.sources import Photographs
-from genrefocus.preparation.working import blur_measures, by_size, load_working, require_edge
+from genrefocus.preparation.working import (
+    agreement_measure,
+    blur_measures,
+    by_size,
+    load_working,
+    require_edge,
+)
 from genrefocus.rejection import Rejected
 
 Deblur = Callable[[Tensor], Tensor]
@@ -128,7 +134,7 @@ class InTheWild:
             "pixel_ratio": facts.pixel_ratio,
             "focal_length_mm": facts.focal_length_mm,
             "f_number": facts.f_number,
-            "mask_agreement": agreement,
+            **agreement_measure(self.mask, agreement),
             "mask_share": float(mask.region.float().mean()),
         }
         return Made(sample, measures)

@@ -92,10 +92,14 @@ class Leaked(ValueError):
         self.leaks = list(leaks)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.leaks)} pairs of pictures cross splits, or sets:"]
-        lines += [f"  {leak}" for leak in self.leaks[:_SHOWN]]
-        if len(self.leaks) > _SHOWN:
-            lines.append(f"  and {len(self.leaks) - _SHOWN} more")
+        # Items have several pictures; one line for two items is enough.
+        nearest: dict[tuple[str, str], Leak] = {}
+        for leak in sorted(self.leaks, key=lambda one: one.distance):
+            nearest.setdefault((leak.a.name, leak.b.name), leak)
+        lines = [f"{len(nearest)} pairs cross splits, or sets:"]
+        lines += [f"  {leak}" for leak in list(nearest.values())[:_SHOWN]]
+        if len(nearest) > _SHOWN:
+            lines.append(f"  and {len(nearest) - _SHOWN} more")
         lines.append(
             "put both into one split or take one out; to accept a pair all the same, give the name "
             "of one of its pictures in leakage.allow"

@@ -300,7 +300,7 @@ def _fit_colour(sharp: Array, photo: Array) -> tuple[Correction, Array]:
     whole = block_reduce(usable, (edge, edge), np.min)
     if whole.sum() < _LEAST_CELLS:
         raise Rejected(
-            Reason.REGISTRATION_FAILED,
+            Reason.COLOURS_NOT_COMPARABLE,
             int(whole.sum()),
             f"too few unsaturated cells to compare colours, {_LEAST_CELLS} are the least",
         )

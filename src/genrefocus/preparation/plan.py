@@ -20,12 +20,13 @@ from numpy.random import Generator
 from genrefocus.data.images import is_picture
 from genrefocus.data.processes import OrderedMap
 from genrefocus.data.sample import SPLITS
-from genrefocus.data.shards import INDEX_NAME, ShardDataset
+from genrefocus.data.shards import INDEX_NAME, ShardDataset, write_atomically
 from genrefocus.preparation.item import Item, Picture, Source
-from genrefocus.preparation.leakage import Fingerprint, find_leaks, hashes, refuse
+from genrefocus.preparation.leakage import Fingerprint, Leaked, find_leaks, hashes, refuse
 from genrefocus.rejection import Reason, Rejected
 
 FINGERPRINTS_NAME = "fingerprints.jsonl"
+LEAKS_NAME = "leaks.jsonl"
 COMPARED_ROLES = ("photo", "sharp")
 
 Advance = Callable[[str, int, int], None]
@@ -133,7 +134,7 @@ def make_plan(
     assert len(names) == len(items), f"{source.name} lists a name twice"
     alike = _alike(items, marks, splits, leakage.distance)
     chosen = {item.name: _split(source, item, alike, splits) for item in items}
-    _check_leaks(items, chosen, marks, leakage, mapper, advance)
+    _check_leaks(items, chosen, marks, leakage, folder, mapper, advance)
     kept, twice = _without_copies(items, chosen, marks)
     parts: list[Part] = []
     for split in SPLITS:
@@ -272,6 +273,7 @@ def _check_leaks(
     chosen: Mapping[str, str],
     marks: Marks,
     leakage: LeakageCheck,
+    folder: Path,
     mapper: OrderedMap,
     advance: Advance,
 ) -> None:
@@ -281,7 +283,18 @@ def _check_leaks(
         for mark in _compared(item, marks)
     ]
     against = [mark for folder in leakage.against for mark in _of_folder(folder, mapper, advance)]
-    refuse(find_leaks(own, against, distance=leakage.distance), leakage.allow)
+    leaks = find_leaks(own, against, distance=leakage.distance)
+    record = folder.parent / LEAKS_NAME
+    try:
+        refuse(leaks, leakage.allow)
+    except Leaked as leaked:
+        lines = (
+            json.dumps([leak.a.name, leak.a.split, leak.b.name, leak.b.split, leak.distance])
+            for leak in leaked.leaks
+        )
+        write_atomically(record, "".join(f"{line}\n" for line in lines).encode())
+        raise ValueError(f"{leaked}; all are in {record}") from leaked
+    record.unlink(missing_ok=True)
 
 
 def _of_folder(folder: Path, mapper: OrderedMap, advance: Advance) -> Iterator[Fingerprint]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.data.images import image_of
+from genrefocus.estimators import DetailRetention, MaskEstimator
 from genrefocus.geometry import View, resize
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.preparation.pairs import PairMeasures
@@ -47,6 +48,11 @@ def by_size(pictures: Sequence[Tensor]) -> dict[tuple[int, ...], list[int]]:
     for number, picture in enumerate(pictures):
         groups.setdefault(tuple(picture.shape), []).append(number)
     return groups
+
+
+def agreement_measure(estimator: MaskEstimator, agreement: float) -> dict[str, float]:
+    """``mask_agreement``, but for detail retention: a mask agrees with what it was made from."""
+    return {} if isinstance(estimator, DetailRetention) else {"mask_agreement": agreement}
 
 
 def pair_measures(pair: PairMeasures) -> dict[str, float]:

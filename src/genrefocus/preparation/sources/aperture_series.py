@@ -57,7 +57,9 @@ class RealBokeh3mp(Listed):
             root,
             "RealBokeh_3MP scenes",
             layout,
-            lambda at: any((at / one / "gt").is_dir() for one in _SPLITS),
+            lambda at: any(
+                (at / one / "gt").is_dir() and (at / one / "in").is_dir() for one in _SPLITS
+            ),
         )
         found = Found(root)
         for folder, split in _SPLITS.items():

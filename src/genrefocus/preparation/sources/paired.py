@@ -205,7 +205,9 @@ def _add_pairs(
     for stem in sorted(targets.keys() | photos.keys()):
         ours, theirs = photos.get(stem, []), targets.get(stem, [])
         if len(ours) == len(theirs) == 1:
-            scene = (base.relative_to(found.root) / stem).as_posix()
+            # Pairs without splits may show a scene several times: their content tells.
+            named = (base.relative_to(found.root) / stem).as_posix()
+            scene = None if split is None else named
             found.add(ours[0], {"sharp": theirs[0], "photo": ours[0]}, scene=scene, split=split)
         elif ours:
             _reject_counterparts(found, ours, theirs, sharp)
