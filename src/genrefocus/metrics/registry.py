@@ -24,7 +24,7 @@ from genrefocus.metrics.blur_radius import (
     measure_radii,
 )
 from genrefocus.metrics.clip_iqa import clip_iqa
-from genrefocus.metrics.clip_similarity import MODEL, clip_similarity, clip_weights, load_clip
+from genrefocus.metrics.clip_similarity import MODEL, clip_similarity, load_clip, require_clip
 from genrefocus.metrics.dists import dists
 from genrefocus.metrics.fid_kid import load_inception
 from genrefocus.metrics.focus_plane import find_focus
@@ -205,7 +205,7 @@ def _fidelity() -> list[MetricInfo]:
 
 
 def _clip(model: str, revision: str | None) -> list[MetricInfo]:
-    require = functools.partial(clip_weights, model, revision=revision)
+    require = functools.partial(require_clip, model, revision=revision, tokenizer=True)
     implementation = f"{_version('transformers')}, {model}" + (f"@{revision}" if revision else "")
 
     def similarity(pred: Tensor, target: Tensor) -> float:
@@ -225,7 +225,7 @@ def _clip(model: str, revision: str | None) -> list[MetricInfo]:
             implementation,
             measure,
             require,
-            lambda: file_hash(clip_weights(model, revision=revision)),
+            lambda: file_hash(require()),
         )
 
     return [
