@@ -85,6 +85,7 @@ class Rendered:
         }
 
 
+@functools.cache
 def make(seed: int) -> Rendered:
     rng = np.random.default_rng(seed)
     scene = procedural_scene(seed, SIZE, SIZE, lights=0.0, margin=32)
@@ -255,7 +256,8 @@ def without_order(rendered: Rendered) -> tuple[Tensor, Tensor]:
         mask = (nearest == number).float()
 
         def blur(image: Tensor, level: float = level) -> Tensor:
-            return image if level == 0 else srgb_to_linear(disc_blur(linear_to_srgb(image), level))
+            # As wide as a disc of that radius: its variance is a quarter of the square.
+            return gaussian_blur(image, [int(4 * level) + 1] * 2, [max(0.5 * level, 0.01)] * 2)
 
         spread += blur(srgb_to_linear(rendered.aif) * mask)
         weight += blur(mask.expand(3, -1, -1))
