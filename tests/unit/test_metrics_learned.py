@@ -286,9 +286,9 @@ def test_sets_give_the_same_figure_however_dealt_out(kind) -> None:
     ranks = [kind(network), kind(network)]
     order = torch.randperm(24, generator=torch.Generator().manual_seed(3))
     for number, part in enumerate(order.split([5, 11, 8])):
-        # One image at a time: what a network gives may depend on the batch in the last bits.
         ranks[number % 2].update(pred[part], target[part.flip(0)])
     ranks[1].merge_state(ranks[0])
+    # One image at a time: what a network gives may depend on the batch in the last bits.
     alone = kind(network)
     for i in range(24):
         alone.update(pred[i : i + 1], target[i : i + 1])

@@ -53,6 +53,14 @@ def test_every_available_metric_gives_a_number_for_the_facts_it_names() -> None:
     assert measured["in_focus_psnr"] == 60.0, "identity is right where it is to be sharp"
 
 
+def test_an_output_that_is_not_finite_has_no_figure() -> None:
+    facts = case()
+    broken = facts["aif"] * math.nan
+    for info in METRICS.values():
+        if info.available() is None:
+            assert math.isnan(info(broken, **{need: facts[need] for need in info.needs}))
+
+
 def test_a_fact_that_is_not_known_is_named() -> None:
     image = case()["aif"]
     with pytest.raises(ValueError, match="metric psnr needs target"):

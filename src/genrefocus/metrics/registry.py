@@ -7,6 +7,7 @@ sets (:func:`set_metrics_available`).
 
 import functools
 import importlib.metadata
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,8 @@ class MetricInfo:
             strength: K asked for, stated for H x W.
 
         Returns:
-            NaN where it cannot be told from this picture: to be counted as failed.
+            NaN where it cannot be told from this picture, or where the output is not finite: to
+            be counted as failed.
 
         Raises:
             ValueError: a fact that the metric needs is not given, or shapes or ranges are wrong.
@@ -132,6 +134,9 @@ class MetricInfo:
         missing = sorted(need for need in self.needs if given[need] is None)
         if missing:
             raise ValueError(f"metric {self.name} needs {', '.join(missing)}, not known here")
+        self.require()
+        if not bool(pred.isfinite().all()):
+            return math.nan
         return self.measure(pred, **{need: given[need] for need in self.needs})
 
 
