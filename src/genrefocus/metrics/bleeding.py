@@ -184,4 +184,5 @@ def _within(mask: Tensor, px: int) -> Tensor:
 
 def _mean_around(values: Tensor) -> Tensor:
     reach = 2 * BAND_PX
-    return avg_pool2d(values, 2 * reach + 1, 1, reach)
+    rows = avg_pool2d(values, (2 * reach + 1, 1), 1, (reach, 0))
+    return avg_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))

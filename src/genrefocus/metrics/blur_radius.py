@@ -319,11 +319,9 @@ def _clear_of_edges(asked: Tensor) -> Tensor:
     most, least = max_pool2d(around, 3, 1)[0], -max_pool2d(-around, 3, 1)[0]
     step = most - least > SPREAD_PX + 0.1 * most
     reach = torch.where(step, REACH_FACTOR * most + REACH_PX, 0.0)
-    reached = torch.zeros_like(step)
-    for px in range(math.ceil(float(reach.max()))):
-        wide = (reach > px).float()[None]
-        reached |= max_pool2d(wide, 2 * px + 1, 1, px)[0] > 0
-    return ~reached
+    for _ in range(math.ceil(float(reach.max()))):
+        reach = torch.maximum(reach, max_pool2d(reach[None], 3, 1, 1)[0] - 1.0)
+    return reach <= 0.0
 
 
 def _patches(values: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genrefocus.metrics.clip_similarity import Clip, clip_embedding
-from genrefocus.metrics.lpips import NotAvailable
+from genrefocus.metrics.clip_similarity import Clip, clip_embedding, require_clip
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.tally import Tally
 
@@ -61,14 +60,9 @@ class ClipIQA(Tally):
 def _prompt_embedding(clip: Clip, prompts: tuple[str, str]) -> Tensor:
     from transformers import CLIPTokenizer
 
+    require_clip(clip.source, revision=clip.revision, tokenizer=True)
     revision = {"revision": clip.revision} if clip.revision else {}
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(clip.source, local_files_only=True, **revision)
-    except OSError as error:
-        raise NotAvailable(
-            f"CLIP-IQA is not available: {clip.source} has no tokenizer; copy vocab.json and "
-            "merges.txt beside the model"
-        ) from error
+    tokenizer = CLIPTokenizer.from_pretrained(clip.source, local_files_only=True, **revision)
     tokens = tokenizer(list(prompts), padding=True, return_tensors="pt").to(clip.network.device)
     with torch.no_grad(), torch.autocast(clip.network.device.type, enabled=False):
         features = clip.network.get_text_features(

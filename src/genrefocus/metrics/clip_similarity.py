@@ -18,7 +18,10 @@ from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.tally import Tally
 
 MODEL = "openai/clip-vit-base-patch32"
-WEIGHTS_FILE = "model.safetensors"
+
+_BESIDE = ("config.json", "preprocessor_config.json")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,21 +52,43 @@ def load_clip(
     return _load(str(model), revision, torch.device(device))
 
 
-def clip_weights(model: str | Path = MODEL, *, revision: str | None = None) -> Path:
-    """The file of a CLIP's weights, in its folder or the hub's cache.
+def require_clip(
+    model: str | Path = MODEL, *, revision: str | None = None, tokenizer: bool = False
+) -> Path:
+    """The file of a CLIP's weights, where everything that goes with them is there too.
+
+    transformers makes up a tokenizer or a preparation whose files are missing, so they are looked
+    for here.
+
+    Args:
+        model, revision: as for :func:`load_clip`.
+        tokenizer: whether it is needed.
 
     Raises:
-        NotAvailable: it is in neither.
+        NotAvailable: a file is neither in the folder nor in the hub's cache.
     """
+    found = {name: _file(model, name, revision) for name in (*_BESIDE, *_WEIGHTS, *_TOKENIZER)}
+    weights = next((found[name] for name in _WEIGHTS if found[name]), None)
+    complete = all(found[name] for name in _BESIDE)
+    if tokenizer:
+        complete &= bool(found["tokenizer.json"] or (found["vocab.json"] and found["merges.txt"]))
+    if weights is None or not complete:
+        raise NotAvailable(
+            f"CLIP-I and CLIP-IQA (ViT) are not available: no CLIP {model}; copy "
+            f"{', '.join(_BESIDE)}, {_WEIGHTS[0]}, vocab.json and merges.txt from the hub into a "
+            "folder and name it, or fill the hub's cache (HF_HOME) with `hf download`"
+        )
+    return weights
+
+
+def _file(model: str | Path, name: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     if Path(model).is_dir():
-        found: object = str(Path(model) / WEIGHTS_FILE)
-    else:
-        found = try_to_load_from_cache(str(model), WEIGHTS_FILE, revision=revision)
-    if not isinstance(found, str) or not Path(found).is_file():
-        raise NotAvailable(_not_available(model))
-    return Path(found)
+        file = Path(model) / name
+        return file if file.is_file() else None
+    cached = try_to_load_from_cache(str(model), name, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def clip_embedding(images: Tensor, clip: Clip) -> Tensor:
@@ -126,23 +151,13 @@ class ClipSimilarity(Tally):
 def _load(model: str, revision: str | None, device: torch.device) -> Clip:
     from transformers import CLIPImageProcessor, CLIPModel
 
+    require_clip(model, revision=revision)
     local: dict[str, Any] = {"local_files_only": True}
     if revision:
         local["revision"] = revision
-    try:
-        network = CLIPModel.from_pretrained(model, **local)
-        processor = CLIPImageProcessor.from_pretrained(model, **local)
-    except OSError as error:
-        raise NotAvailable(_not_available(model)) from error
+    network = CLIPModel.from_pretrained(model, **local)
+    processor = CLIPImageProcessor.from_pretrained(model, **local)
     network.requires_grad_(False)
     commit = getattr(network.config, "_commit_hash", None)
     name = f"folder {Path(model).name}" if Path(model).is_dir() else f"{model}@{commit}"
     return Clip(network.eval().to(device), processor, name, model, revision)
-
-
-def _not_available(model: str | Path) -> str:
-    return (
-        f"CLIP-I and CLIP-IQA (ViT) are not available: no CLIP {model}; copy config.json, {WEIGHTS_FILE}, "
-        "preprocessor_config.json, vocab.json and merges.txt from the hub into a folder and name "
-        "it, or fill the hub's cache (HF_HOME) with `hf download`"
-    )

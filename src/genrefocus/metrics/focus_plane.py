@@ -25,6 +25,8 @@ MARGIN, CANDIDATES = 0.25, 601
 LEAST_RESPONSE = 0.5
 # Radii are measured to about this, px: a smaller deviation is no better.
 ROUNDING = 0.05
+# A plane that leaves more of the blur unexplained than this, by the median patch, is none.
+MOST_DEVIATION = 0.25
 
 
 class FocusPlane(NamedTuple):
@@ -53,8 +55,9 @@ def find_focus(patches: RadiusPatches, k: float) -> FocusPlane:
     Returns:
         NaN where there is no telling: fewer than ``LEAST_PATCHES`` count, the radii that the plane
         explains differ by less than half a pixel over the patches (without depth of field there is
-        no plane of focus), or the smallest of them is more than half of the largest (all patches
-        lie far to one side, where another focus and another K look the same).
+        no plane of focus), the smallest of them is more than half of the largest (all patches lie
+        far to one side, where another focus and another K look the same), or the best plane leaves
+        a quarter of the blur unexplained (by medians).
     """
     nothing = FocusPlane(math.nan, math.nan)
     if len(patches.measured) < LEAST_PATCHES:
@@ -69,6 +72,9 @@ def find_focus(patches: RadiusPatches, k: float) -> FocusPlane:
     explained = found[best] * away[best]
     least, most = (float(end) for end in explained.aminmax())
     if most - least < LEAST_RESPONSE or least > 0.5 * most:
+        return nothing
+    unexplained = float((explained - patches.measured).abs().median())
+    if unexplained > MOST_DEVIATION * float(patches.measured.median()) + ROUNDING:
         return nothing
     return FocusPlane(float(grid[best]), float(found[best]))
 

@@ -96,7 +96,11 @@ class InFocus(Tally):
         if measure == "lpips":
             require_trunk("alex")
         self.measure = measure
-        self.higher_is_better = measure != "lpips"
+
+    @property
+    def higher_is_better(self) -> bool:  # type: ignore[override]
+        """Whether a larger figure is a better one."""
+        return self.measure != "lpips"
 
     @torch.no_grad()
     def update(self, pred: Tensor, target: Tensor, region: Tensor) -> None:

@@ -7,6 +7,7 @@ sets (:func:`set_metrics_available`).
 
 import functools
 import importlib.metadata
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from genrefocus.metrics.blur_radius import (
     measure_radii,
 )
 from genrefocus.metrics.clip_iqa import clip_iqa
-from genrefocus.metrics.clip_similarity import MODEL, clip_similarity, clip_weights, load_clip
+from genrefocus.metrics.clip_similarity import MODEL, clip_similarity, load_clip, require_clip
 from genrefocus.metrics.dists import dists
 from genrefocus.metrics.fid_kid import load_inception
 from genrefocus.metrics.focus_plane import find_focus
@@ -116,7 +117,8 @@ class MetricInfo:
             strength: K asked for, stated for H x W.
 
         Returns:
-            NaN where it cannot be told from this picture: to be counted as failed.
+            NaN where it cannot be told from this picture, or where the output is not finite: to
+            be counted as failed.
 
         Raises:
             ValueError: a fact that the metric needs is not given, or shapes or ranges are wrong.
@@ -132,6 +134,9 @@ class MetricInfo:
         missing = sorted(need for need in self.needs if given[need] is None)
         if missing:
             raise ValueError(f"metric {self.name} needs {', '.join(missing)}, not known here")
+        self.require()
+        if not bool(pred.isfinite().all()):
+            return math.nan
         return self.measure(pred, **{need: given[need] for need in self.needs})
 
 
@@ -205,7 +210,7 @@ def _fidelity() -> list[MetricInfo]:
 
 
 def _clip(model: str, revision: str | None) -> list[MetricInfo]:
-    require = functools.partial(clip_weights, model, revision=revision)
+    require = functools.partial(require_clip, model, revision=revision, tokenizer=True)
     implementation = f"{_version('transformers')}, {model}" + (f"@{revision}" if revision else "")
 
     def similarity(pred: Tensor, target: Tensor) -> float:
@@ -225,7 +230,7 @@ def _clip(model: str, revision: str | None) -> list[MetricInfo]:
             implementation,
             measure,
             require,
-            lambda: file_hash(clip_weights(model, revision=revision)),
+            lambda: file_hash(require()),
         )
 
     return [

@@ -1,0 +1,142 @@
+"""Metrics by name: each takes the facts it names, and says what is missing."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from genrefocus.cli import main
+from genrefocus.metrics.lpips import NotAvailable, lpips_available
+from genrefocus.metrics.psnr import psnr
+from genrefocus.metrics.registry import METRICS, metrics
+from genrefocus.metrics.ssim import ssim
+from genrefocus.metrics.weights import file_hash, trunk_hash
+from genrefocus.optics import BlurStrength
+
+
+def case() -> dict:
+    """A square in focus before a wall: an all-in-focus picture and facts."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 3, 32, 32, generator=generator)
+    wall, front = torch.nn.functional.interpolate(coarse, (96, 96), mode="bilinear")
+    near = torch.zeros(96, 96, dtype=torch.bool)
+    near[24:72, 24:72] = True
+    aif = torch.where(near, 0.5 + 0.5 * front, 0.5 * wall)
+    return {
+        "target": torch.where(near, aif, aif.mean((1, 2), keepdim=True)),
+        "aif": aif,
+        "disparity": torch.where(near, 1.0, 0.2) + 0.1 * torch.linspace(0, 1, 96),
+        "focus_disparity": 1.05,
+        "strength": BlurStrength(5.0, 96, 96),
+    }
+
+
+def test_every_available_metric_gives_a_number_for_the_facts_it_names() -> None:
+    facts, measured = case(), {}
+    for name, info in METRICS.items():
+        assert name == info.name
+        assert info.implementation
+        if info.available() is None:
+            value = info(facts["aif"], **{need: facts[need] for need in info.needs})
+            assert isinstance(value, float)
+            measured[name] = value
+    assert {"psnr", "ssim", "focus_plane_error", "bleeding_near", "in_focus_ssim"} <= set(measured)
+    pair = facts["aif"][None], facts["target"][None]
+    assert measured["psnr"] == pytest.approx(psnr(*pair).item())
+    assert measured["ssim"] == pytest.approx(ssim(*pair).item())
+    assert measured["blur_radius_bias"] == pytest.approx(-measured["blur_radius_error"], abs=1e-3)
+    assert 2.0 < measured["blur_radius_error"] < 4.25, "identity; 4.25 px is the most asked for"
+    assert math.isnan(measured["focus_plane_error"]), "identity has no plane of focus"
+    assert math.isnan(measured["blur_radius_error_16_up"]), "nothing is asked to be that blurred"
+    assert measured["in_focus_psnr"] == 60.0, "identity is right where it is to be sharp"
+
+
+def test_an_output_that_is_not_finite_has_no_figure() -> None:
+    facts = case()
+    broken = facts["aif"] * math.nan
+    for info in METRICS.values():
+        if info.available() is None:
+            assert math.isnan(info(broken, **{need: facts[need] for need in info.needs}))
+
+
+def test_a_fact_that_is_not_known_is_named() -> None:
+    image = case()["aif"]
+    with pytest.raises(ValueError, match="metric psnr needs target"):
+        METRICS["psnr"](image)
+    with pytest.raises(ValueError, match="needs aif, disparity, focus_disparity, strength"):
+        METRICS["blur_radius_bias"](image, target=image)
+
+
+def test_remembered_patches_are_not_those_of_another_picture() -> None:
+    facts = case()
+    needs = {need: facts[need] for need in METRICS["blur_radius_error"].needs}
+
+    def measure(pred: Tensor) -> float:
+        return METRICS["blur_radius_error"](pred, **needs)
+
+    pred = facts["aif"].clone()
+    sharp = measure(pred)
+    pred.copy_(facts["target"])  # the same tensor with another picture in it
+    assert measure(pred) != sharp
+    assert measure(facts["aif"].clone()) == sharp
+    needs["strength"] = BlurStrength(4.0, 96, 96)
+    assert measure(facts["aif"].clone()) == pytest.approx(0.8 * sharp, rel=0.2)
+
+
+def test_what_is_missing_has_a_remedy_and_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    facts, nowhere = case(), metrics(clip=tmp_path)
+    for name in ("lpips_alex", "lpips_vgg", "dists", "in_focus_lpips", "clip_i", "musiq-koniq"):
+        info = nowhere[name]
+        assert "not available" in info.available()
+        with pytest.raises(NotAvailable):
+            info(facts["aif"], **{need: facts[need] for need in info.needs})
+        with pytest.raises(NotAvailable):
+            info.weights()
+    assert nowhere["psnr"].weights() is None
+
+
+@pytest.mark.skipif(not lpips_available("alex"), reason="run `genrefocus weights`")
+def test_the_hash_of_a_trunk_is_that_of_its_convolutions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genrefocus.metrics.lpips import trunk_file
+
+    before = METRICS["lpips_alex"].weights()
+    state = torch.load(trunk_file("alex"), weights_only=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    trunk_file("alex").parent.mkdir(parents=True)
+    classifier = {key: x for key, x in state.items() if not key.startswith("features.")}
+    torch.save(state | {key: torch.zeros(1) for key in classifier}, trunk_file("alex"))
+    assert trunk_hash("alex") == before
+    state["features.0.weight"] = state["features.0.weight"] + 1e-4
+    torch.save(state, trunk_file("alex"))
+    assert trunk_hash("alex") != before
+
+
+def test_a_hash_of_files(tmp_path: Path) -> None:
+    import hashlib
+
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"two")
+    both = file_hash(tmp_path / "a", tmp_path / "b")
+    assert both == hashlib.sha256(b"onetwo").hexdigest()
+
+
+def test_the_command_lists_what_has_to_be_copied_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    main(["weights", "--verify-only", "--clip", str(tmp_path)])
+    printed = capsys.readouterr().out
+    for file in (
+        "hub/pyiqa/musiq_koniq_ckpt-e95806b9.pth",
+        "hub/clip/RN50.pt",
+        "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth",
+    ):
+        assert str(tmp_path / file) in printed
+    assert f"no CLIP {tmp_path}" in printed
