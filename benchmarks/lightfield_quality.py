@@ -107,8 +107,9 @@ def report(errors: list[list[float]], scores: dict[str, list[list[float]]]) -> N
     console = Console(width=110)
     mean, median, far = np.array(errors).T
     console.print(
-        f"{len(errors)} scenes; disparity error in px between neighbouring views: mean {mean.mean():.3f}, "
-        f"median {np.median(median):.3f}, above 0.25 in {100 * far.mean():.1f} % of the pixels "
+        f"{len(errors)} scenes; disparity error in px between neighbouring views: "
+        f"mean {mean.mean():.3f}, median {np.median(median):.3f}, above 0.25 in "
+        f"{100 * far.mean():.1f} % of the pixels "
         f"(worst scene {100 * far.max():.1f} %)"
     )
     table = Table(title="PSNR in dB and SSIM against the lens")

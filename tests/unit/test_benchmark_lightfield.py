@@ -138,7 +138,7 @@ def test_a_point_becomes_a_disc_without_dots() -> None:
     assert moment == pytest.approx(blur**2 / 4 + SPOT**2, rel=0.03)
     inside = square.sqrt() < blur - 2.5
     assert float(picture[square.sqrt() > blur + 3].max()) < 1e-3 * float(picture.max())
-    assert float(picture[inside].std() / picture[inside].mean()) < 0.001
+    assert float(picture[inside].std() / picture[inside].mean()) < 0.01
     dotted = refocus(field, **settings, count=1000, between="nearest")[0]
     assert float(dotted[inside].std() / dotted[inside].mean()) > 0.12
 

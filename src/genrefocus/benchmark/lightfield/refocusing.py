@@ -55,10 +55,13 @@ def refocus(
         views, it continues what the views show there.
 
     Raises:
-        ValueError: the aperture reaches beyond the views, or disparity of another size.
+        ValueError: the aperture reaches beyond the views, disparity of another size, or one that is
+            not finite or moves everything out of the frame.
     """
     if tuple(disparity.shape) != field.size:
         raise ValueError(f"disparity is {tuple(disparity.shape)}, the views are {field.size} (HxW)")
+    if not bool(torch.isfinite(disparity).all()) or not radius >= 0:
+        raise ValueError(f"disparity must be finite and the radius, {radius}, not negative")
     in_focus, surface = field.shift(focus), field.shift(disparity).float()
     if count is None:
         greatest = radius * float((surface - in_focus).abs().max())
@@ -151,6 +154,8 @@ def project(surface: Tensor, x: float, y: float) -> Tensor:
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     empty = -torch.inf
     flat = torch.full((height * width,), empty)
+    if not bool(inside.any()):
+        raise ValueError("the disparity moves all of the central view out of the frame")
     index = (row * width + column)[inside]
     seen = flat.scatter_reduce(0, index, fine[inside], "amax").reshape(height, width)
     while bool((holes := seen == empty).any()):
