@@ -43,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "data.sample": CORE,
     "data": CORE | {"data.sample", "decoding"},
     "data.embedded": PREPARATION,
-    "preparation": PREPARATION | {"k_search", "decoding", "pictures"},
+    "data.aperture_roll": PREPARATION,
+    "preparation": PREPARATION | {"data.aperture_roll", "k_search", "decoding", "pictures"},
     "k_search": CORE,
     # Use.
     "estimators": CORE | {"exif", "data"},

@@ -159,7 +159,11 @@ def test_every_route_builds_what_it_says(conf: None, route: str) -> None:
 
 @pytest.mark.parametrize("source", sorted(path.stem for path in (CONF / "source").glob("*.yaml")))
 def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str) -> None:
-    root = [] if source in ("scenes", "night_scenes", "camera_roll") else ["source.root=/root"]
+    root = (
+        []
+        if source in ("scenes", "night_scenes", "camera_roll", "aperture_roll")
+        else ["source.root=/root"]
+    )
     config = compose("prepare", overrides=["route=synthetic", f"source={source}", "name=x", *root])
     built = instantiate(config.source, _convert_="all")
     assert type(built) is SOURCES.get(source, type(built))

@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "make shards of photographs, pairs or scenes: route=... source=... (Hydra)",
     "inspect": "show what sets of shards hold: counts, sizes, origin, distributions",
     "calibrate": "propose gates from samples that a person has reviewed",
+    "ablation": "table of a sweep: means, spread over seeds, differences to the baseline, pictures",
     "weights": "fill TORCH_HOME with the trunks that LPIPS and DISTS need, and verify them",
     "doctor": "check set-up, configs, shards, memory and weights before a run; no GPU needed",
     "verify-resume": "prove that a killed and resumed run equals an uninterrupted one",

@@ -18,6 +18,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+
 
 def run_application(application: Callable[[], None], name: str) -> None:
     """Run a Hydra application; what is wrong with its overrides is one line and exit status 2."""
