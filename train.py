@@ -107,12 +107,18 @@ def run_folder(outputs: str, name: str, resume: str | None) -> str:
     return str(base / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-OmegaConf.register_new_resolver("checkout", lambda: str(ROOT), use_cache=True)
-OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True)
+OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
+    """See :func:`guarded`. Launchers send this function to other processes, without its module."""
+    import train
+
+    return train.guarded(config)
+
+
+def guarded(config: DictConfig) -> float | None:
     """Run the curriculum; exit status 2 for wrong input, 128 + signal when interrupted.
 
     Returns the figure that ``result`` names, for sweepers; a cell that fails has none.

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         rows = table_rows(sweep, plus_minus=r" $\pm$ " if args.latex else " ± ")
         print("\n".join(latex(rows) if args.latex else markdown(rows)))
     else:
-        Console().print(_table(args.folder, table_rows(sweep, plus_minus=" ± ")))
+        Console().print(_table(sweep))
     grid = picture_grid(sweep, count=args.pictures) if args.pictures else None
     if grid is not None:
         rows_of_pictures, titles, seed = grid
@@ -137,10 +137,15 @@ def latex(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _table(folder: Path, rows: list[list[str]]) -> Table:
-    table = Table(title=f"{folder.name}: mean ± standard deviation over seeds")
-    for number, column in enumerate(rows[0]):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in rows[1:]:
-        table.add_row(*row)
+def _table(sweep: Sweep) -> Table:
+    """A row for every cell and metric, which fits a terminal."""
+    table = Table(title=f"{sweep.folder.name}: mean ± standard deviation over seeds")
+    for column in ("metric", "cell", "steps", "seeds", "mean", "difference [95 %]"):
+        table.add_column(column, justify="left" if column in ("metric", "cell") else "right")
+    [header, *rows] = table_rows(sweep, plus_minus=" ± ")
+    for at in range(3, len(header), 2):
+        for number, row in enumerate(rows):
+            label = "" if number else header[at]
+            table.add_row(label, *row[:3], *row[at : at + 2])
+        table.add_section()
     return table

@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+import genrefocus.cli.configuration  # noqa: F401  registers the resolvers in other processes too
 from genrefocus.benchmark.ablation import FAILURE_NAME, PLAN_NAME, RESULT_NAME
 from genrefocus.data.shards import write_atomically
 

@@ -18,6 +18,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+# For the files in conf/.
+OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
 
 
@@ -107,7 +109,6 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
         ValueError: the overrides do not fit the configuration.
     """
     root = checkout()
-    OmegaConf.register_new_resolver("checkout", lambda: str(root), replace=True)
     run = "paths.run=${paths.outputs}/${name}/new"
     try:
         with initialize_config_dir(str(root / "conf"), version_base=None):

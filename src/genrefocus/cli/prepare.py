@@ -25,7 +25,6 @@ _ESTIMATORS = ("depth",)
 
 def main(arguments: Sequence[str]) -> int:
     """Run the application with overrides; exit status 2 for wrong input."""
-    OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
     sys.argv = ["genrefocus prepare", *arguments]
     application = hydra.main(
         version_base=None, config_path=str(checkout() / "conf"), config_name="prepare"
