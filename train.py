@@ -77,8 +77,8 @@ class Interrupted(BaseException):
     """A signal stopped the run after a checkpoint; no failure, which a sweep would go on after."""
 
     def __init__(self, number: int, folder: Path) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; go on with resume={folder}")
+        again = "the same command goes on" if is_cell() else f"go on with resume={folder}"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {again}")
         self.number = number
 
 
