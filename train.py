@@ -2,7 +2,7 @@
 
 Runs the stages of the curriculum one after the other, each in its own folder below the run's. A
 stage that has written its summary is finished: it is not repeated when the run is resumed
-(``resume=latest``).
+(``resume=latest``). ``python train.py -m sweep=...`` runs the cells of an ablation.
 """
 
 import json
@@ -35,11 +35,13 @@ from datamodules import RefocusDataModule, SceneDataModule
 from datamodules.ordered import OrderedDataModule
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.lora import read_lora
+from genrefocus.benchmark.ablation import RESULT_NAME
+from genrefocus.cli.cells import is_cell, run_cell
 from genrefocus.cli.configuration import run_application, settle_missing
 from genrefocus.cli.doctor import require_inputs
 from genrefocus.metrics.lpips import lpips_available
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
-from genrefocus.pictures import contact_sheet
+from genrefocus.pictures import contact_sheet, save_pictures
 from lit_models import DeblurNet, TinyBase
 from lit_models.callbacks import Interruption, Timer
 from lit_models.fidelity import Fidelity
@@ -71,12 +73,12 @@ for said in (
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
-class Interrupted(Exception):
-    """A signal stopped the run after a checkpoint."""
+class Interrupted(BaseException):
+    """A signal stopped the run after a checkpoint; no failure, which a sweep would go on after."""
 
     def __init__(self, number: int, folder: Path) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; go on with resume={folder}")
+        again = "the same command goes on" if is_cell() else f"go on with resume={folder}"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {again}")
         self.number = number
 
 
@@ -105,15 +107,26 @@ def run_folder(outputs: str, name: str, resume: str | None) -> str:
     return str(base / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-OmegaConf.register_new_resolver("checkout", lambda: str(ROOT), use_cache=True)
-OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True)
+OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
-def main(config: DictConfig) -> None:
-    """Run the curriculum; exit status 2 for wrong input, 128 + signal when interrupted."""
+def main(config: DictConfig) -> float | None:
+    """See :func:`guarded`. Launchers send this function to other processes, without its module."""
+    import train
+
+    return train.guarded(config)
+
+
+def guarded(config: DictConfig) -> float | None:
+    """Run the curriculum; exit status 2 for wrong input, 128 + signal when interrupted.
+
+    Returns the figure that ``result`` names, for sweepers; a cell that fails has none.
+    """
     try:
-        run(config)
+        if is_cell():
+            return run_cell(Path(config.paths.run), lambda: run_unless_finished(config))
+        return run(config)
     except Interrupted as stopped:
         CONSOLE.print(f"[yellow]{stopped}[/]", soft_wrap=True)
         sys.exit(128 + stopped.number)
@@ -122,8 +135,29 @@ def main(config: DictConfig) -> None:
         sys.exit(2)
 
 
-def run(config: DictConfig) -> None:
-    """All stages of the curriculum, then the table and the pictures."""
+def run_unless_finished(config: DictConfig) -> float | None:
+    """As :func:`run`, for a cell; where there is a result only the settings are compared.
+
+    Raises:
+        ValueError: the result is of other settings.
+    """
+    folder = Path(config.paths.run)
+    if not (folder / RESULT_NAME).is_file():
+        return run(config)
+    settle_missing(config)
+    for name in config.curriculum:
+        Stage(name, config, folder / name).require_same_settings()
+    CONSOLE.print(f"[green]{folder}[/] is finished", soft_wrap=True)
+    value = json.loads((folder / RESULT_NAME).read_bytes())["value"]
+    return None if value is None else float(value)
+
+
+def run(config: DictConfig) -> float | None:
+    """All stages of the curriculum, then the table and the pictures.
+
+    Returns:
+        The figure that ``result`` names; None on ranks other than the first.
+    """
     folder = Path(config.paths.run)
     seed_everything(config.seed, workers=True, verbose=False)
     settle_missing(config)
@@ -144,8 +178,12 @@ def run(config: DictConfig) -> None:
         config.stage_folder = str(stage.folder)
         CONSOLE.rule(f"{name}: {stage.settings.kind}")
         RUNNERS[stage.settings.kind](stage, backbone)
-    if first_rank():
-        _conclude(config, folder, backbone, time.monotonic() - started)
+    if not first_rank():
+        return None
+    summaries = _conclude(config, folder, backbone, time.monotonic() - started)
+    result = _result(config, summaries)
+    write_json(folder / RESULT_NAME, result)
+    return None if result["value"] is None else float(result["value"])
 
 
 def first_rank() -> bool:
@@ -213,6 +251,7 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
             pictures=str(folder / "pictures" / "test.png"),
             not_available=unavailable_metrics(),
             dataset=data.fingerprints,
+            test_data=data.test_fingerprints,
             git_commit=git_commit(),
         )
     _close(trainer, loggers)
@@ -422,14 +461,17 @@ def measure_chain(
         output = bokehnet.generate({**batch, "aif": aif}).cpu()
         fidelity.update({"model": output, "identity": batch["blurry"]}, batch["bokeh"])
         panel = {
-            "photograph": batch["blurry"],
+            "input": batch["blurry"],
             "all in focus": aif,
             "defocus": batch["defocus"],
-            "refocused": output,
+            "output": output,
             "target": batch["bokeh"],
         }
         titles = list(panel)
-        rows += [[p[n] for p in panel.values()] for n in range(min(len(aif), 6 - len(rows)))]
+        for n in range(min(len(aif), 6 - len(rows))):
+            row = {title: picture[n] for title, picture in panel.items()}
+            rows.append(list(row.values()))
+            save_pictures(row, sheet.with_suffix("") / batch["key"][n])
         compared += len(aif)
     if not compared:
         CONSOLE.print("the chain was not measured: no test sample has a blurred photograph")
@@ -437,7 +479,13 @@ def measure_chain(
     sheet.parent.mkdir(exist_ok=True)
     contact_sheet(rows, titles, scale=3).save(sheet)
     figures = by_method(fidelity.compute_and_reset())
-    return {"stage": "chain", "samples": compared, **figures, "pictures": str(sheet)}
+    return {
+        "stage": "chain",
+        "samples": compared,
+        **figures,
+        "pictures": str(sheet),
+        "test_data": data.test_fingerprints,
+    }
 
 
 def last_bokeh(stages: Iterable[str]) -> str | None:
@@ -517,8 +565,10 @@ def _announce(config: DictConfig, folder: Path) -> None:
         CONSOLE.print(tree)
 
 
-def _conclude(config: DictConfig, folder: Path, backbone: Backbone, seconds: float) -> None:
-    """The table of all stages and of the chain, and where to look."""
+def _conclude(
+    config: DictConfig, folder: Path, backbone: Backbone, seconds: float
+) -> dict[str, Any]:
+    """The table of all stages and of the chain, and where to look; returns their summaries."""
     summaries = {
         name: json.loads((folder / name / FINISHED).read_text()) for name in config.curriculum
     }
@@ -536,6 +586,38 @@ def _conclude(config: DictConfig, folder: Path, backbone: Backbone, seconds: flo
         if "pictures" in summary:
             CONSOLE.print(f"contact sheet  {name}: {summary['pictures']}", soft_wrap=True)
     CONSOLE.print(f"output folder  {folder}", soft_wrap=True)
+    return summaries
+
+
+def _result(config: DictConfig, summaries: Mapping[str, Any]) -> dict[str, Any]:
+    """What sweeps compare: the figures of one stage, for ``genrefocus.benchmark.ablation``.
+
+    Raises:
+        ValueError: ``result`` names a stage or, in a named sweep, a metric that was not measured.
+    """
+    measured = [name for name in summaries if summaries[name].get("metrics")]
+    trained = [name for name in measured if name != "chain"]
+    stage = config.result.stage or (trained[-1] if trained else None)
+    if stage not in (*measured, None):
+        raise ValueError(f"result.stage={stage} was not measured; there are {', '.join(measured)}")
+    summary = summaries[stage] if stage else {}
+    figures, metric = summary.get("metrics", {}), config.result.metric
+    if metric not in figures and config.sweep_name is not None:
+        raise ValueError(f"result.metric={metric} was not measured; there are {', '.join(figures)}")
+    pictures = f"{stage}/test" if stage == "chain" else f"{stage}/pictures/test"
+    return {
+        "cell": config.cell_name,
+        "seed": config.seed,
+        "stage": stage,
+        "metric": metric,
+        "value": figures.get(metric),
+        "figures": figures,
+        "references": {name: summary[name] for name in ("identity", "floor") if name in summary},
+        "steps": sum(one.get("steps", 0) for one in summaries.values()),
+        "test_data": summary.get("test_data", {}),
+        "pictures": pictures if (Path(config.paths.run) / pictures).is_dir() else None,
+        "git_commit": git_commit(),
+    }
 
 
 def summary_table(title: str, summaries: dict[str, Any]) -> Table:

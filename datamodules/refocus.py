@@ -86,8 +86,12 @@ class RefocusDataModule(OrderedDataModule):
     def fingerprints(self) -> dict[str, str]:
         """Folder name of every opened set -> fingerprint of its content, for logs."""
         evaluated = [one for sets in self.eval_sets.values() for one in sets]
-        opened = [*self.train_sets.values(), *evaluated]
-        return {"/".join(one.folder.parts[-2:]): one.fingerprint for one in opened}
+        return _fingerprints([*self.train_sets.values(), *evaluated])
+
+    @property
+    def test_fingerprints(self) -> dict[str, str]:
+        """The same of the test sets alone."""
+        return _fingerprints(self.eval_sets.get("test", []))
 
     def identity(self) -> dict[str, Any]:
         """All that decides which sample a draw is, as plain data."""
@@ -127,6 +131,10 @@ class RefocusDataModule(OrderedDataModule):
 
 def _folders(given: str | Path | Sequence[str | Path]) -> list[Path]:
     return [Path(one) for one in ([given] if isinstance(given, str | Path) else given)]
+
+
+def _fingerprints(sets: Sequence[ShardDataset]) -> dict[str, str]:
+    return {"/".join(one.folder.parts[-2:]): one.fingerprint for one in sets}
 
 
 def _agrees(one: ShardDataset, index: int, least: float) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
-from genrefocus.pictures import contact_sheet
+from genrefocus.pictures import contact_sheet, save_pictures
 from lit_models.flow_matching import Batch, FlowMatching
 
 
@@ -66,6 +66,9 @@ class Interruption(Callback):
 class Pictures(Callback):
     """A contact sheet of the first held-out samples at every validation, and to the loggers.
 
+    Of the test set, input, output and target are written one by one too, to
+    ``test/<sample>/<column>.png``.
+
     Args:
         folder: where the sheets are written.
         count: rows of the sheet.
@@ -76,6 +79,7 @@ class Pictures(Callback):
         self.folder, self.count, self.scale = Path(folder), count, scale
         self._titles: list[str] = []
         self._rows: list[list[Tensor | None]] = []
+        self._keys: list[str] = []
 
     def on_validation_batch_end(
         self,
@@ -93,6 +97,7 @@ class Pictures(Callback):
         self._titles = list(panel)
         for row in range(min(len(outputs["picture"]), self.count - len(self._rows))):
             self._rows.append([None if p is None else p[row].cpu() for p in panel.values()])
+            self._keys.append(outputs["batch"]["key"][row])
 
     on_test_batch_end = on_validation_batch_end
 
@@ -100,10 +105,12 @@ class Pictures(Callback):
         self._write(trainer, f"step_{trainer.global_step:07d}.png")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for key, row in zip(self._keys, self._rows, strict=True):
+            save_pictures(dict(zip(self._titles, row, strict=True)), self.folder / "test" / key)
         self._write(trainer, "test.png")
 
     def _write(self, trainer: Trainer, name: str) -> None:
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._keys = self._rows, [], []
         if not rows:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,10 @@ ALLOWED: dict[str, set[str]] = {
     "data.sample": CORE,
     "data": CORE | {"data.sample", "decoding"},
     "data.embedded": PREPARATION,
-    "preparation": PREPARATION | {"k_search", "decoding", "pictures", "pages"},
+    "data.aperture_roll": PREPARATION,
+    "preparation": (
+        PREPARATION | {"data.aperture_roll", "k_search", "decoding", "pictures", "pages"}
+    ),
     "k_search": CORE,
     # Use.
     "estimators": CORE | {"exif", "data"},

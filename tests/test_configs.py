@@ -56,6 +56,83 @@ def test_every_experiment_composes_at_both_scales(conf: None, experiment: str, s
     assert all(stage in config.stages for stage in config.curriculum)
 
 
+CELLS = sorted(
+    path.relative_to(CONF / "cell").with_suffix("").as_posix()
+    for path in (CONF / "cell").glob("*/*.yaml")
+)
+SWEEPS = sorted({cell.partition("/")[0] for cell in CELLS})
+
+
+@pytest.mark.parametrize("scale", ["embedded", "paper"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_of_a_sweep_composes_at_both_scales(conf: None, cell: str, scale: str) -> None:
+    sweep, _, name = cell.partition("/")
+    given = [f"scale={scale}", *([*SHARDS, "data.median_k=20"] if scale == "paper" else [])]
+    config = composed(f"sweep={sweep}", f"cell={cell}", "seed=7", *given)
+    assert (config.sweep_name, config.cell_name, config.seed) == (sweep, name, 7)
+    for stage in config.curriculum:
+        for part in {"module", "datamodule", "network"} & set(config.stages[stage]):
+            instantiate(config.stages[stage][part])
+        if "datamodule" in config.stages[stage]:
+            assert config.stages[stage].datamodule.seed == 7
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_runs_all_its_cells_each_in_its_own_folder(conf: None, sweep: str) -> None:
+    """And its baseline is one of them."""
+    config = compose("train", overrides=[f"sweep={sweep}"], return_hydra_config=True)
+    swept = config.hydra.sweeper.params.cell.split(",")
+    assert sorted(swept) == [cell for cell in CELLS if cell.startswith(f"{sweep}/")]
+    assert f"{sweep}/{config.baseline}" in swept
+    assert config.hydra.sweeper.params.seed == "1,2,3"
+    for cell in swept:
+        given = [f"sweep={sweep}", f"cell={cell}", "seed=2", "paths.outputs=/o"]
+        one = compose("train", overrides=given, return_hydra_config=True).hydra.sweep
+        assert f"{one.dir}/{one.subdir}" == f"/o/sweeps/{cell}/seed_2"
+
+
+@pytest.mark.parametrize("sweep", ["data_routes", "k_labels", "lora_rank"])
+def test_cells_differ_in_one_thing_alone(conf: None, sweep: str) -> None:
+    """Same stages, steps, batches, tests and starting files; and the total of both for one."""
+    cells = [
+        composed(f"sweep={sweep}", f"cell={cell}", "paths.outputs=/o")
+        for cell in CELLS
+        if cell.startswith(f"{sweep}/")
+    ]
+    varied = {"weights", "k_label", "k_deviation", "k_constant", "rank"}
+    seen = []
+    for one in cells:
+        [name] = one.curriculum
+        stage = OmegaConf.to_container(one.stages[name])
+        seen.append(
+            {
+                part: {key: v for key, v in stage[part].items() if key not in varied}
+                for part in ("fit", "datamodule", "module")
+            }
+        )
+    assert all(one == seen[0] for one in seen)
+    if sweep != "lora_rank":
+        start = "/o/sweeps/base/first_stages/seed_42/bokehnet_synthetic/bokehNet.safetensors"
+        assert seen[0]["module"]["init_lora"] == start
+        base = composed("sweep=base", "cell=base/first_stages")
+        module = base.stages.bokehnet_synthetic.module
+        assert module.rank == cells[0].stages.bokehnet_semi_supervised.module.rank
+
+
+def test_one_network_has_the_steps_and_the_rank_of_two(conf: None) -> None:
+    for scale in (["scale=embedded"], ["scale=paper", *SHARDS]):
+        both = composed("sweep=two_stage", "cell=two_stage/two_stage", *scale)
+        one = composed("sweep=two_stage", "cell=two_stage/direct", *scale)
+        stages = [both.stages[name] for name in both.curriculum]
+        direct = one.stages.direct
+        assert direct.fit.max_steps == sum(stage.fit.max_steps for stage in stages)
+        assert direct.module.rank == sum(stage.module.rank for stage in stages)
+        assert direct.module.direct and not stages[1].module.direct
+        assert direct.datamodule.test == stages[1].datamodule.test
+        for stage in (*stages, direct):
+            assert stage.module.decay_steps == stage.fit.max_steps
+
+
 @pytest.mark.parametrize("group", ["trainer", "logger", "optimizer", "objective", "backbone"])
 def test_every_option_of_a_group_composes(conf: None, group: str) -> None:
     for path in sorted((CONF / group).glob("*.yaml")):
@@ -159,7 +236,11 @@ def test_every_route_builds_what_it_says(conf: None, route: str) -> None:
 
 @pytest.mark.parametrize("source", sorted(path.stem for path in (CONF / "source").glob("*.yaml")))
 def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str) -> None:
-    root = [] if source in ("scenes", "night_scenes", "camera_roll") else ["source.root=/root"]
+    root = (
+        []
+        if source in ("scenes", "night_scenes", "camera_roll", "aperture_roll")
+        else ["source.root=/root"]
+    )
     config = compose("prepare", overrides=["route=synthetic", f"source={source}", "name=x", *root])
     built = instantiate(config.source, _convert_="all")
     assert type(built) is SOURCES.get(source, type(built))

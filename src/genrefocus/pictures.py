@@ -1,8 +1,9 @@
 """Contact sheets: pictures and defocus maps side by side, with labels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -72,6 +73,18 @@ def contact_sheet(
                 below = (left, top + cell.image.height)
                 draw.text(below, cell.caption, fill=_INK, font=font)
     return sheet
+
+
+COMPARED = ("input", "output", "target")
+"""Pictures of a test sample that runs are compared by."""
+
+
+def save_pictures(panel: Mapping[str, Tensor | None], folder: Path) -> None:
+    """Write those of COMPARED in a panel, (3, H, W) in [0, 1], to ``<folder>/<title>.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for title in COMPARED:
+        if (picture := panel.get(title)) is not None:
+            _enlarged(picture.detach().float().cpu(), 1).save(folder / f"{title}.png")
 
 
 def colour_map(values: Tensor) -> Tensor:

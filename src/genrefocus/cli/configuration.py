@@ -18,6 +18,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+# For the files in conf/.
+OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
+OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+
 
 def run_application(application: Callable[[], None], name: str) -> None:
     """Run a Hydra application; what is wrong with its overrides is one line and exit status 2."""
@@ -105,7 +109,6 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
         ValueError: the overrides do not fit the configuration.
     """
     root = checkout()
-    OmegaConf.register_new_resolver("checkout", lambda: str(root), replace=True)
     run = "paths.run=${paths.outputs}/${name}/new"
     try:
         with initialize_config_dir(str(root / "conf"), version_base=None):

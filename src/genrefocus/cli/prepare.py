@@ -41,7 +41,6 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0 if arguments else 2
-    OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
     sys.argv = ["genrefocus prepare", *arguments]
     application = hydra.main(
         version_base=None, config_path=str(checkout() / "conf"), config_name="prepare"

@@ -1,0 +1,133 @@
+"""Simulated aperture series: bytes follow from the seed, K can be found, held-out scenes."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genrefocus.data.aperture_roll import build_series
+from genrefocus.data.images import load_image
+from genrefocus.data.shards import ShardDataset
+from genrefocus.estimators import DetailRetention, SidecarDepth
+from genrefocus.metrics.psnr import psnr
+from genrefocus.optics import blur_strength_from_exif
+from genrefocus.preparation.aperture_series import ApertureSeries
+from genrefocus.preparation.engine import prepare
+from genrefocus.preparation.gates import Gates
+from genrefocus.preparation.plan import LeakageCheck
+from genrefocus.preparation.sources.simulated import ApertureRoll
+from genrefocus.render.apertures import disk
+from genrefocus.render.camera import BODIES, Exposure
+
+COUNTS = {"train": 2, "test": 1}
+
+
+def build(root: Path, **changes: Any) -> Path:
+    arguments = {"seed": 5, "counts": COUNTS, "size": 96, "frames": 2, "workers": 0}
+    build_series(root, **(arguments | changes))
+    return root
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("roll"))
+
+
+def test_bytes_follow_from_the_seed_alone(series: Path, tmp_path: Path) -> None:
+    few = {"train": 2}
+    here = {name: d for name, d in digests(series).items() if "/test/" not in name}
+    assert digests(build(tmp_path / "workers", counts=few, workers=2)) == here
+    other = digests(build(tmp_path / "seed", counts=few, seed=6))
+    assert not set(other.values()) & set(here.values())
+
+
+def test_finished_splits_are_left_alone_and_broken_ones_made_again(series: Path) -> None:
+    before = digests(series)
+    (series / "pictures/test/series.json").unlink()
+    (series / ".train.part").mkdir()
+    build(series)
+    assert digests(series) == before
+    with pytest.raises(ValueError, match=r"pictures/train holds a set made with seed 5, now"):
+        build(series, seed=7)
+    with pytest.raises(ValueError, match="counts of val; splits are train, validation, test"):
+        build(series, counts={"val": 1})
+
+
+def test_frames_differ_in_nothing_but_blur(series: Path) -> None:
+    for path in (series / "pictures").glob("*/metadata/*.json"):
+        base, meta = path.parents[1], json.loads(path.read_bytes())
+        sharp = load_image(base / meta["source_image"])
+        assert sharp.shape == (3, 96, 144)
+        assert 1 <= len(meta["target_avs"]) <= 2
+        assert meta["target_avs"] == sorted(meta["target_avs"]) and max(meta["target_avs"]) < 22
+        # Wider apertures are farther from the sharp frame.
+        likeness = [
+            float(psnr(load_image(base / n)[None], sharp[None])) for n in meta["target_images"]
+        ]
+        assert likeness == sorted(likeness) and likeness[0] < 40
+        depths = [
+            np.load((series / "depth" / base.name / n).with_suffix(".npy"))
+            for n in meta["target_images"]
+        ]
+        assert all(np.array_equal(depths[0], one) for one in depths)
+        assert depths[0].shape == (96, 144) and depths[0].min() > 0
+
+
+def test_calibration_finds_the_k_of_the_lens(series: Path, tmp_path: Path) -> None:
+    """Within the error of the estimated depth's scale, and a radius of a fraction of a pixel."""
+    source = ApertureRoll(series / "pictures", seed=5, counts=COUNTS, size=96, frames=2, workers=0)
+    route = ApertureSeries(
+        SidecarDepth(series / "depth"),
+        DetailRetention(),
+        disk(),
+        long_edge=1024,
+        least_edge=64,
+        correct=True,
+        radius_range=(0.0005, 0.08),
+        evaluations=16,
+    )
+    prepare(
+        route,
+        source,
+        tmp_path,
+        splits={"train": 1.0},
+        gates=Gates({}),
+        leakage=LeakageCheck(against=(), distance=0, allow=()),
+        seed=1,
+        items_per_shard=8,
+        progress=False,
+    )
+    found = 0
+    for split in ("train", "test"):
+        dataset = ShardDataset(tmp_path / split)
+        for number in range(len(dataset)):
+            sample = dataset[number]
+            facts = sample.provenance["facts"]
+            true = {true_k(facts, body) for body in bodies_of(facts["focal_length_mm"])}
+            assert sample.strength is not None and sample.disparity is not None
+            found += any(abs(np.log(sample.strength.k / k)) < 0.25 for k in true)
+    total = sum(len(ShardDataset(tmp_path / split)) for split in ("train", "test"))
+    assert total >= 3 and found >= 0.8 * total
+
+
+def bodies_of(focal_length: float) -> list[Any]:
+    return [body for body in BODIES if focal_length in body.focal_lengths_mm]
+
+
+def true_k(facts: dict[str, float], body: Any) -> float:
+    """Eq. 3 with the distance that was focused, which calibration does not look at."""
+    exposure = Exposure(
+        body, facts["focal_length_mm"], facts["f_number"], 1 / facts["focus_distance_m"]
+    )
+    return blur_strength_from_exif(exposure, 1 / facts["focus_distance_m"], 96, 144).k
