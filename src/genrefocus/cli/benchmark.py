@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -51,9 +51,21 @@ _REGISTERED = {
 """Metric of a protocol -> name in the registry, where the two differ."""
 
 
+HELP = """usage: genrefocus benchmark [run=latest] [key=value ...]
+
+often    run=outputs/NAME/DATE, run=null for none;  tasks=[deblur,bokeh,refocus];  limit=6 for a trial
+         +predictions.NAME=/folder with TASK/DATASET/KEY.png: other people's answers
+         out=/folder;  device=cuda;  --cfg job prints all there is
+
+See docs/benchmark.md.
+"""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the application with overrides; exit status 2 for wrong input."""
-    OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
     sys.argv = ["genrefocus benchmark", *arguments]
     application = hydra.main(
         version_base=None, config_path=str(checkout() / "conf"), config_name="bench"
