@@ -28,8 +28,8 @@ train: $(READY) ## train the whole scheme; ARGS="trainer=gpu scale=paper" overri
 test: $(READY) ## run the tests; ARGS="-k optics" picks some
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
-benchmark: $(READY) ## evaluate the latest run
-	$(ENVIRONMENT) exec $(BIN)/python eval.py run=latest $(ARGS)
+benchmark: $(READY) ## measure the latest run beside doing nothing and classical methods
+	$(ENVIRONMENT) exec $(BIN)/genrefocus benchmark run=latest $(ARGS)
 
 lint: $(READY) ## check style, complexity and types
 	$(BIN)/ruff check

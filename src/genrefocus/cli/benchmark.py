@@ -53,7 +53,7 @@ _REGISTERED = {
 
 HELP = """usage: genrefocus benchmark [run=latest] [key=value ...]
 
-often    run=outputs/NAME/DATE, run=null for none;  tasks=[deblur,bokeh,refocus];  limit=6 for a trial
+often    run=outputs/NAME/DATE, run=null for none;  tasks=[deblur,bokeh];  limit=6 for a trial
          +predictions.NAME=/folder with TASK/DATASET/KEY.png: other people's answers
          out=/folder;  device=cuda;  --cfg job prints all there is
 
