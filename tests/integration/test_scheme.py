@@ -75,7 +75,7 @@ def test_photographs_prepared_by_command_are_trained_on(
             f"data.estimates={roll}",
             f"deblur.run={run}",
             "route.long_edge=48",
-            "splits={train: 0.5, val: 0.5}",
+            "splits={train: 0.5, val: 0.5, test: 0}",
             f"out={out}",
             f"paths.outputs={tmp_path}",
             "progress=false",
