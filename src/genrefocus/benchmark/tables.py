@@ -200,8 +200,8 @@ def paired_rows(
     ]
 
 
-def rich_table(table: BenchmarkTable) -> RichTable:
-    """For a terminal."""
+def rich_table(table: BenchmarkTable, *, intervals: bool = True) -> RichTable:
+    """For a terminal; without intervals it fits a narrow one."""
     shown = RichTable(title=escape(table.title), **_LEFT)
     shown.add_column("method", overflow="fold")
     # A column without a figure would only take the room of others; the notes say why.
@@ -213,10 +213,10 @@ def rich_table(table: BenchmarkTable) -> RichTable:
     for metric in metrics:
         shown.add_column(escape(table.heading(metric)), justify="right")
     for line in table.lines:
-        texts = [
-            f"[bold]{escape(text)}[/bold]" if best else escape(text)
-            for text, best in (_cell_text(line, metric, "\n") for metric in metrics)
-        ]
+        texts = []
+        for text, best in (_cell_text(line, metric, "\n") for metric in metrics):
+            shown_text = escape(text if intervals else text.partition("\n")[0])
+            texts.append(f"[bold]{shown_text}[/bold]" if best else shown_text)
         style = "dim strike" if line.objection else "dim" if line.source else ""
         shown.add_row(escape(name_of(line)), *texts, style=style)
         if line is _last_own(table):

@@ -135,7 +135,8 @@ def _conclude(entries: Sequence[_Entry], out: Path, config: DictConfig, console:
     results = read_results(out)
     tables = build_tables(results, seed=config.seed)
     for table in tables:
-        console.print(rich_table(table))
+        roomy = console.width >= 16 + 14 * len(table.metrics)
+        console.print(rich_table(table, intervals=roomy))
     write_tables(tables, out)
     report = write_report(results, tables, out / "report.html", pairs=every_pair, seed=config.seed)
     console.print(
