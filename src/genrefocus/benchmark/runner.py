@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -302,13 +302,3 @@ def _figure(compute: Callable[[], float]) -> tuple[float | None, str | None]:
     except (Rejected, ValueError, RuntimeError) as error:
         return None, " ".join(str(error).split()) or type(error).__name__
     return (value, None) if math.isfinite(value) else (None, f"the value is {value}")
-
-
-def describe(method: Method) -> dict[str, Any]:
-    """What a method is, for the results."""
-    fields = asdict(method) if hasattr(method, "__dataclass_fields__") else {}  # type: ignore[call-overload]
-    return {
-        "name": method.name,
-        "needs_k": method.needs_k,
-        "fingerprint": fingerprint_of(method),
-    } | {"settings": {name: str(value) for name, value in fields.items()}}

@@ -85,10 +85,6 @@ class LightField:
         """Motion in px per unit of position of points at a disparity."""
         return self.baseline * (torch.as_tensor(disparity) - self.rest_disparity)
 
-    def disparity_at_shift(self, shift: Tensor) -> Tensor:
-        """The inverse of :meth:`shift`."""
-        return shift / self.baseline + self.rest_disparity
-
     def cropped(self, border: int) -> "LightField":
         """Without ``border`` px on every side."""
         height, width = self.size
