@@ -234,7 +234,7 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
     lora = folder / module.lora_file
     if trainer.is_global_zero:
         module.lora.save(lora, metadata={"adapter": module.adapter})
-        write_network_card(folder, _network_card(stage, module))
+        write_network_card(folder, _network_card(stage, module, trainer.global_step))
     if isinstance(module, DeblurNet):
         module.fit_floor(*test_pairs(data))
     measured = trainer.test(module, datamodule=data, verbose=False)[0]
@@ -406,7 +406,7 @@ def git_commit() -> str:
     return described.stdout.strip() or "unknown"
 
 
-def _network_card(stage: Stage, module: FlowMatching) -> NetworkCard:
+def _network_card(stage: Stage, module: FlowMatching, steps: int) -> NetworkCard:
     """What sampling has to know about the network, beside its LoRA."""
     tiny = stage.config.backbone._target_.endswith("load_tiny")
     variants: tuple[Variant, ...] = ("pre_deblur", "direct")
@@ -421,6 +421,8 @@ def _network_card(stage: Stage, module: FlowMatching) -> NetworkCard:
         lora_file=module.lora_file,
         variant=next((name for name in variants if getattr(module, name, False)), "standard"),
         independent=module.editor.denoiser.independent,
+        trained_steps=steps,
+        trial=stage.config.get("trial", False),
     )
 
 

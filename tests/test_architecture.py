@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     # The domain.
     "genrefocus": set(),
     "rejection": set(),
+    "progress": set(),
     "optics": {"rejection"},
     "geometry": {"optics", "rejection"},
     "decoding": {"rejection"},
@@ -42,10 +43,11 @@ ALLOWED: dict[str, set[str]] = {
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
     "data": CORE | {"data.sample", "decoding"},
-    "data.embedded": PREPARATION,
+    "data.embedded": PREPARATION | {"progress"},
     "data.aperture_roll": PREPARATION,
     "preparation": (
-        PREPARATION | {"data.aperture_roll", "k_search", "decoding", "pictures", "pages"}
+        PREPARATION
+        | {"data.aperture_roll", "k_search", "decoding", "pictures", "pages", "progress"}
     ),
     "k_search": CORE,
     # Use.
@@ -54,10 +56,11 @@ ALLOWED: dict[str, set[str]] = {
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
     "preflight": MODEL | {"data", "metrics", "exif", "rejection"},
-    "trained": {"assembly", "pipeline", "benchmark", "network_card"},
+    "trained": CORE | {"assembly", "pipeline", "benchmark", "network_card", "estimators", "render"},
     "pages": CORE | {"data.sample"},
     "benchmark": (
-        CORE | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "pages"}
+        CORE
+        | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "pages", "progress"}
     ),
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},

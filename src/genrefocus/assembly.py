@@ -199,6 +199,30 @@ def deblurrer_from_lora(
     return Deblurrer(editor, prompt, steps, seed, _named(Path(lora)), str(lora))
 
 
+def deblurrer_of(pipeline: RefocusPipeline, *, lora: str | Path, seed: int = 0) -> Deblurrer:
+    """The DeblurNet of a pipeline by itself; nothing is loaded again.
+
+    Args:
+        pipeline: with a DeblurNet.
+        lora: its file, for provenance.
+        seed: of the noise.
+    """
+    assert pipeline.deblur is not None
+    prompt, steps = pipeline.deblur_prompt, pipeline.deblur_steps
+    return Deblurrer(pipeline.deblur, prompt, steps, seed, _named(Path(lora)), str(lora))
+
+
+def without_deblur(pipeline: RefocusPipeline) -> RefocusPipeline:
+    """The same pipeline for pictures that are all in focus; nothing is loaded again."""
+    return RefocusPipeline(
+        None,
+        pipeline.bokeh,
+        bokeh_prompt=pipeline.bokeh_prompt,
+        bokeh_steps=pipeline.bokeh_steps,
+        depth_resize=pipeline.depth_resize,
+    )
+
+
 def _named(lora: Path) -> str:
     return f"{lora.name} {hashlib.sha256(lora.read_bytes()).hexdigest()[:16]}"
 

@@ -54,6 +54,8 @@ class NetworkCard:
         variant: ``pre_deblur`` has a deblurred draft as a further condition; ``direct`` is a
             BokehNet that takes the blurred photograph in place of the all-in-focus image.
         independent: conditions attend to themselves only.
+        trained_steps: optimizer steps that it was trained for; None where that was not noted.
+        trial: of a run with ``debug=...``, which shows that a set-up runs, and no quality.
         written: UTC time of writing, ISO 8601; :func:`write_network_card` fills it in.
 
     Raises:
@@ -70,6 +72,8 @@ class NetworkCard:
     lora_file: str
     variant: Variant = "standard"
     independent: bool = False
+    trained_steps: int | None = None
+    trial: bool = False
     written: str = ""
 
     def __post_init__(self) -> None:
@@ -185,7 +189,7 @@ def networks_of(run: str | Path) -> dict[Task, Network]:
 def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh")) -> Path:
     """The run below ``outputs`` that was written last, of those with networks for all ``tasks``.
 
-    A BokehNet of variant ``direct`` needs no DeblurNet beside it.
+    A BokehNet of variant ``direct`` needs no DeblurNet beside it. Trial runs are passed over.
 
     Raises:
         FileNotFoundError: there is none; the message says how to get one.
@@ -199,13 +203,28 @@ def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"))
         direct = bokeh is not None and bokeh.card.variant == "direct"
         return (wanted - {"deblur"} if direct else wanted) <= set(networks)
 
-    usable = {run: networks for run, networks in found.items() if complete(networks)}
+    finished = {run: networks for run, networks in found.items() if complete(networks)}
+    usable = {run: some for run, some in finished.items() if not _is_trial(some)}
     if not usable:
         raise FileNotFoundError(
             f"no finished run below {outputs.resolve()}: {len(found)} found, none with networks "
-            f"for {' and '.join(sorted(wanted))}; train one with: make train"
+            f"for {' and '.join(sorted(wanted))}"
+            + "".join(f"; {run} is a trial (debug=...), name it to use it" for run in finished)
+            + "; train one with: make train"
         )
     return max(usable, key=lambda run: max(n.card.written for n in usable[run].values()))
+
+
+def described(networks: Mapping[Task, Network]) -> str:
+    """What the networks of a run are, in a line: ``deblur 1200 steps, bokeh 300 steps``."""
+    parts = [
+        f"{task} {network.card.trained_steps or '?'} steps" for task, network in networks.items()
+    ]
+    return ", ".join(parts) + (", a trial (debug=...)" if _is_trial(networks) else "")
+
+
+def _is_trial(networks: Mapping[Task, Network]) -> bool:
+    return any(network.card.trial for network in networks.values())
 
 
 def _newest(files: Iterable[Path]) -> dict[Task, Network]:

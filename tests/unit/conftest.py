@@ -161,7 +161,7 @@ def write_results() -> Callable[..., Protocol]:
     ) -> Protocol:
         (folder / "protocols").mkdir(parents=True, exist_ok=True)
         protocol = protocol or load_protocol(task, dataset).filled(
-            fingerprint="f0" * 32, weights={}
+            name=dataset, fingerprint="f0" * 32, found={}
         )
         write_protocol(protocol, folder / f"protocols/{task}-{dataset}.yaml")
         before = (

@@ -22,6 +22,7 @@ from genrefocus.benchmark.protocol import (
 
 EXPECTED = {
     ("deblur", "dpdd"),
+    ("deblur", "dpdd_crops"),
     ("deblur", "realdof"),
     ("deblur", "embedded"),
     ("bokeh", "lf_bokeh"),
@@ -50,7 +51,10 @@ def test_every_file_says_what_its_name_says_and_survives_writing(
     assert protocol.k_search is None or protocol.k_search.budget <= 12
     # The weights are those of a run, not of a file.
     assert {metric.weights for metric in protocol.metrics.values()} == {None}
-    filled = protocol.filled(fingerprint="é" * 3, weights={"lpips": "0" * 64})
+    filled = protocol.filled(
+        name="other", fingerprint="é" * 3, found={"lpips": ("lpips 9, alex", "0" * 64)}
+    )
+    assert filled.dataset.name == "other" and filled.metrics["lpips"].better == "lower"
     for one in (protocol, filled):
         write_protocol(one, tmp_path / "p.yaml")
         assert read_protocol(tmp_path / "p.yaml") == one
@@ -111,7 +115,9 @@ def test_a_metric_more_is_a_difference(protocol: Protocol) -> None:
     with pytest.raises(ValueError, match="no metric niqe; it has lpips, dists"):
         protocol.higher_is_better("niqe")
     with pytest.raises(ValueError, match="no metric niqe"):
-        protocol.filled(fingerprint="0", weights={"niqe": "0"})
+        protocol.filled(name="x", fingerprint="0", found={"niqe": ("", "0")})
+    with pytest.raises(ValueError, match="use _ in place of -"):
+        protocol.filled(name="a-b", fingerprint="0", found={})
 
 
 @pytest.mark.parametrize(

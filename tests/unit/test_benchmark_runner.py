@@ -59,7 +59,9 @@ class Counted:
 def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
     run(cases, Identity(), GIVEN, tmp_path)
-    rows = gather(tmp_path, {("bokeh", "embedded"): GIVEN}, [cases], {"bokeh": ["identity"]})
+    rows = gather(
+        tmp_path, {("bokeh", "embedded"): GIVEN}, [cases], {("bokeh", "embedded"): ["identity"]}
+    )
     assert rows is not None and list(read_rows(tmp_path / "rows.parquet")) == rows
     assert len(rows) == 2 * 4
     for row in rows:
@@ -72,7 +74,10 @@ def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
     other = Predictions("theirs", pictures / "identity")
     run(cases, other, GIVEN, tmp_path)
     both = gather(
-        tmp_path, {("bokeh", "embedded"): GIVEN}, [cases], {"bokeh": ["identity", "theirs"]}
+        tmp_path,
+        {("bokeh", "embedded"): GIVEN},
+        [cases],
+        {("bokeh", "embedded"): ["identity", "theirs"]},
     )
     assert both is not None
     values = {(row.method, row.key, row.metric): row.value for row in both}
@@ -87,7 +92,9 @@ def test_a_failure_is_counted_and_nothing_is_computed_twice(data: Path, tmp_path
     assert method.calls == 4
     run(cases, method, GIVEN, tmp_path)
     assert method.calls == 4
-    rows = gather(tmp_path, {("deblur", "embedded"): GIVEN}, [cases], {"deblur": ["counted"]})
+    rows = gather(
+        tmp_path, {("deblur", "embedded"): GIVEN}, [cases], {("deblur", "embedded"): ["counted"]}
+    )
     assert rows is not None
     failed = [row for row in rows if row.failure]
     assert {row.failure for row in failed} == {"no answer"} and len(failed) == 2
@@ -99,7 +106,7 @@ def test_a_failure_is_counted_and_nothing_is_computed_twice(data: Path, tmp_path
 def test_jobs_and_processes_leave_the_same_rows(data: Path, tmp_path: Path) -> None:
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
     plans = {("bokeh", "embedded"): PLAIN}
-    methods = {"bokeh": ["classical_scatter"]}
+    methods = {("bokeh", "embedded"): ["classical_scatter"]}
     run(cases, Classical("scatter"), PLAIN, tmp_path / "one")
     run(cases, Classical("scatter"), PLAIN, tmp_path / "two", workers=2)
     run(cases, Classical("scatter"), PLAIN, tmp_path / "jobs", job=1, jobs=2)
@@ -121,15 +128,15 @@ def test_the_search_finds_the_k_of_the_target(data: Path) -> None:
     policy = KPolicy(searched=True, budget=12, least_radius=0.002, largest_radius=0.2)
     searched = Plan(METRICS, {}, policy, control=True, protocol="p")
     for key in cases.keys:
-        record, _ = measure(cases, Classical("layered"), searched, key)
-        truth, _ = measure(cases, Classical("layered"), PLAIN, key)
+        record, *_ = measure(cases, Classical("layered"), searched, key)
+        truth, *_ = measure(cases, Classical("layered"), PLAIN, key)
         [curve] = [one for one in record["curves"] if one["kind"] == "ssim_k"]
         assert len(curve["x"]) <= 12
         assert record["figures"]["ssim"][0] == pytest.approx(max(curve["y"]))
         assert record["figures"]["psnr"][0] >= truth["figures"]["psnr"][0] - 0.5
         assert -1 <= record["figures"]["lvcorr"][0] <= 1
     # K does not move a method that ignores it; it is scored all the same, once.
-    record, _ = measure(cases, Identity(), searched, cases.keys[0])
+    record, *_ = measure(cases, Identity(), searched, cases.keys[0])
     assert record["curves"] == []
 
 
@@ -166,5 +173,5 @@ def test_pairs_of_pictures_are_cases(tmp_path: Path) -> None:
     save_image(torch.zeros(3, 20, 24, dtype=torch.uint8), tmp_path / "b1.png")
     assert PictureCases("deblur", "pairs", pairs).fingerprint != before
     save_image(torch.zeros(3, 20, 25, dtype=torch.uint8), tmp_path / "b0.png")
-    record, _ = measure(cases, Identity(), GIVEN, "0")
+    record, *_ = measure(cases, Identity(), GIVEN, "0")
     assert "target is (3, 20, 25)" in record["figures"]["psnr"][1]

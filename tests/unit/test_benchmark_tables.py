@@ -141,11 +141,12 @@ def test_the_check_of_the_input_row() -> None:
 
 def test_tables_belong_to_protocols() -> None:
     protocol = load_protocol("deblur", "dpdd")
-    crop = dataclasses.replace(protocol, crop=(512, 512))
     assert {row.table for row in rows_for("deblur", "dpdd", protocol, {})} == {2}
-    assert {row.table for row in rows_for("deblur", "dpdd", crop, {})} == {7}
-    other = dataclasses.replace(protocol, crop=(256, 256))
-    assert rows_for("deblur", "dpdd", other, {}) == []
+    crops = load_protocol("deblur", "dpdd_crops")
+    assert crops.crop == (512, 512)
+    assert {row.table for row in rows_for("deblur", "dpdd_crops", crops, {})} == {7}
+    for wrong in (dataclasses.replace(crops, crop=(256, 256)), protocol):
+        assert rows_for("deblur", "dpdd_crops", wrong, {}) == []
     for task, dataset in (("bokeh", "lf_bokeh"), ("refocus", "lf_refocus"), ("deblur", "dpdd")):
         protocol = load_protocol(task, dataset)
         for row in rows_for(task, dataset, protocol, {}):

@@ -55,7 +55,9 @@ def test_every_form_shows_table_and_comparison(
 def test_other_protocols_are_refused_with_the_difference(
     folders: list[str], tmp_path: Path, write_results, capsys
 ) -> None:
-    protocol = load_protocol("deblur", "embedded").filled(fingerprint="0" * 64, weights={})
+    protocol = load_protocol("deblur", "embedded").filled(
+        name="embedded", fingerprint="0" * 64, found={}
+    )
     other = dataclasses.replace(protocol, steps=4)
     figures = {"model": {"lpips": [0.1] * 12}}
     write_results(tmp_path / "other", "deblur", "embedded", figures, protocol=other)

@@ -12,6 +12,7 @@ from genrefocus.network_card import (
     BackboneSource,
     Network,
     NetworkCard,
+    described,
     latest_run,
     networks_of,
     read_network_card,
@@ -121,3 +122,17 @@ def test_the_latest_run_has_all_networks_that_are_asked_for(base: Path, tmp_path
     assert latest_run(outputs, ["deblur"]) == outputs / "deblur" / "c"
     stage(outputs / "direct" / "d" / "bokehnet", card_of("bokeh", base, variant="direct"))
     assert latest_run(outputs) == outputs / "direct" / "d"
+
+
+def test_a_trial_is_not_the_latest_run(base: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    trial = outputs / "deblur" / "b"
+    stage(outputs / "deblur" / "b" / "deblurnet", card_of("deblur", base, trial=True))
+    with pytest.raises(FileNotFoundError, match=r"b is a trial .* make train"):
+        latest_run(outputs, ["deblur"])
+    card = card_of("deblur", base, trained_steps=300)
+    stage(outputs / "deblur" / "a" / "deblurnet", card)
+    stage(trial / "deblurnet", card_of("deblur", base, trial=True))  # written last
+    assert latest_run(outputs, ["deblur"]) == outputs / "deblur" / "a"
+    assert described(networks_of(outputs / "deblur" / "a")) == "deblur 300 steps"
+    assert described(networks_of(trial)) == "deblur ? steps, a trial (debug=...)"

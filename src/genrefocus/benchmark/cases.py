@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from genrefocus.benchmark.case import Case, Task
@@ -162,3 +162,109 @@ class PictureCases:
         return Case(
             self.task, key, image=image_of(image.read(), key), target=image_of(target.read(), key)
         )
+
+
+class Listing(Protocol):
+    """What lists pairs, such as the sources of ``genrefocus.preparation``."""
+
+    def items(self) -> Sequence[Any]:
+        """Each has a ``name``, ``pictures`` (``photo`` and ``sharp``), and perhaps a ``split``."""
+
+    def problems(self) -> Sequence[tuple[str, object]]:
+        """Names and reasons of what is no pair."""
+
+
+def listed_pairs(
+    task: Task, name: str, source: Listing, split: str | None = None, limit: int | None = None
+) -> PictureCases:
+    """The pairs of a source as cases: its ``photo`` is the input, its ``sharp`` the target.
+
+    A key is the photograph's name without suffix and without the folders that all share; other
+    folders are joined by ``__``.
+
+    Args:
+        task: what is asked.
+        name: of the data set, in tables.
+        source: of pairs.
+        split: of the pairs that are taken; None takes all.
+        limit: first so many, or None.
+
+    Raises:
+        ValueError: a picture without its counterpart, or no pair of this split.
+    """
+    if problems := list(source.problems()):
+        shown = "; ".join(f"{file}: {reason}" for file, reason in problems[:3])
+        raise ValueError(f"{name} has {len(problems)} files that are no pair, such as {shown}")
+    items = [item for item in source.items() if split is None or item.split == split]
+    if not items:
+        raise ValueError(f"{name} has no pair of the split {split}")
+    names = {item.name: PurePosixPath(item.name).with_suffix("").parts for item in items}
+    shared = _shared_folders(list(names.values()))
+    pairs = [
+        ("__".join(names[item.name][shared:]), item.pictures["photo"], item.pictures["sharp"])
+        for item in items[:limit]
+    ]
+    return PictureCases(task, name, pairs)
+
+
+def _shared_folders(names: Sequence[Sequence[str]]) -> int:
+    """How many leading folders all names have in common."""
+    columns = zip(*(name[:-1] for name in names), strict=False)
+    count = 0
+    for column in columns:
+        if len(set(column)) > 1:
+            break
+        count += 1
+    return count
+
+
+@dataclass(frozen=True)
+class CroppedCases:
+    """Centre crops of another set's cases.
+
+    Attributes:
+        whole: the set.
+        crop: height and width in px.
+    """
+
+    whole: CaseSet
+    crop: tuple[int, int]
+
+    @property
+    def task(self) -> Task:
+        return self.whole.task
+
+    @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.whole.fingerprint
+
+    @property
+    def keys(self) -> list[str]:
+        return self.whole.keys
+
+    def __getitem__(self, key: str) -> Case:
+        return cropped(self.whole[key], self.crop)
+
+
+def cropped(case: Case, crop: tuple[int, int]) -> Case:
+    """The centre of a case, (height, width) in px.
+
+    Raises:
+        ValueError: the case is smaller.
+    """
+    (height, width), size = crop, case.size
+    if height > size[0] or width > size[1]:
+        raise ValueError(f"case {case.key} of {size} px (HxW) is smaller than the crop {crop}")
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    changes: dict[str, Any] = {}
+    for name in ("image", "target", "aif", "disparity"):
+        if (field := getattr(case, name)) is not None:
+            changes[name] = field[..., top : top + height, left : left + width].contiguous()
+    for name in ("strength", "source_strength"):
+        if (strength := getattr(case, name)) is not None:
+            changes[name] = strength.cropped(height, width)
+    return replace(case, **changes)

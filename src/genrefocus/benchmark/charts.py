@@ -32,7 +32,6 @@ KINDS: dict[CurveKind, Kind] = {
         "SSIM",
         best=True,
     ),
-    "k_sweep": Kind("K sweeps", "What the answer does as K grows.", "K (px at 1/m)", "measured"),
     "lvcorr": Kind(
         "LVCorr",
         "Laplacian variance over K, focus fixed, a line for each picture. It should fall.",
@@ -41,9 +40,10 @@ KINDS: dict[CurveKind, Kind] = {
     ),
     "radius_error": Kind(
         "Error by blur radius",
-        "Error of the answer where the target is blurred by this radius.",
-        "blur radius (px)",
-        "error",
+        "How far the blur radius of the answer is from what is asked for, by what is asked for. "
+        "Mean over the pictures with such places.",
+        "blur radius asked for (px)",
+        "mean error of the blur radius (px)",
     ),
 }
 
@@ -85,7 +85,7 @@ def chart(kind: CurveKind, curves: Sequence[Curve], methods: Sequence[str]) -> s
 
 def _scale(panel: Axes, kind: CurveKind, curves: Iterable[Curve]) -> None:
     x = np.concatenate([curve.x for curve in curves])
-    if kind in ("ssim_k", "k_sweep") and x.min() > 0 and x.max() > x.min():
+    if kind == "ssim_k" and x.min() > 0 and x.max() > x.min():
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:g}")

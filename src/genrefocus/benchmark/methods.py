@@ -1,5 +1,6 @@
 """Methods without a network: doing nothing, classical means, and other people's pictures."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from genrefocus.baselines import best_unsharp, unsharp_mask
 from genrefocus.benchmark.case import Case
-from genrefocus.data.images import load_image
+from genrefocus.data.images import PICTURE_SUFFIXES, load_image
 from genrefocus.metrics.psnr import psnr
 from genrefocus.render.apertures import disk
 from genrefocus.render.layered import render_layered
@@ -153,10 +154,24 @@ class Predictions:
         if not Path(self.folder).is_dir():
             raise FileNotFoundError(f"predictions of {self.name}: {self.folder} does not exist")
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the pictures, so that others in their place are scored anew."""
+        digest = hashlib.sha256()
+        for path in self._pictures():
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+    def _pictures(self) -> list[Path]:
+        return sorted(
+            p for p in Path(self.folder).iterdir() if p.suffix.lower() in PICTURE_SUFFIXES
+        )
+
     def __call__(self, case: Case) -> Tensor:
-        found = sorted(Path(self.folder).glob(f"{case.key}.*"))
-        if not found:
-            raise ValueError(f"{self.folder} has no picture {case.key}.png")
+        found = [path for path in self._pictures() if path.stem == case.key]
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise ValueError(f"{self.folder} needs one picture {case.key}.png, it has {names}")
         answer = load_image(found[0])
         if answer.shape != case.target.shape:
             raise ValueError(

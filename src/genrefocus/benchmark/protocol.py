@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from genrefocus.benchmark.case import TASKS, Task
+from genrefocus.data.shards import write_atomically
 
 Better = Literal["higher", "lower"]
 LEAST_EVALUATIONS, MOST_EVALUATIONS = 8, 12
@@ -134,27 +135,32 @@ class Protocol:
             )
         return self.metrics[metric].better == "higher"
 
-    def filled(self, *, fingerprint: str, weights: Mapping[str, str | None]) -> "Protocol":
-        """The protocol of a run: data set and weights are those that were read.
+    def filled(
+        self, *, name: str, fingerprint: str, found: Mapping[str, tuple[str, str | None]]
+    ) -> "Protocol":
+        """The protocol of a run: data set, implementations and weights are those that were used.
 
         Args:
+            name: of the data set, which may be another than the protocol was written for.
             fingerprint: of the data set.
-            weights: metric -> hash of its weights, None where it has none; metrics that are not
-                named stay as they are.
+            found: metric -> its implementation and the hash of its weights, None where it has
+                none; metrics that are not named stay as they are.
 
         Raises:
-            ValueError: weights of a metric that the protocol does not have.
+            ValueError: a metric that the protocol does not have, or ``-`` in the name.
         """
-        for name in weights:
-            self.higher_is_better(name)
-        return replace(
-            self,
-            dataset=replace(self.dataset, fingerprint=fingerprint),
-            metrics={
-                name: replace(metric, weights=weights.get(name, metric.weights))
-                for name, metric in self.metrics.items()
-            },
-        )
+        if "-" in name:
+            raise ValueError(
+                f"data set {name}: use _ in place of -, which separates parts of names"
+            )
+        for metric in found:
+            self.higher_is_better(metric)
+        metrics = dict(self.metrics)
+        for metric, (implementation, weights) in found.items():
+            metrics[metric] = replace(
+                metrics[metric], implementation=implementation, weights=weights
+            )
+        return replace(self, dataset=Dataset(name, fingerprint), metrics=metrics)
 
 
 def available_protocols() -> tuple[tuple[str, str], ...]:
@@ -196,7 +202,7 @@ def read_protocol(path: str | Path) -> Protocol:
 def write_protocol(protocol: Protocol, path: str | Path) -> None:
     """Write a protocol so that :func:`read_protocol` gives an equal one, with the same hash."""
     text = yaml.safe_dump(_plain(protocol), sort_keys=False, allow_unicode=True, width=100)
-    Path(path).write_text(text, encoding="utf-8")
+    write_atomically(Path(path), text.encode())
 
 
 def difference(a: Protocol, b: Protocol) -> list[str]:

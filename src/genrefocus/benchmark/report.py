@@ -277,7 +277,7 @@ def _charts(curves: Sequence[Curve], methods: Sequence[str]) -> list[Chart]:
 def _sweeps(curves: Sequence[Curve], methods: Sequence[str]) -> list[Sweep]:
     sweeps = []
     for method in methods:
-        own = [c for c in curves if c.kind == "k_sweep" and c.method == method and c.pictures]
+        own = [c for c in curves if c.method == method and c.pictures]
         for curve in (own[n] for n in spread(len(own), SWEEPS)):
             uris = [jpeg_uri(small(load_image(one), _SWEEP_EDGE)) for one in curve.pictures]
             steps = [(f"{k:.4g}", uri) for k, uri in zip(curve.x, uris, strict=True)]

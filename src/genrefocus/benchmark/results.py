@@ -31,7 +31,7 @@ Place = tuple[str, str, str]
 INPUT, TARGET = "input", "target"
 """Folders of pictures beside those of the methods."""
 
-CurveKind = Literal["ssim_k", "k_sweep", "radius_error", "lvcorr"]
+CurveKind = Literal["ssim_k", "radius_error", "lvcorr"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Curve:
     """A curve of a method, of one picture or of a whole data set.
 
     Attributes:
-        kind: ``ssim_k`` (SSIM with the target over K), ``k_sweep`` (what the method does over K),
-            ``radius_error`` (error over blur radius) or ``lvcorr`` (Laplacian variance over K).
+        kind: ``ssim_k`` (SSIM with the target over K), ``radius_error`` (error of the blur radius
+            over the radius asked for) or ``lvcorr`` (Laplacian variance over K).
         task, dataset, method: what it belongs to.
         key: of the picture; None for the data set.
         x, y: equally many finite values, in the order of x.

@@ -5,14 +5,16 @@ interrupted run left is kept, and any number of processes or jobs leave the same
 
     <out>/cells/<task>-<dataset>/<method>/<key>.json    figures, K and the curve of its search
     <out>/pictures/<task>/<dataset>/<method>/<key>.png  the answer; likewise input and target
+    <out>/sweeps/<task>/<dataset>/<method>/<key>-0.png  answers over K, of some cases
     <out>/rows.parquet, curves.jsonl                    written by `gather`
 """
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,9 @@ from genrefocus.k_search import k_bounds, search_k
 from genrefocus.metrics.lvcorr import PROTOCOL_K, laplacian_variance, lvcorr
 from genrefocus.metrics.ssim import ssim
 from genrefocus.rejection import Rejected
+
+SWEEPS = 4
+"""Cases of a set, at most, whose answers over K are kept as pictures."""
 
 Advance = Callable[[int, int], None]
 """Told of (cases done, cases in all)."""
@@ -65,6 +70,8 @@ class Plan:
         control: whether LVCorr is measured: the case at K in the proportions of ``PROTOCOL_K``, its
             own K being the last.
         protocol: hash, for the rows.
+        by_radius: blur radius in px -> error of an answer where about so much blur is asked for;
+            the curve of a method is their mean over the cases that have such places.
     """
 
     metrics: Mapping[str, Score]
@@ -72,6 +79,7 @@ class Plan:
     k: KPolicy
     control: bool
     protocol: str
+    by_radius: Mapping[float, Score] = field(default_factory=dict)
 
 
 def run(
@@ -117,7 +125,7 @@ def gather(
     out: Path,
     plans: Mapping[tuple[Task, str], Plan],
     sets: Sequence[CaseSet],
-    methods: Mapping[str, Sequence[str]],
+    methods: Mapping[tuple[Task, str], Sequence[str]],
 ) -> list[Row] | None:
     """Rows of all records, written to ``rows.parquet`` and ``curves.jsonl``.
 
@@ -125,7 +133,7 @@ def gather(
         out: folder of the results.
         plans: by (task, data set).
         sets: of cases.
-        methods: task -> names of its methods.
+        methods: (task, data set) -> names of its methods.
 
     Returns:
         The rows; None where records of other jobs are still missing.
@@ -134,7 +142,8 @@ def gather(
     curves: list[dict[str, Any]] = []
     for cases in sets:
         plan = plans[cases.task, cases.name]
-        for name in methods[cases.task]:
+        for name in methods[cases.task, cases.name]:
+            radii: dict[float, list[float]] = {}
             for key in cases.keys:
                 path = out / "cells" / f"{cases.task}-{cases.name}" / name / f"{key}.json"
                 if not path.is_file():
@@ -148,6 +157,13 @@ def gather(
                     )
                 head = {"task": cases.task, "dataset": cases.name, "method": name, "key": key}
                 curves += [{**head, **curve} for curve in record["curves"]]
+                for radius, error in record["by_radius"]:
+                    radii.setdefault(radius, []).append(error)
+            if radii:
+                errors = {radius: sum(radii[radius]) / len(radii[radius]) for radius in radii}
+                x = sorted(errors)
+                curve = {"kind": "radius_error", "x": x, "y": [errors[radius] for radius in x]}
+                curves.append({**head, "key": None, **curve})
     write_rows(rows, out / "rows.parquet")
     lines = (json.dumps(curve, sort_keys=True) for curve in curves)
     write_atomically(out / "curves.jsonl", "".join(f"{line}\n" for line in lines).encode())
@@ -179,25 +195,43 @@ def _is_done(cell: Path, plan: Plan, identity: str) -> bool:
 def _measure_and_write(
     cases: CaseSet, method: Method, plan: Plan, out: Path, identity: str, key: str
 ) -> None:
-    record, pictures = measure(cases, method, plan, key)
+    record, pictures, sweep = measure(cases, method, plan, key)
     folder = out / "pictures" / cases.task / cases.name
     for name, picture in pictures.items():
         path = folder / (method.name if name == "answer" else name) / f"{key}.png"
         if name == "answer" or not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial_path = path.with_name(f".{path.stem}.part.png")
-            save_image(to_uint8(picture), partial_path)
-            partial_path.replace(path)
+            _save(picture, path)
+    if key in _shown(cases.keys):
+        place = f"sweeps/{cases.task}/{cases.name}/{method.name}"
+        files = [f"{place}/{key}-{number}.png" for number in range(len(sweep))]
+        for picture, file in zip(sweep, files, strict=True):
+            _save(picture, out / file)
+        for curve in record["curves"]:
+            if curve["kind"] == "lvcorr":
+                curve["pictures"] = files
     cell = _cell(out, cases, method, key)
     cell.parent.mkdir(parents=True, exist_ok=True)
     record = {"protocol": plan.protocol, "method": identity, **record}
     write_atomically(cell, json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n")
 
 
+def _save(picture: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_name(f".{path.stem}.{os.getpid()}.part.png")
+    save_image(to_uint8(picture), partial_path)
+    partial_path.replace(path)
+
+
+def _shown(keys: Sequence[str]) -> set[str]:
+    """Keys, spread over the set, whose answers over K are kept."""
+    step = max(1, -(-len(keys) // SWEEPS))
+    return set(keys[::step])
+
+
 def measure(
     cases: CaseSet, method: Method, plan: Plan, key: str
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Figures of one case, as a record, and its pictures.
+) -> tuple[dict[str, Any], dict[str, Tensor], list[Tensor]]:
+    """Figures of one case, as a record, its pictures, and the answers over K.
 
     Figures are measured on the answer rounded to 8 bits, which is what a folder of pictures would
     hold.
@@ -206,6 +240,7 @@ def measure(
     figures: dict[str, tuple[float | None, str | None]] = {}
     curves: list[dict[str, Any]] = []
     pictures: dict[str, Tensor] = {}
+    sweep: list[Tensor] = []
     try:
         case = cases[key]
         pictures = {"input": case.image, "target": case.target}
@@ -214,26 +249,32 @@ def measure(
     except (Rejected, ValueError) as error:
         failure = " ".join(str(error).split())
         figures = {name: (None, failure) for name in plan.metrics}
-        return _record(figures, curves, {"k": None, "search": None}, started), pictures
+        facts: dict[str, Any] = {"k": None, "search": None, "by_radius": []}
+        return _record(figures, curves, facts, started), pictures, sweep
     for name, score in plan.metrics.items():
         figures[name] = _figure(partial(score, answer, case))
     if plan.control and method.needs_k and case.strength is not None:
-        figures["lvcorr"] = _figure(partial(_control, method, case, curves))
+        figures["lvcorr"] = _figure(partial(_control, method, case, curves, sweep))
     figures |= {name: (None, f"{NOT_AVAILABLE}{why}") for name, why in plan.unavailable.items()}
     k = None if case.strength is None else case.strength.k
-    return _record(figures, curves, {"k": k, "search": search}, started), pictures
+    errors = [
+        (radius, _figure(partial(score, answer, case))) for radius, score in plan.by_radius.items()
+    ]
+    by_radius = [(radius, value) for radius, (value, _) in errors if value is not None]
+    facts = {"k": k, "search": search, "by_radius": by_radius}
+    return _record(figures, curves, facts, started), pictures, sweep
 
 
 def _record(
     figures: Mapping[str, tuple[float | None, str | None]],
     curves: Sequence[Mapping[str, Any]],
-    strength: Mapping[str, Any],
+    facts: Mapping[str, Any],
     started: float,
 ) -> dict[str, Any]:
     return {
         "figures": {name: list(figure) for name, figure in figures.items()},
         "curves": list(curves),
-        **strength,
+        **facts,
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -287,11 +328,13 @@ def _rounded(answer: Tensor, case: Case) -> Tensor:
     return to_float(to_uint8(answer.detach().cpu().contiguous()))
 
 
-def _control(method: Method, case: Case, curves: list[dict[str, Any]]) -> float:
+def _control(
+    method: Method, case: Case, curves: list[dict[str, Any]], sweep: list[Tensor]
+) -> float:
     assert case.strength is not None
     ks = [case.strength.k * k / PROTOCOL_K[-1] for k in PROTOCOL_K]
-    answers = torch.stack([_rounded(method(case.with_k(k)), case) for k in ks])
-    variances = laplacian_variance(answers)
+    sweep += [_rounded(method(case.with_k(k)), case) for k in ks]
+    variances = laplacian_variance(torch.stack(sweep))
     curves.append({"kind": "lvcorr", "x": ks, "y": [float(v) for v in variances]})
     return float(lvcorr(variances[None], PROTOCOL_K)[0])
 

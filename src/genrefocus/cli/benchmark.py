@@ -1,61 +1,42 @@
 """``genrefocus benchmark``: methods on data sets under their protocols, a Hydra application."""
 
-import functools
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from torch import Tensor
 
-from genrefocus.benchmark.case import TASKS, Case, Method, Score, Task
-from genrefocus.benchmark.cases import CaseSet, ShardCases
-from genrefocus.benchmark.methods import (
-    Classical,
-    Identity,
-    Predictions,
-    RichardsonLucy,
-    Unsharp,
-)
-from genrefocus.benchmark.protocol import Protocol, load_protocol, write_protocol
+from genrefocus.benchmark.case import TASKS, Method, Task
+from genrefocus.benchmark.methods import Classical, Identity, Predictions, RichardsonLucy, Unsharp
+from genrefocus.benchmark.protocol import write_protocol
 from genrefocus.benchmark.report import every_pair, write_report
 from genrefocus.benchmark.results import read_results
-from genrefocus.benchmark.runner import KPolicy, Plan, gather, run
+from genrefocus.benchmark.runner import gather, run
 from genrefocus.benchmark.tables import build_tables, rich_table, write_tables
+from genrefocus.cli.benchmark_parts import Entry, entry_of
 from genrefocus.cli.configuration import checkout, run_application
-from genrefocus.metrics.registry import MetricInfo, metrics
-from genrefocus.network_card import latest_run
-from genrefocus.trained import methods_from_run
+from genrefocus.network_card import described, latest_run, networks_of
+from genrefocus.progress import Bars
+from genrefocus.trained import CaseDepth, EstimatedDepth, methods_from_flux, methods_from_run
 
-_VALIDATION = 32
-"""Validation cases that settings of classical methods are chosen on."""
+_WITHOUT_NETWORK = (Identity, Classical, Unsharp, RichardsonLucy, Predictions)
+_TAKEN = {"identity", "input", "target"}
 
-_REGISTERED = {
-    "lpips": "lpips_alex",
-    "clip_iqa": "clipiqa-rn50",
-    "maniqa": "maniqa-koniq",
-    "musiq": "musiq-koniq",
-}
-"""Metric of a protocol -> name in the registry, where the two differ."""
+HELP = """usage: genrefocus benchmark [benchmark=SET] [run=latest] [key=value ...]
 
-
-HELP = """usage: genrefocus benchmark [run=latest] [key=value ...]
-
-often    run=outputs/NAME/DATE, run=null for none;  tasks=[deblur,bokeh];  limit=6 for a trial
+sets     embedded (made on first use); dpdd, dpdd_crops, realdof, pairs with source.root=/folder;
+         lightfields with lightfield_folder=/folder;  shards with benchmark.folder=/folder
+methods  run=outputs/NAME/DATE, run=null for none
+         +loras.NAME.deblur=FILE +loras.NAME.bokeh=FILE flux=/folder: LoRA files on FLUX.1-dev
          +predictions.NAME=/folder with TASK/DATASET/KEY.png: other people's answers
-         out=/folder;  device=cuda;  --cfg job prints all there is
+         +methods.NAME._target_=a.module.Class: your own code
+often    tasks=[deblur,bokeh]  limit=6 for a trial  out=/folder  device=cuda
+         --cfg job prints all there is
 
 See docs/benchmark.md.
 """
@@ -78,57 +59,70 @@ def run_job(config: DictConfig) -> None:
     """One job of a benchmark; the one that finds all records writes tables and report."""
     try:
         _run(config)
+    except KeyboardInterrupt:
+        print(
+            "genrefocus benchmark: interrupted; measured pictures are kept, "
+            "the same command goes on",
+            file=sys.stderr,
+        )
+        sys.exit(130)
     except (ValueError, OSError) as error:
         print(f"genrefocus benchmark: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A data set, its protocol, and who answers it."""
-
-    cases: CaseSet
-    protocol: Protocol
-    plan: Plan
-    methods: list[Method]
-
-
 def _run(config: DictConfig) -> None:
     console, out = Console(stderr=True), Path(config.out)
+    if unknown := set(config.tasks) - set(TASKS):
+        raise ValueError(f"tasks {sorted(unknown)} are unknown; use {', '.join(TASKS)}")
+    chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
+    if not chosen:
+        raise ValueError(f"{config.name} has no data set for {', '.join(config.tasks)}")
+    methods = _methods(config, console)
     _build(config)
-    trained = _trained(config, console)
-    entries = [
-        _entry(one, config, trained) for one in config.benchmark.sets if one.task in config.tasks
-    ]
-    if not entries:
-        raise ValueError(f"nothing to measure: tasks {list(config.tasks)} of {', '.join(TASKS)}")
-    for entry in entries:
-        folder = out / "protocols"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_protocol(entry.protocol, folder / f"{entry.cases.task}-{entry.cases.name}.yaml")
-    with _bars(console, config.progress) as bars:
+    entries = [entry_of(one, config, methods[one.cases.task], console) for one in chosen]
+    with _alone(out):
+        (out / "protocols").mkdir(exist_ok=True)
+        for entry in entries:
+            name = f"{entry.cases.task}-{entry.cases.name}.yaml"
+            write_protocol(entry.protocol, out / "protocols" / name)
+    with Bars(config.progress and config.job == 0, console) as bars:
         for entry in entries:
             for method in entry.methods:
-                title = f"{entry.cases.task}, {method.name}"
-                task = bars.add_task(title, total=len(entry.cases.keys))
-                run(
-                    entry.cases,
-                    method,
-                    entry.plan,
-                    out,
-                    workers=0 if method.name.startswith("trained") else config.workers,
-                    job=config.job,
-                    jobs=config.jobs,
-                    advance=lambda done, total, task=task: bars.update(  # type: ignore[misc]
-                        task, completed=done, total=total
-                    ),
-                )
-    _conclude(entries, out, config, console)
+                _measure(entry, method, config, bars)
+    with _alone(out):
+        _conclude(entries, out, config, console)
 
 
-def _conclude(entries: Sequence[_Entry], out: Path, config: DictConfig, console: Console) -> None:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of all jobs that work on a folder only one at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        yield
+
+
+def _measure(entry: Entry, method: Method, config: DictConfig, bars: Bars) -> None:
+    total = len(entry.cases.keys[config.job :: config.jobs])
+    task = bars.add_task(f"{entry.cases.task}, {method.name}", total=total)
+    run(
+        entry.cases,
+        method,
+        entry.plan,
+        Path(config.out),
+        # Networks are not copied to other processes, and other people's code may hold anything.
+        workers=config.workers if isinstance(method, _WITHOUT_NETWORK) else 0,
+        job=config.job,
+        jobs=config.jobs,
+        advance=lambda done, total: bars.update(task, completed=done, total=total),
+    )
+
+
+def _conclude(entries: Sequence[Entry], out: Path, config: DictConfig, console: Console) -> None:
     plans = {(one.cases.task, one.cases.name): one.plan for one in entries}
-    names = {str(one.cases.task): [method.name for method in one.methods] for one in entries}
+    names = {
+        (one.cases.task, one.cases.name): [method.name for method in one.methods] for one in entries
+    }
     if gather(out, plans, [one.cases for one in entries], names) is None:
         console.print(f"job {config.job} of {config.jobs} is done; others are not yet")
         return
@@ -145,89 +139,56 @@ def _conclude(entries: Sequence[_Entry], out: Path, config: DictConfig, console:
 
 
 def _build(config: DictConfig) -> None:
-    for one in (config.benchmark.get("build") or {}).values():
-        if not Path(one.ready).is_file():
-            instantiate(one.make)
+    """Make simulated data where they are missing; other jobs wait for the one that does."""
+    for one in config.benchmark.build.values():
+        ready = Path(one.ready)
+        if not ready.is_file():
+            with _alone(ready.parent):
+                if not ready.is_file():
+                    instantiate(one.make)
 
 
-def _trained(config: DictConfig, console: Console) -> Mapping[Task, list[Method]]:
-    if config.run is None:
-        return {}
-    folder = Path(config.run)
-    if config.run == "latest":
-        folder = latest_run(config.paths.outputs, ("deblur", "bokeh"))
-        console.print(f"measuring {folder}", soft_wrap=True)
-    return methods_from_run(folder, outputs=config.paths.outputs, device=config.device)
-
-
-def _entry(one: DictConfig, config: DictConfig, trained: Mapping[Task, list[Method]]) -> _Entry:
-    cases = ShardCases(one.task, one.dataset, Path(one.folder), config.limit)
-    protocol = load_protocol(one.task, one.dataset)
-    known = metrics()
-    scored: dict[str, Score] = {}
-    unavailable: dict[str, str] = {}
-    weights: dict[str, str | None] = {}
-    for name in protocol.metrics:
-        if name == "lvcorr":  # of a series over K, which the runner makes
-            continue
-        info = known[_REGISTERED.get(name, name)]
-        if (why := info.available()) is None:
-            scored[name], weights[name] = _Scored(info.name), info.weights()
-        else:
-            unavailable[name] = why
-    protocol = protocol.filled(fingerprint=cases.fingerprint, weights=weights)
-    search = protocol.k_search
-    policy = (
-        KPolicy(False)
-        if search is None
-        else KPolicy(True, search.budget, search.least_radius, search.largest_radius)
-    )
-    plan = Plan(scored, unavailable, policy, "lvcorr" in protocol.metrics, protocol.hash)
-    methods = [Identity(), *_classical(one, cases), *trained.get(one.task, [])]
-    for name, folder in config.predictions.items():
-        methods.append(Predictions(str(name), Path(folder) / one.task / one.dataset))
-    return _Entry(cases, protocol, plan, methods)
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """A metric of the registry on an answer."""
-
-    name: str
-
-    def __call__(self, answer: Tensor, case: Case) -> float:
-        return _metric(self.name)(
-            answer,
-            target=case.target,
-            aif=case.aif,
-            disparity=case.disparity,
-            focus_disparity=case.focus_disparity,
-            strength=case.strength,
+def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]]:
+    """All but the shipped ones, by task."""
+    depth, found = _depth(config), []
+    if config.run is not None:
+        outputs, folder = config.paths.outputs, Path(config.run)
+        if config.run == "latest":
+            folder = latest_run(outputs)
+        found.append(methods_from_run(folder, outputs=outputs, device=config.device, depth=depth))
+        console.print(f"trained: {folder}, {described(networks_of(folder))}", soft_wrap=True)
+    for name, files in config.loras.items():
+        loras = methods_from_flux(
+            config.flux,
+            deblur_lora=files.get("deblur"),
+            bokeh_lora=files.get("bokeh"),
+            name=str(name),
+            device=config.device,
+            depth=depth,
         )
+        found.append(loras)
+    own = [_own(str(name), one) for name, one in config.methods.items()]
+    methods: dict[Task, list[Method]] = {task: [] for task in TASKS}
+    for task, some in methods.items():
+        some += [method for part in found for method in part.get(task, [])]
+        some += [method for tasks, method in own if task in tasks]
+        names = [method.name for method in some] + list(map(str, config.predictions))
+        if twice := {name for name in names if names.count(name) > 1 or name in _TAKEN}:
+            raise ValueError(f"several methods are called {', '.join(twice)}; rename one of them")
+    return methods
 
 
-@functools.cache
-def _metric(name: str) -> MetricInfo:
-    return metrics()[name]
+def _depth(config: DictConfig) -> CaseDepth | None:
+    chosen = config.get("depth") or config.benchmark.depth
+    if chosen is None:
+        return None
+    source = instantiate(chosen)
+    return EstimatedDepth(source) if hasattr(source, "depth") else source
 
 
-def _classical(one: DictConfig, cases: CaseSet) -> list[Method]:
-    if one.task != "deblur":
-        return [Classical("scatter"), Classical("layered")]
-    if one.validation is None:
-        return []
-    validation = ShardCases(one.task, one.dataset, Path(one.validation), _VALIDATION)
-    fitted = [validation[key] for key in validation.keys]
-    return [Unsharp.fitted(fitted), RichardsonLucy.fitted(fitted)]
-
-
-def _bars(console: Console, visible: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not visible,
-    )
+def _own(name: str, given: DictConfig) -> tuple[Sequence[str], Method]:
+    tasks = given.get("tasks", TASKS)
+    method: Method = instantiate({key: given[key] for key in given if key != "tasks"})
+    if method.name != name:
+        raise ValueError(f"methods.{name} makes a method that calls itself {method.name}")
+    return tasks, method

@@ -31,8 +31,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.random import Generator, SeedSequence
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from genrefocus import __version__
@@ -47,6 +45,7 @@ from genrefocus.data.shards import (
     write_atomically,
 )
 from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.progress import Bars
 from genrefocus.render.apertures import disk
 from genrefocus.render.camera import draw_exposure, take_photo
 from genrefocus.render.estimates import estimate
@@ -171,7 +170,7 @@ def build_embedded(
     sets = _sets(counts, seed, size)
     missing = [one for one in sets if not _is_there(root, one)]
     if missing:
-        with ordered_map(workers) as mapper, _bar(progress) as bar:
+        with ordered_map(workers) as mapper, Bars(progress) as bar:
             for one in missing:
                 make = _make_roll if one.kind == "camera_roll" else _make_shards
                 make(root / one.folder, one, mapper, bar)
@@ -261,21 +260,21 @@ def _is_there(root: Path, one: EmbeddedSet) -> bool:
     return True
 
 
-def _make_shards(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Progress) -> None:
+def _make_shards(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Bars) -> None:
     with ShardWriter(folder, parameters=one.parameters(), samples_per_shard=500) as writer:
         start = len(writer.written)
-        task = bar.add_task(one.folder, total=one.count, completed=start)
+        task = bar.add_task(f"making {one.folder}", total=one.count, completed=start)
         for key, members in mapper(functools.partial(_encoded_pair, one), range(start, one.count)):
             writer.write_encoded(key, members)
             bar.advance(task)
 
 
-def _make_roll(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Progress) -> None:
+def _make_roll(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Bars) -> None:
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     for name in ("photos", "depth", "mask"):
         (unfinished / name).mkdir(parents=True)
-    task = bar.add_task(one.folder, total=one.count)
+    task = bar.add_task(f"making {one.folder}", total=one.count)
     for _ in mapper(functools.partial(take_roll_photo, one, unfinished), range(one.count)):
         bar.advance(task)
     digest = hashlib.sha256()
@@ -305,16 +304,6 @@ def _through_lens(scene: Scene, focus: float, strength: BlurStrength) -> Tensor:
     positions = disk().positions(_POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2)))
     light = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
     return to_bytes(light)
-
-
-def _bar(visible: bool) -> Progress:
-    columns = (
-        TextColumn("making {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not visible)
 
 
 def dataset_card(root: Path, sets: list[EmbeddedSet], command: str) -> str:

@@ -42,6 +42,9 @@ from genrefocus.metrics.ssim import ssim
 from genrefocus.metrics.weights import file_hash, trunk_hash
 from genrefocus.optics import BlurStrength
 
+VERSION = 1
+"""Of this project's own metrics, raised with every change of their values."""
+
 Direction = Literal["higher", "lower", "zero", "none"]
 Need = Literal["target", "aif", "disparity", "focus_disparity", "strength"]
 
@@ -163,9 +166,7 @@ def _version(package: str) -> str:
 
 
 def _own() -> str:
-    from genrefocus import __version__
-
-    return f"genrefocus {__version__}"
+    return f"genrefocus, metrics version {VERSION}"
 
 
 def _of_pair(function: Callable[..., Tensor], **settings: Any) -> Callable[..., float]:

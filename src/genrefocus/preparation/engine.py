@@ -27,16 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
 from genrefocus import __version__
 from genrefocus.data.processes import OrderedMap, ordered_map
@@ -53,6 +44,7 @@ from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
 from genrefocus.preparation.outcome import LEDGER_NAME, SAMPLES_NAME, SUMMARY_NAME, read_summary
 from genrefocus.preparation.plan import Candidate, LeakageCheck, Part, Plan, facts_of, make_plan
+from genrefocus.progress import Bars
 from genrefocus.rejection import Rejected
 
 PARTS_NAME = ".parts"
@@ -199,16 +191,7 @@ class _Progress:
     """Bars on stderr: one for each thing that is counted."""
 
     def __init__(self, visible: bool) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not visible,
-        )
+        self._bar = Bars(visible)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "_Progress":

@@ -48,10 +48,11 @@ def estimate(shot: Shot, rng: Generator) -> Estimates:
     """Draw the estimates for a photograph; a pure function of the shot and the generator state."""
     disparity = scene_disparity(shot.scene)
     mask, on_focus = _focus_mask(shot, disparity, rng)
-    return Estimates(_depth(disparity.numpy(), rng), mask, on_focus)
+    return Estimates(estimate_depth(disparity.numpy(), rng), mask, on_focus)
 
 
-def _depth(disparity: NDArray[np.float32], rng: Generator) -> NDArray[np.float16]:
+def estimate_depth(disparity: NDArray[np.float32], rng: Generator) -> NDArray[np.float16]:
+    """Depth (H, W) in metres, > 0, as an estimator would give it for true disparity in 1/m."""
     height, width = disparity.shape
     drift = [0.5 * spectral_noise(rng, height, width, 1.5) for _ in range(2)]
     y, x = np.mgrid[0:height, 0:width]

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import Generator, SeedSequence
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from genrefocus import __version__
@@ -34,6 +32,7 @@ from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import Sample, encode
 from genrefocus.data.shards import ShardWriter, is_finished, read_index, write_atomically
 from genrefocus.optics import BlurStrength
+from genrefocus.progress import Bars
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import Aperture, disk
 from genrefocus.render.tone import to_bytes
@@ -385,7 +384,7 @@ def _write(
     progress: bool,
 ) -> list[tuple[str, Rejected]]:
     rejected = []
-    with ordered_map(workers) as mapper, _bar(progress) as bar, ExitStack() as stack:
+    with ordered_map(workers) as mapper, Bars(progress) as bar, ExitStack() as stack:
         writers, kept = {}, {}
         for (task, folder), each in zip(FOLDERS.items(), (1, 2), strict=True):
             if not is_finished(root / folder, parameters):
@@ -394,7 +393,9 @@ def _write(
                 )
                 writers[task], kept[task] = stack.enter_context(writer), set(writer.written)
         missing = [name for name in names if not _is_written(name, kept)]
-        shown = bar.add_task("light fields", total=len(names), completed=len(names) - len(missing))
+        shown = bar.add_task(
+            "making light fields", total=len(names), completed=len(names) - len(missing)
+        )
         outcomes = mapper(functools.partial(_outcome, make), missing)
         for name, outcome in zip(missing, outcomes, strict=True):
             bar.advance(shown)
@@ -449,16 +450,6 @@ def _listing(scenes: Mapping[str, Path]) -> str:
         for file in files:
             digest.update(f"{path.name}/{file.name}:{file.stat().st_size}\n".encode())
     return digest.hexdigest()
-
-
-def _bar(visible: bool) -> Progress:
-    columns = (
-        TextColumn("making {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not visible)
 
 
 def _card(root: Path, parameters: Mapping[str, Any], command: str) -> str:
