@@ -1,10 +1,16 @@
-"""Overrides that make train.py small enough for a test."""
+"""Overrides that make train.py small enough for a test, and a run whose answers are known."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from genrefocus.backbone import Lora
 from genrefocus.backbone.flux import build_tiny, save_tiny
+from genrefocus.flow import Flow
+from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +38,37 @@ def tiny_training(
         "stages.deblurnet.module.rank=4",
         "stages.deblurnet.fit.val_check_interval=8",
     ]
+
+
+@pytest.fixture(scope="session")
+def write_echo_run(tiny_settings: dict[str, Any]) -> Callable[[Path, Path], None]:
+    """Writes a run, and its base, whose networks return what they are given.
+
+    The base's last layers are zero and its flow starts at the photograph.
+    """
+
+    def write(run: Path, base: Path) -> None:
+        backbone = build_tiny(**tiny_settings)
+        for last in (backbone.transformer.proj_out, backbone.local.last):
+            torch.nn.init.zeros_(last.weight)
+            torch.nn.init.zeros_(last.bias)
+        save_tiny(backbone, base, settings=tiny_settings, card={})
+        for task in ("deblur", "bokeh"):
+            stage = run / task
+            stage.mkdir(parents=True)
+            generator = torch.Generator().manual_seed(0)
+            lora = Lora.for_transformer(backbone.transformer, 2, generator=generator)
+            lora.save(stage / f"{task}Net.safetensors")
+            card = NetworkCard(
+                task=task,  # type: ignore[arg-type]
+                backbone=BackboneSource("tiny", str(base)),
+                flow=Flow("condition", "residual", 0.0),
+                prompt="a photo",
+                guidance=1.0,
+                steps=2,
+                rank=2,
+                lora_file=f"{task}Net.safetensors",
+            )
+            write_network_card(stage, card)
+
+    return write

@@ -1,31 +1,25 @@
 """``genrefocus refocus`` from file to file, with networks that return what they are given."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import piexif
 import pytest
-import torch
 from PIL import Image, ImageCms
 
-from genrefocus.backbone import Lora
-from genrefocus.backbone.flux import build_tiny, save_tiny
 from genrefocus.cli import main
-from genrefocus.flow import Flow
-from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
 
 HEIGHT, WIDTH = 40, 57
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory: photo.png, depth.npy (1 m left, 4 m right), mask.png, a run.
-
-    The base's last layers are zero and its flow starts at the photograph, so the run's networks
-    return what they are given: what comes out is known.
-    """
+def folder(
+    tmp_path: Path, write_echo_run: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A working directory: photo.png, depth.npy (1 m left, 4 m right), mask.png, a run."""
     monkeypatch.chdir(tmp_path)
     y, x = np.linspace(0, 2, HEIGHT)[:, None], np.linspace(0, 3, WIDTH)
     colours = np.stack([np.sin(x + y), np.cos(x * y), np.cos(x - y)], -1) * 100 + 128
@@ -35,29 +29,7 @@ def folder(tmp_path: Path, tiny_settings: dict[str, Any], monkeypatch: pytest.Mo
     np.save("depth.npy", depth)
     Image.fromarray((depth == 4).astype(np.uint8) * 255).save("mask.png")
 
-    backbone = build_tiny(**tiny_settings)
-    for last in (backbone.transformer.proj_out, backbone.local.last):
-        torch.nn.init.zeros_(last.weight)
-        torch.nn.init.zeros_(last.bias)
-    save_tiny(backbone, "base.safetensors", settings=tiny_settings, card={})
-    for task in ("deblur", "bokeh"):
-        stage = tmp_path / "outputs" / "semi_supervised" / "one" / task
-        stage.mkdir(parents=True)
-        generator = torch.Generator().manual_seed(0)
-        Lora.for_transformer(backbone.transformer, 2, generator=generator).save(
-            stage / f"{task}Net.safetensors"
-        )
-        card = NetworkCard(
-            task=task,  # type: ignore[arg-type]
-            backbone=BackboneSource("tiny", "base.safetensors"),
-            flow=Flow("condition", "residual", 0.0),
-            prompt="a photo",
-            guidance=1.0,
-            steps=2,
-            rank=2,
-            lora_file=f"{task}Net.safetensors",
-        )
-        write_network_card(stage, card)
+    write_echo_run(tmp_path / "outputs" / "semi_supervised" / "one", tmp_path / "base.safetensors")
     return tmp_path
 
 

@@ -23,7 +23,7 @@ from genrefocus.benchmark.tables import (
     markdown_paired,
     paired_rows,
     records,
-    rich_table,
+    rich_tables,
     write_tables,
 )
 
@@ -83,7 +83,8 @@ def test_only_means_over_the_same_pictures_are_marked(table: BenchmarkTable) -> 
     assert [name for name, cell in dists.items() if cell and cell.best] == [
         ("GenRefocus", "Table 2")
     ]
-    assert any("model_1: lpips over fewer pictures" in note for note in table.notes)
+    assert any(note.startswith("model_1: failed in lpips 1; the first: ") for note in table.notes)
+    assert any("not compared as means but in pairs: lpips" in note for note in table.notes)
     # Nothing of ours checks MANIQA.
     assert any("comparable in lpips, dists, where the Input" in note for note in table.notes)
     assert not any(cell and cell.best for cell in cells(table, "maniqa").values())
@@ -192,10 +193,28 @@ def test_the_terminal_shows_names_as_they_are(tmp_path: Path, write_results) -> 
     figures = {"[red]x[/red]": {"psnr": [12.345] * 9}, "b": {"psnr": ["[no]"] * 9}}
     table = table_of(make(tmp_path, write_results, figures, dataset="embedded"))
     console = Console(file=io.StringIO(), width=140)
-    console.print(rich_table(table))
+    console.print(*rich_tables(table, 140))
     text = console.file.getvalue()
     assert "[red]x[/red]" in text and "12.35" in text and "failed (9)" in text
     assert table.protocol.hash[:12] in text
+
+
+@pytest.mark.parametrize("width", [80, 110, 200])
+def test_a_terminal_of_any_width_shows_all_in_full(
+    tmp_path: Path, write_results, width: int
+) -> None:
+    names = ["identity", "a_method_with_a_rather_long_name"]
+    metrics = ["lpips", "dists", "psnr", "ssim", "focus_plane_error", "blur_radius_error"]
+    figures = {name: {m: [0.1 * n for n in range(9)] for m in metrics} for name in names}
+    folder = make(tmp_path, write_results, figures, "bokeh", "lf_bokeh_embedded")
+    console = Console(file=io.StringIO(), width=width)
+    console.print(*rich_tables(table_of(folder), width), sep="\n")
+    text = console.file.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    assert text.count("0.4000") == 2 * len(metrics) and text.count(names[1]) >= 1
+    assert text.count("[0.2") == (2 * len(metrics) if width >= 100 else 0)
+    if width == 200:
+        assert text.count(names[1]) == 1
 
 
 def test_files_hold_the_same(table: BenchmarkTable, tmp_path: Path) -> None:

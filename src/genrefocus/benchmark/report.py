@@ -165,7 +165,9 @@ def _section(
     cases = album.cases()
     present = {layer.name for case in cases for layer in case.layers}
     layers = [name for name in (INPUT, *methods, TARGET) if name in present]
-    answers = [name for name in reversed(methods) if name in present]
+    # The last method, but not one that is a variant of another, such as trained_true_aif.
+    whole = [n for n in methods if not any(n.startswith(f"{other}_") for other in methods)]
+    answers = [name for name in reversed(whole) if name in present]
     curves = [c for c in results.curves if (c.task, c.dataset) == (table.task, table.dataset)]
     return Section(
         anchor=f"{table.task}-{table.dataset}",

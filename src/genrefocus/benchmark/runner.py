@@ -344,4 +344,6 @@ def _figure(compute: Callable[[], float]) -> tuple[float | None, str | None]:
         value = float(compute())
     except (Rejected, ValueError, RuntimeError) as error:
         return None, " ".join(str(error).split()) or type(error).__name__
+    if math.isnan(value):
+        return None, "it cannot be told from this picture"
     return (value, None) if math.isfinite(value) else (None, f"the value is {value}")

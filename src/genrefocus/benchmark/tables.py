@@ -6,14 +6,17 @@ rows that our protocol does not reproduce, are shown and never marked.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from genrefocus.benchmark.protocol import Protocol
 from genrefocus.benchmark.published import IDENTITY, rows_for
@@ -200,29 +203,72 @@ def paired_rows(
     ]
 
 
-def rich_table(table: BenchmarkTable, *, intervals: bool = True) -> RichTable:
-    """For a terminal; without intervals it fits a narrow one."""
-    shown = RichTable(title=escape(table.title), **_LEFT)
-    shown.add_column("method", overflow="fold")
+def rich_tables(table: BenchmarkTable, width: int) -> list[RenderableType]:
+    """For a terminal so many characters wide: as many tables as the columns need, and the notes.
+
+    Below 100 characters there are no intervals.
+    """
+    intervals = width >= _ROOMY
     # A column without a figure would only take the room of others; the notes say why.
     metrics = [
         metric
         for metric in table.metrics
         if any((cell := line.cells.get(metric)) and not cell.remedy for line in table.lines)
     ]
+    room = width - _FRAME - 1 - max(len(name_of(line)) for line in table.lines)
+    groups: list[dict[str, int]] = [{}]
+    left = room
     for metric in metrics:
-        shown.add_column(escape(table.heading(metric)), justify="right")
+        texts = [_shown(line, metric, intervals)[0] for line in table.lines]
+        words = [word for text in (_heading(table, metric), *texts) for word in _words(text)]
+        least = max(map(len, words))
+        if groups[-1] and least + _FRAME > left:
+            groups.append({})
+            left = room
+        groups[-1][metric] = least
+        left -= least + _FRAME
+    shown = [_rich_table(table, group, intervals) for group in groups]
+    return [*shown, Text("\n".join(notes_of(table)) + "\n", style="dim")]
+
+
+_ROOMY, _FRAME = 100, 3  # characters
+
+
+def _rich_table(table: BenchmarkTable, metrics: Mapping[str, int], intervals: bool) -> RichTable:
+    """Of metrics with the width that each needs."""
+    shown = RichTable(title=escape(table.title), **_LEFT)
+    longest = max(len(name_of(line)) for line in table.lines)
+    shown.add_column("method", overflow="fold", min_width=longest)
+    for metric, least in metrics.items():
+        lines = textwrap.wrap(_heading(table, metric), least, break_long_words=False)
+        shown.add_column(escape("\n".join(lines)), justify="right")
     for line in table.lines:
         texts = []
-        for text, best in (_cell_text(line, metric, "\n") for metric in metrics):
-            shown_text = escape(text if intervals else text.partition("\n")[0])
-            texts.append(f"[bold]{shown_text}[/bold]" if best else shown_text)
+        for text, best in (_shown(line, metric, intervals) for metric in metrics):
+            texts.append(f"[bold]{escape(text)}[/bold]" if best else escape(text))
         style = "dim strike" if line.objection else "dim" if line.source else ""
         shown.add_row(escape(name_of(line)), *texts, style=style)
         if line is _last_own(table):
             shown.add_section()
-    shown.caption = escape("\n".join(notes_of(table)))
     return shown
+
+
+def _heading(table: BenchmarkTable, metric: str) -> str:
+    """In words, so that a narrow column can break it."""
+    return table.heading(metric).replace("_", " ")
+
+
+def _shown(line: Line, metric: str, intervals: bool) -> tuple[str, bool]:
+    text, best = _cell_text(line, metric, "\n")
+    return text if intervals else text.partition("\n")[0], best
+
+
+def _words(text: str) -> list[str]:
+    """What may not be broken: words of a heading, the last with its arrow; lines of a cell."""
+    if any(arrow in text for arrow in ARROWS.values()):
+        words = text.split()
+        return [*words[:-2], " ".join(words[-2:])]
+    return text.split("\n")
 
 
 def rich_paired(rows: Iterable[Sequence[str]]) -> RichTable:
@@ -377,7 +423,7 @@ def _table(
         pictures={metric: len(keys) for metric, keys in asked.items()},
         lines=tuple(_with_best(lines, protocol, metrics)),
         summaries=summaries,
-        notes=tuple(_notes(lines)),
+        notes=tuple(_notes(lines, summaries)),
     )
 
 
@@ -439,7 +485,7 @@ def _with_best(lines: Sequence[Line], protocol: Protocol, metrics: Sequence[str]
     ]
 
 
-def _notes(lines: Iterable[Line]) -> list[str]:
+def _notes(lines: Sequence[Line], summaries: Mapping[tuple[str, str], Summary]) -> list[str]:
     notes: dict[str, None] = {}
     for line in lines:
         for metric, cell in line.cells.items():
@@ -449,18 +495,29 @@ def _notes(lines: Iterable[Line]) -> list[str]:
             checked = ", ".join(metric for metric, cell in line.cells.items() if cell.comparable)
             verdict = line.objection or f"comparable in {checked}, where the Input row agrees"
             notes[f"published rows of {line.source}, {line.version}: {verdict}"] = None
-        else:
-            short = [metric for metric, cell in line.cells.items() if _short(cell)]
-            if short:
-                notes[
-                    f"{line.method}: {', '.join(short)} over fewer pictures than other rows, "
-                    "not compared as a mean; see the paired comparison"
-                ] = None
-    return list(notes)
+    return [*notes, *_failures(lines, summaries)]
 
 
-def _short(cell: Cell) -> bool:
-    return not cell.comparable and cell.mean is not None
+def _failures(lines: Sequence[Line], summaries: Mapping[tuple[str, str], Summary]) -> Iterator[str]:
+    """What failed of each method, with a reason; and where means are over other pictures."""
+    for line in lines:
+        own = {metric: cell for metric, cell in line.cells.items() if not cell.remedy}
+        failed = {metric: cell.failures for metric, cell in own.items() if cell.failures}
+        if line.source is None and failed:
+            counts = ", ".join(f"{metric} {count}" for metric, count in failed.items())
+            key, why = next(iter(summaries[line.method, next(iter(failed))].failures.items()))
+            yield f"{line.method}: failed in {counts}; the first: {key}: {why}"
+    short = {
+        metric: None
+        for line in lines
+        for metric, cell in line.cells.items()
+        if line.source is None and cell.mean is not None and not cell.comparable
+    }
+    if short:
+        yield (
+            f"over different pictures for different methods, so not compared as means but in "
+            f"pairs: {', '.join(short)}"
+        )
 
 
 def _grouped(results: Results, task: str, dataset: str) -> dict[tuple[str, str], list[Row]]:

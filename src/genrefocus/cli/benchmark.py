@@ -17,7 +17,7 @@ from genrefocus.benchmark.protocol import write_protocol
 from genrefocus.benchmark.report import every_pair, write_report
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import gather, run
-from genrefocus.benchmark.tables import build_tables, rich_table, write_tables
+from genrefocus.benchmark.tables import build_tables, rich_tables, write_tables
 from genrefocus.cli.benchmark_parts import Entry, entry_of
 from genrefocus.cli.configuration import checkout, run_application
 from genrefocus.network_card import described, latest_run, networks_of
@@ -129,8 +129,7 @@ def _conclude(entries: Sequence[Entry], out: Path, config: DictConfig, console: 
     results = read_results(out)
     tables = build_tables(results, seed=config.seed)
     for table in tables:
-        roomy = console.width >= 16 + 14 * len(table.metrics)
-        console.print(rich_table(table, intervals=roomy))
+        console.print(*rich_tables(table, console.width), sep="\n")
     write_tables(tables, out)
     report = write_report(results, tables, out / "report.html", pairs=every_pair, seed=config.seed)
     console.print(

@@ -24,7 +24,7 @@ from genrefocus.benchmark.tables import (
     paired_rows,
     records,
     rich_paired,
-    rich_table,
+    rich_tables,
 )
 
 Compared = Mapping[str, Sequence[Comparison]]
@@ -83,7 +83,7 @@ def _print(
             if paired:
                 print((latex_paired if args.latex else markdown_paired)(paired))
         else:
-            console.print(rich_table(table))
+            console.print(*rich_tables(table, console.width), sep="\n")
             if paired:
                 console.print(rich_paired(paired))
 
