@@ -90,4 +90,4 @@ def _latest(outputs: Path) -> Path:
 
 
 if __name__ == "__main__":
-    run_application(main, "eval.py")
+    run_application(main, "eval.py", "eval")

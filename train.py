@@ -649,4 +649,4 @@ def _cell(values: dict[str, float], key: str) -> str:
 
 
 if __name__ == "__main__":
-    run_application(main, "train.py")
+    run_application(main, "train.py", "train")

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from genrefocus.cli import main
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["train.py", "data.long_egde=512"], "Could not override 'data.long_egde'"),
+        (["train.py", "data.long_egde=512"], "'data.long_egde'. Did you mean data.long_edge?"),
         (["train.py", "experiment=deblurr"], "Available options in 'experiment': bokeh"),
         (["train.py", "resume=latest", "paths.outputs={empty}"], "start one without resume"),
         (["train.py", "scale=paper"], "data.deblur=... data.synthetic=..."),
@@ -31,3 +33,25 @@ def test_wrong_overrides_are_one_line(
     (line,) = [line for line in done.stderr.splitlines() if line.startswith(command[0])]
     assert said in line and "append" not in line
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["limt=3"], "Did you mean limit?"),
+        (["benchmark=dpdd"], "values are not given: source.root=..."),
+        (["benchmark=shards"], "benchmark.task=... benchmark.folder=... benchmark.protocol=..."),
+        (["benchmark=realdof", "source.root=/absent"], "RealDOF pairs /absent does not exist"),
+        (["tasks=[deblr]"], "'deblr'] are unknown; use deblur, bokeh, refocus"),
+        (["+loras.released.deblur=/absent"], "LoRA file /absent does not exist"),
+        (["+predictions.identity=/absent"], "several methods are called identity"),
+    ],
+)
+def test_wrong_overrides_of_the_benchmark(
+    given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["benchmark", "run=null", f"paths.outputs={tmp_path}", *given])
+    assert refused.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("genrefocus benchmark: ") and said in line

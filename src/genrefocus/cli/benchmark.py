@@ -1,11 +1,13 @@
 """``genrefocus benchmark``: methods on data sets under their protocols, a Hydra application."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import torch
 from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -19,7 +21,12 @@ from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import gather, run
 from genrefocus.benchmark.tables import build_tables, rich_tables, write_tables
 from genrefocus.cli.benchmark_parts import Entry, entry_of
-from genrefocus.cli.configuration import checkout, run_application
+from genrefocus.cli.configuration import (
+    checkout,
+    require_given,
+    run_application,
+    wrong_input_ends,
+)
 from genrefocus.network_card import described, latest_run, networks_of
 from genrefocus.progress import Bars
 from genrefocus.trained import CaseDepth, EstimatedDepth, methods_from_flux, methods_from_run
@@ -31,7 +38,7 @@ HELP = """usage: genrefocus benchmark [benchmark=SET] [run=latest] [key=value ..
 
 sets     embedded (made on first use); dpdd, dpdd_crops, realdof, pairs with source.root=/folder;
          lightfields with lightfield_folder=/folder;  shards with benchmark.folder=/folder
-methods  run=outputs/NAME/DATE, run=null for none
+methods  run=outputs/NAME/DATE, run=null for none;  +runs.NAME=/folder: others beside it
          +loras.NAME.deblur=FILE +loras.NAME.bokeh=FILE flux=/folder: LoRA files on FLUX.1-dev
          +predictions.NAME=/folder with TASK/DATASET/KEY.png: other people's answers
          +methods.NAME._target_=a.module.Class: your own code
@@ -51,14 +58,15 @@ def main(arguments: Sequence[str]) -> int:
     application = hydra.main(
         version_base=None, config_path=str(checkout() / "conf"), config_name="bench"
     )(run_job)
-    run_application(application, "genrefocus benchmark")
+    run_application(application, "genrefocus benchmark", "bench")
     return 0
 
 
 def run_job(config: DictConfig) -> None:
     """One job of a benchmark; the one that finds all records writes tables and report."""
     try:
-        _run(config)
+        with wrong_input_ends("genrefocus benchmark"):
+            _run(config)
     except KeyboardInterrupt:
         print(
             "genrefocus benchmark: interrupted; measured pictures are kept, "
@@ -66,12 +74,10 @@ def run_job(config: DictConfig) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        print(f"genrefocus benchmark: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(config: DictConfig) -> None:
+    require_given(config)
     console, out = Console(stderr=True), Path(config.out)
     if unknown := set(config.tasks) - set(TASKS):
         raise ValueError(f"tasks {sorted(unknown)} are unknown; use {', '.join(TASKS)}")
@@ -149,20 +155,21 @@ def _build(config: DictConfig) -> None:
 
 def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]]:
     """All but the shipped ones, by task."""
-    depth, found = _depth(config), []
-    if config.run is not None:
-        outputs, folder = config.paths.outputs, Path(config.run)
-        if config.run == "latest":
-            folder = latest_run(outputs)
-        found.append(methods_from_run(folder, outputs=outputs, device=config.device, depth=depth))
-        console.print(f"trained: {folder}, {described(networks_of(folder))}", soft_wrap=True)
+    depth, device, outputs, found = _depth(config), _device(config), config.paths.outputs, []
+    runs = {"trained": config.run} if config.run is not None else {}
+    for name, run in {**runs, **config.runs}.items():
+        folder = latest_run(outputs) if run == "latest" else Path(run)
+        found.append(
+            methods_from_run(folder, outputs=outputs, name=str(name), device=device, depth=depth)
+        )
+        console.print(f"{name}: {folder}, {described(networks_of(folder))}", soft_wrap=True)
     for name, files in config.loras.items():
         loras = methods_from_flux(
             config.flux,
             deblur_lora=files.get("deblur"),
             bokeh_lora=files.get("bokeh"),
             name=str(name),
-            device=config.device,
+            device=device,
             depth=depth,
         )
         found.append(loras)
@@ -175,6 +182,19 @@ def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]
         if twice := {name for name in names if names.count(name) > 1 or name in _TAKEN}:
             raise ValueError(f"several methods are called {', '.join(twice)}; rename one of them")
     return methods
+
+
+def _device(config: DictConfig) -> str:
+    """Of this process: ranks of torchrun and SLURM have a GPU each."""
+    device = str(config.device)
+    if not device.startswith("cuda"):
+        return device
+    if not torch.cuda.is_available():
+        raise ValueError(f"device={device}: torch finds no CUDA device; use device=cpu")
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+    if device == "cuda" and local is not None:
+        return f"cuda:{int(local) % torch.cuda.device_count()}"
+    return device
 
 
 def _depth(config: DictConfig) -> CaseDepth | None:

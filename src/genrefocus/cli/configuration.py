@@ -1,15 +1,18 @@
 """The configuration of ``train.py`` for commands that look at it before a run."""
 
 import copy
+import difflib
 import importlib.util
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -23,8 +26,14 @@ OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=Tru
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
 
 
-def run_application(application: Callable[[], None], name: str) -> None:
-    """Run a Hydra application; what is wrong with its overrides is one line and exit status 2."""
+def run_application(application: Callable[[], None], name: str, config: str) -> None:
+    """Run a Hydra application; what is wrong with its overrides is one line and exit status 2.
+
+    Args:
+        application: decorated with ``hydra.main``.
+        name: as users call it.
+        config: name of its configuration in conf/.
+    """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing
     try:
         application()
@@ -34,10 +43,65 @@ def run_application(application: Callable[[], None], name: str) -> None:
         print(f"{name}: {error.__cause__}", file=sys.stderr)
         sys.exit(2)
     except (HydraException, OmegaConfBaseException) as error:
-        command = f"python {name}" if name.endswith(".py") else f"{name} route=..."
-        hint = "" if "resume=" in str(error) else f" ({command} --cfg job prints all there is)"
-        print(f"{name}: {_in_a_line(error)}{hint}", file=sys.stderr)
+        print(f"{name}: {_in_a_line(error)}{_hint(error, name, config)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def wrong_input_ends(name: str) -> Iterator[None]:
+    """What is wrong with the input of a job is one line and exit status 2."""
+    try:
+        yield
+    except (ValueError, OSError, InstantiationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, (ValueError, OSError)):
+            raise
+        print(f"{name}: {_in_a_line(cause)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def require_given(config: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: values that the configuration asks for were not given; all are named.
+    """
+    if missing := list(_missing(OmegaConf.to_container(config))):
+        raise ValueError(f"values are not given: {' '.join(f'{key}=...' for key in missing)}")
+
+
+def _hint(error: Exception, name: str, config: str) -> str:
+    """What may have been meant by a key that does not exist, or where all are listed."""
+    if "resume=" in str(error):
+        return ""
+    found = re.search(r"Could not override '([\w.@/]+)'", str(error))
+    close = difflib.get_close_matches(found[1], _keys(config), n=3, cutoff=0.75) if found else []
+    if close:
+        return f" Did you mean {' or '.join(close)}?"
+    command = f"python {name}" if name.endswith(".py") else name
+    if config == "prepare":
+        command += " route=..."
+    return f" ({command} --cfg job prints all there is)"
+
+
+def _keys(config: str) -> list[str]:
+    """Keys that a configuration has before anything is overridden, groups included."""
+    conf = checkout() / "conf"
+    keys = [folder.name for folder in conf.iterdir() if folder.is_dir()]
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf), version_base=None):
+            composed = OmegaConf.to_container(compose(config))
+    except (HydraException, OmegaConfBaseException):  # some groups have no default
+        return keys
+    return keys + list(_paths(composed))
+
+
+def _paths(node: Any, place: str = "") -> Iterator[str]:
+    if place:
+        yield place
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _paths(value, f"{place}.{key}".lstrip("."))
 
 
 def _in_a_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.cli.configuration import checkout, run_application
+from genrefocus.cli.configuration import checkout, run_application, wrong_input_ends
 from genrefocus.preparation.engine import prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
@@ -45,23 +45,21 @@ def main(arguments: Sequence[str]) -> int:
     application = hydra.main(
         version_base=None, config_path=str(checkout() / "conf"), config_name="prepare"
     )(run_job)
-    run_application(application, "genrefocus prepare")
+    run_application(application, "genrefocus prepare", "prepare")
     return 0
 
 
 def run_job(config: DictConfig) -> None:
     """One job of a preparation; the last of them writes the indices and the report."""
     try:
-        _run(config)
+        with wrong_input_ends("genrefocus prepare"):
+            _run(config)
     except KeyboardInterrupt:
         print(
             "genrefocus prepare: interrupted; complete shards are kept, the same command goes on",
             file=sys.stderr,
         )
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        print(f"genrefocus prepare: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(config: DictConfig) -> None:
