@@ -157,8 +157,8 @@ def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]
     """All but the shipped ones, by task."""
     depth, device, outputs, found = _depth(config), _device(config), config.paths.outputs, []
     runs = {"trained": config.run} if config.run is not None else {}
-    for name, run in {**runs, **config.runs}.items():
-        folder = latest_run(outputs) if run == "latest" else Path(run)
+    for name, given in {**runs, **config.runs}.items():
+        folder = latest_run(outputs) if given == "latest" else Path(given)
         found.append(
             methods_from_run(folder, outputs=outputs, name=str(name), device=device, depth=depth)
         )
