@@ -16,6 +16,7 @@ import yaml
 
 from genrefocus.benchmark.protocol import load_protocol, write_protocol
 from genrefocus.benchmark.results import read_results
+from genrefocus.benchmark.rows import Row
 from genrefocus.cli import main
 from genrefocus.data.images import load_image, save_image
 from genrefocus.metrics.psnr import psnr
@@ -216,3 +217,28 @@ def test_any_pairs_and_code_of_ones_own(pairs: Path, tmp_path: Path) -> None:
     results = read_results(out)
     assert results.methods("deblur", "mine") == ["identity", "unsharp"]
     assert {row.key for row in results.rows} == {"000", "001", "002"}
+
+
+def test_sets_of_shards_and_of_light_fields_from_elsewhere(
+    settings: list[str], one_process: Path, tmp_path: Path
+) -> None:
+    data = Path(settings[0].partition("=")[2])
+    fields = ["benchmark=lightfields", f"lightfield_folder={data / 'lightfields'}"]
+    shards = [
+        *("benchmark=shards", f"benchmark.folder={data / 'lightfields/lf_bokeh/test'}"),
+        *("benchmark.task=bokeh", "benchmark.protocol=bokeh/lf_bokeh", "benchmark.dataset=mine"),
+    ]
+    known = {row.key: row.value for row in read_results(one_process).rows if _is_bokeh_psnr(row)}
+    for given, sets in (
+        (fields, {("bokeh", "lf_bokeh"), ("refocus", "lf_refocus")}),
+        (shards, {("bokeh", "mine")}),
+    ):
+        out = tmp_path / given[0].partition("=")[2]
+        assert main(["benchmark", *given, "run=null", f"out={out}", "workers=0"]) == 0
+        results = read_results(out)
+        assert set(results.protocols) == sets
+        assert {row.key: row.value for row in results.rows if _is_bokeh_psnr(row)} == known
+
+
+def _is_bokeh_psnr(row: Row) -> bool:
+    return (row.task, row.method, row.metric) == ("bokeh", "identity", "psnr")

@@ -1,0 +1,165 @@
+"""Trained networks as methods: asked as the protocols say, loaded once, true parts swapped in."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from genrefocus import trained
+from genrefocus.backbone import Lora
+from genrefocus.backbone.flux import build_tiny
+from genrefocus.benchmark.case import Case
+from genrefocus.benchmark.protocol import load_protocol
+from genrefocus.editing import Editor
+from genrefocus.estimators import SidecarDepth
+from genrefocus.flow import Flow
+from genrefocus.optics import BlurStrength
+from genrefocus.pipeline import RefocusPipeline
+from genrefocus.trained import (
+    EstimatedDepth,
+    SimulatedDepth,
+    TrainedBokeh,
+    methods_from_flux,
+    methods_of,
+    nearest_to_focus,
+)
+
+SIZE = 16, 24
+
+
+@pytest.fixture
+def pipeline(tiny_settings: dict[str, Any]) -> RefocusPipeline:
+    """Networks that return what they are given."""
+    backbone = build_tiny(**tiny_settings)
+    for last in (backbone.transformer.proj_out, backbone.local.last):
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+    editor = Editor(backbone, Flow("condition", "residual", 0.0))
+    return RefocusPipeline(editor, editor)
+
+
+@pytest.fixture
+def files(tmp_path: Path, tiny_settings: dict[str, Any]) -> tuple[Path, Path]:
+    backbone = build_tiny(**tiny_settings)
+    found = []
+    for name in ("deblurNet", "bokehNet"):
+        generator = torch.Generator().manual_seed(0)
+        lora = Lora.for_transformer(backbone.transformer, 2, generator=generator)
+        lora.save(tmp_path / f"{name}.safetensors")
+        found.append(tmp_path / f"{name}.safetensors")
+    return found[0], found[1]
+
+
+@pytest.fixture
+def case() -> Case:
+    generator = torch.Generator().manual_seed(1)
+    image, aif, target = torch.rand(3, 3, *SIZE, generator=generator)
+    disparity = torch.linspace(0.2, 1.0, SIZE[1]).expand(SIZE).clone()
+    return Case(
+        *("refocus", "k"),
+        image=image,
+        target=target,
+        aif=aif,
+        disparity=disparity,
+        focus_disparity=0.6,
+        strength=BlurStrength(3.0, *SIZE),
+    )
+
+
+def test_released_weights_are_asked_as_the_protocols_say(
+    pipeline: RefocusPipeline, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[dict[str, Any]] = []
+
+    def load(flux: str, **settings: Any) -> RefocusPipeline:
+        loaded.append(settings)
+        steps = settings["steps"]
+        return RefocusPipeline(
+            pipeline.deblur, pipeline.bokeh, deblur_steps=steps, bokeh_steps=steps
+        )
+
+    monkeypatch.setattr(trained, "pipeline_from_flux", load)
+    methods = methods_from_flux("flux", deblur_lora=files[0], bokeh_lora=files[1], name="released")
+    assert len(loaded) == 1, "FLUX is loaded once for all tasks"
+    for task, dataset in (
+        ("deblur", "dpdd"),
+        ("deblur", "realdof"),
+        ("bokeh", "lf_bokeh"),
+        ("refocus", "lf_refocus"),
+    ):
+        protocol = load_protocol(task, dataset)
+        for method in methods[task]:  # type: ignore[index]
+            if "true_aif" in method.name:
+                continue
+            asked = {stage: prompt for stage, (prompt, _) in method.asked.items()}  # type: ignore[attr-defined]
+            assert asked == protocol.prompts
+            assert {steps for _, steps in method.asked.values()} == {protocol.steps}  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="method released names no LoRA file"):
+        methods_from_flux("flux", deblur_lora=None, bokeh_lora=None, name="released")
+
+
+def test_true_parts_are_swapped_in(
+    pipeline: RefocusPipeline, files: tuple[Path, Path], case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def half(case: Case, aif: Tensor) -> Tensor:
+        """Depth twice as far as it is."""
+        seen.append(aif)
+        return 2 / case.disparity  # type: ignore[operator]
+
+    half.name = "half"  # type: ignore[attr-defined]
+    methods = methods_of(
+        pipeline,
+        "ours",
+        deblur_lora=files[0],
+        bokeh_lora=files[1],
+        depth=half,  # type: ignore[arg-type]
+    )
+    scenes = {}
+    for method in methods["refocus"]:
+        assert isinstance(method, TrainedBokeh)
+        scenes[method.name] = method._prepare(case)
+    assert list(scenes) == [
+        "ours",
+        "ours_estimated_depth",
+        "ours_true_aif",
+        "ours_true_aif_estimated_depth",
+    ]
+    for name, scene in scenes.items():
+        picture = case.aif if "true_aif" in name else case.image
+        assert (scene.aif - picture).abs().max() < 1e-5
+        scale = 0.5 if "estimated" in name else 1.0
+        torch.testing.assert_close(scene.disparity, scale * case.disparity)
+        # One column in a hundred pixels: the nearest to the plane of focus, whatever the scale.
+        assert scene.focus_disparity == pytest.approx(scale * 0.6, abs=0.02)
+    assert len(seen) == 2 and len({method.fingerprint for method in methods["refocus"]}) == 4  # type: ignore[attr-defined]
+
+
+def test_the_plane_of_focus_is_named_by_the_nearest_pixels() -> None:
+    disparity = torch.arange(1000.0).reshape(20, 50)
+    mask = nearest_to_focus(disparity, 500.2)
+    assert sorted(disparity[mask].tolist()) == list(range(496, 506))
+    assert nearest_to_focus(torch.tensor([[1.0, 2.0]]), 1.9).tolist() == [[False, True]]
+
+
+def test_simulated_estimates_err_as_they_are_said_to(case: Case) -> None:
+    depth = SimulatedDepth(seed=3)
+    first, again = depth(case, case.image), depth(case, case.image)
+    assert torch.equal(first, again) and first.shape == SIZE
+    error = (first * case.disparity).log()
+    assert 0.001 < float(error.std()) < 0.2 and abs(float(error.mean())) < 0.25
+    assert not torch.equal(first, SimulatedDepth(seed=4)(case, case.image))
+    far = Case("bokeh", "far", case.image, case.target, disparity=torch.zeros(SIZE).fill_(0.0))
+    far.disparity[0, 0] = 1.0  # type: ignore[index]
+    assert SimulatedDepth()(far, case.image).isfinite().all()
+
+
+def test_depth_from_files_named_after_the_keys(case: Case, tmp_path: Path) -> None:
+    np.save(tmp_path / "k.npy", np.full(SIZE, 2.5, np.float32))
+    source: Callable[[Case, Tensor], Tensor] = EstimatedDepth(SidecarDepth(tmp_path))
+    assert (source(case, case.image) == 2.5).all()
