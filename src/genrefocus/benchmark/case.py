@@ -25,7 +25,8 @@ class Case:
         aif: true all-in-focus picture (3, H, W), where known; for ``bokeh`` it is ``image``.
         disparity: (H, W) in 1/m, where known.
         focus_disparity: of the target's plane of focus, 1/m, where known.
-        strength: K of the target, where known; None where it is searched for.
+        strength: K that is asked for: that of the target, where known, or one that is tried.
+        target_strength: K of the target, where ``strength`` is another; see :meth:`with_k`.
         source_focus_disparity, source_strength: the same of ``image``, for ``refocus``.
 
     Raises:
@@ -40,6 +41,7 @@ class Case:
     disparity: Tensor | None = None
     focus_disparity: float | None = None
     strength: BlurStrength | None = None
+    target_strength: BlurStrength | None = None
     source_focus_disparity: float | None = None
     source_strength: BlurStrength | None = None
 
@@ -51,7 +53,7 @@ class Case:
                 raise ValueError(
                     f"case {self.key}: {name} is {tuple(field.shape)} but the input {size} (HxW)"
                 )
-        for name in ("strength", "source_strength"):
+        for name in ("strength", "target_strength", "source_strength"):
             strength = getattr(self, name)
             if strength is not None and (strength.height, strength.width) != size:
                 raise ValueError(f"case {self.key}: {name} is stated for another size than {size}")
@@ -62,8 +64,9 @@ class Case:
         return self.image.shape[-2], self.image.shape[-1]
 
     def with_k(self, k: float) -> "Case":
-        """The case with another K of the target."""
-        return replace(self, strength=BlurStrength(k, *self.size))
+        """The case with another K asked for; the target stays, and so does its own K."""
+        own = self.target_strength or self.strength
+        return replace(self, strength=BlurStrength(k, *self.size), target_strength=own)
 
 
 class Method(Protocol):

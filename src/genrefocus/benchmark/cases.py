@@ -264,7 +264,7 @@ def cropped(case: Case, crop: tuple[int, int]) -> Case:
     for name in ("image", "target", "aif", "disparity"):
         if (field := getattr(case, name)) is not None:
             changes[name] = field[..., top : top + height, left : left + width].contiguous()
-    for name in ("strength", "source_strength"):
+    for name in ("strength", "target_strength", "source_strength"):
         if (strength := getattr(case, name)) is not None:
             changes[name] = strength.cropped(height, width)
     return replace(case, **changes)

@@ -56,7 +56,8 @@ class Cell:
         n: pictures in the mean; None in published lines.
         failures: pictures without a value.
         remedy: what makes the metric available; None where it is.
-        comparable: whether it may be the best.
+        comparable: whether it may be the best: it is over all pictures that any method has a
+            value of.
         best: whether it is.
     """
 
@@ -381,7 +382,7 @@ def cell_text(cell: Cell | None, separator: str = " ") -> str:
     text = number(cell.mean)
     if cell.low is not None and cell.high is not None:
         text += f"{separator}{bounds(cell.low, cell.high)}"
-    if cell.n is not None and not cell.comparable:
+    if cell.n is not None and cell.failures:
         text += f"{separator}(n {cell.n}, {cell.failures} failed)"
     return text
 
@@ -402,12 +403,17 @@ def _table(
         metric: {row.key for (_, own), rows in grouped.items() if own == metric for row in rows}
         for metric in metrics
     }
+    # What no method has a value of cannot be told from the picture, and is missing for all alike.
+    told = {
+        metric: {key for (_, own), one in summaries.items() if own == metric for key in one.values}
+        for metric in metrics
+    }
     methods = results.methods(task, dataset)
     own = [
         Line(
             method,
             {
-                metric: _cell(summaries[method, metric], asked[metric])
+                metric: _cell(summaries[method, metric], told[metric])
                 for metric in metrics
                 if (method, metric) in summaries
             },
@@ -427,7 +433,7 @@ def _table(
     )
 
 
-def _cell(summary: Summary, asked: set[str]) -> Cell:
+def _cell(summary: Summary, told: set[str]) -> Cell:
     return Cell(
         mean=summary.mean,
         low=summary.low,
@@ -435,7 +441,7 @@ def _cell(summary: Summary, asked: set[str]) -> Cell:
         n=summary.n,
         failures=len(summary.failures),
         remedy=summary.remedy,
-        comparable=set(summary.values) == asked,
+        comparable=set(summary.values) == told,
     )
 
 
@@ -448,7 +454,7 @@ def _published(
         metric: cell.mean
         for line in inputs[:1]
         for metric, cell in line.cells.items()
-        if cell.comparable and cell.mean is not None
+        if not cell.failures and cell.mean is not None
     }
     lines = []
     for row in rows_for(task, dataset, protocol, ours):

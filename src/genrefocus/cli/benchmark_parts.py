@@ -136,18 +136,24 @@ def _middles() -> list[float]:
 
 @dataclass(frozen=True)
 class _Scored:
-    """A metric of the registry on an answer."""
+    """A metric of the registry on an answer.
+
+    Regions of the target are those of its own K, whatever K the answer was asked with, so that all
+    methods are measured on the same pixels; obedience is to the K that was asked for.
+    """
 
     name: str
 
     def __call__(self, answer: Tensor, case: Case) -> float:
-        return _metric(self.name)(
+        metric = _metric(self.name)
+        of_target = "target" in metric.needs and case.target_strength is not None
+        return metric(
             answer,
             target=case.target,
             aif=case.aif,
             disparity=case.disparity,
             focus_disparity=case.focus_disparity,
-            strength=case.strength,
+            strength=case.target_strength if of_target else case.strength,
         )
 
 

@@ -291,6 +291,7 @@ def _control() -> list[MetricInfo]:
         *found,
         *(_in_focus(measure) for measure in MEASURES),
         *(_bleeding(side) for side in SIDES),
+        MetricInfo("bleeding", "", "lower", _CONTROL | {"target", "aif"}, _own(), _mean_bleeding),
     ]
 
 
@@ -348,6 +349,12 @@ def _bleeding(side: Side) -> MetricInfo:
         _own(),
         lambda pred, **facts: float(getattr(measure_bleeding(pred, **facts), side)),
     )
+
+
+def _mean_bleeding(pred: Tensor, **facts: Any) -> float:
+    """Mean magnitude over the sides where it can be told."""
+    found = torch.tensor(measure_bleeding(pred, **facts)).abs()
+    return float(found.nanmean())
 
 
 class _LastPatches:
