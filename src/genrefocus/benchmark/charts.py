@@ -35,7 +35,7 @@ KINDS: dict[CurveKind, Kind] = {
     "lvcorr": Kind(
         "LVCorr",
         "Laplacian variance over K, focus fixed, a line for each picture. It should fall.",
-        "K",
+        "K (px at 1/m)",
         "Laplacian variance",
     ),
     "radius_error": Kind(
@@ -43,7 +43,7 @@ KINDS: dict[CurveKind, Kind] = {
         "How far the blur radius of the answer is from what is asked for, by what is asked for. "
         "Mean over the pictures with such places.",
         "blur radius asked for (px)",
-        "mean error of the blur radius (px)",
+        "mean error (px)",
     ),
 }
 
@@ -85,7 +85,7 @@ def chart(kind: CurveKind, curves: Sequence[Curve], methods: Sequence[str]) -> s
 
 def _scale(panel: Axes, kind: CurveKind, curves: Iterable[Curve]) -> None:
     x = np.concatenate([curve.x for curve in curves])
-    if kind == "ssim_k" and x.min() > 0 and x.max() > x.min():
+    if kind in ("ssim_k", "lvcorr") and x.min() > 0 and x.max() > x.min():
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:g}")
