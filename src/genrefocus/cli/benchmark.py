@@ -155,9 +155,10 @@ def _build(config: DictConfig) -> None:
 
 def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]]:
     """All but the shipped ones, by task."""
-    depth, device, outputs, found = _depth(config), _device(config), config.paths.outputs, []
-    runs = {"trained": config.run} if config.run is not None else {}
-    for name, given in {**runs, **config.runs}.items():
+    runs = {**({} if config.run is None else {"trained": config.run}), **config.runs}
+    depth = _depth(config) if runs or config.loras else None
+    device, outputs, found = _device(config), config.paths.outputs, []
+    for name, given in runs.items():
         folder = latest_run(outputs) if given == "latest" else Path(given)
         found.append(
             methods_from_run(folder, outputs=outputs, name=str(name), device=device, depth=depth)
