@@ -209,7 +209,10 @@ def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"))
         raise FileNotFoundError(
             f"no finished run below {outputs.resolve()}: {len(found)} found, none with networks "
             f"for {' and '.join(sorted(wanted))}"
-            + "".join(f"; {run} is a trial (debug=...), name it to use it" for run in finished)
+            + "".join(
+                f"; {run} is a trial (debug=...), which has to be named to be used: run={run}"
+                for run in finished
+            )
             + "; train one with: make train"
         )
     return max(usable, key=lambda run: max(n.card.written for n in usable[run].values()))

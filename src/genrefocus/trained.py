@@ -226,6 +226,8 @@ def methods_from_run(
         FileNotFoundError: the run has no network.
         ValueError: files do not fit their card, or DeblurNet wants a deblurred draft.
     """
+    if not Path(run).is_dir():
+        raise FileNotFoundError(f"{run} does not exist; name the folder of a run")
     networks = networks_of(run)
     if not networks:
         raise FileNotFoundError(f"{run} has no trained network; train one with: make train")

@@ -192,7 +192,8 @@ def test_dpdd_from_its_folder_with_answers_of_others(
     assert means["theirs", "ssim"] == pytest.approx(1)
     assert means["identity", "psnr"] < means["richardson_lucy", "psnr"] < means["theirs", "psnr"]
     text = (out / "tables.md").read_text()
-    assert "~~GenRefocus (published, Table 2)~~" in text and "Input row differs" in text
+    assert "~~GenRefocus (published, Table 2, not comparable)~~" in text
+    assert "Input row differs" in text and "RichardsonLucy(radius=" in text
 
     (pairs / "test_c/target/001.png").unlink()
     with pytest.raises(SystemExit) as refused:
@@ -205,25 +206,34 @@ def test_dpdd_from_its_folder_with_answers_of_others(
     assert "is smaller than the crop (512, 512)" in text and "failed (2)" in text
 
 
-def test_any_pairs_and_code_of_ones_own(pairs: Path, tmp_path: Path) -> None:
+def test_any_pairs_and_code_of_ones_own(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "results"
+    """A method that is given its name, and one that does not work."""
     own = "genrefocus.benchmark.methods.Unsharp"
     given = [
         *("benchmark=pairs", f"source.root={pairs / 'test_c'}", "benchmark.dataset=mine"),
         *("source.photo=source", "source.sharp=target", "run=null", f"out={out}"),
-        f"+methods.unsharp={{_target_:{own},sigma:1.0,amount:0.5,tasks:[deblur]}}",
+        f"+methods.soft={{_target_:{own},sigma:1.0,amount:0.5,tasks:[deblur]}}",
+        f"+methods.hard={{_target_:{own},sigma:1.0,amount:2.0}}",
     ]
     assert main(["benchmark", *given]) == 0
     results = read_results(out)
-    assert results.methods("deblur", "mine") == ["identity", "unsharp"]
+    assert results.methods("deblur", "mine") == ["identity", "soft", "hard"]
     assert {row.key for row in results.rows} == {"000", "001", "002"}
+    broken = "+methods.broken={_target_:genrefocus.benchmark.methods.Unsharp,sigma:wide,amount:1}"
+    with pytest.raises(SystemExit) as ended:
+        main(["benchmark", *given, broken])
+    assert ended.value.code == 1
+    assert "broken failed on 000: TypeError" in capsys.readouterr().err
 
 
 def test_sets_of_shards_and_of_light_fields_from_elsewhere(
     settings: list[str], one_process: Path, tmp_path: Path
 ) -> None:
     data = Path(settings[0].partition("=")[2])
-    fields = ["benchmark=lightfields", f"lightfield_folder={data / 'lightfields'}"]
+    fields = ["benchmark=lightfields", f"benchmark.folder={data / 'lightfields'}"]
     shards = [
         *("benchmark=shards", f"benchmark.folder={data / 'lightfields/lf_bokeh/test'}"),
         *("benchmark.task=bokeh", "benchmark.protocol=bokeh/lf_bokeh", "benchmark.dataset=mine"),

@@ -42,7 +42,15 @@ def test_wrong_overrides_are_one_line(
         (["benchmark=dpdd"], "values are not given: source.root=..."),
         (["benchmark=shards"], "benchmark.task=... benchmark.folder=... benchmark.protocol=..."),
         (["benchmark=realdof", "source.root=/absent"], "RealDOF pairs /absent does not exist"),
-        (["tasks=[deblr]"], "'deblr'] are unknown; use deblur, bokeh, refocus"),
+        (["tasks=[deblr]"], "tasks=['deblr']: give some of deblur, bokeh, refocus in brackets"),
+        (["tasks=deblur"], "tasks=deblur: give some of deblur, bokeh, refocus in brackets"),
+        (["+limt=3"], "nothing reads limt"),
+        (["limit=0"], "limit=0: give a number of pictures, 1 or more"),
+        (["limit=abc"], "limit=abc: give a number of pictures"),
+        (["benchmark=lightfields"], "values are not given: benchmark.folder=..."),
+        (["+methods.mine._target_=no.such.Thing"], "no.such.Thing"),
+        (["run=latest"], "run=null measures without one"),
+        (["run=/absent"], "/absent does not exist; name the folder of a run"),
         (["+loras.released.deblur=/absent"], "LoRA file /absent does not exist"),
         (["+predictions.identity=/absent"], "several methods are called identity"),
     ],
@@ -50,8 +58,9 @@ def test_wrong_overrides_are_one_line(
 def test_wrong_overrides_of_the_benchmark(
     given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    given = given if any(one.startswith("run=") for one in given) else ["run=null", *given]
     with pytest.raises(SystemExit) as refused:
-        main(["benchmark", "run=null", f"paths.outputs={tmp_path}", *given])
+        main(["benchmark", f"paths.outputs={tmp_path}", *given])
     assert refused.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("genrefocus benchmark: ") and said in line

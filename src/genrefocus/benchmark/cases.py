@@ -72,7 +72,8 @@ class ShardCases:
 
     @property
     def fingerprint(self) -> str:
-        return str(self._dataset.fingerprint)
+        whole = len(self._numbers) == len(self._dataset)
+        return f"{self._dataset.fingerprint}{'' if whole else f', first {len(self._numbers)}'}"
 
     @property
     def keys(self) -> list[str]:

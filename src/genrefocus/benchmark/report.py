@@ -19,6 +19,7 @@ from genrefocus.benchmark.tables import (
     name_of,
     notes_of,
     number,
+    shortfall,
 )
 from genrefocus.data.images import load_image
 from genrefocus.data.shards import write_atomically
@@ -141,6 +142,7 @@ def write_report(
         name_of=name_of,
         notes_of=notes_of,
         cell_text=cell_text,
+        shortfall=shortfall,
         figure=number,
     )
     path = Path(path)

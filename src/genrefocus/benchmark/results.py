@@ -6,6 +6,7 @@
     protocols/<task>-<dataset>.yaml                     what they were measured under
     pictures/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
     curves.jsonl                                        optional, a ``Curve`` as JSON in each line
+    notes.json                                          optional, what to know about the run
 """
 
 import json
@@ -18,12 +19,14 @@ from typing import Literal, get_args
 
 from genrefocus.benchmark.protocol import Protocol, read_protocol, require_same
 from genrefocus.benchmark.rows import Row, read_rows
+from genrefocus.data.shards import write_atomically
 
-ROWS_NAME, PROTOCOLS_NAME, PICTURES_NAME, CURVES_NAME = (
+ROWS_NAME, PROTOCOLS_NAME, PICTURES_NAME, CURVES_NAME, NOTES_NAME = (
     "rows.parquet",
     "protocols",
     "pictures",
     "curves.jsonl",
+    "notes.json",
 )
 Place = tuple[str, str, str]
 """Task, data set and method."""
@@ -77,6 +80,7 @@ class Results:
         protocols: (task, dataset) -> protocol.
         curves: all curves.
         pictures: task, data set and method -> folders of results, and the method's name there.
+        notes: (task, dataset) -> what to know about the run: methods, cases that were left out.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Results:
     protocols: Mapping[tuple[str, str], Protocol]
     curves: tuple[Curve, ...]
     pictures: Mapping[Place, tuple[tuple[Path, str], ...]]
+    notes: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def methods(self, task: str, dataset: str) -> list[str]:
         """Methods with rows of a data set, in the order of their first row."""
@@ -130,6 +135,7 @@ def read_results(folder: str | Path) -> Results:
         protocols=protocols,
         curves=_read_curves(folder / CURVES_NAME),
         pictures={_place(row): ((folder, row.method),) for row in rows},
+        notes=_read_notes(folder / NOTES_NAME),
     )
 
 
@@ -153,8 +159,13 @@ def merge(parts: Sequence[Results]) -> Results:
         for (task, dataset, method), places in part.pictures.items():
             place = task, dataset, labels[task, dataset, method]
             pictures[place] = (*pictures.get(place, ()), *places)
+    notes: dict[tuple[str, str], tuple[str, ...]] = {}
+    for part in parts:
+        for pair, some in part.notes.items():
+            told = tuple(f"{part.name}: {note}" for note in some)
+            notes[pair] = (*notes.get(pair, ()), *told)
     name = ", ".join(part.name for part in parts)
-    return Results(name, tuple(rows), protocols, tuple(curves), pictures)
+    return Results(name, tuple(rows), protocols, tuple(curves), pictures, notes)
 
 
 def method_labels(parts: Sequence[Results]) -> list[dict[Place, str]]:
@@ -211,6 +222,21 @@ def _check_rows(
         if place in seen:
             raise ValueError(f"{folder} has two rows of {', '.join(place)}")
         seen.add(place)
+
+
+def write_notes(notes: Mapping[tuple[str, str], Sequence[str]], folder: str | Path) -> None:
+    """Write what to know about a run: (task, data set) -> lines."""
+    record = {"-".join(pair): list(lines) for pair, lines in notes.items()}
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    write_atomically(Path(folder) / NOTES_NAME, text.encode())
+
+
+def _read_notes(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+    if not path.is_file():
+        return {}
+    record: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    pairs = {name: name.split("-", 1) for name in record}
+    return {(task, dataset): tuple(record[name]) for name, (task, dataset) in pairs.items()}
 
 
 def _read_curves(path: Path) -> tuple[Curve, ...]:

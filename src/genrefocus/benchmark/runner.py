@@ -25,7 +25,7 @@ from torch import Tensor
 from genrefocus.benchmark.case import Case, Method, Score, Task
 from genrefocus.benchmark.cases import CaseSet
 from genrefocus.benchmark.rows import Row, write_rows
-from genrefocus.benchmark.statistics import NOT_AVAILABLE
+from genrefocus.benchmark.statistics import NOT_AVAILABLE, UNTOLD
 from genrefocus.data.images import save_image
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
@@ -246,16 +246,17 @@ def measure(
         pictures = {"input": case.image, "target": case.target}
         answer, case, search = _answer(method, case, plan.k, curves)
         pictures["answer"] = answer
-    except (Rejected, ValueError) as error:
+    except (Rejected, ValueError, OSError) as error:
         failure = " ".join(str(error).split())
         figures = {name: (None, failure) for name in plan.metrics}
+        figures |= _unavailable(plan)
         facts: dict[str, Any] = {"k": None, "search": None, "by_radius": []}
         return _record(figures, curves, facts, started), pictures, sweep
     for name, score in plan.metrics.items():
         figures[name] = _figure(partial(score, answer, case))
     if plan.control and method.needs_k and case.strength is not None:
         figures["lvcorr"] = _figure(partial(_control, method, case, curves, sweep))
-    figures |= {name: (None, f"{NOT_AVAILABLE}{why}") for name, why in plan.unavailable.items()}
+    figures |= _unavailable(plan)
     k = None if case.strength is None else case.strength.k
     errors = [
         (radius, _figure(partial(score, answer, case))) for radius, score in plan.by_radius.items()
@@ -263,6 +264,10 @@ def measure(
     by_radius = [(radius, value) for radius, (value, _) in errors if value is not None]
     facts = {"k": k, "search": search, "by_radius": by_radius}
     return _record(figures, curves, facts, started), pictures, sweep
+
+
+def _unavailable(plan: Plan) -> dict[str, tuple[float | None, str | None]]:
+    return {name: (None, f"{NOT_AVAILABLE}{why}") for name, why in plan.unavailable.items()}
 
 
 def _record(
@@ -345,5 +350,5 @@ def _figure(compute: Callable[[], float]) -> tuple[float | None, str | None]:
     except (Rejected, ValueError, RuntimeError) as error:
         return None, " ".join(str(error).split()) or type(error).__name__
     if math.isnan(value):
-        return None, "it cannot be told from this picture"
+        return None, UNTOLD
     return (value, None) if math.isfinite(value) else (None, f"the value is {value}")

@@ -26,6 +26,7 @@ RESAMPLES = 9999
 _ROUNDING = 1e-12  # of the largest value; values that are nearer to each other are equal
 
 NOT_AVAILABLE = "not available: "
+UNTOLD = "it cannot be told from this picture"
 """Begins the failure of a metric that cannot be computed on a machine; the remedy follows. Such
 rows are no failures of the method."""
 
@@ -40,6 +41,8 @@ class Summary:
         low, high: bounds of the mean's interval; None where there is none, see :func:`interval`.
         values: key -> value.
         failures: key -> why there is no value.
+        untold: keys of pictures that the metric says nothing about, such as bleeding of one
+            without a depth edge.
         remedy: what makes the metric available; None where it is.
     """
 
@@ -49,6 +52,7 @@ class Summary:
     high: float | None
     values: Mapping[str, float]
     failures: Mapping[str, str]
+    untold: tuple[str, ...]
     remedy: str | None
 
 
@@ -129,7 +133,12 @@ def summarise(rows: Iterable[Row], *, seed: int) -> Summary:
         low=bounds[0],
         high=bounds[1],
         values=values,
-        failures={k: text for k, text in failed.items() if not text.startswith(NOT_AVAILABLE)},
+        failures={
+            key: text
+            for key, text in failed.items()
+            if text != UNTOLD and not text.startswith(NOT_AVAILABLE)
+        },
+        untold=tuple(key for key, text in failed.items() if text == UNTOLD),
         remedy=unavailable[0].removeprefix(NOT_AVAILABLE) if unavailable else None,
     )
 

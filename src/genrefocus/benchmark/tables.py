@@ -54,7 +54,9 @@ class Cell:
     Attributes:
         mean, low, high: None where there is none.
         n: pictures in the mean; None in published lines.
-        failures: pictures without a value.
+        of: pictures that were asked for.
+        failures: pictures where it failed.
+        untold: pictures that the metric says nothing about.
         remedy: what makes the metric available; None where it is.
         comparable: whether it may be the best: it is over all pictures that any method has a
             value of.
@@ -65,7 +67,9 @@ class Cell:
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    of: int = 0
     failures: int = 0
+    untold: int = 0
     remedy: str | None = None
     comparable: bool = False
     best: bool = False
@@ -102,6 +106,7 @@ class BenchmarkTable:
         lines: our own first, then published ones.
         summaries: (method, metric) -> summary, of our own.
         notes: what to know about the lines.
+        remedies: what makes metrics available that are not.
     """
 
     task: str
@@ -112,6 +117,7 @@ class BenchmarkTable:
     lines: tuple[Line, ...]
     summaries: Mapping[tuple[str, str], Summary]
     notes: tuple[str, ...]
+    remedies: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -173,7 +179,7 @@ def records(tables: Iterable[BenchmarkTable]) -> list[dict[str, Any]]:
             "mean": cell.mean,
             "low": cell.low,
             "high": cell.high,
-            "failures": cell.failures,
+            "failures": cell.failures + cell.untold,
             "protocol": table.protocol.hash,
         }
         for table in tables
@@ -204,10 +210,16 @@ def paired_rows(
     ]
 
 
+def rich_remedies(tables: Sequence[BenchmarkTable]) -> RenderableType:
+    """What makes metrics available, once for all tables."""
+    remedies = dict.fromkeys(remedy for table in tables for remedy in table.remedies)
+    return Text("\n".join(remedies), style="dim")
+
+
 def rich_tables(table: BenchmarkTable, width: int) -> list[RenderableType]:
     """For a terminal so many characters wide: as many tables as the columns need, and the notes.
 
-    Below 100 characters there are no intervals.
+    Below 100 characters there are no intervals. See :func:`rich_remedies` too.
     """
     intervals = width >= _ROOMY
     # A column without a figure would only take the room of others; the notes say why.
@@ -229,7 +241,15 @@ def rich_tables(table: BenchmarkTable, width: int) -> list[RenderableType]:
         groups[-1][metric] = least
         left -= least + _FRAME
     shown = [_rich_table(table, group, intervals) for group in groups]
-    return [*shown, Text("\n".join(notes_of(table)) + "\n", style="dim")]
+    for further in shown[1:]:
+        further.title = "(continued)"
+    head = notes_of(table)[0]
+    if not intervals:
+        head = head.replace(
+            "Means with their 95 % bootstrap interval, where there are 8 values or more",
+            "Means; a terminal of 100 characters shows intervals, and so does tables.md",
+        )
+    return [*shown, Text("\n".join([head, *table.notes]) + "\n", style="dim")]
 
 
 _ROOMY, _FRAME = 100, 3  # characters
@@ -260,8 +280,8 @@ def _heading(table: BenchmarkTable, metric: str) -> str:
 
 
 def _shown(line: Line, metric: str, intervals: bool) -> tuple[str, bool]:
-    text, best = _cell_text(line, metric, "\n")
-    return text if intervals else text.partition("\n")[0], best
+    text, best = _cell_text(line, metric, "\n", intervals=intervals)
+    return text, best
 
 
 def _words(text: str) -> list[str]:
@@ -276,9 +296,10 @@ def rich_paired(rows: Iterable[Sequence[str]]) -> RichTable:
     """:func:`paired_rows` for a terminal."""
     shown = RichTable(title=PAIRED_TITLE, **_LEFT)
     for column, name in enumerate(PAIRED_COLUMNS):
-        shown.add_column(name, overflow="fold", justify="right" if 3 <= column <= 9 else "left")
-    for row in rows:
-        shown.add_row(*map(escape, row))
+        shown.add_column(name, overflow="fold", justify="right" if column >= 3 else "left")
+    for *row, left_out in rows:
+        count = len(left_out.split(", ")) if left_out else 0
+        shown.add_row(*map(escape, row), str(count))
     return shown
 
 
@@ -339,7 +360,10 @@ def latex_paired(rows: Iterable[Sequence[str]]) -> str:
 
 def name_of(line: Line) -> str:
     """The method, published ones marked."""
-    return line.method if line.source is None else f"{line.method} (published, {line.source})"
+    if line.source is None:
+        return line.method
+    doubt = ", not comparable" if line.objection else ""
+    return f"{line.method} (published, {line.source}{doubt})"
 
 
 def notes_of(table: BenchmarkTable) -> list[str]:
@@ -348,9 +372,11 @@ def notes_of(table: BenchmarkTable) -> list[str]:
     if len(set(table.pictures.values())) == 1:
         counts = str(next(iter(table.pictures.values())))
     return [
-        f"Pictures (n): {counts}. Means over valid ones with their 95 % bootstrap interval; n and "
-        "failures stand beside a mean over fewer. Bold: the best of the comparable means.",
+        f"Pictures (n): {counts}. Means with their 95 % bootstrap interval, where there are 8 "
+        "values or more; n stands beside a mean over fewer pictures. Bold: the best of the "
+        "comparable means. Units: docs/metrics.md.",
         *table.notes,
+        *table.remedies,
     ]
 
 
@@ -373,23 +399,32 @@ def bounds(low: float, high: float) -> str:
     return f"[{number(low)}, {number(high)}]"
 
 
-def cell_text(cell: Cell | None, separator: str = " ") -> str:
+def cell_text(cell: Cell | None, separator: str = " ", *, intervals: bool = True) -> str:
     """A cell in plain text: mean, interval, and n with failures where the mean is over fewer."""
     if cell is None:
         return "-"
     if cell.mean is None:
-        return "n/a" if cell.remedy else f"failed ({cell.failures})"
+        return "n/a" if cell.remedy else f"failed ({cell.failures})" if cell.failures else "-"
     text = number(cell.mean)
-    if cell.low is not None and cell.high is not None:
+    if intervals and cell.low is not None and cell.high is not None:
         text += f"{separator}{bounds(cell.low, cell.high)}"
-    if cell.n is not None and cell.failures:
-        text += f"{separator}(n {cell.n}, {cell.failures} failed)"
+    if short := shortfall(cell):
+        text += f"{separator}({short})"
     return text
 
 
-def _cell_text(line: Line, metric: str, separator: str = " ") -> tuple[str, bool]:
+def shortfall(cell: Cell) -> str:
+    """How many pictures a mean is over, where not all that were asked for; else empty."""
+    if cell.n is None or cell.n == cell.of:
+        return ""
+    return f"n {cell.n}, {cell.failures} failed" if cell.failures else f"n {cell.n}"
+
+
+def _cell_text(
+    line: Line, metric: str, separator: str = " ", *, intervals: bool = True
+) -> tuple[str, bool]:
     cell = line.cells.get(metric)
-    return cell_text(cell, separator), cell is not None and cell.best
+    return cell_text(cell, separator, intervals=intervals), cell is not None and cell.best
 
 
 def _table(
@@ -413,7 +448,7 @@ def _table(
         Line(
             method,
             {
-                metric: _cell(summaries[method, metric], told[metric])
+                metric: _cell(summaries[method, metric], told[metric], len(asked[metric]))
                 for metric in metrics
                 if (method, metric) in summaries
             },
@@ -429,17 +464,27 @@ def _table(
         pictures={metric: len(keys) for metric, keys in asked.items()},
         lines=tuple(_with_best(lines, protocol, metrics)),
         summaries=summaries,
-        notes=tuple(_notes(lines, summaries)),
+        notes=(*results.notes.get((task, dataset), ()), *_notes(lines, summaries)),
+        remedies=tuple(
+            dict.fromkeys(
+                f"n/a: {metric}: {cell.remedy}"
+                for line in own
+                for metric, cell in line.cells.items()
+                if cell.remedy
+            )
+        ),
     )
 
 
-def _cell(summary: Summary, told: set[str]) -> Cell:
+def _cell(summary: Summary, told: set[str], asked: int) -> Cell:
     return Cell(
         mean=summary.mean,
         low=summary.low,
         high=summary.high,
         n=summary.n,
+        of=asked,
         failures=len(summary.failures),
+        untold=len(summary.untold),
         remedy=summary.remedy,
         comparable=set(summary.values) == told,
     )
@@ -454,7 +499,7 @@ def _published(
         metric: cell.mean
         for line in inputs[:1]
         for metric, cell in line.cells.items()
-        if not cell.failures and cell.mean is not None
+        if cell.n == cell.of and cell.mean is not None
     }
     lines = []
     for row in rows_for(task, dataset, protocol, ours):
@@ -494,9 +539,6 @@ def _with_best(lines: Sequence[Line], protocol: Protocol, metrics: Sequence[str]
 def _notes(lines: Sequence[Line], summaries: Mapping[tuple[str, str], Summary]) -> list[str]:
     notes: dict[str, None] = {}
     for line in lines:
-        for metric, cell in line.cells.items():
-            if cell.remedy:
-                notes[f"n/a: {metric}: {cell.remedy}"] = None
         if line.source is not None:
             checked = ", ".join(metric for metric, cell in line.cells.items() if cell.comparable)
             verdict = line.objection or f"comparable in {checked}, where the Input row agrees"
@@ -504,15 +546,31 @@ def _notes(lines: Sequence[Line], summaries: Mapping[tuple[str, str], Summary]) 
     return [*notes, *_failures(lines, summaries)]
 
 
+_REASONS = 3  # of a method that are shown in full
+
+
 def _failures(lines: Sequence[Line], summaries: Mapping[tuple[str, str], Summary]) -> Iterator[str]:
     """What failed of each method, with a reason; and where means are over other pictures."""
+    untold: dict[str, int] = {}
     for line in lines:
-        own = {metric: cell for metric, cell in line.cells.items() if not cell.remedy}
-        failed = {metric: cell.failures for metric, cell in own.items() if cell.failures}
-        if line.source is None and failed:
-            counts = ", ".join(f"{metric} {count}" for metric, count in failed.items())
-            key, why = next(iter(summaries[line.method, next(iter(failed))].failures.items()))
-            yield f"{line.method}: failed in {counts}; the first: {key}: {why}"
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for metric, cell in line.cells.items():
+            untold[metric] = max(untold.get(metric, 0), cell.untold)
+            if cell.failures:
+                for place in summaries[line.method, metric].failures.items():
+                    reasons.setdefault(place, []).append(metric)
+        shown = [
+            f"{key} ({', '.join(metrics)}): {why}"
+            for (key, why), metrics in list(reasons.items())[:_REASONS]
+        ]
+        more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
+        if shown:
+            yield f"{line.method} failed on {'; '.join(shown)}{more}"
+    if some := {metric: count for metric, count in untold.items() if count}:
+        yield (
+            "Nothing to be told from up to so many pictures (no depth edge, nothing in focus, "
+            "not blurred enough): " + ", ".join(f"{metric} {n}" for metric, n in some.items())
+        )
     short = {
         metric: None
         for line in lines

@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import hydra
 import torch
+import yaml
 from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -17,10 +19,10 @@ from genrefocus.benchmark.case import TASKS, Method, Task
 from genrefocus.benchmark.methods import Classical, Identity, Predictions, RichardsonLucy, Unsharp
 from genrefocus.benchmark.protocol import write_protocol
 from genrefocus.benchmark.report import every_pair, write_report
-from genrefocus.benchmark.results import read_results
+from genrefocus.benchmark.results import read_results, write_notes
 from genrefocus.benchmark.runner import gather, run
-from genrefocus.benchmark.tables import build_tables, rich_tables, write_tables
-from genrefocus.cli.benchmark_parts import Entry, entry_of
+from genrefocus.benchmark.tables import build_tables, rich_remedies, rich_tables, write_tables
+from genrefocus.cli.benchmark_parts import Entry, Own, OwnError, entry_of, shown_path
 from genrefocus.cli.configuration import (
     checkout,
     require_given,
@@ -37,7 +39,7 @@ _TAKEN = {"identity", "input", "target"}
 HELP = """usage: genrefocus benchmark [benchmark=SET] [run=latest] [key=value ...]
 
 sets     embedded (made on first use); dpdd, dpdd_crops, realdof, pairs with source.root=/folder;
-         lightfields with lightfield_folder=/folder;  shards with benchmark.folder=/folder
+         lightfields, shards with benchmark.folder=/folder
 methods  run=outputs/NAME/DATE, run=null for none;  +runs.NAME=/folder: others beside it
          +loras.NAME.deblur=FILE +loras.NAME.bokeh=FILE flux=/folder: LoRA files on FLUX.1-dev
          +predictions.NAME=/folder with TASK/DATASET/KEY.png: other people's answers
@@ -67,6 +69,9 @@ def run_job(config: DictConfig) -> None:
     try:
         with wrong_input_ends("genrefocus benchmark"):
             _run(config)
+    except OwnError as error:
+        print(f"genrefocus benchmark: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(
             "genrefocus benchmark: interrupted; measured pictures are kept, "
@@ -78,26 +83,56 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     require_given(config)
-    console, out = Console(stderr=True), Path(config.out)
-    if unknown := set(config.tasks) - set(TASKS):
-        raise ValueError(f"tasks {sorted(unknown)} are unknown; use {', '.join(TASKS)}")
+    _require_sense(config)
+    console, out = Console(stderr=True), _folder(config)
     chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
     if not chosen:
         raise ValueError(f"{config.name} has no data set for {', '.join(config.tasks)}")
-    methods = _methods(config, console)
+    methods, origins = _methods(config, [one.cases.task for one in chosen], console)
     _build(config)
-    entries = [entry_of(one, config, methods[one.cases.task], console) for one in chosen]
+    entries = [entry_of(one, config, methods[one.cases.task], origins, console) for one in chosen]
+    if silent := set(config.predictions) - {m.name for one in entries for m in one.methods}:
+        raise ValueError(
+            f"no folder of predictions for any task: {', '.join(map(str, silent))}; they lie in "
+            "<folder>/<task>/<data set>"
+        )
     with _alone(out):
         (out / "protocols").mkdir(exist_ok=True)
         for entry in entries:
             name = f"{entry.cases.task}-{entry.cases.name}.yaml"
             write_protocol(entry.protocol, out / "protocols" / name)
+        write_notes({(one.cases.task, one.cases.name): one.notes for one in entries}, out)
     with Bars(config.progress and config.job == 0, console) as bars:
         for entry in entries:
             for method in entry.methods:
-                _measure(entry, method, config, bars)
+                _measure(entry, method, out, config, bars)
     with _alone(out):
         _conclude(entries, out, config, console)
+
+
+def _require_sense(config: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: keys that nothing reads, or values of the wrong kind.
+    """
+    with (checkout() / "conf" / "bench.yaml").open() as file:
+        known = set(yaml.safe_load(file)) | {"benchmark", "depth", "paths", "source", "validation"}
+    if strange := set(config) - known:
+        raise ValueError(f"nothing reads {', '.join(map(str, strange))}; --cfg job prints all keys")
+    if isinstance(config.tasks, str) or set(config.tasks) - set(TASKS):
+        raise ValueError(f"tasks={config.tasks}: give some of {', '.join(TASKS)} in brackets")
+    if config.limit is not None and not (isinstance(config.limit, int) and config.limit > 0):
+        raise ValueError(f"limit={config.limit}: give a number of pictures, 1 or more, or null")
+
+
+def _folder(config: DictConfig) -> Path:
+    """Of the results: that which is named, or one for each choice of pictures."""
+    if config.out is not None:
+        return Path(config.out)
+    dataset = config.benchmark.get("dataset")
+    parts = [config.name, dataset, None if config.limit is None else f"first_{config.limit}"]
+    name = "_".join(str(part) for part in parts if part is not None)
+    return Path(config.paths.outputs) / "benchmark" / name
 
 
 @contextmanager
@@ -108,14 +143,14 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _measure(entry: Entry, method: Method, config: DictConfig, bars: Bars) -> None:
+def _measure(entry: Entry, method: Method, out: Path, config: DictConfig, bars: Bars) -> None:
     total = len(entry.cases.keys[config.job :: config.jobs])
     task = bars.add_task(f"{entry.cases.task}, {method.name}", total=total)
     run(
         entry.cases,
         method,
         entry.plan,
-        Path(config.out),
+        out,
         # Networks are not copied to other processes, and other people's code may hold anything.
         workers=config.workers if isinstance(method, _WITHOUT_NETWORK) else 0,
         job=config.job,
@@ -136,6 +171,7 @@ def _conclude(entries: Sequence[Entry], out: Path, config: DictConfig, console: 
     tables = build_tables(results, seed=config.seed)
     for table in tables:
         console.print(*rich_tables(table, console.width), sep="\n")
+    console.print(rich_remedies(tables))
     write_tables(tables, out)
     report = write_report(results, tables, out / "report.html", pairs=every_pair, seed=config.seed)
     console.print(
@@ -153,17 +189,21 @@ def _build(config: DictConfig) -> None:
                     instantiate(one.make)
 
 
-def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]]:
-    """All but the shipped ones, by task."""
+def _methods(
+    config: DictConfig, tasks: Sequence[Task], console: Console
+) -> tuple[Mapping[Task, list[Method]], list[str]]:
+    """All but the shipped ones, by task, and where they come from."""
     runs = {**({} if config.run is None else {"trained": config.run}), **config.runs}
     depth = _depth(config) if runs or config.loras else None
     device, outputs, found = _device(config), config.paths.outputs, []
+    origins: list[str] = []
     for name, given in runs.items():
-        folder = latest_run(outputs) if given == "latest" else Path(given)
+        folder = _latest(outputs, tasks) if given == "latest" else Path(given)
         found.append(
             methods_from_run(folder, outputs=outputs, name=str(name), device=device, depth=depth)
         )
-        console.print(f"{name}: {folder}, {described(networks_of(folder))}", soft_wrap=True)
+        origins.append(f"{name}: {shown_path(folder)}, {described(networks_of(folder))}")
+        console.print(origins[-1], soft_wrap=True)
     for name, files in config.loras.items():
         loras = methods_from_flux(
             config.flux,
@@ -174,6 +214,8 @@ def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]
             depth=depth,
         )
         found.append(loras)
+        named = ", ".join(f"{task} {Path(file).name}" for task, file in files.items())
+        origins.append(f"{name}: {named} on {shown_path(config.flux)}")
     own = [_own(str(name), one) for name, one in config.methods.items()]
     methods: dict[Task, list[Method]] = {task: [] for task in TASKS}
     for task, some in methods.items():
@@ -182,7 +224,18 @@ def _methods(config: DictConfig, console: Console) -> Mapping[Task, list[Method]
         names = [method.name for method in some] + list(map(str, config.predictions))
         if twice := {name for name in names if names.count(name) > 1 or name in _TAKEN}:
             raise ValueError(f"several methods are called {', '.join(twice)}; rename one of them")
-    return methods
+    return methods, origins
+
+
+def _latest(outputs: str, tasks: Sequence[Task]) -> Path:
+    deblurs, renders = {"deblur", "refocus"} & set(tasks), {"bokeh", "refocus"} & set(tasks)
+    networks: list[Literal["deblur", "bokeh"]] = []
+    networks += ["deblur"] if deblurs else []
+    networks += ["bokeh"] if renders else []
+    try:
+        return latest_run(outputs, networks)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; run=null measures without one") from None
 
 
 def _device(config: DictConfig) -> str:
@@ -208,7 +261,5 @@ def _depth(config: DictConfig) -> CaseDepth | None:
 
 def _own(name: str, given: DictConfig) -> tuple[Sequence[str], Method]:
     tasks = given.get("tasks", TASKS)
-    method: Method = instantiate({key: given[key] for key in given if key != "tasks"})
-    if method.name != name:
-        raise ValueError(f"methods.{name} makes a method that calls itself {method.name}")
-    return tasks, method
+    method = instantiate({key: given[key] for key in given if key != "tasks"})
+    return tasks, Own(name, method)

@@ -1,6 +1,7 @@
 """What a benchmark measures, from its configuration: data sets, protocols, metrics, methods."""
 
 import functools
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from genrefocus.benchmark.case import Case, Method, Score
 from genrefocus.benchmark.cases import CaseSet, CroppedCases, cropped
 from genrefocus.benchmark.methods import Classical, Identity, Predictions, RichardsonLucy, Unsharp
 from genrefocus.benchmark.protocol import Protocol, load_protocol, read_protocol
-from genrefocus.benchmark.runner import KPolicy, Plan
+from genrefocus.benchmark.runner import KPolicy, Plan, fingerprint_of
 from genrefocus.metrics.blur_radius import RADIUS_EDGES, bin_names
 from genrefocus.metrics.registry import MetricInfo, metrics
+from genrefocus.rejection import Rejected
 
 _REGISTERED = {
     "lpips": "lpips_alex",
@@ -38,10 +40,59 @@ class Entry:
     protocol: Protocol
     plan: Plan
     methods: list[Method]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Own:
+    """A method of the user's, under the name that the configuration gives it.
+
+    Raises (when it answers):
+        ValueError: it cannot answer; a failure of this case.
+        OwnError: anything else that it raises, which ends the benchmark.
+    """
+
+    name: str
+    method: Method
+
+    @property
+    def needs_k(self) -> bool:
+        return bool(getattr(self.method, "needs_k", False))
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.method)
+
+    def __call__(self, case: Case) -> Tensor:
+        try:
+            return self.method(case)
+        except (Rejected, ValueError):
+            raise
+        except Exception as error:
+            *_, frame = traceback.extract_tb(error.__traceback__)
+            raise OwnError(
+                f"{self.name} failed on {case.key}: {type(error).__name__}: {error} "
+                f"({frame.filename}, line {frame.lineno})"
+            ) from error
+
+
+class OwnError(Exception):
+    """Code of the user's does not work."""
+
+
+def shown_path(path: str | Path) -> str:
+    """Relative to the working directory where it lies in it."""
+    absolute = Path(path).absolute()
+    inside = absolute.is_relative_to(Path.cwd())
+    return absolute.relative_to(Path.cwd()).as_posix() if inside else str(path)
 
 
 def entry_of(
-    one: DictConfig, config: DictConfig, methods: Sequence[Method], console: Console
+    one: DictConfig,
+    config: DictConfig,
+    methods: Sequence[Method],
+    origins: Sequence[str],
+    console: Console,
 ) -> Entry:
     """The entry of a data set of the configuration.
 
@@ -49,6 +100,7 @@ def entry_of(
         one: of ``benchmark.sets``.
         config: all of it.
         methods: for its task, beside the shipped ones and predictions.
+        origins: where they come from.
         console: is told what is left out.
 
     Raises:
@@ -64,12 +116,27 @@ def entry_of(
     for method in methods:
         _require_asked_alike(method, protocol)
     plan, protocol = _plan(protocol, cases)
-    everyone = [Identity(), *_classical(one, cases, console), *methods]
-    everyone += [
-        Predictions(str(name), Path(folder) / cases.task / cases.name)
-        for name, folder in config.predictions.items()
-    ]
-    return Entry(cases, protocol, plan, everyone)
+    classical = _classical(one, cases, console)
+    everyone = [Identity(), *classical, *methods, *_predictions(config, cases, console)]
+    notes = [] if config.limit is None else [f"limit={config.limit}: the first pictures alone"]
+    notes += [repr(method) for method in classical if one.cases.task == "deblur"]
+    names = {method.name for method in methods}
+    notes += [origin for origin in origins if origin.partition(":")[0] in names]
+    return Entry(cases, protocol, plan, everyone, notes)
+
+
+def _predictions(config: DictConfig, cases: CaseSet, console: Console) -> list[Method]:
+    """Of those that have a folder for this data set."""
+    found: list[Method] = []
+    for name, root in config.predictions.items():
+        folder = Path(root) / cases.task / cases.name
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"predictions of {name}: {root} does not exist")
+        if folder.is_dir():
+            found.append(Predictions(str(name), folder))
+        else:
+            console.print(f"{name} has no answers for {cases.task}: no {folder}", soft_wrap=True)
+    return found
 
 
 def _protocol(one: DictConfig, config: DictConfig) -> Protocol:

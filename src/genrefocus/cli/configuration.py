@@ -54,7 +54,9 @@ def wrong_input_ends(name: str) -> Iterator[None]:
         yield
     except (ValueError, OSError, InstantiationException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, (ValueError, OSError)):
+        if cause is None or isinstance(cause, ImportError):  # of a _target_ that is not there
+            cause = error
+        elif not isinstance(cause, (ValueError, OSError)):
             raise
         print(f"{name}: {_in_a_line(cause)}", file=sys.stderr)
         sys.exit(2)
