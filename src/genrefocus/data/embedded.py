@@ -219,12 +219,7 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
 def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> str:
     """Write photograph, depth and mask of the ``number``-th shot of a ``camera_roll`` set."""
     rng = one.generator(number)
-    edges = [one.size, one.size * 3 // 2]
-    height, width = edges if rng.random() < 2 / 3 else edges[::-1]
-    margin = max(8, round(one.px(1.5 * _MARGIN_PX)))
-    scene = procedural_scene(
-        one.scene_seed(number), height, width, families=one.families, margin=margin
-    )
+    scene = roll_scene(one, number, rng)
     low, high = one.blur_px
     exposure = draw_exposure(scene, rng, low=low, high=high)
     name = f"IMG_{number:05d}"
@@ -234,6 +229,16 @@ def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> str:
     mask = torch.from_numpy(estimates.mask.astype(np.uint8)) * 255
     save_image(mask, folder / "mask" / f"{name}.png")
     return name
+
+
+def roll_scene(one: EmbeddedSet, number: int, rng: Generator) -> Scene:
+    """The scene of the ``number``-th shot; ``rng`` is the set's generator for it, just begun."""
+    edges = [one.size, one.size * 3 // 2]
+    height, width = edges if rng.random() < 2 / 3 else edges[::-1]
+    margin = max(8, round(one.px(1.5 * _MARGIN_PX)))
+    return procedural_scene(
+        one.scene_seed(number), height, width, families=one.families, margin=margin
+    )
 
 
 def _sets(counts: Mapping[str, Mapping[str, int]], seed: int, size: int) -> list[EmbeddedSet]:

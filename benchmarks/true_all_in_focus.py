@@ -1,0 +1,63 @@
+"""What photographs would teach if DeblurNet were perfect: pseudo all-in-focus pictures made true.
+
+Takes the shards that a training made of the simulated camera roll, and writes the same samples with
+the true all-in-focus pictures of their scenes. Prints how near to these the pseudo pictures and the
+photographs themselves are. Then, from the checkout::
+
+    python train.py -m sweep=data_routes cell=data_routes/a_b sweep_name=true_aif \\
+      inputs.pseudo_aif=OUT
+"""
+
+import argparse
+import dataclasses
+import statistics
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genrefocus.data.embedded import EmbeddedSet, roll_scene
+from genrefocus.data.sample import to_float
+from genrefocus.data.shards import ShardDataset, ShardWriter
+from genrefocus.metrics.psnr import psnr
+from genrefocus.render.scenes import scene_aif
+from genrefocus.render.tone import to_bytes
+
+
+def true_picture(roll: EmbeddedSet, number: int) -> Tensor:
+    """(3, H, W) uint8, all in focus, of the ``number``-th shot of the roll."""
+    return to_bytes(scene_aif(roll_scene(roll, number, roll.generator(number))))
+
+
+def decibels(picture: Tensor, truth: Tensor) -> float:
+    """PSNR of two pictures (3, H, W) uint8."""
+    return float(psnr(to_float(picture)[None], to_float(truth)[None])[0])
+
+
+def main() -> None:
+    """Write the samples and print what was replaced."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shards", type=Path, help="<run>/pseudo_aif/shards")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=2026, help="of the embedded data")
+    parser.add_argument("--size", type=int, default=64, help="of the embedded data")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    roll = EmbeddedSet("camera_roll", "train", 0, args.seed, args.size)
+    for split in ("train", "val", "test"):
+        pseudo: list[float] = []
+        photographs: list[float] = []
+        samples = ShardDataset(args.shards / split)
+        parameters = {"kind": "true all-in-focus pictures", "of": samples.fingerprint}
+        with ShardWriter(args.out / split, parameters=parameters, samples_per_shard=500) as writer:
+            for sample in (samples[number] for number in range(len(samples))):
+                truth = true_picture(roll, int(sample.key[4:9]))
+                pseudo.append(decibels(sample.aif, truth))
+                photographs.append(decibels(sample.bokeh, truth))
+                writer.write(dataclasses.replace(sample, aif=truth))
+        means = [statistics.fmean(values) for values in (pseudo, photographs)]
+        print(f"{split}: {len(pseudo)}, pseudo {means[0]:.2f} dB, photograph {means[1]:.2f} dB")
+
+
+if __name__ == "__main__":
+    main()
