@@ -34,6 +34,7 @@ from genrefocus.progress import Bars
 from genrefocus.trained import CaseDepth, EstimatedDepth, methods_from_flux, methods_from_run
 
 _WITHOUT_NETWORK = (Identity, Classical, Unsharp, RichardsonLucy, Predictions)
+_LOG_WIDTH = 140
 _TAKEN = {"identity", "input", "target"}
 
 HELP = """usage: genrefocus benchmark [benchmark=SET] [run=latest] [key=value ...]
@@ -84,7 +85,7 @@ def run_job(config: DictConfig) -> None:
 def _run(config: DictConfig) -> None:
     require_given(config)
     _require_sense(config)
-    console, out = Console(stderr=True), _folder(config)
+    console, out = _console(), _folder(config)
     chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
     if not chosen:
         raise ValueError(f"{config.name} has no data set for {', '.join(config.tasks)}")
@@ -108,6 +109,12 @@ def _run(config: DictConfig) -> None:
                 _measure(entry, method, out, config, bars)
     with _alone(out):
         _conclude(entries, out, config, console)
+
+
+def _console() -> Console:
+    """On stderr; a log is wide enough for intervals, whatever a terminal would be."""
+    wide = not sys.stderr.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=True, width=_LOG_WIDTH if wide else None)
 
 
 def _require_sense(config: DictConfig) -> None:
