@@ -243,7 +243,7 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
             logger.log_file(lora, "lora")
         stage.write_summary(
             steps=trainer.global_step,
-            seconds=round(timer.seconds, 1),
+            seconds=round(timer.seconds, 3),
             samples_per_second=round(timer.samples / max(timer.seconds, 1e-9), 2),
             **by_method(measured),
             lora=str(lora),
@@ -323,7 +323,7 @@ def train_tiny_base(stage: Stage, backbone: Backbone) -> None:
         CONSOLE.print(f"held-out scenes: restore {restored:+.2f} dB, blur by map {blurred:+.2f} dB")
         stage.write_summary(
             steps=trainer.max_steps,
-            seconds=round(timer.seconds, 1),
+            seconds=round(timer.seconds, 3),
             samples_per_second=round(timer.samples / max(timer.seconds, 1e-9), 2),
             metrics=metrics,
             weights=str(path),
