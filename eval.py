@@ -14,11 +14,19 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import train
 from genrefocus.backbone.lora import read_lora
 from genrefocus.cli.configuration import run_application
+from genrefocus.runs import FINISHED, write_json
 from lit_models import DeblurNet
 from lit_models.callbacks import Pictures
+from lit_models.figures import (
+    CONSOLE,
+    by_method,
+    last_bokeh,
+    measure_chain,
+    summary_table,
+    test_pairs,
+)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="eval")
@@ -45,7 +53,7 @@ def evaluate(config: DictConfig) -> None:
     results = {}
     for name in settings.curriculum:
         stage = settings.stages[name]
-        if stage.kind != "train" or not (run / name / train.FINISHED).is_file():
+        if stage.kind != "train" or not (run / name / FINISHED).is_file():
             continue
         network = instantiate(stage.module)(backbone, failure_dir=run)
         network.lora.load_released_state(
@@ -53,7 +61,7 @@ def evaluate(config: DictConfig) -> None:
         )
         data = instantiate(stage.datamodule)
         if isinstance(network, DeblurNet):
-            network.fit_floor(*train.test_pairs(data))
+            network.fit_floor(*test_pairs(data))
         trainer = instantiate(
             settings.trainer,
             logger=False,
@@ -62,14 +70,14 @@ def evaluate(config: DictConfig) -> None:
             default_root_dir=str(run),
         )
         measured = trainer.test(network, datamodule=data, verbose=False)[0]
-        results[name] = {"stage": name, **train.by_method(measured)}
+        results[name] = {"stage": name, **by_method(measured)}
     if not results:
         raise FileNotFoundError(f"{run} has no finished network to evaluate; train.py resume={run}")
-    if (bokeh := train.last_bokeh(results)) is not None:
+    if (bokeh := last_bokeh(results)) is not None:
         sheet = run / "chain" / "evaluation.png"
-        results["chain"] = train.measure_chain(settings, run, backbone, bokeh, sheet)
-    train.write_json(run / "evaluation.json", results)
-    train.CONSOLE.print(train.summary_table(f"evaluation of {run.name}", results))
+        results["chain"] = measure_chain(settings, run, backbone, bokeh, sheet)
+    write_json(run / "evaluation.json", results)
+    CONSOLE.print(summary_table(f"evaluation of {run.name}", results))
     print(json.dumps({"evaluation": str(run / "evaluation.json")}))
 
 
@@ -77,7 +85,7 @@ def _latest(outputs: Path) -> Path:
     """The run with a finished network that was written last, one stage or the whole scheme."""
     finished = [
         file
-        for file in outputs.glob(f"*/*/*/{train.FINISHED}")
+        for file in outputs.glob(f"*/*/*/{FINISHED}")
         if (file.parent / "network.json").is_file()
     ]
     if not finished:
@@ -85,7 +93,7 @@ def _latest(outputs: Path) -> Path:
             f"no finished run below {outputs.resolve()}; train with: make train"
         )
     run = max(finished, key=lambda file: file.stat().st_mtime).parent.parent
-    train.CONSOLE.print(f"evaluating {run}", soft_wrap=True)
+    CONSOLE.print(f"evaluating {run}", soft_wrap=True)
     return run
 
 

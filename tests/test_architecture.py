@@ -65,15 +65,18 @@ ALLOWED: dict[str, set[str]] = {
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},
     "lit_models": CORE | MODEL | {"metrics", "baselines", "pretext", "data.sample", "pictures"},
+    "runs": set(),
+    # What a run does of its configuration; the one place beside the entry points that reads one.
+    "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs"},
+    "lit_models.stages": {
+        *("lit_models", "lit_models.figures", "backbone", "network_card", "runs"),
+    },
 }
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {name: set(ALLOWED) for name in ENTRY_POINTS}
 # The configuration is handled in one place, and inputs are looked for as the doctor does.
 ALLOWED["train"] |= {"cli"}
-ALLOWED["eval"] |= {
-    "train",
-    "cli",
-}  # evaluation tests what training tests, and prints the same table
+ALLOWED["eval"] |= {"cli"}
 
 # Formulas depend on arrays alone, and naming an error or the version costs no import.
 ARRAYS = {"torch", "numpy", "einops"}
@@ -86,9 +89,9 @@ THIRD_PARTY = {
 }
 # No config object below the entry points; no trainer below the Lightning packages.
 FRAMEWORKS = {
-    "hydra": ENTRY_POINTS,
-    "omegaconf": ENTRY_POINTS,
-    "lightning": (*ENTRY_POINTS, "datamodules", "lit_models"),
+    "hydra": (*ENTRY_POINTS, "lit_models.figures", "lit_models.stages"),
+    "omegaconf": (*ENTRY_POINTS, "lit_models.figures", "lit_models.stages"),
+    "lightning": (*ENTRY_POINTS, "datamodules", "lit_models", "lit_models.stages"),
     "pytorch_lightning": (),
     "lightning_fabric": (),
 }

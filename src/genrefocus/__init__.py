@@ -17,6 +17,7 @@ Where things live:
 - ``data``       sample schema, shards, global order, preparation
 - ``benchmark``  protocols, figures of pictures, statistics, tables, report
 - ``pages``      HTML pages and charts of reports
+- ``runs``       folders of runs and records of their stages
 - ``cli``        the ``genrefocus`` command
 """
 
