@@ -1,6 +1,7 @@
-"""Tiny FLUX transformers and adapters, and folders as preparations and benchmarks leave them."""
+"""Tiny FLUX transformers, adapters and CLIPs; folders that preparations and benchmarks leave."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -197,3 +198,35 @@ def write_results() -> Callable[..., Protocol]:
         return protocol
 
     return write
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP in the files of the hub, with a tokenizer of single characters."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+        small |= {"num_attention_heads": 2}
+        characters = "abcdefghijklmnopqrstuvwxyz."
+        words = [*characters, *(c + "</w>" for c in characters)]
+        words += ["<|startoftext|>", "<|endoftext|>"]
+        text = {"vocab_size": len(words), "eos_token_id": len(words) - 1}
+        text |= {"bos_token_id": len(words) - 2, "max_position_embeddings": 77}
+        model = CLIPModel(
+            CLIPConfig(
+                text_config=small | text,
+                vision_config=small | {"image_size": 32, "patch_size": 8},
+                projection_dim=16,
+                logit_scale_init_value=math.log(100.0),
+            )
+        )
+    model.save_pretrained(folder)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessor(**size).save_pretrained(folder)
+    quoted = ", ".join(f'"{word}": {number}' for number, word in enumerate(words))
+    (folder / "vocab.json").write_text("{" + quoted + "}")
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import deep_image_structure_and_texture_similarity
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from genrefocus.metrics.clip_iqa import PROMPTS, ClipIQA, clip_iqa
 from genrefocus.metrics.clip_similarity import (
@@ -66,8 +65,6 @@ def test_dists_equals_the_function_of_torchmetrics_image_by_image() -> None:
     torch.testing.assert_close(values[:2], expected.detach())
     assert values[2].item() == pytest.approx(0.0, abs=1e-5)
     assert values[3].isnan()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(dists(pred, target)[:3], values[:3])
     metric = DISTS()
     metric.update(pred, target)
     assert [x.item() for x in metric.compute()[1:]] == [3, 1]
@@ -89,36 +86,6 @@ def test_dists_without_its_trunk_is_not_available(empty_torch_home: Path) -> Non
 
 
 # CLIP
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random CLIP in the files of the hub, with a tokenizer of single characters."""
-    folder = tmp_path_factory.mktemp("tiny_clip")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-        small |= {"num_attention_heads": 2}
-        characters = "abcdefghijklmnopqrstuvwxyz."
-        words = [*characters, *(c + "</w>" for c in characters)]
-        words += ["<|startoftext|>", "<|endoftext|>"]
-        text = {"vocab_size": len(words), "eos_token_id": len(words) - 1}
-        text |= {"bos_token_id": len(words) - 2, "max_position_embeddings": 77}
-        model = CLIPModel(
-            CLIPConfig(
-                text_config=small | text,
-                vision_config=small | {"image_size": 32, "patch_size": 8},
-                projection_dim=16,
-                logit_scale_init_value=math.log(100.0),
-            )
-        )
-    model.save_pretrained(folder)
-    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPImageProcessor(**size).save_pretrained(folder)
-    quoted = ", ".join(f'"{word}": {number}' for number, word in enumerate(words))
-    (folder / "vocab.json").write_text("{" + quoted + "}")
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return folder
 
 
 @pytest.fixture(scope="module")

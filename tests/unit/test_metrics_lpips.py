@@ -114,13 +114,11 @@ def test_the_smallest_image_is_the_smallest_that_the_network_takes(net) -> None:
 
 
 @needs_trunks
-def test_it_runs_in_full_precision_and_can_be_a_loss_after_evaluation() -> None:
+def test_it_can_be_a_loss_after_evaluation() -> None:
     module._network.cache_clear()
     reference, first, _ = pattern()
     with torch.inference_mode():
-        expected = lpips(first, reference)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(lpips(first, reference), expected)
+        lpips(first, reference)
     pred = first.clone().requires_grad_()
     lpips(pred, reference).sum().backward()
     assert pred.grad is not None

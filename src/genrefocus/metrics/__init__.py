@@ -24,7 +24,8 @@ Against the control signal:
 - ``bleeding``     colour that bleeds across depth edges
 
 ``registry`` has every metric of one image by name. ``pairs`` says what a valid image pair is and
-``tally`` how values and failures are gathered. ``weights`` fills TORCH_HOME with the trunks that
-LPIPS and DISTS need on machines without a hub, and ``verification`` checks them against documented
-figures. ``held_out_loss`` is that of training.
+``tally`` how values and failures are gathered; through ``precision`` every metric computes in
+float32. ``weights`` fills TORCH_HOME with the trunks that LPIPS and DISTS need on machines without
+a hub, and ``verification`` checks them against documented figures. ``held_out_loss`` is that of
+training.
 """

@@ -17,6 +17,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from genrefocus.metrics.blur_radius import to_linear
 from genrefocus.metrics.pairs import check_pair, for_each_valid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 from genrefocus.optics import BlurStrength, signed_defocus
 
@@ -52,6 +53,7 @@ class Bleeding(NamedTuple):
     far: float
 
 
+@in_float32
 def measure_bleeding(
     pred: Tensor,
     target: Tensor,
@@ -81,11 +83,11 @@ def measure_bleeding(
     """
     check_pair(pred[None], target[None])
     check_pair(aif[None], target[None])
-    defocus = signed_defocus(disparity.float(), focus_disparity, strength)[None]
+    defocus = signed_defocus(disparity, focus_disparity, strength)[None]
     sharp = defocus.abs() < SHARP_PX
     behind = defocus <= -BLURRED_PX
-    difference = to_linear(pred.float()) - to_linear(target.float())
-    colours = to_linear(aif.float())
+    difference = to_linear(pred) - to_linear(target)
+    colours = to_linear(aif)
     return Bleeding(
         _share(difference, colours, own=sharp, other=behind),
         _share(difference, colours, own=behind, other=sharp),

@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 from torchmetrics import Metric
 
 from genrefocus.metrics.pairs import check_pair, for_each_valid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Summary, Tally, summarise
 from genrefocus.optics import BlurStrength, blur_radius
 
@@ -57,6 +58,7 @@ class RadiusPatches(NamedTuple):
     coverage: float
 
 
+@in_float32
 def measure_radii(
     pred: Tensor,
     aif: Tensor,
@@ -84,11 +86,11 @@ def measure_radii(
     """
     if not bool(check_pair(pred[None], aif[None], min_side=WINDOW).all()):
         raise ValueError("an image is not finite")
-    asked = blur_radius(disparity.float(), focus_disparity, strength)
+    asked = blur_radius(disparity, focus_disparity, strength)
     clear = _clear_of_edges(asked).float()[None]
-    fit = _Fit(to_linear(pred.float()), clear, asked)
+    fit = _Fit(to_linear(pred), clear, asked)
     grid = _radii(float(asked.max()))
-    for (low, smaller), (high, larger) in _pairs(to_linear(aif.float()), grid):
+    for (low, smaller), (high, larger) in _pairs(to_linear(aif), grid):
         fit.compare(low, smaller, high, larger)
     mean = _patches(asked[None] * clear) / fit.share.clamp_min(1e-6)
     inside = torch.where(clear > 0, asked[None], torch.inf)
@@ -97,7 +99,7 @@ def measure_radii(
     counts = fit.share >= LEAST_CLEAR
     counts &= most - least <= SPREAD_PX + SPREAD_FRACTION * mean
     counts &= fit.change() >= LEAST_CHANGE
-    distance = _patches(disparity.float()[None] * clear) / fit.share.clamp_min(1e-6)
+    distance = _patches(disparity[None] * clear) / fit.share.clamp_min(1e-6)
     return RadiusPatches(
         asked=mean[counts],
         measured=fit.radius[counts],

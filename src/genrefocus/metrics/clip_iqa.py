@@ -15,12 +15,14 @@ from torch import Tensor
 
 from genrefocus.metrics.clip_similarity import Clip, clip_embedding, require_clip
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 PROMPTS = ("Good photo.", "Bad photo.")
 SCALE = 100.0  # CLIP's logit scale after training
 
 
+@in_float32
 def clip_iqa(pred: Tensor, *, clip: Clip, prompts: tuple[str, str] = PROMPTS) -> Tensor:
     """Probability that CLIP gives the first prompt over the second, for each image.
 
@@ -64,9 +66,9 @@ def _prompt_embedding(clip: Clip, prompts: tuple[str, str]) -> Tensor:
     revision = {"revision": clip.revision} if clip.revision else {}
     tokenizer = CLIPTokenizer.from_pretrained(clip.source, local_files_only=True, **revision)
     tokens = tokenizer(list(prompts), padding=True, return_tensors="pt").to(clip.network.device)
-    with torch.no_grad(), torch.autocast(clip.network.device.type, enabled=False):
+    with torch.no_grad():
         features = clip.network.get_text_features(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
     vectors = getattr(features, "pooler_output", features)
-    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+    return torch.nn.functional.normalize(vectors, dim=-1)

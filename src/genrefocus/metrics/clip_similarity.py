@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genrefocus.metrics.lpips import NotAvailable
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 MODEL = "openai/clip-vit-base-patch32"
@@ -91,6 +92,7 @@ def _file(model: str | Path, name: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
+@in_float32
 def clip_embedding(images: Tensor, clip: Clip) -> Tensor:
     """Image embeddings of length 1: (B, D) float32.
 
@@ -102,17 +104,16 @@ def clip_embedding(images: Tensor, clip: Clip) -> Tensor:
         images: (B, 3, H, W) in [0, 1].
         clip: from :func:`load_clip`.
     """
-    prepared = clip.processor(
-        list(images.float().clamp(0.0, 1.0)), do_rescale=False, return_tensors="pt"
-    )
+    prepared = clip.processor(list(images.clamp(0.0, 1.0)), do_rescale=False, return_tensors="pt")
     pixels = prepared["pixel_values"].to(clip.network.device)
-    with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+    with torch.no_grad():
         features = clip.network.get_image_features(pixel_values=pixels)
     # transformers 5 gives an output object where earlier ones gave the tensor.
     vectors = getattr(features, "pooler_output", features)
-    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+    return torch.nn.functional.normalize(vectors, dim=-1)
 
 
+@in_float32
 def clip_similarity(pred: Tensor, target: Tensor, *, clip: Clip) -> Tensor:
     """CLIP-I of each image pair: cosine of the image embeddings, 1 for equal images.
 
@@ -155,7 +156,7 @@ def _load(model: str, revision: str | None, device: torch.device) -> Clip:
     local: dict[str, Any] = {"local_files_only": True}
     if revision:
         local["revision"] = revision
-    network = CLIPModel.from_pretrained(model, **local)
+    network = CLIPModel.from_pretrained(model, dtype=torch.float32, **local)
     processor = CLIPImageProcessor.from_pretrained(model, **local)
     network.requires_grad_(False)
     commit = getattr(network.config, "_commit_hash", None)

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from genrefocus.metrics.lpips import require_trunk
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 MIN_SIDE = 16
 
 
+@in_float32
 def dists(pred: Tensor, target: Tensor) -> Tensor:
     """DISTS of each image pair: 0 for equal images, larger is worse.
 
-    Computed in float32 whatever the surrounding autocast, at the images' own size: the authors'
-    code scales the short edge to 256 px first, torchmetrics and pyiqa do not.
+    Computed at the images' own size: the authors' code scales the short edge to 256 px first,
+    torchmetrics and pyiqa do not.
 
     Args:
         pred: (B, 3, H, W) in [0, 1], at least 16 px a side.
@@ -39,8 +41,8 @@ def dists(pred: Tensor, target: Tensor) -> Tensor:
     file = require_trunk("vgg", "DISTS")
     valid = check_pair(pred, target, min_side=MIN_SIDE)
     network = _network(file, file.stat().st_mtime_ns, pred.device)
-    with torch.autocast(pred.device.type, enabled=False), torch.no_grad():
-        values = network(pred.float(), target.float())
+    with torch.no_grad():
+        values = network(pred, target)
     return nan_where_invalid(values.reshape(-1).clone(), valid)
 
 

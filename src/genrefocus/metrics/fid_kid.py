@@ -4,8 +4,9 @@ FID (Heusel et al. 2017) compares mean and covariance of features, KID (Binkowsk
 the unbiased squared MMD of features under a cubic kernel. Both say nothing about single images, and
 FID is biased for small sets: below some 10,000 images compare it only between sets of one size.
 
-All features are kept. They are put into one order before anything is summed, so that the figure is
-the same, bit for bit, however images were dealt out to batches and ranks.
+All features are kept. They are put into one order before anything is summed, so that the same
+features give the same figure, bit for bit, in whatever order and on whatever rank they were made.
+A network's features of an image may depend on its batch in the last bits.
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ from torchmetrics import Metric
 
 from genrefocus.metrics.lpips import NotAvailable
 from genrefocus.metrics.pairs import check_pair
+from genrefocus.metrics.precision import in_float32
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -126,6 +128,7 @@ class _OfSets(Metric):
         self.add_state("target", default=[], dist_reduce_fx="cat")
 
     @torch.no_grad()
+    @in_float32
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add images of either set: (B, 3, H, W) each, in [0, 1].
 
@@ -135,7 +138,7 @@ class _OfSets(Metric):
         for images, features in ((pred, self.pred), (target, self.target)):
             if not bool(check_pair(images, images).all()):
                 raise ValueError("an image is not finite; FID and KID need every image of a set")
-            features.append(self._extractor[0](images.float()).double())
+            features.append(self._extractor[0](images).double())
 
     def _features(self) -> tuple[Tensor, Tensor]:
         first, second = (

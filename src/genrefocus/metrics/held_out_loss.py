@@ -10,7 +10,7 @@ from torchmetrics import Metric
 class HeldOutLoss(Metric):
     """Mean loss over samples, in all, for each sigma and for each bin of mean blur radius.
 
-    XX comparable between steps and runs.
+    The grid is fixed, so that figures are comparable between steps and runs.
 
     Args:
         sigmas: grid on which the loss is evaluated.

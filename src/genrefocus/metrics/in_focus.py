@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genrefocus.metrics.lpips import lpips_map, require_trunk
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.psnr import CAP_DB
 from genrefocus.metrics.ssim import ssim_map
 from genrefocus.metrics.tally import Tally
@@ -47,6 +48,7 @@ def in_focus_region(
     return torch.stack(radii) < IN_FOCUS_PX
 
 
+@in_float32
 def in_focus(pred: Tensor, target: Tensor, region: Tensor, *, measure: Measure) -> Tensor:
     """PSNR (dB, capped), SSIM or LPIPS (alex) inside a region.
 
@@ -69,7 +71,7 @@ def in_focus(pred: Tensor, target: Tensor, region: Tensor, *, measure: Measure) 
     if region.shape != pred.shape[:1] + pred.shape[2:]:
         raise ValueError(f"region is {tuple(region.shape)} but images are {tuple(pred.shape)}")
     valid = check_pair(pred, target) & (region.sum((1, 2)) >= LEAST_PIXELS)
-    pred, target = (x.float().nan_to_num(0.0, 0.0, 0.0) for x in (pred, target))
+    pred, target = (x.nan_to_num(0.0, 0.0, 0.0) for x in (pred, target))
     seen = torch.where(region[:, None], pred, target)
     if measure == "psnr":
         error = _mean((seen - target).square().mean(1), region)

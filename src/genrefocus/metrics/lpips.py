@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 Net = Literal["alex", "vgg"]
@@ -45,11 +46,12 @@ def lpips_available(net: Net = "alex") -> bool:
     return trunk_file(net).is_file()
 
 
+@in_float32
 def lpips(pred: Tensor, target: Tensor, *, net: Net = "alex") -> Tensor:
     """LPIPS of each image pair: 0 for equal images, larger is worse.
 
-    Computed in float32 whatever the surrounding autocast. The linear heads were fitted on patches
-    of 64 x 64 px, so images of that size are its home ground.
+    The linear heads were fitted on patches of 64 x 64 px, so images of that size are its home
+    ground.
 
     Args:
         pred: (B, 3, H, W) in [0, 1], at least 31 px a side for alex and 16 px for vgg.
@@ -68,6 +70,7 @@ def lpips(pred: Tensor, target: Tensor, *, net: Net = "alex") -> Tensor:
     return nan_where_invalid(values.reshape(-1), valid)
 
 
+@in_float32
 def lpips_map(pred: Tensor, target: Tensor, *, net: Net = "alex") -> Tensor:
     """LPIPS as a map (B, H, W): the layers' distances before averaging, brought to full size.
 
@@ -115,8 +118,7 @@ def _measure(pred: Tensor, target: Tensor, net: Net, *, spatial: bool) -> tuple[
     file = require_trunk(net)
     valid = check_pair(pred, target, min_side=MIN_SIDE[net])
     network = _network(net, file, file.stat().st_mtime_ns, pred.device, spatial)
-    with torch.autocast(pred.device.type, enabled=False):
-        return valid, network(pred.float(), target.float(), normalize=True)
+    return valid, network(pred, target, normalize=True)
 
 
 @functools.lru_cache(maxsize=4)

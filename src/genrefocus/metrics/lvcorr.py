@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 PROTOCOL_K = (1.0, 5.0, 10.0, 15.0)
@@ -27,6 +28,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 
+@in_float32
 def laplacian_variance(images: Tensor) -> Tensor:
     """Variance of the Laplacian of each image: the customary measure of sharpness.
 
@@ -45,7 +47,7 @@ def laplacian_variance(images: Tensor) -> Tensor:
     """
     if images.ndim < 3 or images.shape[-3] != 3:
         raise ValueError(f"images must have shape (..., 3, H, W), not {tuple(images.shape)}")
-    flat = images.float().reshape(-1, *images.shape[-3:])
+    flat = images.reshape(-1, *images.shape[-3:])
     luma = torch.tensor(_LUMA, device=flat.device).view(1, 3, 1, 1)
     grey = (flat * luma).sum(dim=1, keepdim=True)
     kernel = torch.tensor(_LAPLACIAN, device=flat.device).view(1, 1, 3, 3)
@@ -53,6 +55,7 @@ def laplacian_variance(images: Tensor) -> Tensor:
     return response.var(dim=(1, 2, 3), correction=0).reshape(images.shape[:-3])
 
 
+@in_float32
 def lvcorr(variances: Tensor, k: Sequence[float] | Tensor) -> Tensor:
     """Negated Pearson correlation of K with the Laplacian variance, per scene.
 
@@ -78,7 +81,6 @@ def lvcorr(variances: Tensor, k: Sequence[float] | Tensor) -> Tensor:
         )
     if strengths.numel() < 2 or bool((strengths == strengths[0]).all()):
         raise ValueError(f"K must take at least two values, not {strengths.tolist()}")
-    variances = variances.float()
     largest = variances.abs().amax(dim=1, keepdim=True)
     # Scaled first, so that the squares of tiny variances do not underflow.
     scaled = variances / torch.where(largest > 0, largest, 1.0)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genrefocus.metrics.lpips import NotAvailable
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 
@@ -78,6 +79,7 @@ def require_no_reference(variant: str) -> str:
     return importlib.metadata.version("pyiqa")
 
 
+@in_float32
 def no_reference(pred: Tensor, *, variant: str) -> Tensor:
     """Quality of each image by one variant of pyiqa; larger is better, scales differ.
 
@@ -99,9 +101,9 @@ def no_reference(pred: Tensor, *, variant: str) -> Tensor:
     valid = check_pair(pred, pred)
     files = tuple((file, file.stat().st_mtime_ns) for file in weight_files(variant))
     network = _network(variant, files, pred.device)
-    images = pred.float().nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
-    with torch.no_grad(), torch.autocast(pred.device.type, enabled=False):
-        values = [network(image[None]).reshape(-1)[0].float() for image in images]
+    images = pred.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
+    with torch.no_grad():
+        values = [network(image[None]).reshape(-1)[0] for image in images]
     return nan_where_invalid(torch.stack(values) if values else pred.new_zeros(0), valid)
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 # Equal images have an infinite PSNR, and one of those would swallow every mean. The cap lies just
@@ -11,6 +12,7 @@ from genrefocus.metrics.tally import Tally
 CAP_DB = 60.0
 
 
+@in_float32
 def psnr(pred: Tensor, target: Tensor) -> Tensor:
     """PSNR of each image pair in dB, over all pixels and channels, peak 1, at most ``CAP_DB``.
 
@@ -28,7 +30,7 @@ def psnr(pred: Tensor, target: Tensor) -> Tensor:
     tensor([20.0000])
     """
     valid = check_pair(pred, target)
-    mse = (pred.float() - target.float()).square().mean(dim=(1, 2, 3))
+    mse = (pred - target).square().mean(dim=(1, 2, 3))
     floor = 10.0 ** (-CAP_DB / 10.0)
     return nan_where_invalid(-10.0 * torch.log10(mse.clamp_min(floor)), valid)
 

@@ -37,6 +37,7 @@ from genrefocus.metrics.no_reference import (
     require_no_reference,
     weight_files,
 )
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.ssim import ssim
 from genrefocus.metrics.weights import file_hash, trunk_hash
@@ -363,6 +364,7 @@ class _LastPatches:
     def __init__(self) -> None:
         self.last: tuple[list[Tensor], float, BlurStrength, RadiusPatches] | None = None
 
+    @in_float32
     def __call__(
         self,
         pred: Tensor,

@@ -4,12 +4,14 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
+from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.tally import Tally
 
 SIGMA = 1.5
 WINDOW = 11
 
 
+@in_float32
 def ssim(pred: Tensor, target: Tensor) -> Tensor:
     """SSIM of each image pair, per channel and averaged.
 
@@ -28,15 +30,16 @@ def ssim(pred: Tensor, target: Tensor) -> Tensor:
             values lie outside [0, 1].
     """
     valid = check_pair(pred, target, min_side=WINDOW)
-    local, _ = ssim_map(pred.float(), target.float())
+    local, _ = ssim_map(pred, target)
     return nan_where_invalid(local.mean(dim=(1, 2)), valid)
 
 
+@in_float32
 def ssim_map(pred: Tensor, target: Tensor) -> tuple[Tensor, int]:
     """SSIM of every window that lies wholly inside the image, averaged over channels.
 
     Args:
-        pred: (B, 3, H, W) float32 in [0, 1], at least 11 px a side.
+        pred: (B, 3, H, W) in [0, 1], at least 11 px a side.
         target: same shape and range.
 
     Returns:

@@ -26,8 +26,8 @@ class Tally(Metric):
     """Base of the metrics here: keeps every per-image value and summarises them.
 
     The state is the list of values itself, concatenated over ranks, and the mean is a correctly
-    rounded sum: the summary is the same, bit for bit, however images are dealt out to batches and
-    ranks. A rank may have seen no image.
+    rounded sum: the same values give the same summary, bit for bit, however they are dealt out to
+    batches and ranks. A rank may have seen no image.
     """
 
     full_state_update = False
