@@ -9,6 +9,7 @@ JOBS ?= 2#            worker processes of make test
 
 VENV := .venv
 BIN := $(VENV)/bin
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 TYPED := src $(wildcard datamodules/*.py lit_models/*.py train.py eval.py)
@@ -20,7 +21,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## create .venv and install the locked packages into it
-	@echo "$(VENV) is ready. To use it in this shell: . $(BIN)/activate"
+	@echo "$(VENV) is ready. To train the whole scheme: make train"
+	@echo "For the commands genrefocus and python in this shell: . $(BIN)/activate"
 
 train: $(READY) ## train the whole scheme; ARGS="trainer=gpu scale=paper" overrides the config
 	$(ENVIRONMENT) exec $(BIN)/python train.py experiment=semi_supervised $(ARGS)
@@ -53,15 +55,16 @@ clean: ## remove caches and build products; .venv, data and outputs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# Without an interpreter that runs (none yet, or the one it was made from is gone) .venv is remade.
-ifneq ($(shell $(BIN)/python -c "print(1)" 2>/dev/null),1)
+# Without an interpreter that runs (none yet, or the one it was made from is gone), or with one of
+# another version, .venv is remade.
+ifneq ($(shell $(BIN)/python -c "$(SUPPORTED)" 2>/dev/null && echo 1),1)
 .PHONY: $(READY)
 endif
 
 $(READY): requirements.lock pyproject.toml
-	@$(BIN)/python -c "" 2>/dev/null || { \
-	  $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
-	    echo "Python 3.11 or newer is needed; $(PYTHON) is" \
+	@$(BIN)/python -c "$(SUPPORTED)" 2>/dev/null || { \
+	  $(PYTHON) -c "$(SUPPORTED)" 2>/dev/null || { \
+	    echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is" \
 	      "$$($(PYTHON) --version 2>/dev/null || echo not there)." \
 	      "Name another: make setup PYTHON=python3.12" >&2; \
 	    exit 1; }; \

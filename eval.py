@@ -5,6 +5,9 @@ classical floor, and so is the chain of both networks. The run's own configurati
 ``+overrides.<key>=<value>`` changes it.
 """
 
+import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails on)
+
+# isort: split
 import json
 import sys
 from pathlib import Path

@@ -5,6 +5,9 @@ stage that has written its summary is finished: it is not repeated when the run 
 (``resume=latest``). ``python train.py -m sweep=...`` runs the cells of an ablation.
 """
 
+import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails on)
+
+# isort: split
 import json
 import logging
 import sys

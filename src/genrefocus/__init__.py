@@ -21,4 +21,12 @@ Where things live:
 - ``cli``        the ``genrefocus`` command
 """
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.version_info >= (3, 14):  # Hydra 1.3 fails there, with a traceback of argparse
+    print(
+        "genrefocus needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12", file=sys.stderr
+    )
+    raise SystemExit(2)

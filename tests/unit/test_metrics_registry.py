@@ -132,6 +132,10 @@ def test_the_command_lists_what_has_to_be_copied_where(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     main(["weights", "--verify-only", "--clip", str(tmp_path)])
+    brief = capsys.readouterr().out
+    assert "--all): clip_i, clip_iqa_vit, musiq-koniq" in brief
+    assert str(tmp_path / "hub/pyiqa") not in brief
+    main(["weights", "--verify-only", "--all", "--clip", str(tmp_path)])
     printed = capsys.readouterr().out
     for file in (
         "hub/pyiqa/musiq_koniq_ckpt-e95806b9.pth",

@@ -1,6 +1,6 @@
 """``genrefocus weights``: put the trunks of LPIPS and DISTS under TORCH_HOME and verify them.
 
-Metrics whose weights no package carries are listed with what has to be copied where.
+Metrics whose weights no package carries are named; ``--all`` says what has to be copied where.
 """
 
 import argparse
@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="folder or hub id of the CLIP of CLIP-I and CLIP-IQA, by default %(default)s",
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also say which weights no package has, and where they go",
+    )
     parser.add_argument("--verify-only", action="store_true", help="write nothing, only verify")
 
 
@@ -61,8 +66,12 @@ def run(args: argparse.Namespace) -> int:
     for check in checks:
         if check.problem:
             console.print(check.problem, soft_wrap=True, highlight=False)
-    _print_others(console, args.clip)
-    return 0 if all(check.passed for check in checks) else 1
+    _print_others(console, args.clip, in_full=args.all)
+    if not all(check.passed for check in checks):
+        return 1
+    folder = trunk_file("vgg").parent
+    console.print(f"LPIPS and DISTS are ready in {folder}", soft_wrap=True, highlight=False)
+    return 0
 
 
 def _passed(checks: Iterable[Check], net: Net) -> bool:
@@ -80,14 +89,19 @@ def _install(nets: list[Net], source: Path | None, console: Console) -> None:
             console.print(f"{verb} {file}", soft_wrap=True, highlight=False)
 
 
-def _print_others(console: Console, clip: str) -> None:
-    """Metrics that need what no package carries: available, or what to do."""
+def _print_others(console: Console, clip: str, *, in_full: bool) -> None:
+    """Metrics that need what no package carries: those not here, or in full what to do for each."""
     others = {
         ("clip_i, clip_iqa_vit" if name.startswith("clip_") else name): info.available()
         for name, info in metrics(clip=clip).items()
         if info.hash_weights is not None and not name.startswith(("lpips", "dists", "in_focus"))
     }
     others["fid, kid"] = set_metrics_available()
+    missing = [name for name, reason in others.items() if reason]
+    if not in_full:
+        line = f"Optional, to be copied (genrefocus weights --all): {', '.join(missing)}"
+        console.print(line if missing else "", soft_wrap=True, highlight=False)
+        return
     console.print("\nMetrics whose weights are to be copied here", style="italic")
     for name, reason in others.items():
         console.print(
