@@ -37,7 +37,7 @@ class BlurStrength:
         height, width: size in px of the image that ``k`` holds for.
 
     Raises:
-        Rejected: ``non_finite`` or ``k_not_positive`` (negative) for ``k``.
+        Rejected: ``non_finite`` or ``k_negative`` for ``k``.
         ValueError: a size below one pixel.
     """
 
@@ -49,7 +49,7 @@ class BlurStrength:
         if not math.isfinite(self.k):
             raise Rejected(Reason.NON_FINITE, str(self.k), "K must be a finite number")
         if self.k < 0:
-            raise Rejected(Reason.K_NOT_POSITIVE, self.k, "K must not be negative")
+            raise Rejected(Reason.K_NEGATIVE, self.k, "K must not be negative")
         if self.height < 1 or self.width < 1:
             raise ValueError(f"K is stated for an image of {self.height}x{self.width} px (HxW)")
 

@@ -12,6 +12,7 @@ class Reason(StrEnum):
 
     # Control signal
     NON_FINITE = "non_finite"
+    K_NEGATIVE = "k_negative"
     K_NOT_POSITIVE = "k_not_positive"
     FOCUS_DISPARITY_NEGATIVE = "focus_disparity_negative"
     FOCUS_WITHIN_FOCAL_LENGTH = "focus_within_focal_length"

@@ -165,8 +165,11 @@ def test_the_command_with_k_0_returns_the_image(photo: Path) -> None:
         (("--depth", "@small.npy", "--focus", "1,1", "--k", "4"), "--resize-depth"),
         (("--disparity", "@small.npy", "--focus", "1,1", "--k", "4"), "--resize-depth"),
         (("--depth", "@depth.npy", "--focus", "99,1", "--k", "4"), "outside"),
-        (("--depth", "@depth.npy", "--focus", "1,1", "--k", "-2"), "k_not_positive (-2.0)"),
-        (("--depth", "@depth.npy", "--focus-disparity", "-1", "--k", "2"), "focus_disparity_neg"),
+        (("--depth", "@depth.npy", "--focus", "1,1", "--k", "-2"), "--k: -2: give 0 or more"),
+        (
+            ("--depth", "@depth.npy", "--focus-disparity", "-1", "--k", "2"),
+            "--focus-disparity: -1: give 0 or more",
+        ),
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--aperture", "heart"), "heart"),
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--cats-eye", "1"), "layered"),
     ],

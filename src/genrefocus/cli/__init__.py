@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from genrefocus.cli.arguments import ARGUMENTS
+from genrefocus.cli.terminal import any_terminal
 
 COMMANDS = {
     "control": "print the control signal of a photograph with depth: d_f, K, defocus map",
@@ -26,43 +28,49 @@ COMMANDS = {
 }
 
 
-APPLICATIONS = ("prepare", "benchmark")
-"""Commands that are Hydra applications, which read their overrides themselves."""
+class _UsageError(Exception):
+    pass
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        raise _UsageError(f"{self.prog}: {message}")
 
 
-def build_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Parser with one sub-parser per command; only the named commands are imported."""
+def build_parser() -> argparse.ArgumentParser:
+    """Parser with one sub-parser per command; no command is imported."""
     parser = _Parser(prog="genrefocus", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(name, help=summary, description=summary)
-        if name in commands and name not in APPLICATIONS:
-            _module(name).add_arguments(sub)
+        if name in ARGUMENTS:
+            ARGUMENTS[name](sub)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 2 for wrong input, with one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    wanted = [name for name in arguments[:1] if name in COMMANDS]
-    try:
-        if arguments and arguments[0] in APPLICATIONS:
-            return int(_module(arguments[0]).main(arguments[1:]))
-        args = build_parser(wanted).parse_args(arguments)
-        return int(_module(args.command).run(args))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        print(f"genrefocus {arguments[0]}: {message}", file=sys.stderr)
+    with any_terminal():
+        try:
+            return _run(arguments)
+        except _UsageError as error:
+            print(error, file=sys.stderr)
+        except BrokenPipeError:
+            raise
+        except (ValueError, OSError) as error:
+            message = " ".join(str(error).split())
+            print(f"genrefocus {arguments[0]}: {message}", file=sys.stderr)
         return 2
 
 
-def _module(command: str):  # noqa: ANN202
-    return importlib.import_module(f"genrefocus.cli.{command.replace('-', '_')}")
+def _run(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] not in ARGUMENTS and arguments[0] in COMMANDS:
+        from genrefocus.cli import applications  # without Hydra for the other commands
+
+        return applications.main(arguments[0], arguments[1:])
+    args = build_parser().parse_args(arguments)
+    if "check" in args:
+        args.check(args)
+    module = importlib.import_module(f"genrefocus.cli.{args.command.replace('-', '_')}")
+    return int(module.run(args))

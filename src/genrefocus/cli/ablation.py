@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -26,24 +25,8 @@ _NAMES = {"psnr": "PSNR dB", "lvcorr": "LVCorr"}
 _REFERENCES = {"identity": "doing nothing", "floor": "classical"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="of the sweep, such as outputs/sweeps/lora_rank")
-    parser.add_argument("--baseline", metavar="CELL", help="default: the sweep's own")
-    form = parser.add_mutually_exclusive_group()
-    for name in ("markdown", "latex", "json"):
-        form.add_argument(f"--{name}", action="store_true", help=f"print the table as {name}")
-    parser.add_argument(
-        "--grid", type=Path, metavar="PNG", help="where pictures go (FOLDER/grid.png)"
-    )
-    parser.add_argument(
-        "--pictures", type=int, default=4, metavar="N", help="rows of the grid; 0 for none"
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the table and write the grid; 1 where a run has failed or is missing."""
-    if args.pictures < 0:
-        raise ValueError(f"--pictures is {args.pictures}; give 0 or more")
     sweep = read_sweep(args.folder, baseline=args.baseline)
     notes = Console(stderr=True)
     if args.json:

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import hydra
 import torch
-import yaml
 from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -23,12 +21,6 @@ from genrefocus.benchmark.results import read_results, write_notes
 from genrefocus.benchmark.runner import gather, run
 from genrefocus.benchmark.tables import build_tables, rich_remedies, rich_tables, write_tables
 from genrefocus.cli.benchmark_parts import Entry, Own, OwnError, entry_of, shown_path
-from genrefocus.cli.configuration import (
-    checkout,
-    require_given,
-    run_application,
-    wrong_input_ends,
-)
 from genrefocus.network_card import described, latest_run, networks_of
 from genrefocus.progress import Bars
 from genrefocus.trained import CaseDepth, EstimatedDepth, methods_from_flux, methods_from_run
@@ -37,39 +29,11 @@ _WITHOUT_NETWORK = (Identity, Classical, Unsharp, RichardsonLucy, Predictions)
 _LOG_WIDTH = 140
 _TAKEN = {"identity", "input", "target"}
 
-HELP = """usage: genrefocus benchmark [benchmark=SET] [run=latest] [key=value ...]
-
-sets     embedded (made on first use); dpdd, dpdd_crops, realdof, pairs with source.root=/folder;
-         lightfields, shards with benchmark.folder=/folder
-methods  run=outputs/NAME/DATE, run=null for none;  +runs.NAME=/folder: others beside it
-         +loras.NAME.deblur=FILE +loras.NAME.bokeh=FILE flux=/folder: LoRA files on FLUX.1-dev
-         +predictions.NAME=/folder with TASK/DATASET/KEY.png: other people's answers
-         +methods.NAME._target_=a.module.Class: your own code
-often    tasks=[deblur,bokeh]  limit=6 for a trial  out=/folder  device=cuda
-         --cfg job prints all there is
-
-See docs/benchmark.md.
-"""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the application with overrides; exit status 2 for wrong input."""
-    if {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0
-    sys.argv = ["genrefocus benchmark", *arguments]
-    application = hydra.main(
-        version_base=None, config_path=str(checkout() / "conf"), config_name="bench"
-    )(run_job)
-    run_application(application, "genrefocus benchmark", "bench")
-    return 0
-
 
 def run_job(config: DictConfig) -> None:
     """One job of a benchmark; the one that finds all records writes tables and report."""
     try:
-        with wrong_input_ends("genrefocus benchmark"):
-            _run(config)
+        _run(config)
     except OwnError as error:
         print(f"genrefocus benchmark: {error}", file=sys.stderr)
         sys.exit(1)
@@ -83,8 +47,6 @@ def run_job(config: DictConfig) -> None:
 
 
 def _run(config: DictConfig) -> None:
-    require_given(config)
-    _require_sense(config)
     console, out = _console(), _folder(config)
     chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
     if not chosen:
@@ -115,21 +77,6 @@ def _console() -> Console:
     """On stderr; a log is wide enough for intervals, whatever a terminal would be."""
     wide = not sys.stderr.isatty() and "COLUMNS" not in os.environ
     return Console(stderr=True, width=_LOG_WIDTH if wide else None)
-
-
-def _require_sense(config: DictConfig) -> None:
-    """
-    Raises:
-        ValueError: keys that nothing reads, or values of the wrong kind.
-    """
-    with (checkout() / "conf" / "bench.yaml").open() as file:
-        known = set(yaml.safe_load(file)) | {"benchmark", "depth", "paths", "source", "validation"}
-    if strange := set(config) - known:
-        raise ValueError(f"nothing reads {', '.join(map(str, strange))}; --cfg job prints all keys")
-    if isinstance(config.tasks, str) or set(config.tasks) - set(TASKS):
-        raise ValueError(f"tasks={config.tasks}: give some of {', '.join(TASKS)} in brackets")
-    if config.limit is not None and not (isinstance(config.limit, int) and config.limit > 0):
-        raise ValueError(f"limit={config.limit}: give a number of pictures, 1 or more, or null")
 
 
 def _folder(config: DictConfig) -> Path:

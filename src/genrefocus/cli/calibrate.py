@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -17,48 +16,12 @@ from genrefocus.preparation.review import (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of a finished preparation")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--reviewed", type=Path, metavar="CSV", help="columns key and good (1, 0, yes, no)"
-    )
-    what.add_argument(
-        "--template", type=Path, metavar="CSV", help="write such a list to fill in, and a page"
-    )
-    parser.add_argument(
-        "--precision",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help="part of what passes a gate that must be good (default: 0.95)",
-    )
-    parser.add_argument(
-        "--recall",
-        type=float,
-        default=0.5,
-        metavar="R",
-        help="part of the good ones that must pass it, else it is a comment (default: 0.5)",
-    )
-    parser.add_argument(
-        "--samples", type=int, default=60, metavar="N", help="of the template (default: 60)"
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     if args.template is not None:
-        if args.samples < 1:
-            raise ValueError(f"--samples is {args.samples}; give 1 or more")
         page = write_template(args.out, args.template, most=args.samples, measures=KNOWN_MEASURES)
         console.print(f"look at {page}\nand fill in {args.template}", soft_wrap=True)
         return 0
-    if not 0 <= args.recall <= 1:
-        raise ValueError(f"--recall is {args.recall:g}; give a part, 0 to 1")
-    if not args.reviewed.is_file():
-        raise FileNotFoundError(
-            f"reviewed list {args.reviewed} does not exist; --template {args.reviewed} makes one"
-        )
     verdicts = read_verdicts(args.reviewed)
     measures, good = join_measures(args.out, verdicts, KNOWN_MEASURES)
     if not good:

@@ -5,7 +5,6 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -30,29 +29,7 @@ from genrefocus.benchmark.tables import (
 Compared = Mapping[str, Sequence[Comparison]]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folders",
-        type=Path,
-        nargs="+",
-        metavar="RESULTS",
-        help="results folders, two or more; the first is compared with each other one",
-    )
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--json", action="store_true", help="print one JSON object instead")
-    shown.add_argument("--markdown", action="store_true", help="print Markdown instead")
-    shown.add_argument("--latex", action="store_true", help="print LaTeX (booktabs) instead")
-    parser.add_argument("--html", type=Path, metavar="OUT.html", help="write a report as well")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of bootstrap and sign flips (default: 0)"
-    )
-
-
 def run(args: argparse.Namespace) -> int:
-    if len(args.folders) < 2:
-        raise ValueError("give two results folders or more; report.html in a folder shows one")
-    if args.html is not None and not args.html.parent.is_dir():
-        raise FileNotFoundError(f"--html {args.html}: there is no folder {args.html.parent}")
     parts = [read_results(folder) for folder in args.folders]
     results = merge(parts)
     for part in parts[1:]:

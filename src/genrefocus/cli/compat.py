@@ -2,18 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="golden .safetensors file"
-    )
+from genrefocus.compat import TOLERANCE, relative_error
 
 
 def run(args: argparse.Namespace) -> int:
-    from genrefocus.compat import TOLERANCE, relative_error
-
     status = 0
     for path in args.files:
         try:

@@ -13,13 +13,28 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     InterpolationToMissingValueError,
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
+
+from genrefocus.cli.terminal import any_terminal
+
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text, which needs two pairs of quotes where it looks like a number, '\"7\"'",
+    ListConfig: "a list in brackets",
+    DictConfig: "keys with values in braces",
+}
+_NUMBERS = {int, float}
 
 # For the files in conf/.
 OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
@@ -35,31 +50,43 @@ def run_application(application: Callable[[], None], name: str, config: str) -> 
         config: name of its configuration in conf/.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing
-    try:
-        application()
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, (ValueError, OSError)):
+    with any_terminal(), wrong_input_ends(name):
+        try:
+            application()
+        except InstantiationException:
             raise
-        print(f"{name}: {error.__cause__}", file=sys.stderr)
-        sys.exit(2)
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"{name}: {_in_a_line(error)}{_hint(error, name, config)}", file=sys.stderr)
-        sys.exit(2)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(f"{_in_a_line(error)}{_hint(error, name, config)}") from error
 
 
 @contextmanager
 def wrong_input_ends(name: str) -> Iterator[None]:
-    """What is wrong with the input of a job is one line and exit status 2."""
+    """What is wrong with the input of a job is one line and exit status 2.
+
+    That is also what a class refuses which the configuration names: options that it does not have,
+    a package or a device that is not there.
+    """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, InstantiationException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if cause is None or isinstance(cause, ImportError):  # of a _target_ that is not there
-            cause = error
+        if cause is None or isinstance(cause, ImportError) or _is_refusal(cause):
+            cause = error  # names the key too
         elif not isinstance(cause, (ValueError, OSError)):
             raise
         print(f"{name}: {_in_a_line(cause)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a call does not fit a signature, or Lightning finds options that exclude others."""
+    if isinstance(error, TypeError):
+        return bool(
+            re.search(r"unexpected keyword|required .*argument|multiple values", str(error))
+        )
+    return type(error).__name__ == "MisconfigurationException"
 
 
 def require_given(config: DictConfig) -> None:
@@ -69,6 +96,48 @@ def require_given(config: DictConfig) -> None:
     """
     if missing := list(_missing(OmegaConf.to_container(config))):
         raise ValueError(f"values are not given: {' '.join(f'{key}=...' for key in missing)}")
+
+
+def require_kinds(config: DictConfig) -> None:
+    """Compare what was given on the command line with what it replaces: text, number, list, ...
+
+    Where there was nothing, null, or an option of Lightning's Trainer any kind is right.
+
+    Raises:
+        ValueError: a value of another kind; the message names all of them.
+    """
+    hydra: Any = GlobalHydra.instance().hydra
+    overrides = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    groups = [
+        str(one.input_line)
+        for one in overrides
+        if hydra.config_loader.repository.group_exists(one.key_or_group)
+    ]
+    before = hydra.compose_config(
+        HydraConfig.get().job.config_name, groups, RunMode.RUN, with_log_configuration=False
+    )
+    if wrong := list(_of_another_kind(before, config, "")):
+        raise ValueError("; ".join(wrong))
+
+
+def _of_another_kind(before: DictConfig, now: DictConfig, place: str) -> Iterator[str]:
+    for key in before:
+        name = f"{place}.{key}".lstrip(".")
+        if name in ("hydra", "trainer") or key not in now:
+            continue
+        values = [None if OmegaConf.is_missing(one, key) else one[key] for one in (before, now)]
+        old: Any = values[0]
+        new: Any = values[1]
+        if isinstance(old, DictConfig) and isinstance(new, DictConfig):
+            yield from _of_another_kind(old, new, name)
+        elif old is not None and new is not None and _kind(old) != _kind(new):
+            if {_kind(old), _kind(new)} == _NUMBERS and (_kind(new) is int or ".fit." in name):
+                continue
+            yield f"{name}={new}: give {_KINDS[_kind(old)]} (it was {old})"
+
+
+def _kind(value: Any) -> type:
+    return next((kind for kind in _KINDS if isinstance(value, kind)), type(value))
 
 
 def _hint(error: Exception, name: str, config: str) -> str:

@@ -34,10 +34,6 @@ from genrefocus.preflight import (
 _STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
-
-
 def run(args: argparse.Namespace) -> int:
     """Print every finding with what mends it; 1 when there is an error."""
     try:

@@ -15,21 +15,6 @@ from genrefocus.exif import ExposureFacts, read_exposure
 from genrefocus.rejection import Rejected
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "photos",
-        nargs="+",
-        type=Path,
-        metavar="PHOTO",
-        help="photograph, or folder of them, searched with its sub-folders",
-    )
-    parser.add_argument(
-        "--summary",
-        action="store_true",
-        help="count by reason, source of the sensor width, and flag, instead of a line a file",
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     outcomes = ((path, _outcome(path)) for path in _files(args.photos))
     if args.summary:

@@ -1,9 +1,7 @@
 """What several commands read alike: image, depth, in-focus mask, point in focus, aperture."""
 
-import argparse
 import math
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -33,15 +31,6 @@ def open_upright(path: Path, name: str) -> Image.Image:
         if rejected.reason is Reason.NOT_AN_IMAGE:
             raise ValueError(f"{name} {path} is not an image file; give a PNG or JPEG") from None
         raise ValueError(f"{name} {rejected.detail} ({rejected.reason})") from None
-
-
-def add_resize_depth_argument(parser: argparse.ArgumentParser) -> None:
-    """The option that lets depth differ in size from the image."""
-    parser.add_argument(
-        "--resize-depth",
-        choices=get_args(DepthResize),
-        help="how to bring depth of another size to the image's; without it sizes must agree",
-    )
 
 
 def load_disparity(
@@ -112,25 +101,22 @@ def focus_from_mask(disparity: Tensor, path: Path) -> float:
     return focus_disparity(disparity, load_mask(path, *disparity.shape))
 
 
-def parse_pixel(text: str, height: int, width: int) -> tuple[int, int]:
-    """The pixel (x, y) that ``X,Y`` names, counted from the top left.
+def require_inside(pixel: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """The pixel (x, y), counted from the top left.
 
     Raises:
-        ValueError: not two whole numbers, or outside the image.
+        ValueError: it lies outside the image.
     """
-    try:
-        x, y = (int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--focus '{text}': give the pixel as X,Y, for example 256,128") from None
+    x, y = pixel
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f"--focus {x},{y} lies outside the {width}x{height} px image (WxH)")
-    return x, y
+    return pixel
 
 
-def focus_at_point(disparity: Tensor, text: str) -> float:
-    """Focus disparity in 1/m: the value at the pixel ``X,Y``; errors as :func:`parse_pixel`."""
+def focus_at_point(disparity: Tensor, pixel: tuple[int, int]) -> float:
+    """Focus disparity in 1/m: the value at the pixel (x, y); errors as :func:`require_inside`."""
     height, width = disparity.shape
-    x, y = parse_pixel(text, height, width)
+    x, y = require_inside(pixel, height, width)
     return float(disparity[y, x])
 
 
@@ -138,7 +124,7 @@ def aperture_named(shape: str, rotation: float | None, curvature: float | None) 
     """The aperture that ``--aperture`` names; degrees and curvature are for polygons.
 
     Raises:
-        ValueError: an unknown shape, or blades for one that has none.
+        ValueError: an unknown shape.
     """
     kind, _, blades = shape.partition(":")
     if kind in ("hexagon", "polygon"):
@@ -146,9 +132,6 @@ def aperture_named(shape: str, rotation: float | None, curvature: float | None) 
         if not count.isdecimal():
             raise ValueError(f"--aperture {shape}: give a number of blades, as in polygon:7")
         return polygon(int(count), math.radians(rotation or 0.0), curvature or 0.0)
-    for name, given in (("rotation", rotation), ("curvature", curvature)):
-        if given is not None:
-            raise ValueError(f"--{name} is for polygons; --aperture {shape} has no blades")
     if shape == "disk":
         return disk()
     if not Path(shape).is_file():

@@ -17,21 +17,7 @@ from genrefocus.preparation.outcome import QUANTILES, find_sets
 _SHOWN = 6  # names of a kind
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="a set, or a folder of sets")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    parser.add_argument("--verify", action="store_true", help="compare all shards with checksums")
-    parser.add_argument(
-        "--previews", type=Path, metavar="DIR", help="write a contact sheet of each set into DIR"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=12, metavar="N", help="on a contact sheet (default: 12)"
-    )
-
-
 def run(args: argparse.Namespace) -> int:
-    if args.samples < 1:
-        raise ValueError(f"--samples is {args.samples}; give 1 or more")
     sets = find_sets(args.shards)
     if args.verify:
         for dataset in sets.values():

@@ -1,17 +1,14 @@
 """``genrefocus prepare route=... source=...``: pictures to shards, a Hydra application."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.cli.configuration import checkout, run_application, wrong_input_ends
 from genrefocus.preparation.engine import prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
@@ -23,37 +20,10 @@ _PARTS = ("depth", "mask", "deblur", "blur", "shapes")
 _ESTIMATORS = ("depth",)
 
 
-HELP = """usage: genrefocus prepare route=ROUTE [source=SOURCE] [key=value ...]
-       genrefocus prepare -m route=ROUTE job=0,1 jobs=2 hydra/launcher=joblib [...]
-
-routes   synthetic, point_lights, in_the_wild, aperture_series, deblur_pairs
-sources  scenes, night_scenes, camera_roll, aperture_roll (simulated); photographs,
-         photograph_table, developed_raw, folder, pairs, dpdd, realdof, realbokeh_3mp, lfdof, ebb
-often    source.root=/folder  data.estimates=/folder  depth=... mask=... gates=...  out=/folder
-         limit=20 for a trial;  route=ROUTE --cfg job prints all there is
-
-See docs/preparation.md.
-"""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the application with overrides; exit status 2 for wrong input."""
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0 if arguments else 2
-    sys.argv = ["genrefocus prepare", *arguments]
-    application = hydra.main(
-        version_base=None, config_path=str(checkout() / "conf"), config_name="prepare"
-    )(run_job)
-    run_application(application, "genrefocus prepare", "prepare")
-    return 0
-
-
 def run_job(config: DictConfig) -> None:
     """One job of a preparation; the last of them writes the indices and the report."""
     try:
-        with wrong_input_ends("genrefocus prepare"):
-            _run(config)
+        _run(config)
     except KeyboardInterrupt:
         print(
             "genrefocus prepare: interrupted; complete shards are kept, the same command goes on",
@@ -64,8 +34,6 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
-    if not config.gates:
-        raise ValueError("gates set nothing, not even null: is the file empty? gates=none has all")
     source: Source = instantiate(config.source, _convert_="all")
     # Parts are handed over as they are: as arguments of instantiate they would become configs.
     route = instantiate(config.route, _partial_=True, _convert_="all")(**_parts(config, source))

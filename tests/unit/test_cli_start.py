@@ -1,0 +1,130 @@
+"""Help, wrong arguments and wrong overrides are answered before torch is imported."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from genrefocus.benchmark.case import TASKS
+from genrefocus.benchmark.lightfield.building import GRID
+from genrefocus.benchmark.lightfield.reading import Order
+from genrefocus.cli import COMMANDS, applications, build_parser, main
+from genrefocus.cli.arguments import ARGUMENTS
+from genrefocus.geometry import DepthResize
+from genrefocus.metrics.clip_similarity import MODEL
+from genrefocus.metrics.weights import PACKAGE, VERSION
+from genrefocus.render.tone import RESPONSES
+
+HEAVY = {"torch", "lightning", "diffusers", "transformers", "scipy"}
+USE = f"""
+import json, sys
+from genrefocus.cli import main
+ended = []
+for arguments in json.loads(sys.argv[1]):
+    try:
+        ended.append(main(arguments))
+    except SystemExit as exit:
+        ended.append(exit.code)
+    if heavy := set(sys.modules) & {HEAVY}:
+        raise SystemExit(f"{{arguments}} imported {{heavy}}")
+print(json.dumps(ended), file=sys.stderr)
+"""
+
+
+def ended(*commands: list[str]) -> tuple[list[int], str]:
+    """Exit statuses, and all that was printed, of commands in a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-c", USE, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stderr.splitlines()[-1]), done.stdout + done.stderr
+
+
+def test_help_is_light() -> None:
+    status, said = ended(["--help"], *([name, "--help"] for name in COMMANDS))
+    assert status == [0] * (1 + len(COMMANDS))
+    assert all(f"usage: genrefocus {name}" in said for name in COMMANDS)
+
+
+def test_wrong_arguments_are_light(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.touch()
+    use = ["refocus", str(photo), "--focus", "3,3"]
+    commands = [
+        [],
+        ["nothing"],
+        *([name, "--no-such-option"] for name in ARGUMENTS),
+        ["refocus", str(tmp_path / "absent.jpg")],
+        [*use, "--k", "3", "-o", "out.png"],
+        [*use, "--k", "3", "-o", "out.xyz", "--depth", str(photo)],
+        [*use, "--k", "much", "-o", "out.png", "--depth", str(photo)],
+        [*use, "--k", "3", "-o", "out.png", "--depth-model", "hub/id"],
+        ["compare", "one"],
+        ["verify-resume", "--steps", "4", "--kill-at", "4"],
+        ["calibrate", "out", "--reviewed", "absent.csv"],
+    ]
+    status, said = ended(*commands)
+    assert status == [2] * len(commands)
+    assert len(said.splitlines()) == len(commands) + 1  # one line each, and the statuses
+
+
+def test_wrong_overrides_are_light(tmp_path: Path) -> None:
+    commands = [
+        ["benchmark", "limt=3"],
+        ["benchmark", "seed=abc"],
+        ["benchmark", "benchmark=dpdd"],
+        ["benchmark", "tasks=deblur"],
+        ["prepare", "route=synthetic", "sed=3"],
+        ["prepare", "route=synthetic", "limit={a: 1}", "workers=two"],
+    ]
+    status, said = ended(*commands)
+    assert status == [2] * len(commands)
+    assert "workers=two: give a whole number (it was 2)" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("seed=1.5", "seed=1.5: give a whole number (it was 42)"),
+        ("seed=true", "seed=True: give a whole number (it was 42)"),
+        ("out=7", "out=7: give text"),
+        ("progress=1", "progress=1: give true or false (it was True)"),
+        ("leakage.against=/a", "leakage.against=/a: give a list in brackets (it was [])"),
+        ("leakage={distance: abc}", "leakage.distance=abc: give a whole number (it was 64)"),
+        ("splits.test=abc", "splits.test=abc: give a number (it was 0.05)"),
+    ],
+)
+def test_a_value_of_another_kind(
+    given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["prepare", "route=synthetic", f"paths.data={tmp_path}", given])
+    assert refused.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("genrefocus prepare: ") and said in line
+
+
+def test_arguments_agree_with_the_library() -> None:
+    def action(command: str, option: str) -> argparse.Action:
+        parser = argparse.ArgumentParser()
+        ARGUMENTS[command](parser)
+        return next(one for one in parser._actions if option in one.option_strings)
+
+    for command in ("control", "render", "refocus"):
+        assert action(command, "--resize-depth").choices == get_args(DepthResize)
+    assert action("render", "--response").choices == RESPONSES
+    assert action("lightfield", "--order").choices == get_args(Order)
+    assert action("lightfield", "--grid").default == GRID
+    assert action("weights", "--clip").default == MODEL
+    assert f"{PACKAGE} {VERSION}" in str(action("weights", "--source").help)
+    assert applications.TASKS == TASKS
+    assert set(ARGUMENTS) | set(applications.APPLICATIONS) == set(COMMANDS)
+    assert build_parser().prog == "genrefocus"
