@@ -122,7 +122,7 @@ def require_kinds(config: DictConfig) -> None:
 
 def _of_another_kind(before: DictConfig, now: DictConfig, place: str) -> Iterator[str]:
     for key in before:
-        name = f"{place}.{key}".lstrip(".")
+        name = f"{place}.{key!s}".lstrip(".")
         if name in ("hydra", "trainer") or key not in now:
             continue
         values = [None if OmegaConf.is_missing(one, key) else one[key] for one in (before, now)]
