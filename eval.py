@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.backbone.lora import read_lora
 from genrefocus.cli.configuration import run_application
-from genrefocus.runs import FINISHED, write_json
+from genrefocus.runs import FINISHED
+from genrefocus.writing import write_json
 from lit_models import DeblurNet
 from lit_models.callbacks import Pictures
 from lit_models.figures import (

@@ -25,7 +25,8 @@ from genrefocus.benchmark.ablation import RESULT_NAME
 from genrefocus.cli.cells import is_cell, run_cell
 from genrefocus.cli.configuration import run_application, settle_missing
 from genrefocus.cli.doctor import require_inputs
-from genrefocus.runs import FINISHED, run_folder, write_json
+from genrefocus.runs import FINISHED, run_folder
+from genrefocus.writing import write_json
 from lit_models.figures import CONSOLE, conclude, result_of
 from lit_models.stages import RUNNERS, Interrupted, Stage, first_rank, on_first_rank
 

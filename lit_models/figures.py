@@ -16,7 +16,8 @@ from genrefocus.backbone import Backbone
 from genrefocus.backbone.lora import read_lora
 from genrefocus.metrics.lpips import lpips_available
 from genrefocus.pictures import contact_sheet, save_pictures
-from genrefocus.runs import FINISHED, git_commit, write_json
+from genrefocus.runs import FINISHED, git_commit
+from genrefocus.writing import write_json
 from lit_models.fidelity import Fidelity
 
 CONSOLE = Console()

@@ -8,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import LightningModule, Trainer
@@ -18,8 +17,10 @@ from rich.console import Console
 
 from genrefocus.backbone import Backbone
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
-from genrefocus.runs import FINISHED, git_commit, write_json
+from genrefocus.runs import FINISHED, git_commit
+from genrefocus.writing import write_json
 from lit_models.callbacks import Interruption, Timer
+from lit_models.checkpoints import read_checkpoint
 from lit_models.deblurnet import DeblurNet
 from lit_models.figures import by_method, device_of, test_pairs, unavailable_metrics
 from lit_models.flow_matching import FlowMatching
@@ -241,7 +242,7 @@ def _restore_finished(module: LightningModule, checkpoint: Path, max_steps: int)
     """Load averaged weights from a checkpoint that has all its steps, if there is one."""
     if not checkpoint.is_file():
         return False
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     if state["global_step"] < max_steps:
         return False
     module.load_state_dict(state["state_dict"])

@@ -24,30 +24,31 @@ ALLOWED: dict[str, set[str]] = {
     "genrefocus": set(),
     "rejection": set(),
     "progress": set(),
+    "writing": set(),
     "optics": {"rejection"},
     "geometry": {"optics", "rejection"},
     "decoding": {"rejection"},
     "exif": CORE | {"decoding"},
     "render": CORE,
-    "metrics": CORE,
+    "metrics": CORE | {"writing"},
     "baselines": CORE | {"render", "metrics"},
     # The model.
     "flow": {"rejection"},
     "sampling": {"flow", "rejection"},
-    "backbone": {"flow", "sampling", "rejection"},
+    "backbone": {"flow", "sampling", "rejection", "writing"},
     "denoiser": {"backbone", "flow", "sampling", "rejection"},
     "editing": {"denoiser", "backbone", "flow", "sampling"} | CORE,
     "pretext": CORE | {"render"},
     "compat": MODEL | {"rejection"},
-    "network_card": {"flow"},
+    "network_card": {"flow", "writing"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
-    "data": CORE | {"data.sample", "decoding"},
-    "data.embedded": PREPARATION | {"progress"},
-    "data.aperture_roll": PREPARATION,
+    "data": CORE | {"data.sample", "decoding", "writing"},
+    "data.embedded": PREPARATION | {"progress", "writing"},
+    "data.aperture_roll": PREPARATION | {"writing"},
     "preparation": (
         PREPARATION
-        | {"data.aperture_roll", "k_search", "decoding", "pictures", "pages", "progress"}
+        | {"data.aperture_roll", "k_search", "decoding", "pictures", "pages", "progress", "writing"}
     ),
     "k_search": CORE,
     # Use.
@@ -60,16 +61,20 @@ ALLOWED: dict[str, set[str]] = {
     "pages": CORE | {"data.sample"},
     "benchmark": (
         CORE
-        | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "pages", "progress"}
+        | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "pages"}
+        | {"progress", "writing"}
     ),
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render"},
-    "lit_models": CORE | MODEL | {"metrics", "baselines", "pretext", "data.sample", "pictures"},
+    "lit_models": CORE
+    | MODEL
+    | {"metrics", "baselines", "pretext", "data.sample", "pictures"}
+    | {"writing"},
     "runs": set(),
     # What a run does of its configuration; the one place beside the entry points that reads one.
-    "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs"},
+    "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs", "writing"},
     "lit_models.stages": {
-        *("lit_models", "lit_models.figures", "backbone", "network_card", "runs"),
+        *("lit_models", "lit_models.figures", "backbone", "network_card", "runs", "writing"),
     },
 }
 ENTRY_POINTS = ("cli", "train", "eval")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from genrefocus.flow import Flow
+from genrefocus.writing import write_json
 
 FILE_NAME = "network.json"
 VERSION = 1
@@ -117,9 +118,7 @@ def write_network_card(folder: str | Path, card: NetworkCard) -> Path:
         source = replace(source, path=str(path))
     card = replace(card, backbone=source, written=datetime.now(UTC).isoformat())
     target = folder / FILE_NAME
-    partial = target.with_name(FILE_NAME + ".partial")
-    partial.write_text(json.dumps({"version": VERSION, **asdict(card)}, indent=2) + "\n")
-    partial.replace(target)
+    write_json(target, {"version": VERSION, **asdict(card)})
     return target
 
 

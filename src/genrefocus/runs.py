@@ -1,11 +1,9 @@
 """Runs of ``train.py``: their folders, the records of their stages, and what is written last."""
 
-import json
 import os
 import subprocess
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 FINISHED = "summary.json"
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,13 +32,6 @@ def run_folder(outputs: str, name: str, resume: str | None) -> str:
         if os.environ.get(variable, "none") != "none":
             return str(base / f"{variable.split('_')[0].lower()}_{os.environ[variable]}")
     return str(base / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 def git_commit() -> str:

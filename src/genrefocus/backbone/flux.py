@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genrefocus.backbone.codec import Codec, PixelCodec, VaeCodec, pack, unpack
 from genrefocus.backbone.local_path import LocalPath
+from genrefocus.backbone.lora import save_tensors
 from genrefocus.backbone.text import (
     FluxTextEncoders,
     HashedWords,
@@ -22,6 +22,7 @@ from genrefocus.backbone.text import (
 )
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
+from genrefocus.writing import whole
 
 #: Transformer configuration of FLUX.1-dev (its published config.json).
 FLUX_DEV_CONFIG = {
@@ -214,7 +215,8 @@ def save_tiny(
         k: v.detach().to(torch.float16).contiguous()
         for k, v in tiny_modules(backbone).state_dict().items()
     }
-    save_file(state, str(path), metadata={"settings": json.dumps(settings), **card})
+    with whole(path) as partial:
+        save_tensors(state, partial, {"settings": json.dumps(settings), **card})
 
 
 def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> Backbone:

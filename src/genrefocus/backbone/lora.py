@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genrefocus.writing import whole
+
 _PREFIX = "transformer."
 _KEY = re.compile(r"transformer\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
@@ -127,15 +129,26 @@ class Lora(nn.Module):
             "alpha": str(self.rank),
             **(metadata or {}),
         }
-        partial = path.with_name(path.name + ".partial")
-        save_file(state, str(partial), metadata=described)
-        written = read_lora(partial)
-        _require_same_keys(set(state), set(written), str(path))
-        if not all(torch.equal(state[key], written[key]) for key in state):
-            raise OSError(
-                f"{path}: what was read back differs from what was written; check the disk"
-            )
-        partial.replace(path)
+        with whole(path) as partial:
+            save_tensors(state, partial, described)
+            written = read_lora(partial)
+            _require_same_keys(set(state), set(written), str(path))
+            if not all(torch.equal(state[key], written[key]) for key in state):
+                raise OSError(
+                    f"{path}: what was read back differs from what was written; check the disk"
+                )
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """A safetensors file, whose failures are those of any other file.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata))
+    except SafetensorError as error:
+        raise OSError(f"{path} was not written: {error}") from error
 
 
 def read_lora(path: str | Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from genrefocus.benchmark.case import TASKS, Task
-from genrefocus.data.shards import write_atomically
+from genrefocus.writing import write_atomically
 
 Better = Literal["higher", "lower"]
 LEAST_EVALUATIONS, MOST_EVALUATIONS = 8, 12

@@ -22,8 +22,8 @@ from genrefocus.benchmark.tables import (
     shortfall,
 )
 from genrefocus.data.images import load_image
-from genrefocus.data.shards import write_atomically
 from genrefocus.pages import jpeg_uri, render_page, small
+from genrefocus.writing import write_atomically
 
 SPREAD_CASES = 8  # evenly spread over the data set
 EXTREMES = 3  # at either end, of each method and metric

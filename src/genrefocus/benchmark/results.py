@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 from genrefocus.benchmark.protocol import Protocol, read_protocol, require_same
 from genrefocus.benchmark.rows import Row, read_rows
-from genrefocus.data.shards import write_atomically
+from genrefocus.writing import write_atomically
 
 ROWS_NAME, PROTOCOLS_NAME, PICTURES_NAME, CURVES_NAME, NOTES_NAME = (
     "rows.parquet",

@@ -29,11 +29,11 @@ from genrefocus.benchmark.statistics import NOT_AVAILABLE, UNTOLD
 from genrefocus.data.images import save_image
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
-from genrefocus.data.shards import write_atomically
 from genrefocus.k_search import k_bounds, search_k
 from genrefocus.metrics.lvcorr import PROTOCOL_K, laplacian_variance, lvcorr
 from genrefocus.metrics.ssim import ssim
 from genrefocus.rejection import Rejected
+from genrefocus.writing import write_atomically
 
 SWEEPS = 4
 """Cases of a set, at most, whose answers over K are kept as pictures."""

@@ -23,7 +23,7 @@ from genrefocus.benchmark.published import IDENTITY, rows_for
 from genrefocus.benchmark.results import Results
 from genrefocus.benchmark.rows import Row
 from genrefocus.benchmark.statistics import Comparison, Summary, compare, summarise
-from genrefocus.data.shards import write_atomically
+from genrefocus.writing import write_atomically
 
 PAIRED_COLUMNS = (
     "metric",

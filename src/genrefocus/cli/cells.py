@@ -21,7 +21,7 @@ from rich.console import Console
 
 import genrefocus.cli.configuration  # noqa: F401  registers the resolvers in other processes too
 from genrefocus.benchmark.ablation import FAILURE_NAME, PLAN_NAME, RESULT_NAME
-from genrefocus.data.shards import write_atomically
+from genrefocus.writing import write_json
 
 TRACE_NAME = "traceback.txt"
 
@@ -47,7 +47,7 @@ def run_cell(folder: Path, work: Callable[[], float | None]) -> float | None:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         (folder / TRACE_NAME).write_text(traceback.format_exc())
         record = {"reason": reason, "traceback": TRACE_NAME}
-        write_atomically(folder / FAILURE_NAME, json.dumps(record, indent=2).encode() + b"\n")
+        write_json(folder / FAILURE_NAME, record)
         print(f"train.py: {folder} failed: {reason}", file=sys.stderr)
         return None
     for name in (FAILURE_NAME, TRACE_NAME):
@@ -103,7 +103,7 @@ def _write_plan(config: DictConfig) -> None:
         "seeds": list(dict.fromkeys([*before["seeds"], *seeds])),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(plan, indent=2).encode() + b"\n")
+    write_json(path, plan)
 
 
 def _swept(config: DictConfig, key: str) -> Iterator[str]:

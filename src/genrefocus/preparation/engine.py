@@ -37,7 +37,6 @@ from genrefocus.data.shards import (
     index_head,
     require_same,
     shard_name,
-    write_atomically,
     write_index,
 )
 from genrefocus.preparation.gates import Gates
@@ -46,6 +45,7 @@ from genrefocus.preparation.outcome import LEDGER_NAME, SAMPLES_NAME, SUMMARY_NA
 from genrefocus.preparation.plan import Candidate, LeakageCheck, Part, Plan, facts_of, make_plan
 from genrefocus.progress import Bars
 from genrefocus.rejection import Rejected
+from genrefocus.writing import write_atomically, write_json
 
 PARTS_NAME = ".parts"
 
@@ -423,7 +423,7 @@ def _write_outcome(
         "measured_only": [name for name in gates.unset() if name in measured],
         "set": head,
     }
-    write_atomically(out / SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")
+    write_json(out / SUMMARY_NAME, summary)
     return summary
 
 

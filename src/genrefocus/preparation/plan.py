@@ -20,10 +20,11 @@ from numpy.random import Generator
 from genrefocus.data.images import is_picture
 from genrefocus.data.processes import OrderedMap
 from genrefocus.data.sample import SPLITS
-from genrefocus.data.shards import INDEX_NAME, ShardDataset, write_atomically
+from genrefocus.data.shards import INDEX_NAME, ShardDataset
 from genrefocus.preparation.item import Item, Picture, Source
 from genrefocus.preparation.leakage import Fingerprint, Leaked, find_leaks, hashes, refuse
 from genrefocus.rejection import Reason, Rejected
+from genrefocus.writing import write_atomically
 
 FINGERPRINTS_NAME = "fingerprints.jsonl"
 LEAKS_NAME = "leaks.jsonl"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from genrefocus.data.images import is_picture, load_image
 from genrefocus.data.sample import SPLITS, Sample
-from genrefocus.data.shards import ShardDataset, write_atomically
+from genrefocus.data.shards import ShardDataset
 from genrefocus.pages import jpeg_uri, number, render_page, small
 from genrefocus.preparation import charts
 from genrefocus.preparation.outcome import (
@@ -39,6 +39,7 @@ from genrefocus.preparation.thumbnails import (
     sample_thumbnails,
 )
 from genrefocus.rejection import Rejected
+from genrefocus.writing import write_atomically
 
 REPORT_NAME = "report.html"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from genrefocus.data.shards import write_atomically
 from genrefocus.pages import render_page
 from genrefocus.preparation.gates import Proposal
 from genrefocus.preparation.outcome import (
@@ -20,6 +19,7 @@ from genrefocus.preparation.outcome import (
     tabulate,
 )
 from genrefocus.preparation.report import Album
+from genrefocus.writing import write_atomically
 
 Measures = Mapping[str, float | None]
 

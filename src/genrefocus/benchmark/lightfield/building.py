@@ -30,12 +30,13 @@ from genrefocus.benchmark.lightfield.refocusing import refocus
 from genrefocus.benchmark.lightfield.simulated import Simulated, simulate
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import Sample, encode
-from genrefocus.data.shards import ShardWriter, is_finished, read_index, write_atomically
+from genrefocus.data.shards import ShardWriter, is_finished, read_index
 from genrefocus.optics import BlurStrength
 from genrefocus.progress import Bars
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import Aperture, disk
 from genrefocus.render.tone import to_bytes
+from genrefocus.writing import write_atomically
 
 GENERATOR_VERSION = 1
 """Raised with every change that makes other pictures of the same light fields."""

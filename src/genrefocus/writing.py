@@ -1,0 +1,49 @@
+"""Files that take their name when they are whole and on disk."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which takes its place at the end.
+
+    A crash leaves the old content or the new one. The file gets the mode that the umask says,
+    whatever its writer asks for.
+
+    Raises:
+        OSError: it cannot be written; the message names ``path``.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        # torch raises an error of its own while it closes what the disk has refused
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file by new content; see :func:`whole`."""
+    with whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, to be read by people too."""
+    write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
