@@ -15,7 +15,13 @@ from genrefocus.denoiser import Condition, Denoiser
 from genrefocus.flow import Flow, Shift
 from genrefocus.sampling import Tiling
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
+"""Relative error that parity allows on any processor; mistakes in the forward show from 3e-3.
+
+The golden outputs hold the fp32 rounding of the machine that made them: the time embedding takes
+sines of angles up to 1000, where neighbouring fp32 numbers are 6e-5 apart, and every processor and
+library rounds sines, products and sums in its own way. Errors of 1e-7 to 1.4e-5 have been seen.
+"""
 _PIXELS_PER_TOKEN = 16
 
 

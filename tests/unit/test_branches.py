@@ -10,6 +10,8 @@ from genrefocus.denoiser import image_ids
 
 ROWS, COLUMNS, TEXT = 3, 4, 5
 N = ROWS * COLUMNS
+# Two ways to one sum differ by a few units of fp32's last place, on some processors by more.
+ROUNDING = 1e-5
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_without_conditions_it_is_diffusers_forward(guidance_embeds, tiny_flux, 
         img_ids=image_ids(ROWS, COLUMNS),
         txt_ids=torch.zeros(TEXT, 3),
     ).sample
-    assert relative(forward(transformer, text, pooled, image), expected) < 1e-6
+    assert relative(forward(transformer, text, pooled, image), expected) < ROUNDING
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -68,7 +70,7 @@ def test_a_batch_of_two_is_two_batches_of_one(independent, tiny_flux, random_lor
     both = forward(transformer, *inputs, **options)
     for row in (0, 1):
         alone = forward(transformer, *inputs, rows=slice(row, row + 1), **options)
-        assert relative(alone[0], both[row]) < 1e-6
+        assert relative(alone[0], both[row]) < ROUNDING
     assert relative(both[0], both[1]) > 0.1
 
 
@@ -123,7 +125,7 @@ def test_one_condition_needs_no_mask(tiny_flux, inputs, monkeypatch):
     plain = forward(transformer, *inputs[:4])
     length = TEXT + 2 * N
     monkeypatch.setattr(branches, "_mask", lambda *_: torch.ones(length, length, dtype=torch.bool))
-    assert relative(forward(transformer, *inputs[:4]), plain) < 1e-6
+    assert relative(forward(transformer, *inputs[:4]), plain) < ROUNDING
 
 
 # LoRA as a function of the branch.
@@ -156,7 +158,7 @@ def test_lora_acts_on_its_branch_alone(tiny_flux, random_lora, inputs):
             assert relative(output, different) > 1e-3
     # A zero adapter in between must not shift the slices of its neighbours.
     nothing = Lora.for_transformer(transformer, 2, generator=torch.Generator().manual_seed(0))
-    assert relative(run((nothing,), (lora,)), run((), (lora,))) < 1e-6
+    assert relative(run((nothing,), (lora,)), run((), (lora,))) < ROUNDING
 
 
 @torch.no_grad()
@@ -170,7 +172,7 @@ def test_two_loras_on_a_branch_are_their_sum(tiny_flux, random_lora, inputs):
         {key: torch.cat([one[key], two[key]], dim=0 if "lora_A" in key else 1) for key in one}
     )
     stacked = forward(transformer, *inputs, loras=(frozen, added))
-    assert relative(stacked, forward(transformer, *inputs, loras=(merged,))) < 1e-5
+    assert relative(stacked, forward(transformer, *inputs, loras=(merged,))) < ROUNDING
 
 
 # Training.

@@ -52,7 +52,7 @@ def test_vae_noise_belongs_to_the_row(vae):
     both = vae.encode(image(), seeded_generators(0, [1, 2]))
     second = vae.encode(image()[1:], seeded_generators(0, [2]))
     other = vae.encode(image()[1:], seeded_generators(0, [3]))
-    torch.testing.assert_close(both[1:], second, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(both[1:], second, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(second, other)
     with pytest.raises(AssertionError, match="one generator a row"):
         vae.encode(image(), ())

@@ -82,7 +82,7 @@ def test_loss_and_picture_of_a_sample_do_not_depend_on_its_batch(flow, backbone,
         part, target = edit(slice(row, row + 1))
         generators = seeded_generators(3, [10 + row])
         alone = editor.loss(part, target, sigma[row : row + 1], generators)
-        torch.testing.assert_close(alone[0], losses[row], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(alone[0], losses[row], rtol=1e-4, atol=1e-5)
         picture = editor.generate(part, 2, seeded_generators(3, [10 + row]))
         torch.testing.assert_close(picture[0], pictures[row], rtol=1e-4, atol=1e-5)
 
@@ -133,7 +133,7 @@ def test_control_is_not_rescaled_but_amplified_as_the_backbone_says(backbone):
 def test_tiny_images_survive_the_way_there_and_back(backbone):
     image = edit()[0].source
     decoded = backbone.decode(backbone.encode_image(image), 16, 24)
-    torch.testing.assert_close(decoded, image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(decoded, image, rtol=0, atol=1e-5)
 
 
 def test_sizes_that_do_not_fit_are_named(backbone):

@@ -34,7 +34,7 @@ def test_laplacian_variance_of_a_checkerboard() -> None:
     # Luma alternates between 0 and 1, so the Laplacian alternates between 4 and -4.
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     board = ((rows + columns) % 2).float().expand(3, 8, 8)
-    assert laplacian_variance(board).item() == pytest.approx(16.0)
+    assert laplacian_variance(board).item() == pytest.approx(16.0, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_metric_rates_blur_that_grows_and_counts_a_model_that_ignores_k() ->
     mean, valid, failed = metric.compute()
     flipped = lvcorr(laplacian_variance(obedient.flip(0))[None], PROTOCOL_K).item()
     assert flipped < 0
-    assert mean.item() == pytest.approx((by_hand + flipped) / 2, abs=1e-6)
+    assert mean.item() == pytest.approx((by_hand + flipped) / 2, abs=1e-5)
     assert (valid.item(), failed.item()) == (2, 1)
 
 

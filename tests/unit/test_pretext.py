@@ -39,7 +39,7 @@ def blurred(image, sigma, disk):
 def test_uniform_gaussian_is_that_of_torchvision(image, sigma):
     side = 2 * max(1, round(3 * sigma)) + 1
     expected = torchvision_blur(image, side, sigma)
-    torch.testing.assert_close(blurred(image, sigma, False), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(blurred(image, sigma, False), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 3.0])
@@ -115,7 +115,7 @@ def test_a_row_does_not_depend_on_its_batch(make, image, layers):
     whole, alone = make(image, layers, generators()), make(image[1:], layers[1:], generators()[1:])
     for name in ("source", "target", "control", "draft"):
         both = getattr(whole, name), getattr(alone, name)
-        assert both[0] is both[1] is None or torch.allclose(both[0][1:], both[1], atol=1e-6)
+        assert both[0] is both[1] is None or torch.allclose(both[0][1:], both[1], atol=1e-5)
 
 
 def test_kinds_are_drawn_by_weight():

@@ -101,7 +101,7 @@ def test_ranks_see_together_what_one_process_would(build, batches, monkeypatch) 
             half = {name: value[2 * rank : 2 * rank + 2] for name, value in batch.items()}
             parts.append(float(module.training_step(half, 0)))
         monkeypatch.undo()
-        assert sum(parts) / 2 == pytest.approx(whole, rel=1e-5)
+        assert sum(parts) / 2 == pytest.approx(whole, rel=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
@@ -119,7 +119,7 @@ def test_autocast_ends_where_it_is_told_to_and_spares_the_task(build, batches) -
     assert loss(0.1, autocast=True, fp32_from_step=0) == loss(0.1, autocast=False)
     assert loss(0.1, autocast=True) != loss(0.1, autocast=False)
     # Where the network adds nothing, the loss is the power of the edit: a task made in bf16 shows.
-    assert loss(0.0, autocast=True) == pytest.approx(loss(0.0, autocast=False), rel=1e-6)
+    assert loss(0.0, autocast=True) == pytest.approx(loss(0.0, autocast=False), rel=1e-5)
 
 
 def test_file_holds_the_weights_in_half_precision(build, tiny_settings, tmp_path) -> None:
