@@ -27,8 +27,9 @@ from genrefocus.cli.configuration import run_application, settle_missing
 from genrefocus.cli.doctor import require_inputs
 from genrefocus.runs import FINISHED, run_folder
 from genrefocus.writing import write_json
+from lit_models.callbacks import Interrupted
 from lit_models.figures import CONSOLE, conclude, result_of
-from lit_models.stages import RUNNERS, Interrupted, Stage, first_rank, on_first_rank
+from lit_models.stages import RUNNERS, Stage, first_rank, on_first_rank
 
 # What others' code says to itself, and what is meant to be: a rank may have no sample of a set.
 for said in (

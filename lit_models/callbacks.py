@@ -1,12 +1,13 @@
 """Callbacks of training: clean interruption, pictures, resilience."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
 from typing import Any
 
+import torch
 from diffusers import FluxTransformer2DModel
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
@@ -19,46 +20,104 @@ from genrefocus.pictures import contact_sheet, save_pictures
 from lit_models.flow_matching import Batch, FlowMatching
 
 
+class Interrupted(BaseException):
+    """A signal stopped the run after a checkpoint; no failure, which a sweep would go on after."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        again = f"go on with resume={folder}, or, in a sweep, with the same command"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {again}")
+        self.number = number
+
+
 class Interruption(Callback):
-    """On SIGINT or SIGTERM: finish the optimiser step, save a checkpoint, stop.
+    """On SIGINT or SIGTERM: a checkpoint after the optimiser step, or the end of this evaluation.
 
     Stopping between two optimiser steps is what makes the resumed run equal to an uninterrupted
-    one.
+    one. A validation that is cut off loses no step, as a checkpoint is saved before each, and is
+    not repeated.
 
-    Attributes:
-        received: the signal that stopped the run, or None.
+    Args:
+        folder: of the stage.
+
+    Raises:
+        Interrupted: from a hook, on all ranks.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.checkpoint = Path(folder) / "last.ckpt"
         self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Not earlier: Lightning installs its own handlers between fit and train start.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._remember)
+        self._shared = 0  # batches of the evaluation that every rank has
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
-        stop = self.received is not None
-        if trainer.world_size > 1:  # ranks receive a signal at different times, or only one does
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
-            self.received = self.received or signal.SIGTERM
-            trainer.should_stop = True
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._is_time(trainer):
+            trainer.should_stop = True  # no exception yet: the step's loss is logged after this
+            trainer.save_checkpoint(self.checkpoint)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            if trainer.should_stop:  # Lightning would validate before it stops
+                self._stop()
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                trainer.save_checkpoint(self.checkpoint)
+        self._begin(trainer, trainer.num_val_batches)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(trainer, trainer.num_test_batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx < self._shared and self._is_time(trainer):
+            self._stop()
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_time(trainer):
+            self._stop()
+
+    on_test_end = on_validation_end
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def _begin(self, trainer: Trainer, batches: Sequence[int | float]) -> None:
+        own = torch.tensor(sum(batches), device=trainer.strategy.root_device)
+        self._shared = int(trainer.strategy.reduce(own, reduce_op="min"))
+        self._listen()
+
+    def _is_time(self, trainer: Trainer) -> bool:
+        """Whether any rank has received a signal; all ranks ask together."""
+        received = self.received is not None
+        if trainer.world_size > 1:  # at different times, or only one does
+            received = trainer.strategy.reduce_boolean_decision(received, all=False)
+        if received:
+            self.received = self.received or signal.SIGTERM
+        return received
+
+    def _stop(self) -> None:
+        if self.received is not None:
+            raise Interrupted(self.received, self.checkpoint.parents[1])
+
+    def _listen(self) -> None:
+        # In hooks of a running loop: Lightning installs its own handlers when it begins, and puts
+        # back at the end what was there before.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # a second Ctrl-C means it
+        if self.received is not None and number == signal.SIGINT:  # a second Ctrl-C means it
             raise KeyboardInterrupt
         self.received = number
 

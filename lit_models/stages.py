@@ -1,7 +1,6 @@
 """Stages of a curriculum: train a network, make pseudo all-in-focus images, train a tiny base."""
 
 import json
-import signal
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -28,15 +27,6 @@ from lit_models.tiny_base import TinyBase
 from lit_models.trackers import Resilient
 
 CONSOLE = Console()
-
-
-class Interrupted(BaseException):
-    """A signal stopped the run after a checkpoint; no failure, which a sweep would go on after."""
-
-    def __init__(self, number: int, folder: Path) -> None:
-        again = f"go on with resume={folder}, or, in a sweep, with the same command"
-        super().__init__(f"stopped by {signal.Signals(number).name}; {again}")
-        self.number = number
 
 
 class Stage:
@@ -110,14 +100,14 @@ def _fit(
 ) -> tuple[Trainer, Timer, list[Resilient]]:
     """Train to the last step, from the last checkpoint if there is one; the module has averages."""
     settings, folder = stage.settings, stage.folder
-    interruption, timer = Interruption(folder), Timer()
+    timer = Timer()
     loggers = _loggers(stage.config)
     trainer: Trainer = instantiate(
         stage.config.trainer,
         callbacks=[
             *(instantiate(callback) for callback in stage.config.callbacks.values()),
-            interruption,
             timer,
+            Interruption(folder),
         ],
         logger=loggers,
         default_root_dir=str(folder),
@@ -134,9 +124,6 @@ def _fit(
             ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
             weights_only=True,
         )
-        if interruption.received is not None:
-            _close(trainer, loggers)
-            raise Interrupted(interruption.received, folder.parent)
         trainer.save_checkpoint(checkpoint)
     return trainer, timer, loggers
 

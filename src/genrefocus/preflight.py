@@ -203,13 +203,15 @@ def memory_parts(
     return parts
 
 
-def check_disk(outputs: Path, checkpoints: Sequence[int]) -> Finding:
-    """Checkpoints of all stages, one of them twice while it is replaced, against free space."""
+def check_disk(outputs: Path, *, checkpoints: Sequence[int], loras: Sequence[int]) -> Finding:
+    """Bytes of all stages, one checkpoint twice while it is replaced, against free space."""
     place = outputs.resolve()
     while not place.exists():
         place = place.parent
-    needed, free = sum(checkpoints) + max(checkpoints, default=0), shutil.disk_usage(place).free
-    detail = f"{_size(needed)} for checkpoints; {place} has {_size(free)} free"
+    resumable, free = sum(checkpoints) + max(checkpoints, default=0), shutil.disk_usage(place).free
+    needed = resumable + sum(loras)
+    parts = f"checkpoints {_size(resumable)}, LoRA files with snapshots {_size(sum(loras))}"
+    detail = f"{_size(needed)} ({parts}); {place} has {_size(free)} free"
     if not os.access(place, os.W_OK):
         return Finding("disk", "error", f"{place} cannot be written", "paths.outputs=<folder>")
     if needed > free:

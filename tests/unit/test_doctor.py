@@ -46,8 +46,11 @@ def test_too_few_samples_and_too_many_workers_are_warnings() -> None:
 def test_memory_and_disk_are_compared_with_what_is_there(tmp_path: Path) -> None:
     assert check_memory({"base": 2}, available=1, where="x", remedy="r").verdict == "warning"
     assert check_memory({"base": 1}, available=1, where="x", remedy="r").verdict == "ok"
-    assert check_disk(tmp_path / "new" / "outputs", [1]).verdict == "ok"
-    assert check_disk(tmp_path, [10**18]).verdict == "error"
+    fits = check_disk(tmp_path / "new" / "outputs", checkpoints=[2**30, 2**31], loras=[2**30])
+    assert fits.verdict == "ok"
+    assert "6.0 GiB (checkpoints 5.0 GiB, LoRA files with snapshots 1.0 GiB)" in fits.detail
+    for size in ({"checkpoints": [10**18], "loras": []}, {"checkpoints": [], "loras": [10**18]}):
+        assert check_disk(tmp_path, **size).verdict == "error"
 
 
 @pytest.fixture

@@ -220,7 +220,13 @@ def _model(config: DictConfig) -> Iterator[Finding]:
         where=where,
         remedy=smaller if fits else "trainer=gpu on a larger device, or backbone=tiny",
     )
-    yield check_disk(Path(config.paths.outputs), [4 * size * (2 + moments) for size in sizes])
+    kept = config.callbacks.get("snapshots")
+    files = 1 if kept is None else 2 + kept.newest  # what is exported, the newest, and the best
+    yield check_disk(
+        Path(config.paths.outputs),
+        checkpoints=[4 * size * (2 + moments) for size in sizes],
+        loras=[4 * size * files for size in sizes],
+    )
 
 
 def _memory(config: DictConfig) -> tuple[str, int]:

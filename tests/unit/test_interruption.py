@@ -1,0 +1,175 @@
+"""Training in this process: a signal in a validation, and the snapshots that validations leave."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from safetensors import safe_open
+from torch import Tensor
+
+from datamodules import RefocusDataModule
+from genrefocus.backbone.flux import build_tiny
+from genrefocus.backbone.lora import read_lora
+from genrefocus.data.sample import Sample
+from genrefocus.data.shards import ShardWriter
+from genrefocus.flow import Flow, SigmaDistribution
+from lit_models import DeblurNet
+from lit_models.callbacks import Interrupted, Interruption
+from lit_models.checkpoints import Snapshots, WholeCheckpoints, read_checkpoint
+
+STEPS, EVERY, VALIDATED = 6, 2, 3
+
+Train = Callable[..., tuple[DeblurNet, Trainer]]
+
+
+class Signal(Callback):
+    """Sends SIGTERM in the first batch of the validation after ``step``; counts their batches."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+        self.batches: dict[int, int] = {}
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        step = trainer.global_step
+        self.batches[step] = self.batches.get(step, 0) + 1
+        if step == self.step and self.batches[step] == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def shards(make_labelled: Callable[..., Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("interruption")
+    for split, count in (("train", 8), ("val", VALIDATED)):
+        with ShardWriter(root / split, parameters={"split": split}, samples_per_shard=8) as writer:
+            for number in range(count):
+                generator = torch.Generator().manual_seed(number)
+                aif = torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
+                writer.write(Sample(f"{split}-{number}", "deblur", split, aif=aif, bokeh=aif // 2))
+    return root
+
+
+@pytest.fixture
+def train(shards: Path, tiny_settings: dict[str, Any]) -> Train:
+    """(folder, *callbacks) -> a network after all steps, from ``last.ckpt`` if there is one."""
+
+    def run(folder: Path, *callbacks: Callback) -> tuple[DeblurNet, Trainer]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            backbone = build_tiny(**tiny_settings).requires_grad_(False)
+        module = DeblurNet(
+            backbone,
+            flow=Flow("condition", "residual", 0.1),
+            sigma=SigmaDistribution("uniform"),
+            rank=2,
+            prompt="sharp",
+            guidance=1.0,
+            steps=1,
+            optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+            warmup_steps=1,
+            decay_steps=None,
+            seed=0,
+            failure_dir=folder,
+        )
+        data = RefocusDataModule(
+            train={"deblur": shards / "train"},
+            weights={"deblur": 1.0},
+            val=[shards / "val"],
+            test=[],
+            crop=32,
+            batch_size=2,
+            eval_batch_size=1,
+            num_workers=0,
+            seed=0,
+        )
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=STEPS,
+            val_check_interval=EVERY,
+            check_val_every_n_epoch=None,
+            callbacks=[EMAWeightAveraging(decay=0.5), *callbacks, Interruption(folder)],
+            plugins=[WholeCheckpoints()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        checkpoint = folder / "last.ckpt"
+        resumed = str(checkpoint) if checkpoint.is_file() else None
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        return module, trainer
+
+    return run
+
+
+def weights(module: DeblurNet) -> dict[str, Tensor]:
+    return module.lora.released_state()
+
+
+def test_a_signal_in_a_validation_ends_it_within_a_batch_and_loses_no_step(
+    train: Train, tmp_path: Path
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    counted = Signal(None)
+    whole, _ = train(tmp_path / "whole", counted)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert counted.batches == {2: VALIDATED, 4: VALIDATED, 6: VALIDATED}
+    for step in (4, STEPS):
+        sent = Signal(step)
+        folder = tmp_path / f"killed_{step}"
+        with pytest.raises(Interrupted, match="stopped by SIGTERM; go on with resume="):
+            train(folder, sent)
+        assert sent.batches[step] == 1
+        assert read_checkpoint(folder / "last.ckpt")["global_step"] == step
+        if step < STEPS:
+            resumed, _ = train(folder)
+        else:  # nothing is left to train; the checkpoint holds averages
+            resumed.load_state_dict(read_checkpoint(folder / "last.ckpt")["state_dict"])
+        torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_no_validation_follows_the_checkpoint_of_a_signal(train: Train, tmp_path: Path) -> None:
+    class InTraining(Signal):
+        def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+            if trainer.global_step == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    sent = InTraining(None)
+    with pytest.raises(Interrupted):
+        train(tmp_path, sent)
+    assert sent.batches == {2: VALIDATED}  # none after step 3, where it stopped
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
+
+
+def test_the_newest_snapshots_and_the_best_are_kept(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.5, 0.7, 0.6])
+    monkeypatch.setattr("lit_models.checkpoints.lpips_available", lambda: False)
+
+    class Measured(Callback):
+        def on_validation_epoch_end(self, trainer: Trainer, *args: Any) -> None:
+            if not trainer.sanity_checking:
+                self.log("val/ssim", next(values))
+
+    monkeypatch.setattr(DeblurNet, "on_validation_epoch_end", lambda self: None)
+    module, _ = train(tmp_path, Measured(), Snapshots(tmp_path / "snapshots", newest=2))
+    files = sorted(path.name for path in (tmp_path / "snapshots").iterdir())
+    assert files == [
+        "best_ssim.safetensors",
+        "step_0000004.safetensors",
+        "step_0000006.safetensors",
+    ]
+    last = read_lora(tmp_path / "snapshots" / files[-1])
+    torch.testing.assert_close(last, weights(module), rtol=0, atol=0)  # both are averages
+    with safe_open(str(tmp_path / "snapshots" / files[0]), framework="pt") as best:
+        assert best.metadata()["step"] == "4"
+        assert float(best.metadata()["val/ssim"]) == pytest.approx(0.7)
