@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
@@ -179,34 +178,6 @@ class Pictures(Callback):
             show: Callable[..., Any] | None = getattr(logger, "log_picture", None)
             if show is not None:
                 show("pictures", sheet, trainer.global_step)
-
-
-class LearningRate(LearningRateMonitor):
-    """The learning rate in the logs, if there are any, and in the progress bar beside the loss."""
-
-    def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.loggers:
-            super().on_train_start(trainer, *args, **kwargs)
-
-    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.loggers:
-            super().on_train_batch_start(trainer, *args, **kwargs)
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        trainer.lightning_module.log("lr", rate, prog_bar=True, logger=False)
-
-
-class Progress(RichProgressBar):
-    """Steps, time left, loss and learning rate; training is one epoch, which needs no mention."""
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return items | ({"lr": f"{items['lr']:.1e}"} if "lr" in items else {})
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return f"{'Training':{len(self.validation_description)}}"
 
 
 class ShardedBase(Callback):

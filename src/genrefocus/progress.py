@@ -1,5 +1,6 @@
 """Progress of long work with the time that is left: bars on a terminal, lines in a log."""
 
+import logging
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_LOG = logging.getLogger(__name__)
+
 EVERY = 30.0
 """Seconds between two lines in a log."""
 
@@ -21,8 +24,9 @@ EVERY = 30.0
 class Bars(Progress):
     """Bars on stderr, one for each thing that is counted.
 
-    Where stderr is no terminal, such as in the log of a job, a line says how far the work is, at
-    most every :data:`EVERY` seconds.
+    A line says how far the work is, at most every :data:`EVERY` seconds: on stderr where that is
+    no terminal, such as in the log of a job, and always to Python's logging, which
+    ``train.py`` keeps in ``train.log``.
 
     Args:
         visible: False shows nothing.
@@ -39,6 +43,7 @@ class Bars(Progress):
             TimeRemainingColumn(),
             console=console or Console(stderr=True),
             disable=not visible,
+            speed_estimate_period=600.0,  # steps may take a minute each
         )
         self._last = time.monotonic()
 
@@ -56,17 +61,25 @@ class Bars(Progress):
 
     def _log(self, task_id: TaskID) -> None:
         now = time.monotonic()
-        if self.disable or self.console.is_terminal or now - self._last < EVERY:
+        if self.disable or now - self._last < EVERY:
             return
         self._last = now
         task = self.tasks[self.task_ids.index(task_id)]
-        left = "" if task.time_remaining is None else f", {_clock(task.time_remaining)} left"
         total = "" if task.total is None else f"/{task.total:.0f}"
-        self.console.print(
-            f"{task.description}: {task.completed:.0f}{total}, {_clock(task.elapsed or 0)}{left}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        parts = [f"{task.description}: {task.completed:.0f}{total}", _clock(task.elapsed or 0)]
+        if task.time_remaining is not None:
+            parts.append(f"{_clock(task.time_remaining)} left, {task.speed or 0:.3g} a second")
+        if task.fields["note"]:
+            parts.append(task.fields["note"])
+        self.say(", ".join(parts))
+
+    def say(self, line: str) -> None:
+        """A line in the log, and on stderr where that is no terminal."""
+        if self.disable:
+            return
+        _LOG.info(line)
+        if not self.console.is_terminal:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:

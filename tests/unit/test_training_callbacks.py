@@ -1,5 +1,7 @@
-"""Training in this process: a signal in a validation, and the snapshots that validations leave."""
+"""Training in this process: signals in a validation, snapshots, and lines of progress."""
 
+import logging
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar
 from safetensors import safe_open
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from genrefocus.flow import Flow, SigmaDistribution
 from lit_models import DeblurNet
 from lit_models.callbacks import Interrupted, Interruption
 from lit_models.checkpoints import Snapshots, WholeCheckpoints, read_checkpoint
+from lit_models.progress import Progress
 
 STEPS, EVERY, VALIDATED = 6, 2, 3
 
@@ -97,7 +100,8 @@ def train(shards: Path, tiny_settings: dict[str, Any]) -> Train:
             plugins=[WholeCheckpoints()],
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=False,
+            enable_progress_bar=any(isinstance(one, ProgressBar) for one in callbacks),
+            default_root_dir=folder,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
@@ -173,3 +177,26 @@ def test_the_newest_snapshots_and_the_best_are_kept(
     with safe_open(str(tmp_path / "snapshots" / files[0]), framework="pt") as best:
         assert best.metadata()["step"] == "4"
         assert float(best.metadata()["val/ssim"]) == pytest.approx(0.7)
+
+
+def test_a_run_without_a_terminal_says_how_far_it_is(
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("genrefocus.progress.EVERY", 0.0)
+    monkeypatch.setattr("lit_models.progress._NOTED_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, "genrefocus.progress"):
+        train(tmp_path / "deblurnet", Progress())
+    lines = [one.getMessage() for one in caplog.records if one.name == "genrefocus.progress"]
+    clock, number = r"\d:\d\d:\d\d", r"[\d.e+-]+"
+    step = rf"deblurnet: {STEPS}/{STEPS}, {clock}, {clock} left, {number} a second"
+    assert any(re.fullmatch(rf"{step}, loss {number}, learning rate {number}", x) for x in lines)
+    assert any(x.startswith(f"deblurnet validation: {VALIDATED}/{VALIDATED}, ") for x in lines)
+    assert any(
+        re.match(rf"deblurnet step {EVERY}: val/loss {number}, .*val/psnr ", x) for x in lines
+    )
+    shown = capsys.readouterr().err
+    assert all(line in shown for line in lines)
