@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
@@ -25,10 +26,10 @@ from genrefocus.benchmark.ablation import RESULT_NAME
 from genrefocus.cli.cells import is_cell, run_cell
 from genrefocus.cli.configuration import run_application, settle_missing
 from genrefocus.cli.doctor import require_inputs
-from genrefocus.runs import FINISHED, run_folder
+from genrefocus.runs import CONFIG, FINISHED
 from genrefocus.writing import write_json
 from lit_models.callbacks import Interrupted
-from lit_models.figures import CONSOLE, conclude, result_of
+from lit_models.figures import CONSOLE, measure_missing_chain, report, result_of
 from lit_models.stages import RUNNERS, Stage, first_rank, on_first_rank
 
 # What others' code says to itself, and what is meant to be: a rank may have no sample of a set.
@@ -43,8 +44,6 @@ for said in (
 ):
     warnings.filterwarnings("ignore", said)
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-
-OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
@@ -62,7 +61,7 @@ def guarded(config: DictConfig) -> float | None:
     """
     try:
         if is_cell():
-            return run_cell(Path(config.paths.run), lambda: run_unless_finished(config))
+            return run_cell(Path(config.paths.run), lambda: run(config))
         return run(config)
     except Interrupted as stopped:
         CONSOLE.print(f"[yellow]{stopped}[/]", soft_wrap=True)
@@ -72,55 +71,56 @@ def guarded(config: DictConfig) -> float | None:
         sys.exit(2)
 
 
-def run_unless_finished(config: DictConfig) -> float | None:
-    """As :func:`run`, for a cell; where there is a result only the settings are compared.
-
-    Raises:
-        ValueError: the result is of other settings.
-    """
-    folder = Path(config.paths.run)
-    if not (folder / RESULT_NAME).is_file():
-        return run(config)
-    settle_missing(config)
-    for name in config.curriculum:
-        Stage(name, config, folder / name).require_same_settings()
-    CONSOLE.print(f"[green]{folder}[/] is finished", soft_wrap=True)
-    value = json.loads((folder / RESULT_NAME).read_bytes())["value"]
-    return None if value is None else float(value)
-
-
 def run(config: DictConfig) -> float | None:
     """All stages of the curriculum, then the table and the pictures.
 
+    A run whose stages have all finished is shown, and nothing of it is written.
+
     Returns:
         The figure that ``result`` names; None on ranks other than the first.
+
+    Raises:
+        ValueError: inputs are missing, or stages of the run were begun with other settings.
     """
     folder = Path(config.paths.run)
     seed_everything(config.seed, workers=True, verbose=False)
     settle_missing(config)
     _announce(config, folder)
-    require_inputs(config)
-    if first_rank():
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    if config.data.build is not None:
-        on_first_rank(lambda: instantiate(config.data.build), done=Path(config.data.ready))
-    started = time.monotonic()
-    backbone = instantiate(config.backbone)
-    for name in config.curriculum:
-        stage = Stage(name, config, folder / name)
-        if stage.finished():
-            CONSOLE.print(f"[green]{name}[/] is finished, see {stage.folder / FINISHED}")
-            continue
+    stages = [Stage(name, config, folder / name) for name in config.curriculum]
+    for stage in stages:
         stage.require_same_settings()
-        config.stage_folder = str(stage.folder)
-        CONSOLE.rule(f"{name}: {stage.settings.kind}")
-        RUNNERS[stage.settings.kind](stage, backbone)
+    result, started = folder / RESULT_NAME, time.monotonic()
+    if not (result.is_file() and all(stage.finished() for stage in stages)):
+        require_inputs(config)
+        _train(stages, config, folder)
     if not first_rank():
         return None
-    summaries = conclude(config, folder, backbone, time.monotonic() - started)
-    result = result_of(config, summaries)
-    write_json(folder / RESULT_NAME, result)
-    return None if result["value"] is None else float(result["value"])
+    summaries = report(config, folder, time.monotonic() - started)
+    if not result.is_file():
+        write_json(result, result_of(config, summaries))
+    value = json.loads(result.read_bytes())["value"]
+    return None if value is None else float(value)
+
+
+def _train(stages: list[Stage], config: DictConfig, folder: Path) -> None:
+    """What is not finished of a run."""
+    if first_rank():
+        OmegaConf.save(config, folder / CONFIG, resolve=True)
+        if not (given := folder / "overrides.yaml").is_file():
+            OmegaConf.save(HydraConfig.get().overrides.task, given)
+        (folder / RESULT_NAME).unlink(missing_ok=True)
+    if config.data.build is not None:
+        on_first_rank(lambda: instantiate(config.data.build), done=Path(config.data.ready))
+    backbone = instantiate(config.backbone)
+    for stage in stages:
+        if stage.finished():
+            CONSOLE.print(f"[green]{stage.name}[/] is finished, see {stage.folder / FINISHED}")
+            continue
+        stage.begin()
+        CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
+        RUNNERS[stage.settings.kind](stage, backbone)
+    if first_rank():
+        measure_missing_chain(config, folder, backbone)
 
 
 def _announce(config: DictConfig, folder: Path) -> None:

@@ -120,7 +120,7 @@ def measure_chain(
         "stage": "chain",
         "samples": compared,
         **figures,
-        "pictures": str(sheet),
+        "pictures": str(sheet.relative_to(folder)),
         "test_data": data.test_fingerprints,
     }
 
@@ -132,26 +132,28 @@ def last_bokeh(stages: Iterable[str]) -> str | None:
     return bokeh[-1] if bokeh and "deblurnet" in names else None
 
 
-def conclude(
-    config: DictConfig, folder: Path, backbone: Backbone, seconds: float
-) -> dict[str, Any]:
+def measure_missing_chain(config: DictConfig, folder: Path, backbone: Backbone) -> None:
+    """Measure the chain of both networks of a run, if it has both and was not measured."""
+    record = folder / "chain" / FINISHED
+    if (bokeh := last_bokeh(config.curriculum)) is not None and not record.is_file():
+        chain = measure_chain(config, folder, backbone, bokeh, record.with_name("test.png"))
+        record.parent.mkdir(exist_ok=True)
+        write_json(record, chain)
+
+
+def report(config: DictConfig, folder: Path, seconds: float) -> dict[str, Any]:
     """The table of all stages and of the chain, and where to look; returns their summaries."""
+    records = {name: folder / name / FINISHED for name in (*config.curriculum, "chain")}
     summaries = {
-        name: json.loads((folder / name / FINISHED).read_text()) for name in config.curriculum
+        name: json.loads(record.read_text()) for name, record in records.items() if record.is_file()
     }
-    if (bokeh := last_bokeh(summaries)) is not None:
-        record = folder / "chain" / FINISHED
-        if not record.is_file():
-            chain = measure_chain(config, folder, backbone, bokeh, record.with_name("test.png"))
-            record.parent.mkdir(exist_ok=True)
-            write_json(record, chain)
-        summaries["chain"] = json.loads(record.read_text())
     CONSOLE.print(summary_table(f"{config.name}: {seconds / 60:.1f} min", summaries))
     for metric, remedy in unavailable_metrics().items():
         CONSOLE.print(f"{metric} is not available: {remedy}")
     for name, summary in summaries.items():
         if "pictures" in summary:
-            CONSOLE.print(f"contact sheet  {name}: {summary['pictures']}", soft_wrap=True)
+            sheet = folder / summary["pictures"]
+            CONSOLE.print(f"contact sheet  {name}: {sheet}", soft_wrap=True)
     CONSOLE.print(f"output folder  {folder}", soft_wrap=True)
     return summaries
 

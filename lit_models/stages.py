@@ -1,12 +1,15 @@
 """Stages of a curriculum: train a network, make pseudo all-in-focus images, train a tiny base."""
 
+import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import LightningModule, Trainer
@@ -29,6 +32,34 @@ from lit_models.trackers import Resilient
 CONSOLE = Console()
 
 
+#: settings that cost time or memory and change nothing that is learnt: a run may be resumed with
+#: others. Patterns of keys of a stage's record; the number of samples a step, `global_batch`, stays
+COST = (
+    "fit.val_check_interval",
+    "fit.limit_val_batches",
+    "datamodule.batch_size",
+    "datamodule.eval_batch_size",
+    "datamodule.num_workers",
+    "prepare.*.device",
+    "prepare.*.batch_size",
+    "trainer.accelerator",
+    "trainer.benchmark",
+    "trainer.devices",
+    "trainer.enable_*",
+    "trainer.limit_val_batches",
+    "trainer.log_every_n_steps",
+    "trainer.num_nodes",
+    "trainer.profiler*",
+    "trainer.strategy",
+    "callbacks.checkpoint.*",
+    "callbacks.learning_rate.*",
+    "callbacks.pictures.*",
+    "callbacks.progress.*",
+    "callbacks.shard.*",
+    "callbacks.snapshots.*",
+)
+
+
 class Stage:
     """One stage of the curriculum: its settings and its folder."""
 
@@ -40,23 +71,44 @@ class Stage:
         """Whether the stage has written its summary, which it does last."""
         return (self.folder / FINISHED).is_file()
 
+    def record(self) -> dict[str, Any]:
+        """All that the stage depends on, resolved, so that it can be compared after a move."""
+        config = copy.deepcopy(self.config)
+        config.stage_folder = str(self.folder)
+        own = config.stages[self.name]
+        parts = ("backbone", "trainer", "callbacks") if "fit" in own else ("backbone",)
+        content: Any = OmegaConf.to_container(own, resolve=True)
+        content |= {part: OmegaConf.to_container(config[part], resolve=True) for part in parts}
+        places = {str(self.folder.parent): "<run>", config.paths.root: "<checkout>"}
+        return _relative(content, places)
+
     def require_same_settings(self) -> None:
-        """Record the resolved settings, or compare them with those recorded before.
+        """Compare the settings with those that the stage was begun with, if it was; see ``COST``.
 
         Raises:
-            ValueError: the stage was begun with other settings.
+            ValueError: others would change what it learns.
         """
-        now = OmegaConf.to_yaml(self.settings, resolve=True)
-        record = self.folder / "stage.yaml"
-        if record.is_file() and record.read_text() != now:
-            before = OmegaConf.create(record.read_text())
+        if not (record := self.folder / "stage.yaml").is_file():
+            return
+        before, now = _flat(yaml.safe_load(record.read_text())), _flat(self.record())
+        changes = [
+            f"{key} was {before.get(key)}, is {now.get(key)}"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key) and not any(fnmatch(key, one) for one in COST)
+        ]
+        if changes:
             raise ValueError(
                 f"{self.name} in {self.folder.parent} was begun with other settings: "
-                f"{_difference(before, OmegaConf.create(now))}; restore them, or start a new run"
+                f"{', '.join(changes)}; restore them, or start a new run"
             )
+
+    def begin(self) -> None:
+        """Make the folder, and write the settings there that a later run is compared with."""
+        self.config.stage_folder = str(self.folder)
+        record = yaml.safe_dump(self.record(), sort_keys=False)
         if first_rank():
             self.folder.mkdir(parents=True, exist_ok=True)
-            record.write_text(now)
+            (self.folder / "stage.yaml").write_text(record)
 
     def write_summary(self, **entries: Any) -> None:
         """Write summary.json, which marks the stage as finished."""
@@ -84,9 +136,9 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
             seconds=round(timer.seconds, 3),
             samples_per_second=round(timer.samples / max(timer.seconds, 1e-9), 2),
             **by_method(measured),
-            lora=str(lora),
-            logs=str(folder / "logs"),
-            pictures=str(folder / "pictures" / "test.png"),
+            lora=f"{stage.name}/{lora.name}",
+            logs=f"{stage.name}/logs",
+            pictures=f"{stage.name}/pictures/test.png",
             not_available=unavailable_metrics(),
             dataset=data.fingerprints,
             test_data=data.test_fingerprints,
@@ -161,8 +213,8 @@ def train_tiny_base(stage: Stage, backbone: Backbone) -> None:
             seconds=round(timer.seconds, 3),
             samples_per_second=round(timer.samples / max(timer.seconds, 1e-9), 2),
             metrics=metrics,
-            weights=str(path),
-            logs=str(folder / "logs"),
+            weights=f"{stage.name}/{path.name}",
+            logs=f"{stage.name}/logs",
             dataset=data.fingerprints,
             git_commit=card["git_commit"],
         )
@@ -193,8 +245,9 @@ def _write_pseudo_aif(stage: Stage, network: FlowMatching) -> None:
         deblur=network.deblur,
         deblur_name=f"{weights.name} {sha256(weights.read_bytes()).hexdigest()[:16]}",
     )
+    out = stage.settings.out.removeprefix(f"{stage.folder.parent}/")
     stage.write_summary(
-        seconds=round(time.monotonic() - started, 1), shards=stage.settings.out, photographs=counts
+        seconds=round(time.monotonic() - started, 1), shards=out, photographs=counts
     )
 
 
@@ -263,11 +316,21 @@ def first_rank() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def _difference(before: Any, now: Any, path: str = "") -> str:
-    if isinstance(before, DictConfig) and isinstance(now, DictConfig):
-        changes = [
-            _difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-            for key in [*before, *(key for key in now if key not in before)]
-        ]
-        return ", ".join(change for change in changes if change)
-    return "" if before == now else f"{path} was {before}, is {now}"
+def _relative(node: Any, places: Mapping[str, str]) -> Any:
+    """Paths below one of the places, which may be moved, by the name of the place."""
+    if isinstance(node, dict):
+        return {str(key): _relative(value, places) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_relative(value, places) for value in node]
+    for place, name in places.items():
+        if isinstance(node, str) and node.startswith(f"{place}/"):
+            return name + node.removeprefix(place)
+    return node
+
+
+def _flat(node: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: value}
+    return found

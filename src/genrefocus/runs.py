@@ -1,37 +1,110 @@
-"""Runs of ``train.py``: their folders, the records of their stages, and what is written last."""
+"""Runs of ``train.py``: their folders, which of them is the newest, and what is written last."""
 
+import glob
+import itertools
 import os
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 FINISHED = "summary.json"
+CONFIG = "config.yaml"
 ROOT = Path(__file__).resolve().parents[2]
+_SWEEP = "GENREFOCUS_SWEEP_FOLDER"  # from a sweep to the ranks that it starts
 
 
-def run_folder(outputs: str, name: str, resume: str | None) -> str:
-    """Folder of this run: a new one, the newest, or the one named.
+def newest_runs(
+    outputs: str | Path, name: str | None = None, *, trials: bool = False
+) -> Iterator[Path]:
+    """Runs ``<outputs>/<name>/<run>``, the one that was written to last first.
 
-    Jobs whose processes are started from outside (SLURM, torchrun) share a name that all of them
-    know, so that there is one folder, not one for each rank; a requeued job finds its folder again.
+    A run is written to when it begins or goes on, saves a checkpoint or finishes a stage. The first
+    of these runs that a command can use is its ``latest``. Cells of sweeps are left out.
+
+    Args:
+        outputs: folder of all runs.
+        name: of the experiment; None for all.
+        trials: whether trials (``debug=...``) count too.
+    """
+    found = Path(outputs).glob(f"{glob.escape(name) if name else '*'}/*/{CONFIG}")
+    for run in sorted((file.parent for file in found), key=_written, reverse=True):
+        if trials or not yaml.safe_load((run / CONFIG).read_bytes()).get("trial"):
+            yield run
+
+
+def _written(run: Path) -> int:
+    marks = [run / CONFIG, *run.glob("*/last.ckpt"), *run.glob(f"*/{FINISHED}")]
+    return max(mark.stat().st_mtime_ns for mark in marks)
+
+
+def run_folder(
+    outputs: str, name: str, resume: Any, trial: bool = False, overrides: str = ""
+) -> str:
+    """Folder of this run: the one to resume, or a new one that no other run has.
+
+    Jobs whose processes are started from outside (SLURM, torchrun) are named by the job and by
+    their overrides, so that all ranks have one folder, and a requeued job finds its own again.
 
     Raises:
-        ValueError: there is nothing to resume.
+        ValueError: there is nothing to resume, or the processes have no name in common.
     """
     base = Path(outputs) / name
     if resume == "latest":
-        runs = sorted(path for path in base.glob("*") if (path / ".hydra").is_dir())
-        if not runs:
+        run = next(newest_runs(outputs, name, trials=trial), None)
+        if run is None:
             raise ValueError(f"resume=latest: no run in {base}; start one without resume")
-        return str(runs[-1])
-    if resume:
-        if not Path(resume).is_dir():
+        return os.path.abspath(run)
+    if resume == "":
+        raise ValueError("resume= is empty: give a run's folder or latest; without it a run begins")
+    if resume is not None:
+        if not Path(str(resume)).is_dir():
             raise ValueError(f"resume={resume}: no such folder")
-        return str(Path(resume).resolve())
+        return os.path.abspath(str(resume))
+    return _job_or_new_folder(base, "", overrides)
+
+
+def sweep_folder(outputs: str, name: str, overrides: str = "") -> str:
+    """Folder of a sweep that has no name; the ranks that its first run starts share it.
+
+    Raises:
+        ValueError: processes that were started from outside have no name in common.
+    """
+    if not first_process() and _SWEEP in os.environ:
+        return os.environ[_SWEEP]
+    os.environ[_SWEEP] = _job_or_new_folder(Path(outputs) / name, "sweep_", overrides)
+    return os.environ[_SWEEP]
+
+
+def _job_or_new_folder(base: Path, prefix: str, overrides: str) -> str:
     for variable in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
-        if os.environ.get(variable, "none") != "none":
-            return str(base / f"{variable.split('_')[0].lower()}_{os.environ[variable]}")
-    return str(base / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        if (job := os.environ.get(variable, "none")) != "none":
+            run = sha256(overrides.encode()).hexdigest()[:8]
+            return str(base / f"{prefix}{variable.split('_')[0].lower()}_{job}_{run}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "the processes of this run have no name in common: start them with "
+            "torchrun --rdzv-id=<name>, or give hydra.run.dir=<folder>"
+        )
+    stem = base / f"{prefix}{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    for number in itertools.count(1):
+        folder = stem if number == 1 else stem.with_name(f"{stem.name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # of a run that began in the same second
+            continue
+        return str(folder)
+    raise AssertionError
+
+
+def first_process() -> bool:
+    """Whether this process is the first of its run, as the launchers' variables say."""
+    ranks = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return all(os.environ.get(variable, "0") == "0" for variable in ranks)
 
 
 def git_commit() -> str:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 import genrefocus.cli.configuration  # noqa: F401  registers the resolvers in other processes too
 from genrefocus.benchmark.ablation import FAILURE_NAME, PLAN_NAME, RESULT_NAME
+from genrefocus.runs import first_process
 from genrefocus.writing import write_json
 
 TRACE_NAME = "traceback.txt"
@@ -63,6 +64,8 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Write the plan of a named sweep; make the embedded data, which cells would race for."""
+        if not first_process():
+            return
         if config.sweep_name is not None:
             _write_plan(config)
         if config.data.build is not None and not Path(config.data.ready).exists():
@@ -73,6 +76,8 @@ class SweepReport(Callback):
         Raises:
             SystemExit: 1 where a cell has failed.
         """
+        if not first_process():
+            return
         folder = Path(config.hydra.sweep.dir)
         failed = sorted(folder.rglob(FAILURE_NAME))
         finished = [

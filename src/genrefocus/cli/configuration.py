@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import importlib.util
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from omegaconf.errors import (
 )
 
 from genrefocus.cli.terminal import any_terminal
+from genrefocus.runs import ROOT, run_folder, sweep_folder
 
 _KINDS: dict[type, str] = {
     bool: "true or false",
@@ -39,6 +39,8 @@ _NUMBERS = {int, float}
 # For the files in conf/.
 OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True, replace=True)
 
 
 def run_application(application: Callable[[], None], name: str, config: str) -> None:
@@ -190,13 +192,12 @@ def checkout() -> Path:
     Raises:
         FileNotFoundError: the package was installed without them.
     """
-    found = importlib.util.find_spec("train")
-    root = Path(found.origin).parent if found and found.origin else Path.cwd()
-    if not (root / "conf" / "train.yaml").is_file():
-        raise FileNotFoundError(
-            f"no conf/train.yaml in {root}; run this command in a checkout after `make setup`"
-        )
-    return root
+    for root in (ROOT, Path.cwd()):
+        if (root / "conf" / "train.yaml").is_file():
+            return root
+    raise FileNotFoundError(
+        f"no conf/train.yaml in {Path.cwd()}; run this command in a checkout after `make setup`"
+    )
 
 
 def settle_missing(config: DictConfig) -> None:
