@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.preparation.leakage import DISTANCE, fingerprint
+from genrefocus.preparation.leakage import DISTANCE, mark_of
 from genrefocus.render.scenes import procedural_scene, scene_aif
 from genrefocus.render.tone import to_bytes
 
@@ -95,7 +95,7 @@ def phash(picture: Image.Image, quality: int) -> int:
     """The hash after JPEG compression, as a number."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
-    found = fingerprint(buffer.getvalue(), name="", scene="", split="").phash
+    found = mark_of(buffer.getvalue(), "").phash
     assert found is not None, "a picture of the set has no structure"
     return int(found, 16)
 

@@ -27,9 +27,10 @@ ALLOWED: dict[str, set[str]] = {
     "writing": set(),
     "optics": {"rejection"},
     "geometry": {"optics", "rejection"},
-    "decoding": {"rejection"},
-    "exif": CORE | {"decoding"},
-    "render": CORE,
+    "colours": {"rejection"},
+    "decoding": {"colours", "rejection"},
+    "exif": CORE | {"colours", "decoding"},
+    "render": CORE | {"decoding"},
     "metrics": CORE | {"writing"},
     "baselines": CORE | {"render", "metrics"},
     # The model.
@@ -48,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "data.aperture_roll": PREPARATION | {"writing"},
     "preparation": (
         PREPARATION
-        | {"data.aperture_roll", "k_search", "decoding", "pictures", "pages", "progress", "writing"}
+        | {"data.aperture_roll", "k_search", "colours", "decoding", "pictures", "pages"}
+        | {"progress", "writing"}
     ),
     "k_search": CORE,
     # Use.
@@ -89,7 +91,7 @@ THIRD_PARTY = {
     "genrefocus": set(),
     "rejection": set(),
     "optics": ARRAYS,
-    "geometry": ARRAYS,
+    "geometry": ARRAYS | {"PIL"},  # whose Lanczos filter is the released one
     "flow": ARRAYS,
 }
 # No config object below the entry points; no trainer below the Lightning packages.

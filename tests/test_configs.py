@@ -142,7 +142,7 @@ def test_every_option_of_a_group_composes(conf: None, group: str) -> None:
 @pytest.mark.parametrize("group", ["depth", "mask"])
 def test_every_estimator_takes_the_arguments_of_its_option(conf: None, group: str) -> None:
     for path in sorted((CONF / group).glob("*.yaml")):
-        estimator = composed(f"{group}@data.{group}={path.stem}").stages.pseudo_aif.prepare[group]
+        estimator = composed(f"{group}={path.stem}").stages.pseudo_aif.prepare[group]
         arguments = {key: value for key, value in estimator.items() if key != "_target_"}
         inspect.signature(get_object(estimator._target_)).bind(**arguments)
 
@@ -176,16 +176,14 @@ def test_inputs_of_late_stages_are_missed_before_the_first(conf: None, tmp_path:
     """Of the default experiment, whose embedded data and earlier stages do not exist yet."""
     fresh = [f"paths.data={tmp_path}", f"paths.run={tmp_path}/run"]
     require_inputs(composed(*fresh))
-    with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*data\.mask\.folder=<folder>"):
-        require_inputs(composed(*fresh, "data.photos=/none", "data.mask.folder=/none"))
+    with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*mask\.folder=<folder>"):
+        require_inputs(composed(*fresh, "data.photos=/none", "mask.folder=/none"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "unusable.jpg").touch()  # without EXIF it needs neither depth nor mask
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif).update({37386: 50.0, 33437: 1.8, 41989: 50})
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.jpg", exif=exif)
-    with pytest.raises(
-        ValueError, match=r"a\.npy is needed; .*depth@data\.depth=depth_pro\n.*a\.png"
-    ):
+    with pytest.raises(ValueError, match=r"a\.npy is needed; .*depth=depth_pro\n.*a\.png"):
         require_inputs(composed(*fresh, f"data.photos={tmp_path}/photos"))
     with pytest.raises(ValueError, match=r"inputs\.bokeh_lora=<file>"):
         require_inputs(composed(*fresh, "experiment=bokeh_semi_supervised"))

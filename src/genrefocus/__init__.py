@@ -5,7 +5,7 @@ Where things live:
 - ``rejection``  the one vocabulary for bad input
 - ``optics``     the control signal: disparity, focus disparity, K and its resolution, defocus map
 - ``geometry``   resize, crop and rounding applied to image, depth, mask and K together
-- ``decoding``   the one place that opens picture files
+- ``decoding``   the one place that opens picture files; ``colours`` makes sRGB of them
 - ``exif``       photograph -> exposure facts
 - ``render``     the simulator: procedural scenes, apertures, lens-sampled ground truth, scatter
 - ``estimators`` depth and in-focus mask of a photograph

@@ -9,6 +9,7 @@ from pathlib import Path
 import pillow_heif
 from PIL import Image, UnidentifiedImageError
 
+from genrefocus.colours import Pixels, pixels_of
 from genrefocus.rejection import Reason, Rejected
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF", "BMP", "GIF", "PPM", "JPEG2000")
@@ -22,8 +23,9 @@ pillow_heif.register_heif_opener()
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name ends as a picture's."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+    """Whether a file's name ends as a picture's; hidden files (``._IMG_1.jpg``) are none."""
+    named = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    return named and path.is_file()
 
 
 def read_file(path: str | Path) -> bytes:
@@ -35,9 +37,19 @@ def read_file(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise Rejected(Reason.FILE_MISSING, str(path)) from None
+        raise Rejected(Reason.FILE_MISSING, str(path), "it does not exist") from None
     except OSError as error:
         raise Rejected(Reason.FILE_UNREADABLE, error.strerror, str(path)) from None
+
+
+def read_pixels(data: bytes, name: str) -> Pixels:
+    """The first picture of an encoded file, upright, as sRGB; ``name`` is for messages.
+
+    Raises:
+        Rejected: as :func:`opened` and :func:`genrefocus.colours.pixels_of`.
+    """
+    with opened(data, name) as image:
+        return pixels_of(image, name)
 
 
 @contextmanager

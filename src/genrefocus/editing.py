@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.denoiser import Condition, Denoiser
 from genrefocus.flow import Flow
-from genrefocus.geometry import View, resize, round_up_to_multiple
+from genrefocus.geometry import View, resize_image, round_up_to_multiple
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def edit_pictures(
     whole = torch.stack([round_up_to_multiple(View(one), token).image for one in pictures])
     edit = Edit([prompt] * len(whole), whole.to(editor.backbone.device))
     edited = editor.generate(edit, steps, seeded_generators(seed, [0] * len(whole)))
-    return torch.stack([resize(View(one), height, width).image for one in edited.float().cpu()])
+    return torch.stack([resize_image(one, height, width) for one in edited.float().cpu()])
 
 
 def seeded_generators(seed: int, numbers: Iterable[int]) -> list[Generator]:

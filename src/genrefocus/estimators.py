@@ -6,19 +6,19 @@ BiRefNet (arXiv 2401.03407), and detail retention, which compares the photograph
 picture.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from genrefocus.data.images import load_mask
-from genrefocus.geometry import View, resize, resize_disparity
+from genrefocus.data.images import load_map, load_mask, not_in_metres
+from genrefocus.geometry import View, fitted, resize
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class SidecarDepth:
     """Depth from ``<folder>/<name of the photograph>.npy``, metres, of the upright photograph.
 
     A map of another size but the same proportions is brought to the photograph's with nearest
-    neighbour.
+    neighbour. The first whose median is beyond 200 m is warned of, as millimetres may be.
 
     Raises (``depth``):
         FileNotFoundError: no file for a photograph.
@@ -94,22 +94,19 @@ class SidecarDepth:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.name = "sidecar depth"
+        self._warned = False
 
     def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
         return [self._read(photo) for photo in photos]
 
     def _read(self, photo: Photo) -> Tensor:
         path = _sidecar(self.folder, photo, ".npy", "depth")
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is no .npy array; write it with numpy.save") from error
-        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
-            raise ValueError(f"{path} must hold one 2-D floating point array, depth in metres")
-        depth = torch.from_numpy(values.astype(np.float32))
-        _require_proportions(path, depth, photo)
+        depth = load_map(path, "depth")
+        if not self._warned and (notice := not_in_metres(depth)):
+            self._warned = True
+            warnings.warn(f"{path}: {notice}", stacklevel=2)
         # Nearest neighbour picks values, so that it does not matter whether it picks depth.
-        return resize_disparity(depth, *photo.size, mode="nearest")
+        return fitted(depth, *photo.size, str(path))
 
 
 class SidecarMask:
@@ -128,9 +125,7 @@ class SidecarMask:
         masks = []
         for photo in photos:
             path = _sidecar(self.folder, photo, ".png", "mask")
-            mask = load_mask(path)
-            _require_proportions(path, mask, photo)
-            region = resize_disparity(mask.float(), *photo.size, mode="nearest") > 0
+            region = fitted(load_mask(path), *photo.size, str(path))
             masks.append(InFocus(region, self.name))
         return masks
 
@@ -363,16 +358,6 @@ def _sidecar(folder: Path, photo: Photo, suffix: str, what: str) -> Path:
             f"another folder of estimates (data.estimates), or take another estimator of {what}"
         )
     return path
-
-
-def _require_proportions(path: Path, found: Tensor, photo: Photo) -> None:
-    (height, width), (rows, columns) = photo.size, found.shape
-    # One px of rounding on the shorter edge of either is no change of proportions.
-    if abs(rows * width - columns * height) > max(height, width, rows, columns):
-        raise ValueError(
-            f"{path} is {rows}x{columns} px but photograph {photo.name} is {height}x{width} px "
-            "(HxW); give a map of the upright photograph"
-        )
 
 
 def _pinned(model: str | Path, revision: str | None, what: str) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
+from genrefocus.colours import orientation_of
 from genrefocus.decoding import opened, read_file
 from genrefocus.rejection import Reason, Rejected
 
@@ -54,6 +55,15 @@ MAX_EXIF_BYTES = 2**22
 MAX_NAME = 100
 """Characters of make and model that are kept."""
 
+SHORTEST_EQUIVALENT_MM = 8.0
+"""No lens frames more than one of 8 mm does on 36 mm; a phone's f in the f35 field would."""
+
+MOST_DISAGREEMENT = 0.15
+"""Part of the listed width by which another source may differ from it."""
+
+CANON_CROP = 1.6
+"""Of full-frame Canons in their crop mode, whose focal plane is then right; within 3 %."""
+
 KNOWN_SMALLER = 0.95
 """A sensor below this part of 36 mm is smaller than full frame, whose widths span 35.6 to 36."""
 
@@ -81,13 +91,13 @@ class ExposureFacts:
             their decoders turn.
         subject_distance_m: as in the file, for comparison only; None where missing, 0 or infinite.
         digital_zoom: DigitalZoomRatio above 1, or None.
-        flags: oddities: ``f35_echoes_focal_length`` (crop factor exactly 1 on a camera known to be
-            smaller; the next source was used), ``crop_factor_one_unverified`` (exactly 1 on a
-            camera that the table lacks), ``f35_implausible``, ``focal_plane_implausible``,
-            ``focal_plane_unit_absent`` (inch by the standard), ``focal_plane_unit_unknown``,
-            ``focal_plane_without_original_width``, ``disagrees_with_table`` (by over 15%),
-            ``digital_zoom``, ``resized``, ``aspect_changed`` (cropped after the exposure, so that
-            the pixel ratio is too low), ``exif_damaged`` (some tags could not be read).
+        flags: oddities that leave K right, or were mended; ``docs/exif.md`` has what each leads to.
+            ``f35_echoes_focal_length`` (crop factor exactly 1 on a camera known to be smaller),
+            ``crop_factor_one_unverified`` (exactly 1 on a camera that the table lacks),
+            ``disagrees_with_table`` (a source was passed over), ``in_camera_crop``,
+            ``f35_implausible``, ``focal_plane_implausible``, ``focal_plane_unit_absent``,
+            ``focal_plane_unit_unknown``, ``focal_plane_without_original_width``,
+            ``digital_zoom``, ``resized``, ``exif_damaged``.
     """
 
     focal_length_mm: float
@@ -135,10 +145,8 @@ def exposure_of(data: bytes, name: str) -> ExposureFacts:
             # Decoded at an eighth of its size: enough to find damage.
             image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
         image.load()
-        # What a loader that follows the orientation will see.
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = orientation_of(image)
     tags, damage = _read_tags(image)
-    orientation = int(orientation) if orientation in range(1, 9) else 1
     try:
         facts = exposure_from_tags(tags, width=width, height=height, orientation=orientation)
     except Rejected as rejected:
@@ -162,7 +170,8 @@ def exposure_from_tags(
 
     Raises:
         Rejected: ``focal_length_missing``, ``focal_length_invalid``, ``f_number_missing``,
-            ``f_number_invalid``, ``sensor_width_unknown``; the value is the one in ``tags``.
+            ``f_number_invalid``, ``sensor_width_unknown``, ``cropped_after_exposure``; the value
+            is the one in ``tags``.
     """
     focal_length = _required(
         tags, "FocalLength", Reason.FOCAL_LENGTH_MISSING, Reason.FOCAL_LENGTH_INVALID
@@ -171,9 +180,9 @@ def exposure_from_tags(
     make, model = _text(tags.get("Make")), _text(tags.get("Model"))
     zoom = _number(tags.get("DigitalZoomRatio")) or 0.0
     flags = ["digital_zoom"] if zoom > 1 else []
-    flags += _changes_since_exposure(tags, width, height)
+    if _is_resized(tags, width, height):
+        flags.append("resized")
     sensor_width, source = _sensor_width(tags, focal_length, make, model, max(zoom, 1.0), flags)
-    distance = _number(tags.get("SubjectDistance"))
     return ExposureFacts(
         focal_length_mm=focal_length,
         f_number=f_number,
@@ -186,7 +195,7 @@ def exposure_from_tags(
         width=width,
         height=height,
         orientation=orientation,
-        subject_distance_m=distance if distance and 0 < distance < _INFINITE_DISTANCE else None,
+        subject_distance_m=_subject_distance(tags.get("SubjectDistance")),
         digital_zoom=zoom if zoom > 1 else None,
         flags=tuple(flags),
     )
@@ -212,18 +221,30 @@ def _sensor_width(
 
     The 35 mm equivalent describes the framed picture and already contains digital zoom (as
     ExifTool has it); focal plane and table describe the whole sensor, of which zoom leaves a part.
+    A source that the table contradicts is passed over, but for an equivalent that frames a part of
+    the sensor, which is what crop modes do.
     """
-    listed = table_sensor_width(make, model)
-    width = _width_from_35mm(tags, focal_length, listed, flags)
-    source = "focal_length_35mm"
+    whole = table_sensor_width(make, model)
+    listed = None if whole is None else whole / zoom
+    width, source = _width_from_35mm(tags, focal_length, whole, flags), "focal_length_35mm"
+    if width and listed and width > listed * (1 + MOST_DISAGREEMENT):
+        width = None
+        flags.append("disagrees_with_table")
+    elif width and listed and width < listed * (1 - MOST_DISAGREEMENT):
+        flags.append("in_camera_crop")
     if width is None:
-        width, source = _width_from_focal_plane(tags, flags), "focal_plane"
-        width = None if width is None else width / zoom
-    if width is None and listed is not None:
-        width, source = listed / zoom, "table"
-    if width is not None and width >= SMALLEST_FRAME_MM:
-        if listed is not None and abs(width / (listed / zoom) - 1) > 0.15:
+        plane, source = _width_from_focal_plane(tags, flags), "focal_plane"
+        width = None if plane is None else plane / zoom
+        if width and whole and listed and abs(width / listed - 1) > MOST_DISAGREEMENT:
+            full = whole >= KNOWN_SMALLER * FULL_FRAME_WIDTH_MM
+            if full and abs(listed / width / CANON_CROP - 1) < 0.03:
+                detail = f"the table has {listed:g} mm; a crop mode, or a false resolution"
+                raise Rejected(Reason.SENSOR_WIDTH_UNKNOWN, f"{width:.4g} mm", detail)
+            width = None
             flags.append("disagrees_with_table")
+    if width is None and listed is not None:
+        width, source = listed, "table"
+    if width is not None and width >= SMALLEST_FRAME_MM:
         return width, source
     noticed = f"; noticed: {', '.join(flags)}" if flags else ""
     raise Rejected(
@@ -241,7 +262,8 @@ def _width_from_35mm(
     if not equivalent or equivalent < 0:
         return None
     width = FULL_FRAME_WIDTH_MM * focal_length / equivalent
-    if not SMALLEST_FRAME_MM <= width <= PLAUSIBLE_SENSOR_MM[1]:
+    fits = SMALLEST_FRAME_MM <= width <= PLAUSIBLE_SENSOR_MM[1]
+    if equivalent < SHORTEST_EQUIVALENT_MM or not fits:
         flags.append("f35_implausible")
         return None
     if equivalent == focal_length:
@@ -277,17 +299,35 @@ def _width_from_focal_plane(tags: Mapping[str, Any], flags: list[str]) -> float 
     return width
 
 
-def _changes_since_exposure(tags: Mapping[str, Any], width: int, height: int) -> list[str]:
+def _is_resized(tags: Mapping[str, Any], width: int, height: int) -> bool:
+    """Whether the long edge is another than at the exposure.
+
+    Raises:
+        Rejected: ``cropped_after_exposure``: so are the proportions, and nothing says how many
+            pixels the sensor's width would now have.
+    """
     original = _original_size(tags)
     if original is None or max(original) == max(width, height):
-        return []
-    flags = ["resized"]
+        return False
     if min(original):
-        # Half a pixel of rounding on the short edge is no change of aspect.
+        # Half a pixel of rounding on the short edge is no change of proportions.
         expected = min(original) * max(width, height) / max(original)
         if abs(expected - min(width, height)) > max(1.0, 0.01 * expected):
-            flags.append("aspect_changed")
-    return flags
+            raise Rejected(
+                Reason.CROPPED_AFTER_EXPOSURE,
+                f"{original[0]:g}x{original[1]:g} px to {width}x{height} px",
+                "proportions changed, so that pixels per mm of the sensor are not known",
+            )
+    return True
+
+
+def _subject_distance(value: Any) -> float | None:
+    """Metres; None where missing, 0, or infinite, which is a numerator of all ones."""
+    distance = _number(value)
+    if distance is None or not 0 < distance < _INFINITE_DISTANCE:
+        return None
+    numerator = value.partition("/")[0] if isinstance(value, str) else np.ravel(value)[0]
+    return None if _number(numerator) == _INFINITE_DISTANCE else distance
 
 
 def _original_size(tags: Mapping[str, Any]) -> tuple[float, float] | None:

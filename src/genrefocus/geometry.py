@@ -1,15 +1,17 @@
 """Resize, crop, flip and rounding, applied to image, disparity, mask and K together.
 
 Disparity and mask are resized with nearest neighbour, since an average across an edge is a depth
-that no surface has; images with an antialiasing bicubic filter. The released scripts resize depth
-bilinearly, one before and one after the inversion to disparity; both are modes by name.
+that no surface has; images with Lanczos, as the released code has it. The released scripts resize
+depth bilinearly, one before and one after the inversion to disparity; both are modes by name.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -64,14 +66,42 @@ def resize(view: View, height: int, width: int, *, depth: DepthResize = "nearest
     _require_size(height, width)
     if (height, width) == (view.height, view.width):
         return view
-    image = interpolate(view.image[None], (height, width), mode="bicubic", antialias=True)[0]
     return View(
-        # Bicubic overshoots at edges; the picture's range does not.
-        image=image.clamp(0, 1),
+        image=resize_image(view.image, height, width),
         disparity=_if_any(view.disparity, lambda d: resize_disparity(d, height, width, mode=depth)),
-        mask=_if_any(view.mask, lambda m: _nearest(m.to(torch.uint8), height, width).bool()),
+        mask=_if_any(view.mask, lambda m: _nearest(m, height, width)),
         strength=view.strength.resized(height, width) if view.strength else None,
     )
+
+
+def resize_image(image: Tensor, height: int, width: int) -> Tensor:
+    """An image (3, H, W) in [0, 1] at another size, on the CPU: Pillow's Lanczos filter."""
+    if (height, width) == tuple(image.shape[-2:]):
+        return image
+    channels = [
+        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS))
+        for channel in image.float().cpu().numpy()
+    ]
+    # The filter overshoots at edges; the picture's range does not.
+    return torch.from_numpy(np.stack(channels)).clamp(0, 1)
+
+
+def fitted(
+    values: Tensor, height: int, width: int, name: str, *, mode: DepthResize = "nearest"
+) -> Tensor:
+    """A map (H, W) brought to an image's size: disparity (1/m), or depth or a mask by nearest.
+
+    Raises:
+        ValueError: other proportions than the image's; ``name`` says of what.
+    """
+    rows, columns = values.shape
+    # One px of rounding on the shorter edge of either is no change of proportions.
+    if abs(rows * width - columns * height) > max(height, width, rows, columns):
+        raise ValueError(
+            f"{name} is {rows}x{columns} px but the image is {height}x{width} px (HxW), of other "
+            "proportions; give one of the whole upright image"
+        )
+    return resize_disparity(values, height, width, mode=mode)
 
 
 def resize_disparity(
@@ -95,6 +125,8 @@ def resize_disparity(
         raise ValueError(
             f"depth resize mode {mode!r}; choose from {', '.join(get_args(DepthResize))}"
         )
+    if (height, width) == tuple(disparity.shape):
+        return disparity
     if mode == "nearest":
         return _nearest(disparity, height, width)
     if mode == "bilinear_after_inversion":
@@ -171,7 +203,9 @@ def _if_any(field: Tensor | None, change: Callable[[Tensor], Tensor]) -> Tensor 
 
 def _nearest(field: Tensor, height: int, width: int) -> Tensor:
     # "nearest" in torch samples the pixel's corner and shifts the map; "nearest-exact" its centre.
-    return interpolate(field[None, None], (height, width), mode="nearest-exact")[0, 0]
+    numbers = field.to(torch.uint8) if field.dtype == torch.bool else field
+    resized = interpolate(numbers[None, None], (height, width), mode="nearest-exact")[0, 0]
+    return resized.to(field.dtype)
 
 
 def _bilinear(field: Tensor, height: int, width: int) -> Tensor:

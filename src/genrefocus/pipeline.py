@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from genrefocus.editing import Edit, Editor, seeded_generators
 from genrefocus.estimators import DepthEstimator, Photo
-from genrefocus.geometry import DepthResize, View, resize_disparity, resize_long_edge_and_crop
+from genrefocus.geometry import (
+    DepthResize,
+    View,
+    resize_disparity,
+    resize_image,
+    resize_long_edge_and_crop,
+)
 from genrefocus.optics import (
     BlurStrength,
     defocus_map,
@@ -209,7 +212,7 @@ class RefocusPipeline:
         edit = Edit([self.bokeh_prompt], scene.working[None], control=control[None, None])
         image = _generate(self.bokeh, edit, self.bokeh_steps, (seed, 1), "bokeh", report)
         return Refocused(
-            lanczos(image, *_size(scene.aif)),
+            resize_image(image, *_size(scene.aif)),
             defocus_map(scene.disparity, scene.focus_disparity, strength),
             strength,
         )
@@ -231,11 +234,11 @@ class RefocusPipeline:
         if (view.disparity is None) == (estimator is None):
             raise ValueError("depth comes from a disparity map or from an estimator: give one")
         height, width = (-(-edge // self._token) * self._token for edge in _size(view.image))
-        working = lanczos(view.image, height, width)
+        working = resize_image(view.image, height, width)
         if self.deblur is not None:
             edit = Edit([self.deblur_prompt], working[None])
             working = _generate(self.deblur, edit, self.deblur_steps, (seed, 0), "deblur", report)
-        aif = lanczos(working, view.height, view.width)
+        aif = resize_image(working, view.height, view.width)
         disparity = view.disparity
         if disparity is None:
             assert estimator is not None
@@ -244,18 +247,6 @@ class RefocusPipeline:
             focus = _plane_of_focus(disparity, focus if view.mask is None else view.mask)
         assert isinstance(focus, float) and view.strength is not None
         return Scene(aif, working, disparity, focus, photo_size, view.strength)
-
-
-def lanczos(image: Tensor, height: int, width: int) -> Tensor:
-    """The image (3, H, W) in [0, 1] at another size, antialiased (Pillow's Lanczos filter)."""
-    if (height, width) == _size(image):
-        return image
-    channels = [
-        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS))
-        for channel in image.numpy()
-    ]
-    # The filter overshoots at edges; the picture's range does not.
-    return torch.from_numpy(np.stack(channels)).clamp(0, 1)
 
 
 def _generate(

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import lora_modules
-from genrefocus.data.images import is_picture
+from genrefocus.data.images import pictures_below
 from genrefocus.data.shards import ShardDataset
 from genrefocus.exif import read_exposure
 from genrefocus.metrics.lpips import NETS, lpips_available
@@ -104,14 +104,14 @@ def check_shards(folder: Path, *, made_by: str | None, option: str) -> tuple[Fin
 def check_sidecars(photos: Path, folder: Path, what: Literal["depth", "mask"]) -> list[Finding]:
     """Whether photographs have their depth maps or masks in a folder, unless EXIF rejects them."""
     suffix, model = {"depth": (".npy", "depth_pro"), "mask": (".png", "detail_retention")}[what]
-    names = sorted(path.relative_to(photos) for path in photos.rglob("*") if is_picture(path))
+    names = [path.relative_to(photos) for path in pictures_below(photos)]
     missing = [name for name in names if not (folder / name).with_suffix(suffix).is_file()]
     needed = next((name for name in missing if _has_facts(photos / name)), None)
     if needed is None:
         return []
     first = (folder / needed).with_suffix(suffix)
     detail = f"{len(missing)} of {len(names)} photographs in {photos} have none; {first} is needed"
-    remedy = f"data.{what}.folder=<folder>, or {what}@data.{what}={model}"
+    remedy = f"{what}.folder=<folder>, or {what}={model}"
     return [Finding(what, "error", detail, remedy)]
 
 

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     FORMAT_UNSUPPORTED = "format_unsupported"
     PICTURE_TOO_LARGE = "picture_too_large"
     METADATA_INVALID = "metadata_invalid"
+    FILE_NAME_INVALID = "file_name_invalid"
 
     # Exposure facts
     NO_EXIF = "no_exif"
@@ -37,6 +38,7 @@ class Reason(StrEnum):
     F_NUMBER_MISSING = "f_number_missing"
     F_NUMBER_INVALID = "f_number_invalid"
     SENSOR_WIDTH_UNKNOWN = "sensor_width_unknown"
+    CROPPED_AFTER_EXPOSURE = "cropped_after_exposure"
 
     # Calibration of K against a photograph
     K_AT_BOUND = "k_at_bound"

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import piexif
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from genrefocus.cli import main
+from genrefocus.data.images import load_image
 
 HEIGHT, WIDTH = 40, 57
 
@@ -78,21 +79,46 @@ def test_a_sweep_writes_one_picture_for_each_k(
     assert highest == [round(k * 0.75 / 100 * 65535) for k in (0, 2.5, 15)]
 
 
-def test_orientation_is_applied_once_and_colours_keep_their_meaning(
+def test_values_of_k_that_are_nearly_equal_have_files_of_their_own(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    command = [*BASIC, "--focus", "1,1", "--k", "10.00001,10.00002,1e-7", "-o", "out.png"]
+    assert main([*command, "--no-deblur"]) == 0
+    found = [line["output"] for line in lines(capsys)]
+    assert found == ["out_k10.00001.png", "out_k10.00002.png", "out_k1e-07.png"]
+    assert all(Path(name).is_file() for name in found)
+
+
+def test_depth_of_another_size_is_resized_with_a_notice(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save("large.npy", np.load("depth.npy").repeat(3, 0).repeat(3, 1))
+    command = ["refocus", "photo.png", "--depth", "large.npy", "--no-deblur", *K]
+    assert main([*command, "--focus", "50,3"]) == 0
+    printed = capsys.readouterr()
+    assert "notice: large.npy is resized from 120x171 to 40x57 px (HxW), nearest" in printed.err
+    assert json.loads(printed.out)["focus_disparity"] == 0.25
+
+
+def test_orientation_is_applied_once_and_colours_become_srgb(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Image.open("photo.png") as upright:
         stored = upright.transpose(Image.Transpose.ROTATE_90)  # orientation 6 turns it back
-        exif = piexif.dump({"0th": {piexif.ImageIFD.Orientation: 6}})
-        stored.save("turned.jpg", exif=exif, quality=98, subsampling=0, icc_profile=profile)
-    command = ["refocus", "turned.jpg", "--depth", "depth.npy", "--focus", "56,39", "--k", "3"]
-    assert main([*command, "-o", "out.jpg"]) == 0
-    assert lines(capsys)[0]["focus_disparity"] == 0.25
-    assert np.abs(read("out.jpg") - read("photo.png")).mean() < 3
-    with Image.open("out.jpg") as out:
-        assert out.getexif().get(0x0112, 1) == 1
-        assert out.info["icc_profile"] == profile
+        adobe = {piexif.ExifIFD.ColorSpace: 2}
+        for name, exposure in (("turned.jpg", {}), ("adobe.jpg", adobe)):
+            exif = piexif.dump({"0th": {piexif.ImageIFD.Orientation: 6}, "Exif": exposure})
+            stored.save(name, exif=exif, quality=98, subsampling=0)
+    for name in ("turned.jpg", "adobe.jpg"):
+        command = ["refocus", name, "--depth", "depth.npy", "--focus", "56,39", "--k", "3"]
+        assert main([*command, "-o", f"of_{name}", "--no-deblur"]) == 0
+        assert lines(capsys)[0]["focus_disparity"] == 0.25
+        with Image.open(f"of_{name}") as out:
+            assert out.getexif().get(0x0112, 1) == 1 and "icc_profile" not in out.info
+    assert np.abs(read("of_turned.jpg") - read("photo.png")).mean() < 3
+    expected = (load_image("adobe.jpg").permute(1, 2, 0).numpy() * 255).astype(int)
+    assert np.abs(read("of_adobe.jpg") - expected).mean() < 3
+    assert np.abs(read("of_adobe.jpg") - read("of_turned.jpg")).mean() > 3
 
 
 def test_long_edge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +163,7 @@ FOCUS = ["--focus", "1,1", *K]
         ([*BASIC, *FOCUS, "--no-deblur", "--prompt-deblur", "a sign"], "--no-deblur leaves out"),
         (["refocus", "photo.png", "--depth-model", "some/DepthPro", *FOCUS], "@COMMIT"),
         (["refocus", "photo.png", "--depth", "flat.npy", *FOCUS], "depth_without_spread"),
-        (["refocus", "photo.png", "--depth", "small.npy", *FOCUS], "--resize-depth"),
+        (["refocus", "photo.png", "--depth", "other.npy", *FOCUS], "of other proportions"),
     ],
 )
 def test_wrong_input_gets_one_line(
@@ -145,7 +171,7 @@ def test_wrong_input_gets_one_line(
 ) -> None:
     Image.new("L", (WIDTH, HEIGHT)).save("black.png")
     np.save("flat.npy", np.ones((HEIGHT, WIDTH)))
-    np.save("small.npy", np.arange(1.0, 7).reshape(2, 3))
+    np.save("other.npy", np.arange(1.0, 17).reshape(2, 8))
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and not Path("out.png").exists()

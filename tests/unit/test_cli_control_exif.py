@@ -66,14 +66,29 @@ def test_control_works_on_the_upright_image(scene, capsys):
     assert json_lines(capsys.readouterr().out)[0]["focus_disparity"] == 0.25
 
 
-def test_control_resizes_depth_only_when_asked(scene, capsys):
+def test_control_resizes_depth_and_mask_of_the_same_proportions(scene, capsys):
     np.save("small.npy", np.array([[1.0, 4.0, 4.0], [1.0, 4.0, 4.0]]))
-    command = ["control", "photo.png", "--depth", "small.npy", "--focus", "2,3", "--k", "20"]
-    assert main(command) == 2
+    Image.fromarray(np.array([[0, 0, 255]] * 2, np.uint8)).save("small.png")
+    command = ["control", "photo.png", "--depth", "small.npy", "--k", "20"]
+    for focus in (["--focus", "2,3"], ["--mask", "small.png"]):
+        assert main([*command, *focus]) == 0
+        printed = capsys.readouterr()
+        assert json_lines(printed.out)[0]["focus_disparity"] == 0.25
+        notices = printed.err.splitlines()
+        assert notices[0] == "notice: small.npy is resized from 2x3 to 4x6 px (HxW), nearest"
+        assert len(notices) == (2 if "--mask" in focus else 1)
+    np.save("other.npy", np.array([[1.0, 4.0, 4.0, 4.0, 4.0]] * 2))
+    command[command.index("small.npy")] = "other.npy"
+    assert main([*command, "--focus", "2,3"]) == 2
     error = capsys.readouterr().err
-    assert "2x3" in error and "4x6" in error and "--resize-depth" in error
-    assert main([*command, "--resize-depth", "nearest"]) == 0
-    assert json_lines(capsys.readouterr().out)[0]["focus_disparity"] == 0.25
+    assert "other.npy is 2x5 px but the image is 4x6 px" in error and error.count("\n") == 1
+
+
+def test_depth_that_may_be_in_millimetres_is_noticed(scene, capsys):
+    np.save("mm.npy", np.load("depth.npy") * 1000)
+    command = ["control", "photo.png", "--depth", "mm.npy", "--focus", "0,0", "--k", "20"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.startswith("notice: mm.npy: half of the depth is beyond 1000 m")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +99,10 @@ def test_control_resizes_depth_only_when_asked(scene, capsys):
         (["--focus", "0,0", "--k", "-1"], "--k: -1: give 0 or more"),
         (["--focus", "0,0", "--k", "nan"], "give a number"),
         (["--mask", "absent.png", "--k", "1"], "absent.png does not exist"),
-        (["--mask", "depth.npy", "--k", "1"], "depth.npy is not an image"),
+        (
+            ["--mask", "depth.npy", "--k", "1"],
+            "not_an_image (starts with '93 4e 55 4d'): depth.npy",
+        ),
         (["--mask", "black.png", "--k", "1"], "empty_mask (0): black.png"),
         (["--mask", "large.png", "--k", "1"], "8x8"),
         (["--focus", "0,0", "--k", "1", "-o", "map.jpg"], ".png"),
@@ -107,12 +125,14 @@ def test_control_names_wrong_input_in_one_line(scene, capsys, arguments, message
         (np.array([[1, np.nan] * 3] * 4), "non_finite (12)"),
         (np.ones((4, 6), np.uint16), "uint16"),
         (np.ones((1, 4, 6)), "2-D"),
-        (None, "wrong.npy is not a .npy array"),
+        (b"not an array", "wrong.npy is no whole .npy array"),
+        (b"PK\x03\x04" + bytes(40), "wrong.npy is no whole .npy array"),  # the start of an .npz
+        (b"\x93NUMPY\x01\x00", "wrong.npy is no whole .npy array"),
     ],
 )
 def test_control_names_wrong_depth_in_one_line(scene, capsys, depth, message):
-    if depth is None:
-        (scene / "wrong.npy").write_bytes(b"not an array")
+    if isinstance(depth, bytes):
+        (scene / "wrong.npy").write_bytes(depth)
     else:
         np.save("wrong.npy", depth)
     command = ["control", "photo.png", "--depth", "wrong.npy", "--focus", "0,0", "--k", "1"]
@@ -138,15 +158,15 @@ def test_exif_prints_a_line_for_every_file_and_goes_on(scene, capsys):
     Image.new("RGB", (223, 100)).save("good.jpg", exif=piexif.dump(exif))
     exif["Exif"][piexif.ExifIFD.FNumber] = (0, 0)
     Image.new("RGB", (223, 100)).save("zero.jpg", exif=piexif.dump(exif))
-    files = ["absent.jpg", "depth.npy", "photo.png", "zero.jpg", "good.jpg"]
+    files = ["depth.npy", "photo.png", "zero.jpg", "good.jpg"]
 
     assert main(["exif", *files]) == 0
     lines = json_lines(capsys.readouterr().out)
 
     assert [line["file"] for line in lines] == files
-    reasons = ["file_missing", "not_an_image", "no_exif", "f_number_invalid"]
+    reasons = ["not_an_image", "no_exif", "f_number_invalid"]
     assert [line["reason"] for line in lines[:-1]] == reasons
-    assert lines[3]["value"] == "0/0"
+    assert lines[2]["value"] == "0/0"
     facts = lines[-1]
     assert "reason" not in facts
     assert (facts["focal_length_mm"], facts["f_number"]) == (50.0, 2.8)
@@ -183,7 +203,11 @@ def test_exif_looks_through_folders_and_counts(scene, capsys):
     ):
         assert row.split() in words
 
+    assert main(["exif", "photo.png", "absent"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.endswith("absent does not exist\n")
     (scene / "empty").mkdir()
+    (scene / "empty/._a.jpg").write_bytes(b"as macOS leaves them on other disks")
     assert main(["exif", "empty"]) == 2
     assert "no photographs in empty" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Edits: what is random belongs to the sample, not to its batch; copies share what is frozen."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import build_tiny, load_tiny, save_tiny
 from genrefocus.backbone.text import HashedWords
-from genrefocus.editing import Edit, Editor, noise_like, seeded_generators
+from genrefocus.editing import Edit, Editor, edit_pictures, noise_like, seeded_generators
 from genrefocus.flow import Flow, Shift
+from genrefocus.geometry import resize_image
 from genrefocus.sampling import Tiling
 
 SETTINGS = {
@@ -143,6 +145,22 @@ def test_sizes_that_do_not_fit_are_named(backbone):
 
 def test_shift_comes_from_the_token_count(backbone):
     assert Editor(backbone, Flow()).mu(16, 24) == Shift().mu(24)
+
+
+def test_pictures_of_any_size_go_to_whole_tokens_and_back_by_lanczos(backbone):
+    """As in the pipeline, so that one photograph has one all-in-focus picture."""
+    seen = []
+
+    def generate(given, steps, generators):
+        seen.append(given.source)
+        return given.source
+
+    editor = SimpleNamespace(backbone=backbone, generate=generate)
+    pictures = torch.rand(2, 3, 14, 19)
+    edited = edit_pictures(editor, pictures, prompt="sharp", steps=1, seed=0)
+    whole = torch.stack([resize_image(one, 16, 20) for one in pictures])
+    assert torch.equal(seen[0], whole)
+    assert torch.equal(edited, torch.stack([resize_image(one, 14, 19) for one in whole]))
 
 
 def test_images_move_together():

@@ -100,7 +100,7 @@ def test_focal_plane_with_its_unit_and_the_original_width(photo, unit, pixels_pe
 
 
 FOCAL_PLANE = {
-    ExifIFD.FocalPlaneXResolution: (6000, 18),
+    ExifIFD.FocalPlaneXResolution: (6000, 22),
     ExifIFD.FocalPlaneResolutionUnit: MILLIMETRE,
     ExifIFD.PixelXDimension: 6000,
 }
@@ -111,7 +111,7 @@ CANON_7D = ("Canon", "Canon EOS 7D")
     ("tags", "camera", "width_mm", "source"),
     [
         ({ExifIFD.FocalLengthIn35mmFilm: 75} | FOCAL_PLANE, CANON_7D, 24.0, "focal_length_35mm"),
-        ({ExifIFD.FocalLengthIn35mmFilm: 0} | FOCAL_PLANE, CANON_7D, 18.0, "focal_plane"),
+        ({ExifIFD.FocalLengthIn35mmFilm: 0} | FOCAL_PLANE, CANON_7D, 22.0, "focal_plane"),
         ({}, CANON_7D, 22.3, "table"),
         ({ExifIFD.FocalPlaneXResolution: (6000, 0)}, CANON_7D, 22.3, "table"),
         (FOCAL_PLANE | {ExifIFD.FocalPlaneResolutionUnit: 1}, CANON_7D, 22.3, "table"),
@@ -164,19 +164,67 @@ def test_digital_zoom_narrows_the_sensor_but_is_within_the_35mm_equivalent(photo
     assert none.digital_zoom is None and none.sensor_width_mm == 22.3
 
 
-def test_a_crop_after_the_exposure_is_flagged(photo):
+def test_a_crop_after_the_exposure_has_no_pixel_ratio(photo):
     original = {ExifIFD.PixelXDimension: 6000, ExifIFD.PixelYDimension: 4000}
     resized = read_exposure(write(photo, original, camera=CANON_7D))
     assert resized.flags == ("resized",)
-    cropped = read_exposure(write(photo, original, camera=CANON_7D, size=(64, 64)))
-    assert cropped.flags == ("resized", "aspect_changed")
+    cropped = rejection(write(photo, original, camera=CANON_7D, size=(64, 64)))
+    assert cropped.reason is Reason.CROPPED_AFTER_EXPOSURE
+    assert cropped.value == "6000x4000 px to 64x64 px"
 
 
-def test_a_width_far_from_the_listed_one_is_flagged(photo):
-    far = ("disagrees_with_table",)
-    for equivalent, flags in ((69, far), (71, ()), (94, ()), (96, far)):
-        tags = {ExifIFD.FocalLengthIn35mmFilm: equivalent}
-        assert read_exposure(write(photo, tags, camera=CANON_7D)).flags == flags
+CANON_6D_II = ("Canon", "Canon EOS 6D Mark II")
+
+
+@pytest.mark.parametrize(
+    ("equivalent", "width_mm", "source", "flags"),
+    [
+        (69, 22.3, "table", ("disagrees_with_table",)),  # more than the sensor has
+        (71, 36 * 50 / 71, "focal_length_35mm", ()),
+        (94, 36 * 50 / 94, "focal_length_35mm", ()),
+        (96, 36 * 50 / 96, "focal_length_35mm", ("in_camera_crop",)),
+        (7, 22.3, "table", ("f35_implausible",)),
+    ],
+)
+def test_an_equivalent_of_more_than_the_sensor_is_passed_over(
+    photo, equivalent, width_mm, source, flags
+):
+    tags = {ExifIFD.FocalLengthIn35mmFilm: equivalent}
+    facts = read_exposure(write(photo, tags, camera=CANON_7D))
+    assert facts.sensor_width_mm == pytest.approx(width_mm)
+    assert (facts.sensor_width_source, facts.flags) == (source, flags)
+
+
+def focal_plane(pixels_per_inch: float, columns: int) -> dict:
+    return {
+        ExifIFD.FocalPlaneXResolution: (round(pixels_per_inch * 1000), 1000),
+        ExifIFD.FocalPlaneResolutionUnit: INCH,
+        ExifIFD.PixelXDimension: columns,
+        ExifIFD.PixelYDimension: columns * 2 // 3,
+    }
+
+
+def test_a_false_focal_plane_is_corrected_by_the_table(photo):
+    """As every EOS 6D Mark II writes it: 23.75 mm, which would make K 1.5 times too large."""
+    facts = read_exposure(write(photo, focal_plane(6673.8, 6240), camera=CANON_6D_II))
+    assert (facts.sensor_width_mm, facts.sensor_width_source) == (35.9, "table")
+    assert facts.flags == ("resized", "disagrees_with_table")
+    unlisted = read_exposure(write(photo, focal_plane(6673.8, 6240), camera=("ACME", "X")))
+    assert unlisted.sensor_width_mm == pytest.approx(23.75, abs=0.01)
+
+
+def test_what_may_be_a_crop_mode_or_false_is_rejected(photo):
+    """An EOS R in its crop mode: its focal plane is right, as nothing in the file tells."""
+    tags = focal_plane(6720 / 36 * 25.4, 4176)
+    rejected = rejection(write(photo, tags, camera=("Canon", "Canon EOS R")))
+    assert (rejected.reason, rejected.value) == (Reason.SENSOR_WIDTH_UNKNOWN, "22.37 mm")
+
+
+def test_the_f_of_a_phone_is_no_equivalent(photo):
+    """No lens of 4 mm covers 36 mm, so that the field repeats f, here cut to a whole number."""
+    tags = {ExifIFD.FocalLength: (425, 100), ExifIFD.FocalLengthIn35mmFilm: 4}
+    rejected = rejection(write(photo, tags, camera=("Phones", "One")))
+    assert rejected.reason is Reason.SENSOR_WIDTH_UNKNOWN and "f35_implausible" in str(rejected)
 
 
 def test_focal_plane_of_the_original_in_a_reduced_picture_is_no_sensor(photo):
@@ -285,7 +333,7 @@ def test_what_a_table_lacks_is_missing_not_invalid():
     assert (facts.make, facts.model, facts.orientation) == ("", "A" * 100, 6)
 
 
-@pytest.mark.parametrize("distance", [(0, 1), (0xFFFFFFFF, 1), (1, 0)])
+@pytest.mark.parametrize("distance", [(0, 1), (0xFFFFFFFF, 1), (0xFFFFFFFF, 1000), (1, 0)])
 def test_an_unknown_or_infinite_subject_distance_is_none(photo, distance):
     assert (
         read_exposure(

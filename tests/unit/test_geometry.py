@@ -9,9 +9,11 @@ from scipy.ndimage import map_coordinates
 from genrefocus.geometry import (
     View,
     crop,
+    fitted,
     flip,
     resize,
     resize_disparity,
+    resize_image,
     resize_long_edge_and_crop,
     round_up_to_multiple,
 )
@@ -63,11 +65,31 @@ def test_resize_takes_disparity_and_mask_by_nearest_neighbour_as_pillow_does(siz
     assert after.strength.k == pytest.approx(9.0 * max(size) / 30)
 
 
-def test_an_image_is_shrunk_with_a_filter_and_stays_in_range():
-    checkers = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float()
-    small = resize(View(checkers.expand(3, 64, 64)), 16, 16).image
-    assert small.min() >= 0 and small.max() <= 1
-    torch.testing.assert_close(small, torch.full_like(small, 0.5), atol=0.02, rtol=0)
+def lanczos(before: int, after: int) -> np.ndarray:
+    """The filter as a matrix (after, before): sinc(x) sinc(x / 3), wider where it shrinks."""
+    scale = max(before / after, 1.0)
+    centres = (np.arange(after)[:, None] + 0.5) * before / after
+    x = (np.arange(before) + 0.5 - centres) / scale
+    weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [(10, 15), (7, 41), (33, 50)])
+def test_images_are_resized_by_the_lanczos_filter(size):
+    image = view().image
+    rows, columns = lanczos(20, size[0]), lanczos(30, size[1])
+    expected = np.clip(rows @ image.double().numpy() @ columns.T, 0, 1)
+    for resized in (resize_image(image, *size), resize(View(image), *size).image):
+        np.testing.assert_allclose(resized.numpy(), expected, atol=1e-5)
+
+
+def test_a_map_of_other_proportions_does_not_fit():
+    disparity = view().disparity
+    assert fitted(disparity, 20, 30, "d.npy") is disparity
+    assert torch.equal(fitted(disparity, 10, 15, "d.npy"), resize(view(), 10, 15).disparity)
+    assert fitted(view().mask, 21, 31, "m.png").dtype == torch.bool  # off by rounding
+    with pytest.raises(ValueError, match=r"d\.npy is 20x30 px but the image is 30x20 px"):
+        fitted(disparity, 30, 20, "d.npy")
 
 
 @pytest.mark.parametrize("size", [(9, 12), (40, 61)])

@@ -15,7 +15,7 @@ from genrefocus.editing import Edit, Editor
 from genrefocus.estimators import Photo
 from genrefocus.flow import Flow
 from genrefocus.optics import BlurStrength
-from genrefocus.pipeline import RefocusPipeline, lanczos
+from genrefocus.pipeline import RefocusPipeline
 from genrefocus.rejection import Reason, Rejected
 
 
@@ -219,16 +219,6 @@ def test_what_fills_one_tile_is_the_same_with_and_without_tiling(
         editor = trained(backbone, Flow())
         images.append(ask(RefocusPipeline(None, editor, bokeh_steps=2), photo).image)
     assert torch.equal(*images)
-
-
-def test_lanczos_keeps_range_size_and_flat_pictures() -> None:
-    edge = torch.zeros(3, 20, 20)
-    edge[:, :, 10:] = 1
-    resized = lanczos(edge, 27, 33)
-    assert resized.shape == (3, 27, 33) and resized.min() >= 0 and resized.max() <= 1
-    torch.testing.assert_close(
-        lanczos(torch.full((3, 9, 9), 0.4), 16, 5), torch.full((3, 16, 5), 0.4)
-    )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import piexif
 import pytest
 import torch
 from PIL import Image
@@ -339,6 +340,38 @@ def test_copies_and_leaks(pictures: Path, tmp_path: Path) -> None:
         run(pictures, tmp_path / "against", leakage=LeakageCheck((held,), 0, ()))
     excused = LeakageCheck((held,), 0, ("p07.png",))
     assert run(pictures, tmp_path / "against", leakage=excused) is not None
+
+
+def test_what_cannot_be_compared_ends_the_command(pictures: Path, tmp_path: Path) -> None:
+    """A leak behind odd EXIF is found; a damaged picture of a benchmark is named."""
+    held = tmp_path / "held"
+    held.mkdir()
+    exif = piexif.dump({"0th": {274: 6, 271: b"72 dpi 1"}})
+    exif = exif.replace(b"\x01\x0f\x00\x02", b"\x01\x1a\x00\x02")  # XResolution as text
+    with Image.open(pictures / "p07.png") as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(held / "turned.png", exif=exif)
+    against = LeakageCheck((held,), 8, ())
+    with pytest.raises(ValueError, match=r"p07\.png.*turned\.png"):
+        run(pictures, tmp_path / "leak", leakage=against)
+    (held / "turned.png").unlink()
+    (held / "cut.png").write_bytes((pictures / "p00.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"1 of 1 pictures .* cannot be compared: .*held/cut\.png"):
+        run(pictures, tmp_path / "cut", leakage=against)
+
+
+def test_colours_are_converted_and_provenance_says_so(tmp_path: Path) -> None:
+    exif = piexif.dump({"Exif": {piexif.ExifIFD.ColorSpace: 2}})
+    Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / "a.png", exif=exif)
+    Image.new("RGB", (16, 16), (90, 80, 70)).save(tmp_path / "b.png")
+    assert run(tmp_path, tmp_path / "out", splits={"train": 1.0}) is not None
+    dataset = ShardDataset(tmp_path / "out/train")
+    samples = {dataset[n].provenance["source"]: dataset[n] for n in range(2)}
+    # Adobe RGB 200 100 50 in sRGB, by its primaries and exponent.
+    assert samples["a.png"].bokeh[:, 0, 0].tolist() == [227, 100, 42]
+    photo = samples["a.png"].provenance["pictures"]["photo"]
+    assert photo["colours"] == "converted to sRGB from Adobe RGB"
+    assert samples["b.png"].bokeh[:, 0, 0].tolist() == [90, 80, 70]
+    assert "colours" not in samples["b.png"].provenance["pictures"]["photo"]
 
 
 def test_pictures_that_look_alike_are_one_scene(pictures: Path, tmp_path: Path) -> None:

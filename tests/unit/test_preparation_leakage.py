@@ -15,7 +15,7 @@ from genrefocus.preparation.leakage import (
     Fingerprint,
     Leaked,
     find_leaks,
-    fingerprint,
+    mark_of,
     refuse,
 )
 from genrefocus.rejection import Reason, Rejected
@@ -41,7 +41,8 @@ def encoded(picture: Image.Image, form: str = "JPEG", **options) -> bytes:
 
 
 def taken(content: bytes, name: str, split: str) -> Fingerprint:
-    return fingerprint(content, name=name, scene=f"scene of {name}", split=split)
+    mark = mark_of(content, name)
+    return Fingerprint(name, f"scene of {name}", split, mark.sha256, mark.phash)
 
 
 def cropped(picture: Image.Image, part: float) -> Image.Image:

@@ -539,23 +539,29 @@ def test_photographs_follow_links_once_and_name_broken_ones(tmp_path: Path) -> N
     assert "nowhere.jpg" in str(rejected)
 
 
-def test_photographs_with_sidecars(tmp_path: Path) -> None:
-    root = photographs(tmp_path / "roll")
-    for name in ("b", "a/c"):
-        picture(root / f"masks/{name}.png")
-        (tmp_path / f"depth/{name}.npy").parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"depth/{name}.npy").write_bytes(b"")
-    source = Photographs(root, depth=tmp_path / "depth", mask=root / "masks")
-    assert source.roles == {"photo", "depth", "mask"}
-    assert [files(item, tmp_path) for item in source.items()] == [
-        {"photo": "roll/a/c.png", "depth": "depth/a/c.npy", "mask": "roll/masks/a/c.png"},
-        {"photo": "roll/b.JPG", "depth": "depth/b.npy", "mask": "roll/masks/b.png"},
-    ]
-    ((name, rejected),) = source.problems()
-    assert (name, rejected.reason) == ("a/d.jpeg", Reason.FILE_MISSING)
-    assert rejected.value == str(tmp_path / "depth/a/d.npy")
-    with pytest.raises(FileNotFoundError, match="set source.depth"):
-        Photographs(root, depth=root / "depths").items()
+def test_photographs_that_would_share_an_estimate_are_refused_by_name(tmp_path: Path) -> None:
+    root = tmp_path
+    pictures(root, "a/1.JPG", "a/1.jpg", "a/1.png", "b/1.jpg", "a/2.jpg")
+    (root / "a/._2.jpg").write_bytes(b"as macOS leaves them on other disks")
+    source = Photographs(root)
+    assert [item.name for item in source.items()] == ["a/2.jpg", "b/1.jpg"]
+    problems = source.problems()
+    assert [name for name, _ in problems] == ["a/1.JPG", "a/1.jpg", "a/1.png"]
+    for _, rejected in problems:
+        assert rejected.reason is Reason.COUNTERPART_AMBIGUOUS
+        assert rejected.value == "a/1.JPG, a/1.jpg, a/1.png"
+
+
+def test_a_name_that_is_not_utf_8_is_turned_away_alone(tmp_path: Path) -> None:
+    root = tmp_path
+    pictures(root, "a.jpg")
+    with open(os.path.join(os.fsencode(root), b"Z\xfcrich.jpg"), "wb") as file:  # Latin-1
+        file.write((root / "a.jpg").read_bytes())
+    for source in (Photographs(root), Folder(root)):
+        assert [item.name for item in source.items()] == ["a.jpg"]
+        ((name, rejected),) = source.problems()
+        assert (name, rejected.reason) == ("Z\\xfcrich.jpg", Reason.FILE_NAME_INVALID)
+        json.dumps([name, str(rejected)], ensure_ascii=False).encode()
 
 
 def test_a_folder_of_anything_else_says_what_it_found(tmp_path: Path) -> None:

@@ -89,13 +89,13 @@ def test_a_picture_of_a_disc_is_a_disc(tmp_path: Path) -> None:
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="absent.png does not exist"):
+    with pytest.raises(ValueError, match=r"file_missing .*absent.png\): it does not exist"):
         raster(tmp_path / "absent.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match="cannot be read as an image"):
+    with pytest.raises(ValueError, match="not_an_image"):
         raster(tmp_path / "text.png")
     Image.new("L", (20, 20)).save(tmp_path / "dark.png")
-    with pytest.raises(ValueError, match="no pixel brighter than half"):
+    with pytest.raises(ValueError, match="nowhere half white"):
         raster(tmp_path / "dark.png")
     with pytest.raises(ValueError, match="3 blades"):
         polygon(2)

@@ -123,6 +123,7 @@ def photo(tmp_path: Path) -> Path:
     np.save(tmp_path / "depth.npy", depth)
     np.save(tmp_path / "disparity.npy", 1.0 / depth)
     np.save(tmp_path / "small.npy", depth[::2, ::2])
+    np.save(tmp_path / "other.npy", depth[::2, ::3])
     return tmp_path
 
 
@@ -162,8 +163,8 @@ def test_the_command_with_k_0_returns_the_image(photo: Path) -> None:
     ("arguments", "complaint"),
     [
         (("--depth", "@none.npy", "--focus", "1,1", "--k", "4"), "none.npy does not exist"),
-        (("--depth", "@small.npy", "--focus", "1,1", "--k", "4"), "--resize-depth"),
-        (("--disparity", "@small.npy", "--focus", "1,1", "--k", "4"), "--resize-depth"),
+        (("--depth", "@other.npy", "--focus", "1,1", "--k", "4"), "of other proportions"),
+        (("--disparity", "@other.npy", "--focus", "1,1", "--k", "4"), "of other proportions"),
         (("--depth", "@depth.npy", "--focus", "99,1", "--k", "4"), "outside"),
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "-2"), "--k: -2: give 0 or more"),
         (

@@ -77,6 +77,12 @@ def _file(text: str) -> Path:
     return path
 
 
+def _existing(text: str) -> Path:
+    if not Path(text).exists():
+        raise ArgumentTypeError(f"{text} does not exist")
+    return Path(text)
+
+
 def _new_file(*suffixes: str) -> Callable[[str], Path]:
     def name(text: str) -> Path:
         path = Path(text)
@@ -93,7 +99,8 @@ def _resize_depth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize-depth",
         choices=("nearest", "bilinear_before_inversion", "bilinear_after_inversion"),
-        help="how to bring depth of another size to the image's; without it sizes must agree",
+        default="nearest",
+        help="how depth of another size is brought to the image's (default: nearest)",
     )
 
 
@@ -103,7 +110,9 @@ def _control(parser: argparse.ArgumentParser) -> None:
         "--depth", type=_file, required=True, metavar="D.npy", help="metres, (H, W)"
     )
     focus = parser.add_mutually_exclusive_group(required=True)
-    focus.add_argument("--mask", type=_file, metavar="M.png", help="in focus where not black")
+    focus.add_argument(
+        "--mask", type=_file, metavar="M.png", help="in focus where half white or more"
+    )
     focus.add_argument(
         "--focus", type=_pixel, metavar="X,Y", help="pixel in focus; its disparity is taken"
     )
@@ -128,7 +137,7 @@ def _exif(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "photos",
         nargs="+",
-        type=Path,
+        type=_existing,
         metavar="PHOTO",
         help="photograph, or folder of them, searched with its sub-folders",
     )
@@ -219,7 +228,7 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photo", type=_file, metavar="PHOTO")
     focus = parser.add_mutually_exclusive_group(required=True)
     focus.add_argument("--focus", type=_pixel, metavar="X,Y", help="pixel that shall be sharp")
-    focus.add_argument("--mask", type=_file, metavar="M.png", help="sharp where not black")
+    focus.add_argument("--mask", type=_file, metavar="M.png", help="sharp where half white or more")
     parser.add_argument(
         "--k",
         type=_not_negative_list,

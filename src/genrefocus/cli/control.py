@@ -10,13 +10,13 @@ from genrefocus.cli.inputs import (
     focus_at_point,
     focus_from_mask,
     load_disparity,
-    open_upright,
 )
+from genrefocus.data.images import load_image
 from genrefocus.optics import BlurStrength, defocus_map
 
 
 def run(args: argparse.Namespace) -> int:
-    width, height = open_upright(args.image, "image").size
+    height, width = load_image(args.image).shape[1:]
     strength = BlurStrength(args.k, height, width)
     disparity = load_disparity(args.depth, height, width, args.resize_depth)
     if args.mask is not None:

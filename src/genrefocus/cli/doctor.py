@@ -127,15 +127,15 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
     """The folders of photographs and of what belongs to them, unless the run makes them."""
     prepare = config.stages[stage].prepare
     photos = Path(prepare.photos)
-    given = {"photos": photos}
+    given = {"data.photos": photos}
     estimates: tuple[Literal["depth"], Literal["mask"]] = ("depth", "mask")
     given |= {f"{w}.folder": Path(prepare[w].folder) for w in estimates if "folder" in prepare[w]}
     own = {key: folder for key, folder in given.items() if _maker(config, folder) is None}
     absent = {key: folder for key, folder in own.items() if not folder.is_dir()}
     for key, folder in absent.items():
         detail = f"{folder} does not exist"
-        yield Finding(f"{stage}: {key}", "error", detail, f"data.{key}=<folder>")
-    if "photos" in own and not absent:
+        yield Finding(f"{stage}: {key}", "error", detail, f"{key}=<folder>")
+    if "data.photos" in own and not absent:
         for what in estimates:
             if f"{what}.folder" in given:
                 yield from check_sidecars(photos, given[f"{what}.folder"], what)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.decoding import PICTURE_SUFFIXES, is_picture
+from genrefocus.data.images import PICTURE_SUFFIXES, pictures_below
 from genrefocus.exif import ExposureFacts, read_exposure
 from genrefocus.rejection import Rejected
 
@@ -29,8 +29,7 @@ def _files(given: Sequence[Path]) -> Iterator[Path]:
     """Files as they are named, and those below a folder whose names end as pictures' do."""
     for path in given:
         if path.is_dir():
-            found = [file for file in sorted(path.rglob("*")) if is_picture(file)]
-            if not found:
+            if not (found := pictures_below(path)):
                 endings = ", ".join(PICTURE_SUFFIXES)
                 raise ValueError(f"no photographs in {path}; looked for {endings}")
             yield from found

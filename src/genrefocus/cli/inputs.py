@@ -1,98 +1,61 @@
 """What several commands read alike: image, depth, in-focus mask, point in focus, aperture."""
 
 import math
+import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from genrefocus.decoding import opened, read_file
-from genrefocus.geometry import DepthResize, resize_disparity
+from genrefocus.data import images
+from genrefocus.geometry import DepthResize, fitted
 from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import Aperture, disk, polygon, raster
 
 
-def open_upright(path: Path, name: str) -> Image.Image:
-    """A decoded image file, turned by its EXIF orientation.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, a damaged one, or one too large to decode.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{name} file {path} does not exist")
-    try:
-        with opened(read_file(path), str(path)) as file:
-            return ImageOps.exif_transpose(file)
-    except Rejected as rejected:
-        if rejected.reason is Reason.NOT_AN_IMAGE:
-            raise ValueError(f"{name} {path} is not an image file; give a PNG or JPEG") from None
-        raise ValueError(f"{name} {rejected.detail} ({rejected.reason})") from None
-
-
 def load_disparity(
-    path: Path, height: int, width: int, resize_depth: DepthResize | None = None
+    path: Path, height: int, width: int, resize_depth: DepthResize = "nearest"
 ) -> Tensor:
     """Disparity (height, width) in 1/m from a .npy file of metric depth.
 
+    What is done to the map, or looks wrong about it, is said on stderr.
+
     Raises:
-        FileNotFoundError, ValueError: no such file, not a 2-D array of floating point metres, or
-            another size than the image while ``resize_depth`` is None.
-        Rejected: the depth is degenerate, see ``optics.depth_to_disparity``.
+        ValueError: not a 2-D array of floating point metres, or of other proportions.
+        Rejected: no such file, or degenerate depth, see ``optics.depth_to_disparity``.
     """
+    depth = images.load_map(path, "depth in metres")
     try:
-        disparity = depth_to_disparity(torch.from_numpy(load_map(path, "depth")))
+        disparity = depth_to_disparity(depth)
     except Rejected as error:
         raise Rejected(error.reason, error.value, f"{path}: {error.detail}") from None
-    size = f"{disparity.shape[0]}x{disparity.shape[1]}"
-    if tuple(disparity.shape) == (height, width):
-        return disparity
-    if resize_depth is None:
-        raise ValueError(
-            f"{path} is {size} px but the image is {height}x{width} px (HxW); "
-            "give depth of the upright image's size or add --resize-depth nearest"
-        )
-    return resize_disparity(disparity, height, width, mode=resize_depth)
+    if notice := images.not_in_metres(depth):
+        print(f"notice: {path}: {notice}", file=sys.stderr)
+    return fitted_with_notice(disparity, height, width, path, resize_depth)
 
 
-def load_map(path: Path, name: str) -> np.ndarray:
-    """A 2-D float32 array from a .npy file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a .npy file of one 2-D floating point array.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{name} file {path} does not exist")
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy array; write it with numpy.save") from error
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
-        found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "an archive"
-        raise ValueError(f"{path} holds {found}; {name} must be a 2-D floating point array")
-    return values.astype(np.float32)
+def fitted_with_notice(
+    values: Tensor, height: int, width: int, path: Path, mode: DepthResize = "nearest"
+) -> Tensor:
+    """As :func:`genrefocus.geometry.fitted`; a map that is resized is named on stderr."""
+    resized = fitted(values, height, width, str(path), mode=mode)
+    if resized.shape != values.shape:
+        sizes = f"from {values.shape[0]}x{values.shape[1]} to {height}x{width} px (HxW)"
+        print(f"notice: {path} is resized {sizes}, {mode}", file=sys.stderr)
+    return resized
 
 
 def load_mask(path: Path, height: int, width: int) -> Tensor:
-    """In-focus mask (height, width) bool from an image file: True where it is not black.
+    """In-focus mask (height, width) bool from an image file, see :func:`data.images.load_mask`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, or another size than the image.
-        Rejected: ``empty_mask``.
+        ValueError: other proportions than the image's.
+        Rejected: no picture, or ``empty_mask``.
     """
-    mask = torch.from_numpy(np.array(open_upright(path, "mask").convert("L"))) > 0
-    if tuple(mask.shape) != (height, width):
-        raise ValueError(
-            f"mask {path} is {mask.shape[0]}x{mask.shape[1]} px but the image is "
-            f"{height}x{width} px (HxW); give a mask of the image's size"
-        )
+    mask = fitted_with_notice(images.load_mask(path), height, width, path)
     if not mask.any():
-        raise Rejected(Reason.EMPTY_MASK, 0, f"{path} is black; paint the region in focus white")
+        detail = f"{path} is nowhere half white; paint the region in focus white"
+        raise Rejected(Reason.EMPTY_MASK, 0, detail)
     return mask
 
 

@@ -18,7 +18,6 @@ from genrefocus.assembly import pipeline_from_flux, pipeline_from_run
 from genrefocus.cli.inputs import (
     load_disparity,
     load_mask,
-    open_upright,
     require_inside,
 )
 from genrefocus.data.images import load_image
@@ -44,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = _pipeline(args, device)
     estimator = _estimator(args, device)
-    profile = _colour_profile(args.photo)
     with _progress() as report:
         scene = pipeline.prepare(
             photo,
@@ -56,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
             report=report,
         )
     if args.save_aif is not None:
-        _save(scene.aif, args.save_aif, profile)
+        _save(scene.aif, args.save_aif)
     for path, strength in strengths.items():
         with _progress() as report:
             result = pipeline.refocus(scene, strength, seed=args.seed, report=report)
-        _save(result.image, path, profile)
+        _save(result.image, path)
         if args.save_map is not None:
             _save_map(result.defocus, _numbered(args.save_map, strength.k, len(strengths)))
         line = {
@@ -76,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _numbered(path: Path, k: float, count: int) -> Path:
-    return path if count == 1 else path.with_stem(f"{path.stem}_k{k:g}")
+    return path if count == 1 else path.with_stem(f"{path.stem}_k{repr(k).removesuffix('.0')}")
 
 
 def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
@@ -112,15 +110,9 @@ def _estimator(args: argparse.Namespace, device: str) -> DepthEstimator | None:
     return DepthPro(model, revision=revision, device=device)
 
 
-def _colour_profile(photo: Path) -> bytes | None:
-    """The ICC profile that the photograph's numbers mean, if it is one of RGB."""
-    with open_upright(photo, "photograph") as image:
-        return image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
-
-
-def _save(image: Tensor, path: Path, profile: bytes | None) -> None:
+def _save(image: Tensor, path: Path) -> None:
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(path, quality=95, icc_profile=profile)
+    Image.fromarray(pixels).save(path, quality=95)
 
 
 def _save_map(defocus: Tensor, path: Path) -> None:

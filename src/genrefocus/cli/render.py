@@ -5,19 +5,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from genrefocus.cli.inputs import (
     aperture_named,
+    fitted_with_notice,
     focus_at_point,
     load_disparity,
-    load_map,
-    open_upright,
 )
-from genrefocus.geometry import DepthResize, resize_disparity
+from genrefocus.data.images import load_image, load_map
+from genrefocus.geometry import DepthResize
 from genrefocus.optics import BlurStrength, require_spread
 from genrefocus.render.layered import render_layered
 from genrefocus.render.scatter import render_scatter
@@ -25,8 +24,7 @@ from genrefocus.render.tone import in_linear_light
 
 
 def run(args: argparse.Namespace) -> int:
-    with open_upright(args.image, "image") as picture:
-        image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255.0
+    image = load_image(args.image)
     height, width = image.shape[1:]
     strength = BlurStrength(args.k, height, width)
     if args.depth is not None:
@@ -55,18 +53,8 @@ def _renderer(args: argparse.Namespace) -> Callable[..., Tensor]:
     return render_scatter
 
 
-def _load_given_disparity(
-    path: Path, height: int, width: int, resize_depth: DepthResize | None
-) -> Tensor:
-    disparity = torch.from_numpy(load_map(path, "disparity"))
+def _load_given_disparity(path: Path, height: int, width: int, resize_depth: DepthResize) -> Tensor:
+    disparity = load_map(path, "disparity")
     if not torch.isfinite(disparity).all() or disparity.min() < 0:
         raise ValueError(f"{path}: disparity must be finite and 0 or more, in 1/m")
-    if tuple(disparity.shape) == (height, width):
-        return disparity
-    if resize_depth is None:
-        raise ValueError(
-            f"{path} is {disparity.shape[0]}x{disparity.shape[1]} px but the image is "
-            f"{height}x{width} px (HxW); give disparity of the upright image's size or add "
-            "--resize-depth nearest"
-        )
-    return resize_disparity(disparity, height, width, mode=resize_depth)
+    return fitted_with_notice(disparity, height, width, path, resize_depth)

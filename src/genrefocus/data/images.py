@@ -1,22 +1,28 @@
-"""Picture files of photographs and data sets, always upright."""
+"""Files of photographs and data sets: pictures, always upright, masks, and maps of depth."""
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from genrefocus.decoding import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from genrefocus.decoding import is_picture as is_picture
-from genrefocus.decoding import opened, read_file
+from genrefocus.decoding import read_file, read_pixels
+from genrefocus.rejection import Rejected
+
+_FAR = 200.0
 
 
 def load_image(path: str | Path) -> Tensor:
     """A picture file as (3, H, W) float32 sRGB in [0, 1], turned by its EXIF orientation.
 
     Grey becomes three equal channels, at 16 bits where the file has them; colour is read at 8 bits,
-    which is what samples are stored at. Transparency is dropped.
+    which is what samples are stored at, and converted from the file's colour space. Transparency
+    is dropped.
 
     Raises:
         Rejected: ``file_missing``, ``file_unreadable``, ``format_unsupported``, ``not_an_image``,
@@ -27,27 +33,80 @@ def load_image(path: str | Path) -> Tensor:
 
 def image_of(data: bytes, name: str) -> Tensor:
     """As :func:`load_image`, of an encoded picture's bytes; ``name`` is for messages."""
-    with opened(data, name) as file:
-        return _to_tensor(ImageOps.exif_transpose(file))
+    return torch.from_numpy(read_pixels(data, name).colour).permute(2, 0, 1)
 
 
 def load_mask(path: str | Path) -> Tensor:
-    """A mask file as (H, W) bool: True where it is at least half white.
+    """A mask file as (H, W) bool: True where it is half white or more, and not transparent.
 
     Raises:
         Rejected: as :func:`load_image`.
     """
-    return load_image(path).mean(0) >= 0.5
+    return torch.from_numpy(read_pixels(read_file(path), str(path)).light >= 0.5)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, also through links to folders, but for hidden ones.
+
+    Each folder is visited once, however many links lead to it.
+    """
+    seen: set[Path] = set()
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if Path(place).resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(Path(place).resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures below a folder by the names of files, see :func:`files_below`."""
+    return [path for path in files_below(folder) if is_picture(path)]
+
+
+def load_map(path: str | Path, what: str) -> Tensor:
+    """A .npy file of one map, (H, W) float32; ``what`` it holds is for messages.
+
+    Raises:
+        Rejected: ``file_missing``, ``file_unreadable``.
+        ValueError: not one 2-D floating point array.
+    """
+    values = load_array(path)
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise ValueError(
+            f"{path} holds {values.dtype} {values.shape}; {what} is a 2-D floating point array"
+        )
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def load_array(path: str | Path) -> np.ndarray:
+    """The array of a .npy file.
+
+    Raises:
+        Rejected: ``file_missing``, ``file_unreadable``.
+        ValueError: no whole .npy file.
+    """
+    try:
+        # Not numpy.load, which takes archives and pickles for what they are, whatever their name.
+        return np.lib.format.read_array(io.BytesIO(read_file(path)), allow_pickle=False)
+    except Rejected:
+        raise
+    except (ValueError, EOFError, MemoryError) as error:  # the last of a header that lies
+        raise ValueError(f"{path} is no whole .npy array; write it with numpy.save") from error
+
+
+def not_in_metres(depth: Tensor) -> str | None:
+    """What to tell of depth (H, W) whose median is beyond 200 m, else None."""
+    measured = depth[depth > 0]
+    if not len(measured) or (median := float(measured.median())) <= _FAR:
+        return None
+    return f"half of the depth is beyond {median:.0f} m; millimetres must be divided by 1000"
 
 
 def save_image(picture: Tensor, path: str | Path) -> None:
     """Write (3, H, W) or (H, W) uint8 to a file; its suffix says the format (JPEG quality 95)."""
     pixels = picture.numpy() if picture.ndim == 2 else picture.permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path, quality=95)  # which formats without quality ignore
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    if image.mode.startswith("I"):
-        grey = torch.from_numpy(np.array(image).astype(np.float32)) / 65535
-        return grey.expand(3, -1, -1).clone()
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255

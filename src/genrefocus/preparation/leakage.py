@@ -21,14 +21,15 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import imagehash
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from genrefocus.colours import pixels_of
 from genrefocus.decoding import opened
 
 HASH_SIDE = 16
@@ -42,6 +43,7 @@ STRUCTURE = 2.0
 64 x 64 px). It is 5 or more in all pictures above; in grey gradients with noise, whose hashes are
 signs of rounding errors, it is about 0.5."""
 
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _DECODED = 256  # px; JPEG files are decoded at an eighth to the whole of their size, no smaller
 _SHOWN = 10
 _TILE = 64, 4096  # pairs compared at a time: 2 MB of 64-bit words, which stay in the cache
@@ -107,23 +109,28 @@ class Leaked(ValueError):
         return "\n".join(lines)
 
 
-def fingerprint(data: bytes, *, name: str, scene: str, split: str) -> Fingerprint:
-    """Fingerprint of an encoded picture; errors as for :func:`hashes`."""
-    return Fingerprint(name, scene, split, *hashes(data, name))
+class Mark(NamedTuple):
+    """What reading a picture once tells: see :class:`Fingerprint`, and ``colours.Pixels.space``."""
+
+    sha256: str
+    phash: str | None
+    space: str
 
 
-def hashes(data: bytes, name: str) -> tuple[str, str | None]:
-    """``sha256`` and ``phash`` of an encoded picture, the latter of the upright one.
+def mark_of(data: bytes, name: str) -> Mark:
+    """Hashes and colour space of an encoded picture; ``phash`` is of the upright one.
 
     Raises:
-        Rejected: as :func:`genrefocus.decoding.opened`.
+        Rejected: as :func:`genrefocus.decoding.read_pixels`.
     """
     with opened(data, name) as file:
         if file.format in ("JPEG", "MPO"):
-            file.draft("L", (_DECODED, _DECODED))  # small and grey, and faster by far
-        grey = _grey(ImageOps.exif_transpose(file))
+            file.draft(file.mode, (_DECODED, _DECODED))  # small, and faster by far
+        pixels = pixels_of(file, name)
+    levels = (pixels.colour @ _LUMA * 255).round().astype(np.uint8)
+    grey = Image.fromarray(levels)
     phash = str(imagehash.phash(grey, hash_size=HASH_SIDE)) if _has_structure(grey) else None
-    return hashlib.sha256(data).hexdigest(), phash
+    return Mark(hashlib.sha256(data).hexdigest(), phash, pixels.space)
 
 
 def find_leaks(
@@ -176,12 +183,6 @@ def refuse(leaks: Sequence[Leak], allow: Collection[str] = ()) -> None:
         )
     if left := [leak for leak in leaks if not {leak.a.name, leak.b.name} & set(allow)]:
         raise Leaked(left)
-
-
-def _grey(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits, which conversion would clip at 255
-        return Image.fromarray((np.asarray(picture).astype(np.float64) / 257).astype(np.uint8))
-    return picture.convert("RGB").convert("L")  # palettes and transparency first
 
 
 def _has_structure(grey: Image.Image) -> bool:

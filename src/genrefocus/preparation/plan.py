@@ -8,30 +8,24 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.random import Generator
 
-from genrefocus.data.images import is_picture
+from genrefocus.colours import SRGB
 from genrefocus.data.processes import OrderedMap
 from genrefocus.data.sample import SPLITS
-from genrefocus.data.shards import INDEX_NAME, ShardDataset
-from genrefocus.preparation.item import Item, Picture, Source
-from genrefocus.preparation.leakage import Fingerprint, Leaked, find_leaks, hashes, refuse
+from genrefocus.preparation.fingerprints import Advance, Marks, of_folder, of_items
+from genrefocus.preparation.item import Item, Source
+from genrefocus.preparation.leakage import Fingerprint, Leaked, Mark, find_leaks, refuse
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.writing import write_atomically
 
-FINGERPRINTS_NAME = "fingerprints.jsonl"
 LEAKS_NAME = "leaks.jsonl"
-COMPARED_ROLES = ("photo", "sharp")
-
-Advance = Callable[[str, int, int], None]
-"""Told of (what is done, how many of it are done, how many there are)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,7 @@ class Candidate:
         split: train, val or test.
         seed: of everything random about it; of the preparation's seed and the key.
         digests: role -> sha256 of the encoded picture.
+        spaces: role -> colour space of the picture, see ``colours.Pixels``.
     """
 
     item: Item
@@ -66,6 +61,7 @@ class Candidate:
     split: str
     seed: int
     digests: Mapping[str, str]
+    spaces: Mapping[str, str] = field(default_factory=dict)
 
     def generator(self) -> Generator:
         """A new generator for this candidate."""
@@ -130,9 +126,11 @@ def make_plan(
     """
     check_splits(splits)
     items, turned = list_items(source, limit)
-    marks = _fingerprints(items, folder, mapper, advance)
     names = {item.name: item for item in items}
     assert len(names) == len(items), f"{source.name} lists a name twice"
+    marks, unreadable = of_items(items, folder, mapper, advance)
+    turned += unreadable.items()
+    items = [item for item in items if item.name not in unreadable]
     alike = _alike(items, marks, splits, leakage.distance)
     chosen = {item.name: _split(source, item, alike, splits) for item in items}
     _check_leaks(items, chosen, marks, leakage, folder, mapper, advance)
@@ -193,7 +191,7 @@ def _split(
 
 
 def _alike(
-    items: Sequence[Item], marks: "Marks", splits: Mapping[str, float], distance: int
+    items: Sequence[Item], marks: Marks, splits: Mapping[str, float], distance: int
 ) -> dict[str, str]:
     """Name -> digest of the scene, for items that name none.
 
@@ -213,7 +211,13 @@ def _alike(
     while True:
         scenes = {name: digest[first(name)] for name in digest}
         own = [
-            Fingerprint(item.name, item.name, split_of(scenes[item.name], splits), *mark)
+            Fingerprint(
+                item.name,
+                item.name,
+                split_of(scenes[item.name], splits),
+                mark.sha256,
+                mark.phash,
+            )
             for item in loose
             for mark in _compared(item, marks)
         ]
@@ -225,23 +229,20 @@ def _alike(
             group[high] = low
 
 
-def _compared(item: Item, marks: "Marks") -> list[tuple[str, str | None]]:
-    return [marks[item.name, role] for role in COMPARED_ROLES if role in item.pictures]
-
-
-Marks = dict[tuple[str, str], tuple[str, str | None]]
-"""(name, role) -> sha256 of the encoded picture and its perceptual hash, if it has structure."""
+def _compared(item: Item, marks: Marks) -> list[Mark]:
+    return [marks[item.name, role] for role in sorted(item.pictures)]
 
 
 def _digests(item: Item, marks: Marks) -> dict[str, str]:
-    return {role: marks[item.name, role][0] for role in sorted(item.pictures)}
+    return {role: marks[item.name, role].sha256 for role in sorted(item.pictures)}
 
 
 def _candidate(item: Item, split: str, seed: int, marks: Marks) -> Candidate:
     digests = _digests(item, marks)
     key = sample_key(item.name, "".join(digests.values()))
     own = int(_hash(f"{seed}/{key}")[:15], 16)
-    return Candidate(item, key, split, own, digests)
+    spaces = {role: marks[item.name, role].space for role in sorted(item.pictures)}
+    return Candidate(item, key, split, own, digests, spaces)
 
 
 def sample_key(name: str, digests: str) -> str:
@@ -279,11 +280,11 @@ def _check_leaks(
     advance: Advance,
 ) -> None:
     own = [
-        Fingerprint(item.name, item.scene or item.name, chosen[item.name], *mark)
+        Fingerprint(item.name, item.scene or item.name, chosen[item.name], mark.sha256, mark.phash)
         for item in items
         for mark in _compared(item, marks)
     ]
-    against = [mark for folder in leakage.against for mark in _of_folder(folder, mapper, advance)]
+    against = [mark for folder in leakage.against for mark in of_folder(folder, mapper, advance)]
     leaks = find_leaks(own, against, distance=leakage.distance)
     record = folder.parent / LEAKS_NAME
     try:
@@ -298,96 +299,6 @@ def _check_leaks(
     record.unlink(missing_ok=True)
 
 
-def _of_folder(folder: Path, mapper: OrderedMap, advance: Advance) -> Iterator[Fingerprint]:
-    """Fingerprints of a benchmark: pictures below a folder, or the AIF and bokeh of shards."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"leakage.against: {folder} does not exist")
-    title = f"fingerprints of {folder.name}"
-    sets = sorted(path.parent for path in folder.rglob(INDEX_NAME))
-    pictures: list[tuple[str, Encoded]]
-    if sets:
-        pictures = [one for path in sets for one in _members(ShardDataset(path), path.name)]
-    else:
-        files = [one for one in sorted(folder.rglob("*")) if is_picture(one)]
-        pictures = [(one.relative_to(folder.parent).as_posix(), Picture(one)) for one in files]
-    if not pictures:
-        raise ValueError(f"leakage.against: no picture and no set of shards in {folder}")
-    found = mapper(_hashes, (picture for _, picture in pictures))
-    for number, ((name, _), mark) in enumerate(zip(pictures, found, strict=True), start=1):
-        advance(title, number, len(pictures))
-        yield Fingerprint(name, name, folder.name, *mark)
-
-
-class Encoded(Protocol):
-    """What can be read: a file, a cell, a member of a shard."""
-
-    def read(self) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class _Member:
-    dataset: ShardDataset
-    number: int
-    name: str
-
-    def read(self) -> bytes:
-        return self.dataset.members(self.number)[self.name]
-
-
-def _members(dataset: ShardDataset, folder: str) -> Iterator[tuple[str, Encoded]]:
-    for number, key in enumerate(dataset.keys):
-        for name in dataset.members(number):
-            if name.split(".")[0] in ("aif", "bokeh"):
-                yield f"{folder}/{key}.{name}", _Member(dataset, number, name)
-
-
-def _hashes(picture: Encoded) -> tuple[str, str | None]:
-    """Of a picture, or of another file such as depth; what is no picture has no second hash."""
-    data = picture.read()
-    try:
-        return hashes(data, "")
-    except Rejected:
-        return hashlib.sha256(data).hexdigest(), None
-
-
-def _fingerprints(
-    items: Sequence[Item], folder: Path, mapper: OrderedMap, advance: Advance
-) -> Marks:
-    """Of all pictures; those that an earlier process has read are in the file."""
-    wanted = {(item.name, role): item.pictures[role] for item in items for role in item.pictures}
-    if not wanted:
-        return {}
-    path = folder / FINGERPRINTS_NAME
-    with FileLock(folder / f"{FINGERPRINTS_NAME}.lock"):
-        known = _read_fingerprints(path)
-        identities = {one: _identity(picture) for one, picture in wanted.items()}
-        distinct = {identities[one]: picture for one, picture in wanted.items()}
-        missing = {key: one for key, one in distinct.items() if key not in known}
-        with path.open("ab") as file:
-            results = mapper(_hashes, missing.values())
-            for number, (key, mark) in enumerate(zip(missing, results, strict=True), start=1):
-                known[key] = mark
-                file.write(json.dumps([key, *mark]).encode() + b"\n")
-                file.flush()
-                advance("fingerprints", number, len(missing))
-    return {one: known[identity] for one, identity in identities.items()}
-
-
-def _identity(picture: Picture) -> str:
-    status = picture.path.stat()
-    cell = "" if picture.cell is None else f"#{picture.cell[0]}.{picture.cell[1]}"
-    return f"{picture.path}{cell}:{status.st_size}:{status.st_mtime_ns}"
-
-
-def _read_fingerprints(path: Path) -> dict[str, tuple[str, str | None]]:
-    # A process that was killed may have left its last line unfinished.
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    if lines and not lines[-1].endswith(b"\n"):
-        path.write_bytes(b"".join(lines[:-1]))
-    return {key: (sha256, phash) for key, sha256, phash in whole}
-
-
 def facts_of(candidate: Candidate) -> dict[str, Any]:
     """Provenance of a sample that follows from its item."""
     item = candidate.item
@@ -395,7 +306,12 @@ def facts_of(candidate: Candidate) -> dict[str, Any]:
         role: {
             "file": item.name if len(item.pictures) == 1 else picture.path.name,
             "sha256": candidate.digests[role],
+            **_converted(candidate.spaces.get(role, SRGB)),
         }
         for role, picture in sorted(item.pictures.items())
     }
     return {"source": item.name, "scene": item.scene, "pictures": files, "seed": candidate.seed}
+
+
+def _converted(space: str) -> dict[str, str]:
+    return {} if space == SRGB else {"colours": f"converted to {SRGB} from {space}"}

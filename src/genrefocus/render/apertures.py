@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
+
+from genrefocus.decoding import read_file, read_pixels
 
 Array = NDArray[np.floating]
 Distance = Callable[[Array, Array], Array]
@@ -155,24 +157,17 @@ def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
 
 
 def raster(path: Path) -> Aperture:
-    """The shape in a picture: open where it is brighter than half (and not transparent).
+    """The shape in a picture: open where it is half white or more (and not transparent).
 
     Its centre of area becomes the centre, its farthest point gets distance 1. Raises
-    FileNotFoundError, or ValueError where the file is no picture or has no opening.
+    ValueError where the picture has no opening, and :class:`~genrefocus.rejection.Rejected` where
+    it cannot be read, see :func:`genrefocus.decoding.read_pixels`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"aperture picture {path} does not exist")
-    try:
-        with Image.open(path) as picture:
-            grey = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"aperture picture {path} cannot be read as an image: {error}") from error
-    black = Image.new("RGBA", grey.size, (0, 0, 0, 255))
-    light = Image.alpha_composite(black, grey).convert("L")
+    light = Image.fromarray(read_pixels(read_file(path), str(path)).light)
     light.thumbnail((_RASTER_SIZE, _RASTER_SIZE))
-    is_open = np.pad(np.asarray(light) >= 128, 2)
+    is_open = np.pad(np.asarray(light) >= 0.5, 2)
     if not is_open.any():
-        raise ValueError(f"aperture picture {path} has no pixel brighter than half; paint it white")
+        raise ValueError(f"aperture picture {path} is nowhere half white; paint the opening white")
     rows, columns = np.nonzero(is_open)
     row, column = rows.mean(), columns.mean()
     reach = float(np.hypot(rows - row, columns - column).max()) + 0.5

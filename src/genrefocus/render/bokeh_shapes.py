@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
+from genrefocus.decoding import PICTURE_SUFFIXES, is_picture
 from genrefocus.render.apertures import Aperture, Array, disk, polygon, raster
 
 PICTURE = "picture"
@@ -24,8 +25,6 @@ SHAPE_WEIGHTS: Mapping[str, float] = {
     "star": 2.0,
 }
 """How often `draw_aperture` takes each kind, up to a common factor."""
-
-_FILES = (".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
 def ring(inner: float) -> Aperture:
@@ -106,9 +105,9 @@ def picture_shapes(folder: Path) -> tuple[Aperture, ...]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"folder of aperture pictures {folder} does not exist")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FILES)
+    paths = sorted(path for path in folder.iterdir() if is_picture(path))
     if not paths:
-        raise FileNotFoundError(f"no aperture picture ({', '.join(_FILES)}) in {folder}")
+        raise FileNotFoundError(f"no aperture picture ({', '.join(PICTURE_SUFFIXES)}) in {folder}")
     return tuple(raster(path) for path in paths)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.benchmark.lightfield.field import LightField, relative_field
-from genrefocus.data.images import is_picture, load_image
+from genrefocus.data.images import is_picture, load_array, load_image
 from genrefocus.render.tone import srgb_to_linear
 
 ESLF_VIEWS = 14
@@ -120,10 +120,7 @@ def read_array(path: Path) -> Tensor:
     Raises:
         ValueError: not such an array.
     """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy array; write it with numpy.save") from error
+    array = load_array(path)
     if array.ndim != 5 or array.shape[-1] != 3 or array.dtype.kind not in "uf":
         raise ValueError(
             f"{path} holds {array.dtype} {array.shape}; views are uint8 or float (V, U, H, W, 3)"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from genrefocus.data.images import PICTURE_SUFFIXES
+from genrefocus.data.images import PICTURE_SUFFIXES, files_below
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.rejection import Reason, Rejected
 
@@ -36,6 +36,11 @@ class Found:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         """An item named after a file, or a problem where one of its pictures is not there."""
+        for path in (file, *pictures.values()):
+            if (name := _printable(path)) != str(path):
+                detail = f"{name}: the name is not UTF-8; rename the file"
+                self.reject(file, Reason.FILE_NAME_INVALID, _printable(Path(path.name)), detail)
+                return
         for role, path in pictures.items():
             if not path.exists():
                 self.reject(
@@ -55,8 +60,12 @@ class Found:
         return self.name(path) if path.is_relative_to(self.root) else str(path)
 
     def name(self, path: Path) -> str:
-        """Relative to the root, with forward slashes."""
-        return path.relative_to(self.root).as_posix()
+        """Relative to the root, with forward slashes; bytes that are not UTF-8 as ``\\xff``."""
+        return _printable(path.relative_to(self.root))
+
+
+def _printable(path: Path) -> str:
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 class Listed(ABC):
@@ -126,28 +135,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if is_picture_name(path)]
 
 
-def files_below(folder: Path, without: Iterable[Path] = ()) -> list[Path]:
-    """All files below a folder, also through links to folders, but for hidden ones.
-
-    Args:
-        folder: each folder is visited once, however many links lead to it.
-        without: folders that are left out.
-    """
-    seen = {path.resolve() for path in without}
-    files: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        if Path(place).resolve() in seen:
-            folders.clear()
-            continue
-        seen.add(Path(place).resolve())
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def pictures_below(
-    folder: Path, what: str, without: Iterable[Path] = (), *, option: str = OPTION
-) -> list[Path]:
+def pictures_below(folder: Path, what: str, *, option: str = OPTION) -> list[Path]:
     """All pictures below a folder, see :func:`files_below`.
 
     Raises:
@@ -155,7 +143,7 @@ def pictures_below(
         ValueError: no picture; says what was found instead.
     """
     require_folder(folder, what, option)
-    files = files_below(folder, without)
+    files = files_below(folder)
     pictures = [path for path in files if is_picture_name(path)]
     if not pictures:
         raise ValueError(

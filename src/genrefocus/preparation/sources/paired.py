@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from genrefocus.data.images import files_below
 from genrefocus.data.sample import SPLITS
 from genrefocus.preparation.sources.listing import (
     Found,
     Listed,
-    files_below,
     folders_in,
     is_picture_name,
     pictures_in,

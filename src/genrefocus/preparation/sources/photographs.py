@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, ClassVar
 import exifread
 from PIL import ExifTags
 
+from genrefocus.data.images import files_below
 from genrefocus.decoding import RAW_SUFFIXES, opened
 from genrefocus.exif import TAGS
 from genrefocus.preparation.sources.exposure import plain_facts
@@ -17,7 +18,6 @@ from genrefocus.preparation.sources.listing import (
     REMEDY,
     Found,
     Listed,
-    files_below,
     is_picture_name,
     pictures_below,
     require_folder,
@@ -32,42 +32,33 @@ _TIFF_MAGIC = {b"II": b"II*\0", b"MM": b"MM\0*"}
 class Photographs(Listed):
     """All photographs below a folder, each a scene of its own, known by its content.
 
+    Files of estimates are named after the photograph without its suffix, so that photographs whose
+    names differ in nothing else (``IMG_1.JPG``, ``IMG_1.jpg``) are problems.
+
     Args:
         root: searched with its sub-folders.
-        depth: folder of depth maps, ``<name of the photograph>.npy``, or None.
-        mask: folder of in-focus masks, ``<name of the photograph>.png``, or None.
         option: the override that sets ``root``, for messages.
     """
 
     root: str | Path
-    depth: str | Path | None = None
-    mask: str | Path | None = None
     option: str = "source.root"
 
     name: ClassVar[str] = "photographs"
-
-    @property
-    def roles(self) -> frozenset[str]:
-        """``photo``, and ``depth`` and ``mask`` where their folders are given."""
-        return frozenset({"photo", *self._sidecars()})
-
-    def _sidecars(self) -> dict[str, tuple[Path, str]]:
-        given = {"depth": (self.depth, ".npy"), "mask": (self.mask, ".png")}
-        return {role: (Path(at), suffix) for role, (at, suffix) in given.items() if at is not None}
+    roles: ClassVar[frozenset[str]] = frozenset({"photo"})
 
     def _scan(self) -> Found:
-        root, sidecars = Path(self.root), self._sidecars()
-        for role, (folder, _) in sidecars.items():
-            if not folder.is_dir():
-                raise FileNotFoundError(f"folder {folder} does not exist; set source.{role}")
-        found = Found(root)
-        aside = [folder for folder, _ in sidecars.values()]
-        for photo in pictures_below(root, "photographs", aside, option=self.option):
-            name = found.name(photo)
-            pictures = {"photo": photo}
-            for role, (folder, suffix) in sidecars.items():
-                pictures[role] = (folder / name).with_suffix(suffix)
-            found.add(photo, pictures, scene=None)
+        found = Found(Path(self.root))
+        alike: defaultdict[Path, list[Path]] = defaultdict(list)
+        for photo in pictures_below(Path(self.root), "photographs", option=self.option):
+            alike[photo.with_suffix("")].append(photo)
+        for photos in alike.values():
+            for photo in photos:
+                if len(photos) == 1:
+                    found.add(photo, {"photo": photo}, scene=None)
+                else:
+                    names = ", ".join(found.name(one) for one in photos)
+                    detail = "they would share one file of depth and one mask; rename all but one"
+                    found.reject(photo, Reason.COUNTERPART_AMBIGUOUS, names, detail)
         return found
 
 

@@ -1,0 +1,244 @@
+"""An opened picture -> upright sRGB in [0, 1], whatever mode and colour space it is stored in.
+
+What cannot be told is turned away by name: a value is never clipped, or taken for another.
+"""
+
+import contextlib
+import functools
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms
+
+from genrefocus.rejection import Reason, Rejected
+
+Array = NDArray[np.floating[Any]]
+
+SRGB = "sRGB"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_GREY = ("1", "L", "La", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+
+# Spaces that files name without a profile: red, green and blue at D50 as XYZ, and the curve as an
+# ICC tag: an exponent, or the parameters of sRGB's (Adobe RGB (1998); SMPTE EG 432-1).
+_ADOBE_RGB, _DISPLAY_P3 = "Adobe RGB", "Display P3"
+_SRGB_CURVE = struct.pack(
+    ">4s4xH2x5i",
+    b"para",
+    3,
+    *(round(x * 65536) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)),
+)
+_NAMED = {
+    _ADOBE_RGB: (
+        ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)),
+        struct.pack(">4s4xIH2x", b"curv", 1, 563),  # 563 / 256
+    ),
+    _DISPLAY_P3: (
+        ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
+        _SRGB_CURVE,
+    ),
+}
+# Code points of ITU-T H.273, by which HEIC names a space: BT.709 and its kin, P3; PQ and HLG.
+_PRIMARIES, _P3_PRIMARIES, _HDR_TRANSFERS = (0, 1, 2, 5, 6, 7), 12, (16, 18)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An upright picture.
+
+    Attributes:
+        colour: (H, W, 3) float32 sRGB in [0, 1].
+        opacity: (H, W) float32 in [0, 1], or None where the picture is opaque.
+        space: colour space of the file, which the colours were converted from; "sRGB" where they
+            were not.
+    """
+
+    colour: Array
+    opacity: Array | None
+    space: str
+
+    @property
+    def light(self) -> Array:
+        """Mean of the channels over black, (H, W) in [0, 1]: of masks and drawn shapes."""
+        grey = self.colour.mean(2)
+        return grey if self.opacity is None else grey * self.opacity
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8 that remains to be applied; 1 where it is missing or unreadable."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the pixels do not depend on what else is wrong with the EXIF
+        return 1
+    return int(value) if value in range(1, 9) else 1
+
+
+def pixels_of(image: Image.Image, name: str) -> Pixels:
+    """The picture of an opened file; see :func:`genrefocus.decoding.opened`.
+
+    Grey keeps 16 bits and floating point; colour is read at 8 bits. Of the EXIF, orientation and
+    colour space are read.
+
+    Raises:
+        Rejected: ``format_unsupported``: values without a known range, or a colour space of HDR.
+    """
+    image.load()
+    orientation = orientation_of(image)
+    upright = image.transpose(_TURNS[orientation]) if orientation > 1 else image
+    if image.mode in _GREY:
+        levels, opacity = _levels(image, upright, name)
+        levels, space = _grey_to_srgb(levels, image.info.get("icc_profile"))
+        return Pixels(np.repeat(levels[..., None], 3, axis=2), opacity, space)
+    opacity = None
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        opacity = np.asarray(upright.getchannel("A"), np.float32) / 255
+    colour, space = _to_srgb(upright, image, name)
+    return Pixels(colour, opacity, space)
+
+
+def _levels(image: Image.Image, upright: Image.Image, name: str) -> tuple[Array, Array | None]:
+    """Grey in [0, 1] and opacity of a picture without colour."""
+    mode = upright.mode
+    if mode in ("1", "L", "La", "LA"):
+        if not upright.has_transparency_data:
+            return np.asarray(upright.convert("L"), np.float32) / 255, None
+        both = np.asarray(upright.convert("LA"), np.float32) / 255
+        return both[..., 0], both[..., 1]
+    values, opacity = np.asarray(upright).astype(np.float64), None
+    tags = getattr(image, "tag_v2", {})
+    bits, is_signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
+    if mode == "F":
+        most, kind = 1.0, "floating point"
+    elif bits in (12, 16) and not is_signed:  # Pillow keeps 32 bits in TIFF alone
+        most, kind = 2.0**bits - 1, f"{bits} bit integers"
+    else:
+        most, kind = 0.0, f"{bits} bit integers"
+    low, high = float(values.min()), float(values.max())
+    if not (most and 0 <= low <= high <= most):
+        detail = f"{name}: {kind} whose white is not known; save 8 or 16 bits, or floats in [0, 1]"
+        raise Rejected(Reason.FORMAT_UNSUPPORTED, f"{low:g} to {high:g}", detail)
+    if (clear := image.info.get("transparency")) is not None:
+        opacity = (values != clear).astype(np.float32)
+    levels = (values / most).astype(np.float32)
+    return (1 - levels if tags.get(262) == 0 else levels), opacity  # white is zero
+
+
+def _grey_to_srgb(levels: Array, profile: bytes | None) -> tuple[Array, str]:
+    """Grey by its profile, which is a curve: one of 256 points serves any depth."""
+    space, transform = _transform(profile, "L") if profile else (SRGB, None)
+    if transform is None:
+        return levels, space
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    curve = np.asarray(_applied(transform, ramp), np.float32)[0].mean(1) / 255
+    return np.interp(levels, np.linspace(0, 1, 256), curve).astype(np.float32), space
+
+
+def _to_srgb(upright: Image.Image, image: Image.Image, name: str) -> tuple[Array, str]:
+    """Colour (H, W, 3), and the space that it was converted from."""
+    mode = upright.mode if upright.mode in ("CMYK", "LAB") else "RGB"
+    stored = upright if upright.mode == mode else upright.convert("RGB")
+    profile, space = image.info.get("icc_profile"), SRGB
+    if mode == "LAB":
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    elif not profile and mode == "RGB":
+        space = _named_space(image, name)
+        profile = None if space == SRGB else _matrix_profile(space)
+    if profile:
+        space, transform = _transform(profile, mode)
+        if transform is not None:
+            stored = _applied(transform, stored)
+        space = "CIELAB" if mode == "LAB" else space
+    elif mode == "CMYK":
+        space = "CMYK without a profile"
+    return np.asarray(stored.convert("RGB"), np.float32) / 255, space
+
+
+@functools.lru_cache(maxsize=8)
+def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """The name of an ICC profile and what leads from it to sRGB; None where nothing does."""
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        given = ImageCms.getOpenProfile(io.BytesIO(profile))
+        space = ImageCms.getProfileDescription(given).strip() or "a profile without a name"
+        transform = ImageCms.buildTransform(
+            given, srgb, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return f"an unreadable profile, or one not of {mode}, taken for {SRGB}", None
+    if mode != "RGB":
+        return space, transform
+    cube = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), -1)
+    image = Image.fromarray(cube.reshape(1, -1, 3))
+    moved = np.asarray(_applied(transform, image), int) - np.asarray(image, int)
+    # There are many profiles of sRGB; all lead to within rounding of where they start.
+    return (SRGB, None) if np.abs(moved).max() <= 3 else (space, transform)
+
+
+def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None  # which it is in place only
+    return converted
+
+
+def _named_space(image: Image.Image, name: str) -> str:
+    """The space that a file without a profile names: in its EXIF (DCF 2.0), or as HEIC does."""
+    coded = image.info.get("nclx_profile") or {}
+    primaries = coded.get("color_primaries", 2)
+    transfer = coded.get("transfer_characteristics", 2)
+    if primaries not in (*_PRIMARIES, _P3_PRIMARIES) or transfer in _HDR_TRANSFERS:
+        detail = f"{name}: HDR or a wide gamut without an ICC profile; export it as sRGB"
+        value = f"primaries {primaries}, transfer {transfer} of H.273"
+        raise Rejected(Reason.FORMAT_UNSUPPORTED, value, detail)
+    if primaries == _P3_PRIMARIES:
+        return _DISPLAY_P3
+    with contextlib.suppress(Exception):  # see orientation_of
+        exif = image.getexif()
+        exposure = exif.get_ifd(ExifTags.IFD.Exif)
+        if exposure.get(ExifTags.Base.ColorSpace) == 2:
+            return _ADOBE_RGB
+        if exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
+            return _ADOBE_RGB
+    return SRGB
+
+
+def _matrix_profile(space: str) -> bytes:
+    """An ICC profile (version 2.4) of a space in ``_NAMED``."""
+    columns, curve = _NAMED[space]
+    white = (0.96420, 1.0, 0.82491)
+    points = [struct.pack(">4s4x3i", b"XYZ ", *(round(x * 65536) for x in p)) for p in columns]
+    title = space.encode() + b"\0"
+    tags = {
+        b"desc": struct.pack(f">4s4xI{len(title)}s79x", b"desc", len(title), title),
+        b"wtpt": struct.pack(">4s4x3i", b"XYZ ", *(round(x * 65536) for x in white)),
+        **dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), points, strict=True)),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    table, data = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for signature, content in tags.items():
+        table += struct.pack(">4sII", signature, start + len(data), len(content))
+        data += content + b"\0" * (-len(content) % 4)
+    size = start + len(data)
+    header = struct.pack(
+        ">I4xI4s4s4s12x4s28x3i48x",
+        size,
+        0x02400000,
+        b"mntr",
+        b"RGB ",
+        b"XYZ ",
+        b"acsp",
+        *(round(x * 65536) for x in white),
+    )
+    return header + table + data
