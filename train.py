@@ -25,7 +25,7 @@ from rich.tree import Tree
 from genrefocus.benchmark.ablation import RESULT_NAME
 from genrefocus.cli.cells import is_cell, run_cell
 from genrefocus.cli.configuration import run_application, settle_missing
-from genrefocus.cli.doctor import require_inputs
+from genrefocus.cli.doctor import print_validation_share, require_inputs
 from genrefocus.runs import CONFIG, FINISHED
 from genrefocus.writing import write_json
 from lit_models.callbacks import Interrupted
@@ -111,6 +111,8 @@ def _train(stages: list[Stage], config: DictConfig, folder: Path) -> None:
         (folder / RESULT_NAME).unlink(missing_ok=True)
     if config.data.build is not None:
         on_first_rank(lambda: instantiate(config.data.build), done=Path(config.data.ready))
+    if first_rank():
+        print_validation_share(config)
     backbone = instantiate(config.backbone)
     for stage in stages:
         if stage.finished():

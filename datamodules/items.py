@@ -1,5 +1,6 @@
 """From a sample to what a training step sees: label, crop, flip, defocus map, batch."""
 
+import itertools
 import random
 import zlib
 from collections.abc import Mapping, Sequence
@@ -108,26 +109,52 @@ class EvalItems(Dataset[Item]):
 
 
 class EvalSamples(EvalItems):
-    """All samples of some sets, one after the other, cropped about their centre."""
+    """Samples of some sets, one set after the other, cropped about their centre.
 
-    def __init__(self, sets: Sequence[ShardDataset], *, size: int, label: KLabel) -> None:
+    Args:
+        sets: shards.
+        size: edge of the square crop in px.
+        label: source of K.
+        most: samples of a set, spread over it; None takes all.
+    """
+
+    def __init__(
+        self, sets: Sequence[ShardDataset], *, size: int, label: KLabel, most: int | None = None
+    ) -> None:
         self.sets, self.size, self.label = list(sets), size, label
+        self.taken = [spread(len(one), most) for one in self.sets]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return tuple(len(one) for one in self.sets)
+        return tuple(len(taken) for taken in self.taken)
 
     def __len__(self) -> int:
         return sum(self.sizes)
 
     def __getitem__(self, n: int) -> Item:
         index = n
-        for one in self.sets:
-            if index < len(one):
-                sample = self.label.apply(one[index])
+        for one, taken in zip(self.sets, self.taken, strict=True):
+            if index < len(taken):
+                sample = self.label.apply(one[taken[index]])
                 return {"draw": n, **to_item(sample, self.size, (0.5, 0.5), mirrored=False)}
-            index -= len(one)
+            index -= len(taken)
         raise IndexError(f"sample {n} of {len(self)}")
+
+
+def spread(total: int, most: int | None) -> Sequence[int]:
+    """At most ``most`` of ``total`` indices, ascending: one of each of as many equal parts.
+
+    Their places in the parts follow the golden ratio, so that kinds which alternate in a set are
+    all met, as are kinds that come one after the other.
+    """
+    if most is None or most >= total:
+        return range(total)
+    bounds = [part * total // most for part in range(most + 1)]
+    golden = (5**0.5 - 1) / 2
+    return [
+        low + int(part * golden % 1 * (high - low))
+        for part, (low, high) in enumerate(itertools.pairwise(bounds))
+    ]
 
 
 def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: bool) -> Item:

@@ -17,6 +17,8 @@ class RefocusDataModule(OrderedDataModule):
         train: route name -> folder of its shards.
         weights: route name -> relative weight, >= 0; a route at 0 is not even opened.
         val, test: folders of shards, evaluated one after the other.
+        val_samples: of each set in ``val``, spread over it, the same at every validation; None
+            takes all.
         crop: edge of the square crop in px; random in training, central in evaluation.
         batch_size: per rank and micro-batch.
         eval_batch_size: per rank.
@@ -54,6 +56,7 @@ class RefocusDataModule(OrderedDataModule):
         k_deviation: float = 0.0,
         k_constant: float | None = None,
         min_mask_agreement: float | None = None,
+        val_samples: int | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -67,6 +70,7 @@ class RefocusDataModule(OrderedDataModule):
         self.crop, self.mirror, self.limit = crop, flip, limit
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
+        self.val_samples = val_samples
         self.train_sets: dict[str, ShardDataset] = {}
         self.eval_sets: dict[str, list[ShardDataset]] = {}
 
@@ -80,7 +84,10 @@ class RefocusDataModule(OrderedDataModule):
             if stage in wanted and name not in self.evaluated:
                 sets = [ShardDataset(folder) for folder in self.eval_folders[name]]
                 self.eval_sets[name] = sets
-                self.evaluated[name] = EvalSamples(sets, size=self.crop, label=self.label)
+                most = self.val_samples if name == "val" else None
+                self.evaluated[name] = EvalSamples(
+                    sets, size=self.crop, label=self.label, most=most
+                )
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.baselines import classical_bokeh
-from genrefocus.editing import Edit
+from genrefocus.editing import Edit, Encoded
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, defocus_map
 from lit_models.flow_matching import Batch, FlowMatching
@@ -37,21 +37,26 @@ class BokehNet(FlowMatching):
     def floor(self, batch: Batch) -> Tensor:
         return _scatter(self._source(batch), batch, batch["k"])
 
-    def sweep(self, batch: Batch, method: str) -> Tensor | None:
-        """Scenes at the protocol's K, where the largest is the sample's own; None without truth."""
-        if f"sweep_{PROTOCOL_K[0]:g}" not in batch:
-            return None
-        if method == "target":
-            lower = [batch[f"sweep_{k:g}"] for k in PROTOCOL_K[:-1]]
-            return torch.stack([*lower, batch["bokeh"]], dim=1)
-        pictures = []
-        for level in PROTOCOL_K:
+    def is_swept(self, batch: Batch) -> bool:
+        return f"sweep_{PROTOCOL_K[0]:g}" in batch
+
+    def sweeps(
+        self, batch: Batch, outputs: dict[str, Tensor], encoded: Encoded
+    ) -> dict[str, Tensor]:
+        """See :meth:`FlowMatching.sweeps`; the target's too where there is the classical floor."""
+        pictures: dict[str, list[Tensor]] = {"model": []}
+        if "floor" in outputs:
+            pictures |= {"floor": [], "target": []}
+            outputs = {**outputs, "target": batch["bokeh"]}
+        for level in PROTOCOL_K[:-1]:
             k = batch["k"] * level / PROTOCOL_K[-1]
-            if method == "floor":
-                pictures.append(_scatter(self._source(batch), batch, k))
-            else:
-                pictures.append(self.generate({**batch, "defocus": _defocus(batch, k)}))
-        return torch.stack(pictures, dim=1)
+            generators = self._fixed_generators(batch)
+            edit = self.editor.with_control(encoded, _defocus(batch, k), generators)
+            pictures["model"].append(self.editor.picture_of(edit, self.steps))
+            if "floor" in outputs:
+                pictures["floor"].append(_scatter(self._source(batch), batch, k))
+                pictures["target"].append(batch[f"sweep_{level:g}"])
+        return {m: torch.stack([*some, outputs[m]], dim=1) for m, some in pictures.items()}
 
     def _source(self, batch: Batch) -> Tensor:
         name = "blurry" if self.direct else "aif"

@@ -92,7 +92,7 @@ def measure_chain(
     titles: list[str] = []
     compared = 0
     for batch in data.eval_loader("test"):
-        if "blurry" not in batch or bokehnet.sweep(batch, "target") is not None:
+        if "blurry" not in batch or bokehnet.is_swept(batch):
             continue  # sweeps are about control
         aif = deblurnet.deblur(batch["blurry"])
         output = bokehnet.generate({**batch, "aif": aif}).cpu()

@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.lora import load_lora
-from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.editing import Edit, Editor, Encoded, seeded_generators
 from genrefocus.flow import Flow, SigmaDistribution
-from genrefocus.metrics.held_out_loss import HeldOutLoss
+from genrefocus.metrics.held_out_loss import SIGMAS, HeldOutLoss
 from lit_models.fidelity import Fidelity
 from lit_models.rates import warmup_then_cosine
 
@@ -76,7 +76,7 @@ class FlowMatching(LightningModule):
         decay_steps: int | None,
         seed: int,
         init_lora: str | Path | None = None,
-        validation_sigmas: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+        validation_sigmas: Sequence[float] = SIGMAS,
         radius_bins: Sequence[float] = (1.0, 2.0, 4.0),
         independent: bool = False,
         failure_dir: str | Path = ".",
@@ -176,20 +176,22 @@ class FlowMatching(LightningModule):
         """Held-out loss of all samples; pictures and control of those whose truth is exact."""
         target, edit = self.target(batch), self.edit(batch)
         photographs = torch.tensor([route == PHOTOGRAPHS for route in batch["route"]])
+        encoded = self.editor.encode(edit, self._fixed_generators(batch), target)
         for index, level in enumerate(self.validation_sigmas):
-            sigma = torch.full((len(target),), level)
-            loss = self.editor.loss(edit, target, sigma, self._fixed_generators(batch))
+            loss = self.editor.loss_of(encoded, torch.full((len(target),), level))
             radius = batch.get("radius")
             self.held_out["all"].update(index, loss, radius)
             if photographs.any():
                 part = None if radius is None else radius[photographs]
                 self.held_out["photographs"].update(index, loss[photographs], part)
-        exact = select(batch, ~photographs)
-        if not exact["key"]:
+        if photographs.all():
             return None
-        output = self.generate(exact)
-        self._compare("val", exact, {"model": output}, ("model",))
-        return {"batch": exact, "picture": output}
+        if photographs.any():
+            batch = select(batch, ~photographs)
+            encoded = self.editor.encode(self.edit(batch), self._fixed_generators(batch))
+        output = self.editor.picture_of(encoded, self.steps)
+        self._compare("val", batch, {"model": output}, encoded)
+        return {"batch": batch, "picture": output}
 
     def on_validation_epoch_end(self) -> None:
         for loss in self.held_out.values():
@@ -199,13 +201,11 @@ class FlowMatching(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The network beside doing nothing and beside the classical floor."""
-        output = self.generate(batch)
-        outputs = {
-            "model": output,
-            "identity": self.edit(batch).source,
-            "floor": self.floor(batch),
-        }
-        self._compare("test", batch, outputs, ("model", "floor", "target"))
+        edit = self.edit(batch)
+        encoded = self.editor.encode(edit, self._fixed_generators(batch))
+        output = self.editor.picture_of(encoded, self.steps)
+        outputs = {"model": output, "identity": edit.source, "floor": self.floor(batch)}
+        self._compare("test", batch, outputs, encoded)
         return {"batch": batch, "picture": output}
 
     def on_test_epoch_end(self) -> None:
@@ -225,23 +225,34 @@ class FlowMatching(LightningModule):
         """The classical method's answer, (B, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def sweep(self, batch: Batch, method: str) -> Tensor | None:
-        """Renderings at the protocol's K, (B, 4, 3, H, W), or None where control has no meaning."""
-        return None
+    def is_swept(self, batch: Batch) -> bool:
+        """Whether the batch holds scenes with their truth at all of the protocol's K."""
+        return False
+
+    def sweeps(
+        self, batch: Batch, outputs: dict[str, Tensor], encoded: Encoded
+    ) -> dict[str, Tensor]:
+        """Renderings at the protocol's K, (B, 4, 3, H, W), of every method that has control.
+
+        Args:
+            batch: of scenes, see :meth:`is_swept`; its own K is the protocol's largest.
+            outputs: by method, at the batch's own K.
+            encoded: the batch's edits.
+        """
+        raise NotImplementedError
 
     def generate(self, batch: Batch) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1], with noise that belongs to the sample's key."""
         return self.editor.generate(self.edit(batch), self.steps, self._fixed_generators(batch))
 
     def _compare(
-        self, split: str, batch: Batch, outputs: dict[str, Tensor], swept: Sequence[str]
+        self, split: str, batch: Batch, outputs: dict[str, Tensor], encoded: Encoded
     ) -> None:
         """Control on batches of scenes that come at several K, fidelity on all others."""
-        sweeps = {method: self.sweep(batch, method) for method in swept}
-        for method, images in sweeps.items():
-            if images is not None:
+        if self.is_swept(batch):
+            for method, images in self.sweeps(batch, outputs, encoded).items():
                 self.fidelity[split].update_sweep(method, images)
-        if all(images is None for images in sweeps.values()):
+        else:
             self.fidelity[split].update(outputs, self.target(batch))
 
     def _fixed_generators(self, batch: Batch) -> list[torch.Generator]:

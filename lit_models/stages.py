@@ -40,6 +40,7 @@ COST = (
     "datamodule.batch_size",
     "datamodule.eval_batch_size",
     "datamodule.num_workers",
+    "datamodule.val_samples",
     "prepare.*.device",
     "prepare.*.batch_size",
     "trainer.accelerator",

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "rejection": set(),
     "progress": set(),
     "writing": set(),
+    "cost": {"metrics"},
     "optics": {"rejection"},
     "geometry": {"optics", "rejection"},
     "colours": {"rejection"},
@@ -71,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "lit_models": CORE
     | MODEL
     | {"metrics", "baselines", "pretext", "data.sample", "pictures"}
-    | {"writing"},
+    | {"progress", "writing"},
     "runs": set(),
     # What a run does of its configuration; the one place beside the entry points that reads one.
     "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs", "writing"},

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from genrefocus.backbone import Backbone, Lora
+from genrefocus.backbone import Backbone, Lora, TextEmbedding
 from genrefocus.denoiser import Condition, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.geometry import View, resize_image, round_up_to_multiple
@@ -43,6 +43,27 @@ class Edit:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of edits as the denoiser takes them, for any number of losses and pictures.
+
+    Attributes:
+        text: embedded prompts.
+        conditions: in the released order; the control map is the last, if there is one.
+        reference: (B, N, C), the source that is edited.
+        noise: (B, N, C), standard normal.
+        clean: (B, N, C), the target; None where it is not known.
+        size: height and width in px.
+    """
+
+    text: TextEmbedding
+    conditions: Sequence[Condition]
+    reference: Tensor
+    noise: Tensor
+    clean: Tensor | None
+    size: tuple[int, int]
 
 
 class Editor:
@@ -86,34 +107,57 @@ class Editor:
             sigma: (B,).
             generators: one a row, so that a sample's noise does not depend on its batch.
         """
-        grid = self.backbone.grid(*target.shape[-2:])
-        with torch.no_grad():
-            conditions, reference = self._conditions(edit, generators)
-            clean = self.backbone.encode_image(target, generators)
-        return self.denoiser.loss(
-            self.backbone.embed(edit.prompts),
-            clean,
-            noise_like(clean, generators),
-            conditions,
-            reference,
-            grid,
-            sigma.to(clean.device),
-        )
+        return self.loss_of(self.encode(edit, generators, target), sigma)
 
     @torch.no_grad()
     def generate(self, edit: Edit, steps: int, generators: Sequence[Generator]) -> Tensor:
         """The edited image (B, 3, H, W) in [0, 1], by ``steps`` Euler steps."""
+        return self.picture_of(self.encode(edit, generators), steps)
+
+    def encode(
+        self, edit: Edit, generators: Sequence[Generator], target: Tensor | None = None
+    ) -> Encoded:
+        """An edit, and where it is known its target (B, 3, H, W) in [0, 1], as tokens."""
         height, width = edit.source.shape[-2:]
-        conditions, reference = self._conditions(edit, generators)
+        with torch.no_grad():
+            conditions, reference = self._conditions(edit, generators)
+            clean = None if target is None else self.backbone.encode_image(target, generators)
+        text, noise = self.backbone.embed(edit.prompts), noise_like(reference, generators)
+        return Encoded(text, conditions, reference, noise, clean, (height, width))
+
+    def with_control(
+        self, encoded: Encoded, control: Tensor, generators: Sequence[Generator]
+    ) -> Encoded:
+        """The same edit by another control map (B, 1, H, W) in [0, 1]."""
+        with torch.no_grad():
+            last = Condition(self.backbone.encode_control(control, generators))
+        return replace(encoded, conditions=[*encoded.conditions[:-1], last])
+
+    def loss_of(self, encoded: Encoded, sigma: Tensor) -> Tensor:
+        """Flow-matching loss per sample (B,) at sigma (B,), towards the target."""
+        assert encoded.clean is not None, "there is no loss without a target"
+        return self.denoiser.loss(
+            encoded.text,
+            encoded.clean,
+            encoded.noise,
+            encoded.conditions,
+            encoded.reference,
+            self.backbone.grid(*encoded.size),
+            sigma.to(encoded.clean.device),
+        )
+
+    @torch.no_grad()
+    def picture_of(self, encoded: Encoded, steps: int) -> Tensor:
+        """The edited image (B, 3, H, W) in [0, 1], by ``steps`` Euler steps."""
         tokens = self.denoiser.sample(
-            self.backbone.embed(edit.prompts),
-            noise_like(reference, generators),
-            conditions,
-            reference,
-            self.backbone.grid(height, width),
+            encoded.text,
+            encoded.noise,
+            encoded.conditions,
+            encoded.reference,
+            self.backbone.grid(*encoded.size),
             steps,
         )
-        return self.backbone.decode(tokens, height, width)
+        return self.backbone.decode(tokens, *encoded.size)
 
     def _conditions(
         self, edit: Edit, generators: Sequence[Generator]

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genrefocus.cli.configuration import compose_training, settle_missing
+from genrefocus.cli.validation_share import check_validation
 from genrefocus.preflight import (
     Finding,
     Layout,
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             *_configuration(config),
             *_inputs(config),
             *_data(config),
+            check_validation(config, _ranks(config)),
             *_model(config),
             check_metrics(),
         ]
@@ -65,6 +67,12 @@ def require_inputs(config: DictConfig) -> None:
     if found:
         lines = [f"{one.subject}: {one.detail}; {one.remedy}" for one in found]
         raise ValueError("\n  ".join(["inputs are missing", *lines]))
+
+
+def print_validation_share(config: DictConfig) -> None:
+    """A line about what validation costs, for the start of a run."""
+    found = check_validation(config, _ranks(config))
+    Console().print(f"validation: {found.detail}", soft_wrap=True, highlight=False)
 
 
 def _configuration(config: DictConfig) -> Iterator[Finding]:

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Where a validation evaluates the loss, unless told otherwise."""
+
 
 class HeldOutLoss(Metric):
     """Mean loss over samples, in all, for each sigma and for each bin of mean blur radius.

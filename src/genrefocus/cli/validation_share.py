@@ -1,0 +1,77 @@
+"""How much of a run of train.py its validations would be."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from genrefocus.cost import Cost, Evaluated, training_sample, validation_sample
+from genrefocus.data.shards import ShardDataset
+from genrefocus.metrics.held_out_loss import SIGMAS
+from genrefocus.preflight import Finding
+
+MOST = 0.1
+"""Share of the training's passes above which there is a warning."""
+
+
+def check_validation(config: DictConfig, ranks: int) -> Finding:
+    """The passes of all validations against those of the training, over the whole curriculum.
+
+    Args:
+        config: of train.py, resolved.
+        ranks: processes.
+    """
+    trained, validated, shares = Cost(), Cost(), []
+    for name in config.curriculum:
+        stage = config.stages[name]
+        if stage.kind == "train":
+            training, validation = stage_costs(stage, ranks)
+            trained, validated = trained + training, validated + validation
+            shares.append(f"{name} {validation.share_of(training):.1%}")
+    if not shares:
+        return Finding("validation", "ok", "no stage trains a network")
+    share = validated.share_of(trained)
+    detail = (
+        f"{share:.1%} of the training's passes ({', '.join(shares)}): "
+        f"{validated.forwards:,.0f} forwards and {validated.codings:,.0f} codings of pictures "
+        f"beside {trained.forwards:,.0f} and {trained.codings:,.0f}"
+    )
+    if share > MOST:
+        fewer = int(MOST / share * (config.val_samples or 32))
+        return Finding("validation", "warning", detail, f"val_samples={max(1, fewer)}")
+    return Finding("validation", "ok", detail)
+
+
+def stage_costs(stage: DictConfig, ranks: int) -> tuple[Cost, Cost]:
+    """Passes of a stage's training, and of all its validations."""
+    fit, data, module = stage.fit, stage.datamodule, stage.module
+    bokeh = "bokeh" in module._target_.lower()
+    conditions = 1 + int(bokeh or module.get("pre_deblur", False))
+    accumulate = fit.get("accumulate_grad_batches", 1)
+    training = training_sample(conditions) * (fit.max_steps * accumulate * data.batch_size * ranks)
+    once = Cost()
+    for folder in data.val:
+        kind, count = _evaluated(Path(folder), data.val_samples)
+        once += (
+            validation_sample(
+                kind if bokeh or kind == "photographs" else "pairs",
+                conditions=conditions,
+                sigmas=len(module.get("validation_sigmas", SIGMAS)),
+                steps=module.steps,
+            )
+            * count
+        )
+    return training, once * (fit.max_steps * accumulate // fit.val_check_interval)
+
+
+def _evaluated(folder: Path, most: int | None) -> tuple[Evaluated, int]:
+    """What a set is validated by, and how many of its samples; a set still to be made is full."""
+    if not (folder / "index.json").is_file():
+        return "pairs", most or 0
+    samples = ShardDataset(folder)
+    count = len(samples) if most is None else min(len(samples), most)
+    if not len(samples):
+        return "pairs", 0
+    first = samples[0]
+    if first.route == "in_the_wild":
+        return "photographs", count
+    return "sweep" if "sweep_1" in first.extras else "pairs", count

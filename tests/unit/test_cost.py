@@ -1,0 +1,122 @@
+"""What a validation costs: counted passes against the formula, and the defaults' share."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from datamodules.items import spread
+from genrefocus.backbone.flux import build_tiny
+from genrefocus.cli import validation_share
+from genrefocus.cli.configuration import compose_training
+from genrefocus.cost import Cost, validation_sample
+from genrefocus.flow import Flow, SigmaDistribution
+from lit_models import BokehNet
+
+ROWS, STEPS = 2, 3
+KINDS = {"synthetic": "pairs", "deblur": "pairs", "sweep": "sweep", "pseudo_aif": "photographs"}
+
+
+class Counted:
+    """Pictures that pass a codec and rows that pass a transformer."""
+
+    def __init__(self, backbone: Any) -> None:
+        self.codec, self.cost = backbone.codec, Cost()
+        self.factor, self.channels = self.codec.factor, self.codec.channels
+        backbone.codec = self
+        backbone.transformer.proj_out.register_forward_hook(self.forward)
+
+    def forward(self, layer: Any, given: Any, output: Tensor) -> None:
+        self.cost += Cost(forwards=len(output))
+
+    def encode(self, image: Tensor, generators: Any) -> Tensor:
+        self.cost += Cost(codings=len(image))
+        return self.codec.encode(image, generators)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.cost += Cost(codings=len(latents))
+        return self.codec.decode(latents)
+
+
+@pytest.mark.parametrize("kind", ["photographs", "pairs", "sweep"])
+def test_a_validation_passes_the_networks_as_often_as_is_counted(
+    kind: Any, tiny_settings: dict[str, Any]
+) -> None:
+    backbone = build_tiny(**tiny_settings).requires_grad_(False)
+    module = BokehNet(
+        backbone,
+        flow=Flow("condition", "residual", 0.1),
+        sigma=SigmaDistribution("uniform"),
+        rank=2,
+        prompt="blur",
+        guidance=1.0,
+        steps=STEPS,
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        warmup_steps=1,
+        decay_steps=None,
+        seed=0,
+    )
+    picture = torch.rand(ROWS, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch: dict[str, Any] = {
+        "key": ["a", "b"],
+        "route": ["in_the_wild" if kind == "photographs" else "synthetic"] * ROWS,
+        "prompt": [None] * ROWS,
+        "aif": picture,
+        "bokeh": picture / 2,
+        "defocus": picture[:, :1],
+        "disparity": picture[:, :1],
+        "k": torch.tensor([3.0, 4.0]),
+        "focus_disparity": torch.tensor([0.2, 0.5]),
+    }
+    if kind == "sweep":
+        batch |= {f"sweep_{k}": picture for k in (1, 5, 10)}
+    counted = Counted(backbone)
+    with torch.no_grad():
+        module.validation_step(batch, 0)
+    expected = validation_sample(kind, conditions=2, sigmas=5, steps=STEPS) * ROWS
+    assert counted.cost == expected
+
+
+def test_shares_take_the_dearer_of_both_networks() -> None:
+    assert Cost(1, 30).share_of(Cost(100, 100)) == 0.3
+    assert (Cost(1, 2) + Cost(3, 4) * 2) == Cost(7, 10)
+
+
+@pytest.mark.parametrize(("scale", "ranks"), [("embedded", 1), ("paper", 4)])
+def test_validation_is_at_most_a_tenth_of_the_training(
+    scale: str, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every stage, with more samples in every set than are taken; the paper's batch is 32."""
+
+    def full(folder: Path, most: int) -> tuple[str, int]:
+        return next(kind for name, kind in KINDS.items() if name in folder.parts), most
+
+    monkeypatch.setattr(validation_share, "_evaluated", full)
+    folders = [f"data.{name}=/{name}" for name in ("deblur", "synthetic", "sweep")]
+    given = [*folders, "data.photos=/photos", "data.estimates=/photos"]
+    config = compose_training([f"scale={scale}", *(given if scale == "paper" else [])])
+    OmegaConf.update(config, "data.median_k", None)
+    for name in config.curriculum:
+        if config.stages[name].kind == "train":
+            training, validation = validation_share.stage_costs(config.stages[name], ranks)
+            assert 0.01 < validation.share_of(training) <= 0.1, name
+    assert validation_share.check_validation(config, ranks).verdict == "ok"
+    more = compose_training([f"scale={scale}", "val_samples=1000", *given])
+    found = validation_share.check_validation(more, ranks)
+    assert found.verdict == "warning"
+    enough = int(found.remedy.removeprefix("val_samples="))
+    less = compose_training([f"scale={scale}", f"val_samples={enough}", *given])
+    assert validation_share.check_validation(less, ranks).verdict == "ok"
+
+
+@pytest.mark.parametrize("period", [2, 3, 4, 5, 8])
+def test_samples_are_spread_so_that_no_kind_disappears(period: int) -> None:
+    total, most = 64, 16
+    taken = spread(total, most)
+    assert len(set(taken)) == most and list(taken) == sorted(taken)
+    assert {index % period for index in taken} == set(range(period))  # kinds in turn
+    assert {index * period // total for index in taken} == set(range(period))  # one by one
+    assert list(spread(5, 16)) == list(spread(5, None)) == list(range(5))
