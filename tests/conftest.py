@@ -10,9 +10,10 @@ from typing import Any
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
-# Sums over several threads depend on how the work was split.
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["MKL_NUM_THREADS"] = "1"
+# One, for the test processes share the cores. TEST_THREADS=2 is how most users compute.
+THREADS = os.environ.get("TEST_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = THREADS
+os.environ["MKL_NUM_THREADS"] = THREADS
 # Where `genrefocus weights` has put the metric weights, also for tests that change HOME.
 os.environ.setdefault("TORCH_HOME", str(CACHE / "torch"))
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,7 +29,7 @@ for name in [name for name in os.environ if name.startswith("SLURM_")]:
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(THREADS))
 
 
 @pytest.fixture(scope="session")
