@@ -55,7 +55,8 @@ def test_steering_acts_where_it_is_said(path: LocalPath, images: torch.Tensor) -
     difference = image_of(path.leave(changed, maps, GRID) - path.leave(output, maps, GRID)).abs()
     reach = 2 * (1 + 2 * 2 + 1)  # convolutions of the head at half the resolution, in px
     assert difference[..., :8, :8].amax() > 1e-4
-    assert difference[..., 8 + reach :, :].amax() == difference[..., 8 + reach :].amax() == 0
+    assert difference[..., 8 + reach :, :].amax() < 1e-6
+    assert difference[..., 8 + reach :].amax() < 1e-6
 
 
 def test_features_are_those_of_the_place(path: LocalPath, images: torch.Tensor) -> None:

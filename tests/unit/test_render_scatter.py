@@ -47,7 +47,9 @@ def test_a_point_becomes_a_disc(radius: float, side: float) -> None:
     flat = torch.full((SIZE, SIZE), 2.0)
     image = scatter(point(), flat, 2.0 - side * radius / 8.0, 8.0)[0].double()
     assert float(image.sum()) == pytest.approx(0.9, rel=1e-4)
-    offset = torch.arange(SIZE) - SIZE // 2
+    # Rounding far away would enter the moment with the square of its distance.
+    image = image[12:-12, 12:-12]
+    offset = torch.arange(len(image)) - len(image) // 2
     variance = float((image.sum(0) * offset**2).sum() / image.sum())
     assert variance == pytest.approx(radius**2 / 4, rel=0.05)
     if radius > 4:
