@@ -9,7 +9,6 @@ import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails 
 
 # isort: split
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,24 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genrefocus.backbone.lora import read_lora
-from genrefocus.cli.configuration import run_application
+from genrefocus.cli.configuration import require_kinds, run_application, wrong_input_ends
 from genrefocus.runs import FINISHED
 from genrefocus.writing import write_json
-from lit_models import DeblurNet
-from lit_models.callbacks import Pictures
-from lit_models.figures import (
-    CONSOLE,
-    by_method,
-    last_bokeh,
-    measure_chain,
-    summary_table,
-    test_pairs,
-)
+
+# Torch and what needs it are imported in functions: a wrong override must not wait for them.
+
+
+USAGE = f"""usage: python eval.py [run=FOLDER] [outputs=FOLDER] [+overrides.KEY=VALUE ...]
+
+{__doc__}"""
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="eval")
 def main(config: DictConfig) -> None:
     """Print the table and write ``<run>/evaluation.json``; exit status 2 for wrong input."""
-    try:
+    with wrong_input_ends("eval.py"):
+        require_kinds(config)
         evaluate(config)
-    except (ValueError, OSError) as error:
-        print(f"eval.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def evaluate(config: DictConfig) -> None:
@@ -52,6 +45,18 @@ def evaluate(config: DictConfig) -> None:
     run = _latest(Path(config.outputs)) if config.run == "latest" else Path(config.run)
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} is no run of train.py: it has no config.yaml")
+    from genrefocus.backbone.lora import read_lora
+    from lit_models import DeblurNet
+    from lit_models.callbacks import Pictures
+    from lit_models.figures import (
+        CONSOLE,
+        by_method,
+        last_bokeh,
+        measure_chain,
+        summary_table,
+        test_pairs,
+    )
+
     settings: Any = OmegaConf.merge(OmegaConf.load(run / "config.yaml"), config.overrides)
     backbone = instantiate(settings.backbone)
     results = {}
@@ -97,9 +102,9 @@ def _latest(outputs: Path) -> Path:
             f"no finished run below {outputs.resolve()}; train with: make train"
         )
     run = max(finished, key=lambda file: file.stat().st_mtime).parent.parent
-    CONSOLE.print(f"evaluating {run}", soft_wrap=True)
+    print(f"evaluating {run}")
     return run
 
 
 if __name__ == "__main__":
-    run_application(main, "eval.py", "eval")
+    run_application(main, "eval.py", "eval", USAGE)

@@ -14,23 +14,32 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
 from rich.tree import Tree
 
-from genrefocus.benchmark.ablation import RESULT_NAME
 from genrefocus.cli.cells import is_cell, run_cell
-from genrefocus.cli.configuration import run_application, settle_missing
-from genrefocus.cli.doctor import print_validation_share, require_inputs
-from genrefocus.runs import CONFIG, FINISHED
+from genrefocus.cli.configuration import (
+    options,
+    require_kinds,
+    run_application,
+    settle_missing,
+    wrong_input_ends,
+)
+from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted
 from genrefocus.writing import write_json
-from lit_models.callbacks import Interrupted
-from lit_models.figures import CONSOLE, measure_missing_chain, report, result_of
-from lit_models.stages import RUNNERS, Stage, first_rank, on_first_rank
+
+# Torch and what needs it are imported in functions: a wrong override must not wait for them.
+if TYPE_CHECKING:
+    from lit_models.stages import Stage
+
+CONSOLE = Console()
 
 # What others' code says to itself, and what is meant to be: a rank may have no sample of a set.
 for said in (
@@ -46,6 +55,18 @@ for said in (
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
+USAGE = f"""usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...]
+
+groups
+{options("experiment", "scale", "data", "backbone", "trainer", "logger", "debug", "sweep")}
+often
+  resume=latest     goes on after an interruption
+  --cfg job         prints the whole configuration
+  -sc install=bash  prints what makes the tab key complete overrides
+See docs/configs.md.
+"""
+
+
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
     """See :func:`guarded`. Launchers send this function to other processes, without its module."""
@@ -59,16 +80,14 @@ def guarded(config: DictConfig) -> float | None:
 
     Returns the figure that ``result`` names, for sweepers; a cell that fails has none.
     """
-    try:
-        if is_cell():
-            return run_cell(Path(config.paths.run), lambda: run(config))
-        return run(config)
-    except Interrupted as stopped:
-        CONSOLE.print(f"[yellow]{stopped}[/]", soft_wrap=True)
-        sys.exit(128 + stopped.number)
-    except (ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    with wrong_input_ends("train.py"):
+        try:
+            if is_cell():
+                return run_cell(Path(config.paths.run), lambda: run(config))
+            return run(config)
+        except Interrupted as stopped:
+            CONSOLE.print(str(stopped), style="yellow", markup=False, soft_wrap=True)
+            sys.exit(128 + stopped.number)
 
 
 def run(config: DictConfig) -> float | None:
@@ -80,12 +99,21 @@ def run(config: DictConfig) -> float | None:
         The figure that ``result`` names; None on ranks other than the first.
 
     Raises:
-        ValueError: inputs are missing, or stages of the run were begun with other settings.
+        ValueError: values are missing or of another kind than those they replace, inputs are
+            missing, or stages of the run were begun with other settings.
     """
+    require_kinds(config)
+    settle_missing(config)
+    from lightning import seed_everything
+
+    from genrefocus.cli.doctor import require_inputs
+    from lit_models.figures import report, result_of
+    from lit_models.stages import Stage, first_rank
+
     folder = Path(config.paths.run)
     seed_everything(config.seed, workers=True, verbose=False)
-    settle_missing(config)
-    _announce(config, folder)
+    if first_rank():
+        _announce(config, folder)
     stages = [Stage(name, config, folder / name) for name in config.curriculum]
     for stage in stages:
         stage.require_same_settings()
@@ -102,8 +130,12 @@ def run(config: DictConfig) -> float | None:
     return None if value is None else float(value)
 
 
-def _train(stages: list[Stage], config: DictConfig, folder: Path) -> None:
+def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
+    from genrefocus.cli.doctor import print_validation_share
+    from lit_models.figures import measure_missing_chain
+    from lit_models.stages import RUNNERS, first_rank, on_first_rank
+
     if first_rank():
         OmegaConf.save(config, folder / CONFIG, resolve=True)
         if not (given := folder / "overrides.yaml").is_file():
@@ -116,7 +148,8 @@ def _train(stages: list[Stage], config: DictConfig, folder: Path) -> None:
     backbone = instantiate(config.backbone)
     for stage in stages:
         if stage.finished():
-            CONSOLE.print(f"[green]{stage.name}[/] is finished, see {stage.folder / FINISHED}")
+            record = escape(str(stage.folder / FINISHED))
+            CONSOLE.print(f"[green]{stage.name}[/] is finished, see {record}", soft_wrap=True)
             continue
         stage.begin()
         CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
@@ -126,15 +159,13 @@ def _train(stages: list[Stage], config: DictConfig, folder: Path) -> None:
 
 
 def _announce(config: DictConfig, folder: Path) -> None:
-    if not first_rank():
-        return
-    tree = Tree(f"[bold]{config.name}[/] in {folder}")
+    tree = Tree(f"[bold]{escape(config.name)}[/] in {escape(str(folder))}")
     for key in config:
         value = OmegaConf.to_yaml(OmegaConf.create({key: config._get_node(key)}))
-        tree.add(value.rstrip())
+        tree.add(escape(value.rstrip()))
     if config.print_config:
         CONSOLE.print(tree)
 
 
 if __name__ == "__main__":
-    run_application(main, "train.py", "train")
+    run_application(main, "train.py", "train", USAGE)

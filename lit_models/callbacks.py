@@ -16,16 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
 from genrefocus.pictures import contact_sheet, save_pictures
+from genrefocus.runs import Interrupted
 from lit_models.flow_matching import Batch, FlowMatching
-
-
-class Interrupted(BaseException):
-    """A signal stopped the run after a checkpoint; no failure, which a sweep would go on after."""
-
-    def __init__(self, number: int, folder: Path) -> None:
-        again = f"go on with resume={folder}, or, in a sweep, with the same command"
-        super().__init__(f"stopped by {signal.Signals(number).name}; {again}")
-        self.number = number
 
 
 class Interruption(Callback):

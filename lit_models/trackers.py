@@ -113,13 +113,15 @@ def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
     os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(
         project=project,
-        name=f"{folder.parent.name}/{folder.name}",
-        group=folder.parent.name,
-        id=f"{zlib.crc32(str(folder).encode()):08x}",
         save_dir=str(folder),
-        offline=mode == "offline",
-        resume="allow",
-        **settings,
+        **{
+            "name": f"{folder.parent.name}/{folder.name}",
+            "group": folder.parent.name,
+            "id": f"{zlib.crc32(str(folder).encode()):08x}",
+            "offline": mode == "offline",
+            "resume": "allow",
+            **settings,
+        },
     )
 
 

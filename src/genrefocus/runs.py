@@ -3,6 +3,7 @@
 import glob
 import itertools
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,6 +15,8 @@ import yaml
 
 FINISHED = "summary.json"
 CONFIG = "config.yaml"
+#: of a run, or of a cell of a sweep that failed; of a sweep
+RESULT_NAME, FAILURE_NAME, PLAN_NAME = "result.json", "failed.json", "sweep.json"
 ROOT = Path(__file__).resolve().parents[2]
 _SWEEP = "GENREFOCUS_SWEEP_FOLDER"  # from a sweep to the ranks that it starts
 
@@ -105,6 +108,15 @@ def first_process() -> bool:
     """Whether this process is the first of its run, as the launchers' variables say."""
     ranks = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
     return all(os.environ.get(variable, "0") == "0" for variable in ranks)
+
+
+class Interrupted(BaseException):
+    """A signal stopped the run after a checkpoint; no failure, which a sweep would go on after."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        again = f"go on with resume={folder}, or, in a sweep, with the same command"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {again}")
+        self.number = number
 
 
 def git_commit() -> str:

@@ -1,38 +1,85 @@
 """Wrong overrides of train.py and eval.py: one line, exit status 2, no traceback."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from genrefocus.cli import main
+from genrefocus.cli.configuration import compose_training
+from genrefocus.cli.doctor import require_inputs
 
 pytestmark = pytest.mark.slow
+
+
+HEAVY = {"torch", "lightning", "diffusers", "transformers"}
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
+        (["train.py", "learning_rate=abc", "seed=x"], "seed=x: give a whole number (it was 42); "),
+        (["train.py", "curriculum=deblurnet"], "curriculum=deblurnet: give a list in brackets"),
         (["train.py", "data.long_egde=512"], "'data.long_egde'. Did you mean data.long_edge?"),
         (["train.py", "experiment=deblurr"], "Available options in 'experiment': bokeh"),
         (["train.py", "resume=latest", "paths.outputs={empty}"], "start one without resume"),
         (["train.py", "scale=paper"], "data.deblur=... data.synthetic=..."),
         (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
     ],
-    ids=["key", "option", "resume", "missing", "evaluation"],
+    ids=["kind", "list", "key", "option", "resume", "missing", "evaluation"],
 )
 def test_wrong_overrides_are_one_line(
     command: list[str], said: str, repo_root: Path, tmp_path: Path
 ) -> None:
-    given = [sys.executable, *(part.format(empty=tmp_path) for part in command)]
-    if "scale=paper" in given:
+    given = [*(part.format(empty=tmp_path) for part in command)]
+    if "train.py" in given:
         given.append(f"paths.outputs={tmp_path}")
-    done = subprocess.run(given, cwd=repo_root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *given],
+        cwd=repo_root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2, done.stderr
+    assert not HEAVY & {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     (line,) = [line for line in done.stderr.splitlines() if line.startswith(command[0])]
     assert said in line and "append" not in line
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["trainer=gpu"], "trainer: torch finds no CUDA device; trainer=cpu"),
+        (["+logger.csv.flush=3"], "csv_logger has no such option; leave logger.csv.flush out"),
+        (["+trainer.max_step=3"], "lightning.Trainer has no such option; trainer.max_steps=..."),
+        (["+stages.deblurnet.module.rnk=3"], "stages.deblurnet.module.rank=..."),
+        (["callbacks.ema._target_=no.such.Thing"], "callbacks.ema: no.such.Thing:"),
+    ],
+)
+def test_what_a_class_does_not_take(
+    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        require_inputs(compose_training(["experiment=deblur", *given]))
+
+
+def test_a_pipe_that_nobody_reads(repo_root: Path) -> None:
+    for command in (["train.py", "--help"], ["train.py", "--cfg", "job"], ["-m", "genrefocus.cli"]):
+        done = subprocess.run(
+            f"{sys.executable} {' '.join(command)} --help | true",
+            shell=True,
+            cwd=repo_root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from genrefocus.backbone.lora import read_lora
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardWriter
 from genrefocus.flow import Flow, SigmaDistribution
+from genrefocus.runs import Interrupted
 from lit_models import DeblurNet
-from lit_models.callbacks import Interrupted, Interruption
+from lit_models.callbacks import Interruption
 from lit_models.checkpoints import Snapshots, WholeCheckpoints, read_checkpoint
 from lit_models.progress import Progress
 

@@ -18,10 +18,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from genrefocus.data.images import load_image
-
-PLAN_NAME = "sweep.json"
-RESULT_NAME = "result.json"
-FAILURE_NAME = "failed.json"
+from genrefocus.runs import FAILURE_NAME, PLAN_NAME, RESULT_NAME
 
 CONFIDENCE = 0.95
 HIGHER_IS_BETTER: Mapping[str, bool] = {

@@ -47,9 +47,6 @@ See docs/benchmark.md.
 def main(name: str, arguments: Sequence[str]) -> int:
     """Run ``prepare`` or ``benchmark`` with overrides; exit status 2 for wrong input."""
     application, config, usage = APPLICATIONS[name]
-    if {"-h", "--help"} & set(arguments):
-        print(usage)
-        return 0
     if name == "prepare" and not arguments:
         print(usage)
         return 2
@@ -57,7 +54,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
     decorate = hydra.main(
         version_base=None, config_path=str(checkout() / "conf"), config_name=config
     )
-    run_application(decorate(application), f"genrefocus {name}", config)
+    run_application(decorate(application), f"genrefocus {name}", config, usage)
     return 0
 
 

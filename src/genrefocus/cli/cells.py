@@ -18,10 +18,10 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 import genrefocus.cli.configuration  # noqa: F401  registers the resolvers in other processes too
-from genrefocus.benchmark.ablation import FAILURE_NAME, PLAN_NAME, RESULT_NAME
-from genrefocus.runs import first_process
+from genrefocus.runs import FAILURE_NAME, PLAN_NAME, RESULT_NAME, first_process
 from genrefocus.writing import write_json
 
 TRACE_NAME = "traceback.txt"
@@ -87,9 +87,13 @@ class SweepReport(Callback):
         for path in failed:
             reason = json.loads(path.read_bytes())["reason"]
             where = path.parent.relative_to(folder)
-            console.print(f"[red]failed[/] {where}: {reason}", soft_wrap=True, highlight=False)
+            console.print(
+                f"[red]failed[/] {escape(f'{where}: {reason}')}", soft_wrap=True, highlight=False
+            )
         console.print(
-            f"{len(finished)} runs finished, {len(failed)} failed in {folder}", soft_wrap=True
+            f"{len(finished)} runs finished, {len(failed)} failed in {folder}",
+            soft_wrap=True,
+            markup=False,
         )
         if failed:
             console.print("the same command runs what has failed or is missing")

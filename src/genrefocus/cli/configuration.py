@@ -43,16 +43,20 @@ OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replac
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True, replace=True)
 
 
-def run_application(application: Callable[[], None], name: str, config: str) -> None:
+def run_application(application: Callable[[], None], name: str, config: str, usage: str) -> None:
     """Run a Hydra application; what is wrong with its overrides is one line and exit status 2.
 
     Args:
         application: decorated with ``hydra.main``.
         name: as users call it.
         config: name of its configuration in conf/.
+        usage: printed for ``--help``, in place of Hydra's, which takes seconds.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing
     with any_terminal(), wrong_input_ends(name):
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(usage)
+            return
         try:
             application()
         except InstantiationException:
@@ -125,7 +129,7 @@ def require_kinds(config: DictConfig) -> None:
 def _of_another_kind(before: DictConfig, now: DictConfig, place: str) -> Iterator[str]:
     for key in before:
         name = f"{place}.{key!s}".lstrip(".")
-        if name in ("hydra", "trainer") or key not in now:
+        if name in ("hydra", "trainer") or key not in now or OmegaConf.is_interpolation(now, key):
             continue
         values = [None if OmegaConf.is_missing(one, key) else one[key] for one in (before, now)]
         old: Any = values[0]
@@ -156,6 +160,16 @@ def _hint(error: Exception, name: str, config: str) -> str:
     return f" ({command} --cfg job prints all there is)"
 
 
+def options(*groups: str) -> str:
+    """A line for each group of conf/ with its options."""
+    conf = checkout() / "conf"
+    lines = (
+        f"  {group:12}{', '.join(sorted(path.stem for path in (conf / group).glob('*.yaml')))}"
+        for group in groups
+    )
+    return "\n".join(lines)
+
+
 def _keys(config: str) -> list[str]:
     """Keys that a configuration has before anything is overridden, groups included."""
     conf = checkout() / "conf"
@@ -183,7 +197,8 @@ def _in_a_line(error: Exception) -> str:
     text = re.sub(
         r"To append to your config use \S+|\w+ raised while resolving interpolation: ", "", text
     )
-    return " ".join(text.split())
+    # Messages of this project may have a line for each thing that is missing.
+    return "\n  ".join(" ".join(line.split()) for line in text.split("\n  "))
 
 
 def checkout() -> Path:

@@ -1,6 +1,8 @@
 """``genrefocus doctor [OVERRIDES...]``: what would stop a run of train.py, found without a GPU."""
 
 import argparse
+import difflib
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,12 +63,14 @@ def require_inputs(config: DictConfig) -> None:
     """Look for the inputs of all stages before the first one starts.
 
     Raises:
-        ValueError: some are missing; one line for each, with what mends it.
+        ValueError: some are missing, a class does not take what the configuration gives it, or
+            there is no GPU; one line for each, with what mends it.
     """
-    found = [one for one in (*_inputs(config), *_data(config)) if one.verdict == "error"]
+    checks = (*_device(config), *_configuration(config), *_inputs(config), *_data(config))
+    found = [one for one in checks if one.verdict == "error"]
     if found:
         lines = [f"{one.subject}: {one.detail}; {one.remedy}" for one in found]
-        raise ValueError("\n  ".join(["inputs are missing", *lines]))
+        raise ValueError("\n  ".join(["inputs are missing or wrong", *lines]))
 
 
 def print_validation_share(config: DictConfig) -> None:
@@ -78,14 +82,25 @@ def print_validation_share(config: DictConfig) -> None:
 def _configuration(config: DictConfig) -> Iterator[Finding]:
     """Every class exists, and the parts of every stage can be built."""
     parts = {name: config[name] for name in ("backbone", "trainer", "callbacks", "logger", "data")}
+    parts |= {f"stages.{name}": config.stages[name] for name in config.curriculum}
     failures = 0
     for place, target in _targets(parts):
         try:
-            get_object(target)
+            known = _known_options(get_object(target))
         except (HydraException, ImportError, ValueError) as error:
             failures += 1
             reason = " ".join(str(error).split())
             yield Finding(place, "error", f"{target}: {reason}", f"{place}._target_=<class>")
+            continue
+        given = [str(key) for key in OmegaConf.select(config, place) if str(key)[0] != "_"]
+        for key in given:
+            if known is None or key in known:
+                continue
+            failures += 1
+            close = difflib.get_close_matches(key, known, n=1)
+            detail = f"{target} has no such option"
+            remedy = f"{place}.{close[0]}=..." if close else f"leave {place}.{key} out"
+            yield Finding(f"{place}.{key}", "error", detail, remedy)
     for name in config.curriculum:
         stage = config.stages[name]
         try:
@@ -98,6 +113,24 @@ def _configuration(config: DictConfig) -> Iterator[Finding]:
             yield Finding(f"stages.{name}", "error", reason, f"stages.{name}.<option>=<value>")
     if not failures:
         yield Finding("configuration", "ok", f"{config.name}: {', '.join(config.curriculum)}")
+
+
+def _known_options(target: Any) -> set[str] | None:
+    """Keywords that a class, with those it inherits from, or a function takes; None: any."""
+    known: set[str] = set()
+    for one in inspect.getmro(target) if inspect.isclass(target) else (target,):
+        if inspect.isclass(one) and "__init__" not in vars(one):
+            continue
+        found = inspect.signature(one.__init__ if inspect.isclass(one) else one).parameters
+        known |= set(found)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in found.values()):
+            return known
+    return None
+
+
+def _device(config: DictConfig) -> Iterator[Finding]:
+    if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        yield Finding("trainer", "error", "torch finds no CUDA device", "trainer=cpu")
 
 
 def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
