@@ -127,8 +127,8 @@ def require_kinds(config: DictConfig) -> None:
 
 
 def _of_another_kind(before: DictConfig, now: DictConfig, place: str) -> Iterator[str]:
-    for key in before:
-        name = f"{place}.{key!s}".lstrip(".")
+    for key in map(str, before):
+        name = f"{place}.{key}".lstrip(".")
         if name in ("hydra", "trainer") or key not in now or OmegaConf.is_interpolation(now, key):
             continue
         values = [None if OmegaConf.is_missing(one, key) else one[key] for one in (before, now)]
