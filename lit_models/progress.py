@@ -41,6 +41,7 @@ class Progress(ProgressBar):
         self._training = self._bars.add_task(
             _stage(trainer), total=trainer.max_steps, completed=trainer.global_step
         )
+        self._bars.say(f"{_stage(trainer)}: from step {trainer.global_step} to {trainer.max_steps}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
