@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.cli.configuration import require_kinds, run_application, wrong_input_ends
-from genrefocus.runs import FINISHED
+from genrefocus.runs import FINISHED, newest_runs
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
@@ -91,19 +91,12 @@ def evaluate(config: DictConfig) -> None:
 
 
 def _latest(outputs: Path) -> Path:
-    """The run with a finished network that was written last, one stage or the whole scheme."""
-    finished = [
-        file
-        for file in outputs.glob(f"*/*/*/{FINISHED}")
-        if (file.parent / "network.json").is_file()
-    ]
-    if not finished:
-        raise FileNotFoundError(
-            f"no finished run below {outputs.resolve()}; train with: make train"
-        )
-    run = max(finished, key=lambda file: file.stat().st_mtime).parent.parent
-    print(f"evaluating {run}")
-    return run
+    """The run with a finished network that was written to last."""
+    for run in newest_runs(outputs):
+        if any((file.parent / "network.json").is_file() for file in run.glob(f"*/{FINISHED}")):
+            print(f"evaluating {run}")
+            return run
+    raise FileNotFoundError(f"no finished run below {outputs.resolve()}; train with: make train")
 
 
 if __name__ == "__main__":

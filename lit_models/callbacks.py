@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
+from genrefocus.optics import MAX_COC
 from genrefocus.pictures import contact_sheet, save_pictures
 from genrefocus.runs import Interrupted
 from lit_models.flow_matching import Batch, FlowMatching
@@ -201,6 +202,31 @@ def _transformer(module: LightningModule) -> FluxTransformer2DModel:
     if not isinstance(module, FlowMatching):
         raise ValueError("trainer=fsdp shards a frozen base; experiment=tiny_base has none")
     return module.backbone.transformer
+
+
+class BlurRange(Callback):
+    """The largest blur radius in the defocus maps that the network was trained on."""
+
+    def __init__(self) -> None:
+        self._largest = torch.zeros(())  # on the batch's device: comparing must not wait for it
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if "defocus" in batch:
+            largest = batch["defocus"].amax()
+            self._largest = torch.maximum(self._largest.to(largest.device), largest)
+
+    def radius(self, trainer: Trainer) -> float | None:
+        """Over all ranks, px; None where there was no map. A collective call."""
+        value = trainer.strategy.all_gather(self._largest.to(trainer.strategy.root_device))
+        return float(value.max()) * MAX_COC or None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"largest": float(self._largest)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._largest = torch.tensor(state_dict["largest"])
 
 
 class Timer(Callback):

@@ -21,7 +21,7 @@ from genrefocus.backbone import Backbone
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
 from genrefocus.runs import FINISHED, git_commit
 from genrefocus.writing import write_json
-from lit_models.callbacks import Interruption, Timer
+from lit_models.callbacks import BlurRange, Interruption, Timer
 from lit_models.checkpoints import read_checkpoint
 from lit_models.deblurnet import DeblurNet
 from lit_models.figures import by_method, device_of, test_pairs, unavailable_metrics
@@ -123,9 +123,11 @@ def train_stage(stage: Stage, backbone: Backbone) -> None:
     data = instantiate(settings.datamodule)
     trainer, timer, loggers = _fit(stage, module, data)
     lora = folder / module.lora_file
+    (blur,) = (one for one in trainer.callbacks if isinstance(one, BlurRange))  # type: ignore[attr-defined]
+    radius = blur.radius(trainer)
     if trainer.is_global_zero:
         module.lora.save(lora, metadata={"adapter": module.adapter})
-        write_network_card(folder, _network_card(stage, module, trainer.global_step))
+        write_network_card(folder, _network_card(stage, module, trainer.global_step, radius))
     if isinstance(module, DeblurNet):
         module.fit_floor(*test_pairs(data))
     measured = trainer.test(module, datamodule=data, verbose=False)[0]
@@ -160,6 +162,7 @@ def _fit(
         callbacks=[
             *(instantiate(callback) for callback in stage.config.callbacks.values()),
             timer,
+            BlurRange(),
             Interruption(folder),
         ],
         logger=loggers,
@@ -170,7 +173,7 @@ def _fit(
     for logger in loggers:
         logger.log_hyperparams(_record(stage.config, data))
     checkpoint = folder / "last.ckpt"
-    if not _restore_finished(module, checkpoint, trainer.max_steps):
+    if not _restore_finished(trainer, module, checkpoint):
         trainer.fit(
             module,
             datamodule=data,
@@ -259,7 +262,9 @@ RUNNERS: dict[str, Callable[[Stage, Backbone], None]] = {
 }
 
 
-def _network_card(stage: Stage, module: FlowMatching, steps: int) -> NetworkCard:
+def _network_card(
+    stage: Stage, module: FlowMatching, steps: int, radius: float | None
+) -> NetworkCard:
     """What sampling has to know about the network, beside its LoRA."""
     tiny = stage.config.backbone._target_.endswith("load_tiny")
     variants: tuple[Variant, ...] = ("pre_deblur", "direct")
@@ -275,18 +280,22 @@ def _network_card(stage: Stage, module: FlowMatching, steps: int) -> NetworkCard
         variant=next((name for name in variants if getattr(module, name, False)), "standard"),
         independent=module.editor.denoiser.independent,
         trained_steps=steps,
+        largest_radius=radius,
         trial=stage.config.get("trial", False),
     )
 
 
-def _restore_finished(module: LightningModule, checkpoint: Path, max_steps: int) -> bool:
+def _restore_finished(trainer: Trainer, module: LightningModule, checkpoint: Path) -> bool:
     """Load averaged weights from a checkpoint that has all its steps, if there is one."""
     if not checkpoint.is_file():
         return False
     state = read_checkpoint(checkpoint)
-    if state["global_step"] < max_steps:
+    if state["global_step"] < trainer.max_steps:
         return False
     module.load_state_dict(state["state_dict"])
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, (BlurRange, Timer)) and callback.state_key in state["callbacks"]:
+            callback.load_state_dict(state["callbacks"][callback.state_key])
     return True
 
 

@@ -77,6 +77,7 @@ def pipeline_from_run(
         bokeh_prompt=bokeh.card.prompt,
         deblur_steps=_first(steps, blurry.card.steps if blurry else STEPS),
         bokeh_steps=_first(steps, bokeh.card.steps),
+        largest_radius=bokeh.card.largest_radius,
     )
     return _with_prompts_embedded(pipeline)
 
@@ -220,6 +221,7 @@ def without_deblur(pipeline: RefocusPipeline) -> RefocusPipeline:
         bokeh_prompt=pipeline.bokeh_prompt,
         bokeh_steps=pipeline.bokeh_steps,
         depth_resize=pipeline.depth_resize,
+        largest_radius=pipeline.largest_radius,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from genrefocus.flow import Flow
+from genrefocus.runs import newest_runs
 from genrefocus.writing import write_json
 
 FILE_NAME = "network.json"
@@ -56,6 +57,7 @@ class NetworkCard:
             BokehNet that takes the blurred photograph in place of the all-in-focus image.
         independent: conditions attend to themselves only.
         trained_steps: optimizer steps that it was trained for; None where that was not noted.
+        largest_radius: in the defocus maps of its training, px; None where that was not noted.
         trial: of a run with ``debug=...``, which shows that a set-up runs, and no quality.
         written: UTC time of writing, ISO 8601; :func:`write_network_card` fills it in.
 
@@ -74,6 +76,7 @@ class NetworkCard:
     variant: Variant = "standard"
     independent: bool = False
     trained_steps: int | None = None
+    largest_radius: float | None = None
     trial: bool = False
     written: str = ""
 
@@ -186,35 +189,33 @@ def networks_of(run: str | Path) -> dict[Task, Network]:
 
 
 def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh")) -> Path:
-    """The run below ``outputs`` that was written last, of those with networks for all ``tasks``.
+    """The run below ``outputs`` that was written to last, of those with networks for all ``tasks``.
 
-    A BokehNet of variant ``direct`` needs no DeblurNet beside it. Trial runs are passed over.
+    A BokehNet of variant ``direct`` needs no DeblurNet beside it. See :func:`runs.newest_runs`.
 
     Raises:
         FileNotFoundError: there is none; the message says how to get one.
     """
-    outputs, wanted = Path(outputs), set(tasks)
-    runs = {file.parent.parent for file in outputs.glob(f"**/{FILE_NAME}")}
-    found: dict[Path, Mapping[Task, Network]] = {run: networks_of(run) for run in runs}
+    wanted = set(tasks)
 
-    def complete(networks: Mapping[Task, Network]) -> bool:
+    def complete(run: Path) -> bool:
+        networks = networks_of(run)
         bokeh = networks.get("bokeh")
         direct = bokeh is not None and bokeh.card.variant == "direct"
         return (wanted - {"deblur"} if direct else wanted) <= set(networks)
 
-    finished = {run: networks for run, networks in found.items() if complete(networks)}
-    usable = {run: some for run, some in finished.items() if not _is_trial(some)}
-    if not usable:
-        raise FileNotFoundError(
-            f"no finished run below {outputs.resolve()}: {len(found)} found, none with networks "
-            f"for {' and '.join(sorted(wanted))}"
-            + "".join(
-                f"; {run} is a trial (debug=...), which has to be named to be used: run={run}"
-                for run in finished
-            )
-            + "; train one with: make train"
+    if (found := next(filter(complete, newest_runs(outputs)), None)) is not None:
+        return found
+    every = list(newest_runs(outputs, trials=True))
+    raise FileNotFoundError(
+        f"no finished run below {Path(outputs).resolve()}: {len(every)} found, none with networks "
+        f"for {' and '.join(sorted(wanted))}"
+        + "".join(
+            f"; {run} is a trial (debug=...), which has to be named to be used: run={run}"
+            for run in filter(complete, every)
         )
-    return max(usable, key=lambda run: max(n.card.written for n in usable[run].values()))
+        + "; train one with: make train"
+    )
 
 
 def described(networks: Mapping[Task, Network]) -> str:

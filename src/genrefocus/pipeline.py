@@ -7,6 +7,7 @@ result is resized back; the backbone's tiling cuts what is larger than it was tr
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from genrefocus.geometry import (
     resize_long_edge_and_crop,
 )
 from genrefocus.optics import (
+    MAX_COC,
     BlurStrength,
     defocus_map,
     depth_to_disparity,
@@ -81,6 +83,10 @@ class Refocused:
     strength: BlurStrength
 
 
+class BeyondTraining(UserWarning):
+    """A network is asked for what its training has never shown it."""
+
+
 class RefocusPipeline:
     """Two networks and the optics between them.
 
@@ -91,6 +97,7 @@ class RefocusPipeline:
             what a blurred sign says helps to restore it.
         deblur_steps, bokeh_steps: Euler steps.
         depth_resize: how disparity is brought to another size with its picture.
+        largest_radius: of the defocus maps that BokehNet was trained on, px; None: not known.
 
     Raises:
         ValueError: less than one step.
@@ -106,6 +113,7 @@ class RefocusPipeline:
         deblur_steps: int = STEPS,
         bokeh_steps: int = STEPS,
         depth_resize: DepthResize = "nearest",
+        largest_radius: float | None = None,
     ) -> None:
         for name, steps in (("deblur_steps", deblur_steps), ("bokeh_steps", bokeh_steps)):
             if steps < 1:
@@ -114,6 +122,7 @@ class RefocusPipeline:
         self.deblur_prompt, self.bokeh_prompt = deblur_prompt, bokeh_prompt
         self.deblur_steps, self.bokeh_steps = deblur_steps, bokeh_steps
         self.depth_resize: DepthResize = depth_resize
+        self.largest_radius, self._warned = largest_radius, False
 
     def __call__(
         self,
@@ -209,12 +218,25 @@ class RefocusPipeline:
         if size != _size(disparity):
             disparity = resize_disparity(disparity, *size, mode=self.depth_resize)
         control = defocus_map(disparity, scene.focus_disparity, strength.resized(*size))
+        self._warn_beyond_training(control)
         edit = Edit([self.bokeh_prompt], scene.working[None], control=control[None, None])
         image = _generate(self.bokeh, edit, self.bokeh_steps, (seed, 1), "bokeh", report)
         return Refocused(
             resize_image(image, *_size(scene.aif)),
             defocus_map(scene.disparity, scene.focus_disparity, strength),
             strength,
+        )
+
+    def _warn_beyond_training(self, control: Tensor) -> None:
+        radius = float(control.max()) * MAX_COC
+        if self.largest_radius is None or self._warned or radius <= self.largest_radius * 1.01:
+            return
+        self._warned = True
+        warnings.warn(
+            f"a blur radius of {radius:.1f} px is asked for, and BokehNet was trained up to "
+            f"{self.largest_radius:.1f} px: the picture may be blurred too little or wrongly",
+            BeyondTraining,
+            stacklevel=3,
         )
 
     @property

@@ -53,9 +53,11 @@ def write_echo_run(tiny_settings: dict[str, Any]) -> Callable[[Path, Path], None
             torch.nn.init.zeros_(last.weight)
             torch.nn.init.zeros_(last.bias)
         save_tiny(backbone, base, settings=tiny_settings, card={})
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text("trial: false")
         for task in ("deblur", "bokeh"):
             stage = run / task
-            stage.mkdir(parents=True)
+            stage.mkdir()
             generator = torch.Generator().manual_seed(0)
             lora = Lora.for_transformer(backbone.transformer, 2, generator=generator)
             lora.save(stage / f"{task}Net.safetensors")

@@ -47,6 +47,7 @@ def stage(folder: Path, card: NetworkCard) -> Network:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / card.lora_file).touch()
     write_network_card(folder, card)
+    (folder.parent / "config.yaml").write_text(f"trial: {str(card.trial).lower()}")
     return Network(folder, read_network_card(folder))
 
 

@@ -1,5 +1,6 @@
 """The camera: sizes, control signal, focus and noise, with networks whose answer is known."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from genrefocus.editing import Edit, Editor
 from genrefocus.estimators import Photo
 from genrefocus.flow import Flow
 from genrefocus.optics import BlurStrength
-from genrefocus.pipeline import RefocusPipeline
+from genrefocus.pipeline import BeyondTraining, RefocusPipeline
 from genrefocus.rejection import Reason, Rejected
 
 
@@ -255,3 +256,19 @@ def test_k_of_another_size_and_a_negative_focus_are_refused(
     assert refusal.value.reason is Reason.FOCUS_DISPARITY_NEGATIVE
     with pytest.raises(ValueError, match="bokeh_steps must be at least 1"):
         RefocusPipeline(None, pipeline.bokeh, bokeh_steps=0)
+
+
+def test_blur_beyond_training_gives_one_warning_with_both_numbers(
+    backbone: Backbone, photo: Tensor
+) -> None:
+    disparity = torch.ones(101, 77)
+    disparity[:50] = 1.5
+    pipeline = RefocusPipeline(None, Answering(backbone, source), largest_radius=5.0)
+    scene = pipeline.prepare(photo, focus=1.0, disparity=disparity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline.refocus(scene, BlurStrength(9.0, 101, 77))  # 4.5 px of the photograph
+    with pytest.warns(BeyondTraining, match=r"of 1\d\.\d px is asked .* up to 5\.0 px") as said:
+        pipeline.refocus(scene, BlurStrength(20.0, 101, 77))
+        pipeline.refocus(scene, BlurStrength(30.0, 101, 77))
+    assert len(said) == 1

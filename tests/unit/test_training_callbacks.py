@@ -22,7 +22,7 @@ from genrefocus.data.shards import ShardWriter
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.runs import Interrupted
 from lit_models import DeblurNet
-from lit_models.callbacks import Interruption
+from lit_models.callbacks import BlurRange, Interruption
 from lit_models.checkpoints import Snapshots, WholeCheckpoints, read_checkpoint
 from lit_models.progress import Progress
 
@@ -201,3 +201,14 @@ def test_a_run_without_a_terminal_says_how_far_it_is(
     )
     shown = capsys.readouterr().err
     assert all(line in shown for line in lines)
+
+
+def test_the_largest_radius_goes_on_after_a_resume() -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    before, after = BlurRange(), BlurRange()
+    assert before.radius(trainer) is None
+    for value in (0.02, 0.125, 0.05):
+        batch = {"defocus": torch.full((2, 1, 4, 4), value)}
+        before.on_train_batch_end(trainer, None, None, batch, 0)  # type: ignore[arg-type]
+    after.load_state_dict(before.state_dict())
+    assert after.radius(trainer) == pytest.approx(12.5)
