@@ -6,7 +6,7 @@ Where things live:
 - ``optics``     the control signal: disparity, focus disparity, K and its resolution, defocus map
 - ``geometry``   resize, crop and rounding applied to image, depth, mask and K together
 - ``decoding``   the one place that opens picture files; ``colours`` makes sRGB of them
-- ``exif``       photograph -> exposure facts
+- ``exif``       photograph -> exposure facts; ``sensors`` knows the widths of sensors
 - ``render``     the simulator: procedural scenes, apertures, lens-sampled ground truth, scatter
 - ``estimators`` depth and in-focus mask of a photograph
 - ``flow``       the objective: sigma, interpolation, velocity, loss, Euler step

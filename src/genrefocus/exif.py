@@ -5,14 +5,10 @@ missing, zero or unreadable becomes a :class:`~genrefocus.rejection.Rejected` wi
 Oddities that leave a photograph usable are listed in ``ExposureFacts.flags``.
 """
 
-import csv
-import functools
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from PIL.TiffImagePlugin import IFDRational
 from genrefocus.colours import orientation_of
 from genrefocus.decoding import opened, read_file
 from genrefocus.rejection import Reason, Rejected
+from genrefocus.sensors import as_number, framed_width, original_size
 
 TAGS = (
     "FocalLength",
@@ -39,38 +36,12 @@ TAGS = (
 )
 """All that is read of a photograph's EXIF: no place, no owner, no serial number."""
 
-FULL_FRAME_WIDTH_MM = 36.0
-PLAUSIBLE_SENSOR_MM = (2.0, 70.0)
-"""From the smallest phone sensor to the largest medium-format back."""
-
-SMALLEST_FRAME_MM = 0.5
-"""A small sensor cropped tenfold by digital zoom; narrower ones are errors."""
-
-SENSOR_TABLES = ("sensor_widths.csv", "sensor_widths_compact.csv")
-"""Beside this file; each states its source. No camera is in both."""
-
 MAX_EXIF_BYTES = 2**22
 """A JPEG segment holds 64 KiB; decoding a hostile block takes many times its size in memory."""
 
 MAX_NAME = 100
 """Characters of make and model that are kept."""
 
-SHORTEST_EQUIVALENT_MM = 8.0
-"""No lens frames more than one of 8 mm does on 36 mm; a phone's f in the f35 field would."""
-
-MOST_DISAGREEMENT = 0.15
-"""Part of the listed width by which another source may differ from it."""
-
-CANON_CROP = 1.6
-"""Of full-frame Canons in their crop mode, whose focal plane is then right; within 3 %."""
-
-KNOWN_SMALLER = 0.95
-"""A sensor below this part of 36 mm is smaller than full frame, whose widths span 35.6 to 36."""
-
-ECHOED_FOCAL_LENGTH = "f35_echoes_focal_length"
-UNVERIFIED_CROP_FACTOR = "crop_factor_one_unverified"
-
-_MM_PER_FOCAL_PLANE_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _INFINITE_DISTANCE = 0xFFFFFFFF
 
 
@@ -178,15 +149,15 @@ def exposure_from_tags(
     )
     f_number = _required(tags, "FNumber", Reason.F_NUMBER_MISSING, Reason.F_NUMBER_INVALID)
     make, model = _text(tags.get("Make")), _text(tags.get("Model"))
-    zoom = _number(tags.get("DigitalZoomRatio")) or 0.0
+    zoom = as_number(tags.get("DigitalZoomRatio")) or 0.0
     flags = ["digital_zoom"] if zoom > 1 else []
     if _is_resized(tags, width, height):
         flags.append("resized")
-    sensor_width, source = _sensor_width(tags, focal_length, make, model, max(zoom, 1.0), flags)
+    sensor_width, source = framed_width(tags, focal_length, make, model, max(zoom, 1.0), flags)
     return ExposureFacts(
         focal_length_mm=focal_length,
         f_number=f_number,
-        focal_length_35mm=_number(tags.get("FocalLengthIn35mmFilm")) or None,
+        focal_length_35mm=as_number(tags.get("FocalLengthIn35mmFilm")) or None,
         sensor_width_mm=sensor_width,
         sensor_width_source=source,
         pixel_ratio=max(width, height) / sensor_width,
@@ -201,104 +172,6 @@ def exposure_from_tags(
     )
 
 
-def table_sensor_width(make: str, model: str) -> float | None:
-    """Sensor width in mm of a camera from ``SENSOR_TABLES``; None where it is not listed.
-
-    Upper and lower case, spacing and a make repeated in the model do not matter.
-    """
-    return _sensor_table().get(_camera_key(make, model))
-
-
-def _sensor_width(
-    tags: Mapping[str, Any],
-    focal_length: float,
-    make: str,
-    model: str,
-    zoom: float,
-    flags: list[str],
-) -> tuple[float, str]:
-    """Width in mm and its source: f35, then focal plane, then table; appends to ``flags``.
-
-    The 35 mm equivalent describes the framed picture and already contains digital zoom (as
-    ExifTool has it); focal plane and table describe the whole sensor, of which zoom leaves a part.
-    A source that the table contradicts is passed over, but for an equivalent that frames a part of
-    the sensor, which is what crop modes do.
-    """
-    whole = table_sensor_width(make, model)
-    listed = None if whole is None else whole / zoom
-    width, source = _width_from_35mm(tags, focal_length, whole, flags), "focal_length_35mm"
-    if width and listed and width > listed * (1 + MOST_DISAGREEMENT):
-        width = None
-        flags.append("disagrees_with_table")
-    elif width and listed and width < listed * (1 - MOST_DISAGREEMENT):
-        flags.append("in_camera_crop")
-    if width is None:
-        plane, source = _width_from_focal_plane(tags, flags), "focal_plane"
-        width = None if plane is None else plane / zoom
-        if width and whole and listed and abs(width / listed - 1) > MOST_DISAGREEMENT:
-            full = whole >= KNOWN_SMALLER * FULL_FRAME_WIDTH_MM
-            if full and abs(listed / width / CANON_CROP - 1) < 0.03:
-                detail = f"the table has {listed:g} mm; a crop mode, or a false resolution"
-                raise Rejected(Reason.SENSOR_WIDTH_UNKNOWN, f"{width:.4g} mm", detail)
-            width = None
-            flags.append("disagrees_with_table")
-    if width is None and listed is not None:
-        width, source = listed, "table"
-    if width is not None and width >= SMALLEST_FRAME_MM:
-        return width, source
-    noticed = f"; noticed: {', '.join(flags)}" if flags else ""
-    raise Rejected(
-        Reason.SENSOR_WIDTH_UNKNOWN,
-        f"{make} {model}".strip() or None,
-        "no usable FocalLengthIn35mmFilm, FocalPlaneXResolution or entry in the sensor table"
-        f"{noticed}",
-    )
-
-
-def _width_from_35mm(
-    tags: Mapping[str, Any], focal_length: float, listed: float | None, flags: list[str]
-) -> float | None:
-    equivalent = _number(tags.get("FocalLengthIn35mmFilm"))
-    if not equivalent or equivalent < 0:
-        return None
-    width = FULL_FRAME_WIDTH_MM * focal_length / equivalent
-    fits = SMALLEST_FRAME_MM <= width <= PLAUSIBLE_SENSOR_MM[1]
-    if equivalent < SHORTEST_EQUIVALENT_MM or not fits:
-        flags.append("f35_implausible")
-        return None
-    if equivalent == focal_length:
-        if listed is None:
-            flags.append(UNVERIFIED_CROP_FACTOR)
-        elif listed < KNOWN_SMALLER * FULL_FRAME_WIDTH_MM:
-            flags.append(ECHOED_FOCAL_LENGTH)
-            return None
-    return width
-
-
-def _width_from_focal_plane(tags: Mapping[str, Any], flags: list[str]) -> float | None:
-    pixels_per_unit = _number(tags.get("FocalPlaneXResolution"))
-    if not pixels_per_unit or pixels_per_unit < 0:
-        return None
-    unit = _number(tags.get("FocalPlaneResolutionUnit"))
-    if unit is None:
-        flags.append("focal_plane_unit_absent")
-        unit = 2  # the default that the EXIF standard states for this tag
-    mm_per_unit = _MM_PER_FOCAL_PLANE_UNIT.get(int(unit))
-    if mm_per_unit is None:
-        flags.append("focal_plane_unit_unknown")
-        return None
-    original = _original_size(tags)
-    if original is None:
-        flags.append("focal_plane_without_original_width")
-        return None
-    # The long edge lies along the sensor's X axis, also where software has turned the picture.
-    width = max(original) / pixels_per_unit * mm_per_unit
-    if not PLAUSIBLE_SENSOR_MM[0] <= width <= PLAUSIBLE_SENSOR_MM[1]:
-        flags.append("focal_plane_implausible")
-        return None
-    return width
-
-
 def _is_resized(tags: Mapping[str, Any], width: int, height: int) -> bool:
     """Whether the long edge is another than at the exposure.
 
@@ -306,7 +179,7 @@ def _is_resized(tags: Mapping[str, Any], width: int, height: int) -> bool:
         Rejected: ``cropped_after_exposure``: so are the proportions, and nothing says how many
             pixels the sensor's width would now have.
     """
-    original = _original_size(tags)
+    original = original_size(tags)
     if original is None or max(original) == max(width, height):
         return False
     if min(original):
@@ -323,19 +196,11 @@ def _is_resized(tags: Mapping[str, Any], width: int, height: int) -> bool:
 
 def _subject_distance(value: Any) -> float | None:
     """Metres; None where missing, 0, or infinite, which is a numerator of all ones."""
-    distance = _number(value)
+    distance = as_number(value)
     if distance is None or not 0 < distance < _INFINITE_DISTANCE:
         return None
     numerator = value.partition("/")[0] if isinstance(value, str) else np.ravel(value)[0]
-    return None if _number(numerator) == _INFINITE_DISTANCE else distance
-
-
-def _original_size(tags: Mapping[str, Any]) -> tuple[float, float] | None:
-    """ExifImageWidth and ExifImageHeight, the latter 0 where missing; None without a width."""
-    width = _number(tags.get("ExifImageWidth"))
-    if width is None or width < 1:
-        return None
-    return width, max(_number(tags.get("ExifImageHeight")) or 0.0, 0.0)
+    return None if as_number(numerator) == _INFINITE_DISTANCE else distance
 
 
 def _read_tags(image: Image.Image) -> tuple[dict[str, Any], list[str]]:
@@ -379,45 +244,11 @@ def _required(tags: Mapping[str, Any], name: str, missing: Reason, invalid: Reas
     value = tags.get(name)
     if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         raise Rejected(missing, None, f"the EXIF has no {name}")
-    number = _number(value)
+    number = as_number(value)
     if number is None or number <= 0:
         raise Rejected(invalid, str(value)[:MAX_NAME], f"{name} must be a number above zero")
     return number
 
 
-def _number(value: Any) -> float | None:
-    """A finite number; None where missing, malformed or divided by zero."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, str) and "/" in value:
-        value = value.split("/")
-    try:
-        if isinstance(value, (list, tuple)):
-            numerator, denominator = value
-            number = float(numerator) / float(denominator)
-        else:
-            number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _text(value: Any) -> str:
     return " ".join(value.partition("\0")[0].split())[:MAX_NAME] if isinstance(value, str) else ""
-
-
-@functools.cache
-def _sensor_table() -> dict[str, float]:
-    table = {}
-    for name in SENSOR_TABLES:
-        text = resources.files("genrefocus").joinpath(name).read_text("utf-8")
-        for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
-            table[_camera_key(row["make"], row["model"])] = float(row["width_mm"])
-    return table
-
-
-def _camera_key(make: str, model: str) -> str:
-    """First word of the make and the model, without repeating it: "nikon d90"."""
-    maker = re.split(r"[\s,.]+", make.strip().lower(), maxsplit=1)[0]
-    words = model.lower().split()
-    return " ".join(words if words[:1] == [maker] else [maker, *words]).strip()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_a_value_of_another_kind(
     assert refused.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("genrefocus prepare: ") and said in line
+
+
+@pytest.mark.parametrize("folder", ["/trip (1)/x", "/trip/a,b", "/trip/a=b", "/{trip}", "[x]/y"])
+def test_paths_that_hydra_reads_otherwise_are_quoted(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message holds an override that works, but for the folder that does not exist."""
+    command = ["prepare", "route=deblur_pairs", "source=dpdd", f"paths.data={tmp_path}"]
+    with pytest.raises(SystemExit) as refused:
+        main([*command, f"source.root={folder}"])
+    assert refused.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"source.root={folder}: " in line and "two pairs of quotes" in line
+    (quoted,) = shlex.split(f"'{line.split(chr(39))[1]}'")
+    with pytest.raises(SystemExit):
+        main([*command, quoted])
+    assert f"pairs {folder} does not exist" in capsys.readouterr().err
 
 
 def test_arguments_agree_with_the_library() -> None:

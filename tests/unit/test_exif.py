@@ -14,9 +14,9 @@ from genrefocus.exif import (
     exposure_from_tags,
     exposure_of,
     read_exposure,
-    table_sensor_width,
 )
 from genrefocus.rejection import Reason, Rejected
+from genrefocus.sensors import table_sensor_width
 
 INCH, CENTIMETRE, MILLIMETRE = 2, 3, 4
 SIZE = (96, 64)  # width, height

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
@@ -148,7 +148,7 @@ def _kind(value: Any) -> type:
 
 def _hint(error: Exception, name: str, config: str) -> str:
     """What may have been meant by a key that does not exist, or where all are listed."""
-    if "resume=" in str(error):
+    if "resume=" in str(error) or _unquoted(error):
         return ""
     found = re.search(r"Could not override '([\w.@/]+)'", str(error))
     close = difflib.get_close_matches(found[1], _keys(config), n=3, cutoff=0.75) if found else []
@@ -193,12 +193,26 @@ def _paths(node: Any, place: str = "") -> Iterator[str]:
 
 def _in_a_line(error: Exception) -> str:
     """Without the advice to append a key, which is wrong for a misspelt one, and without paths."""
+    if unquoted := _unquoted(error):
+        key, _, value = unquoted.partition("=")
+        return (
+            f"{unquoted}: the value cannot be read; one with any of ( ) , = [ ] {{ }} needs two "
+            f"pairs of quotes, as in '{key}=\"{value}\"', and in a list each element its own"
+        )
     text = re.split(r"Config search path|full_key:|Set the environment variable", str(error))[0]
     text = re.sub(
         r"To append to your config use \S+|\w+ raised while resolving interpolation: ", "", text
     )
     # Messages of this project may have a line for each thing that is missing.
     return "\n  ".join(" ".join(line.split()) for line in text.split("\n  "))
+
+
+def _unquoted(error: Exception) -> str | None:
+    """The override that Hydra's grammar cannot read, or takes for a sweep without --multirun."""
+    if isinstance(error, OverrideParseException):
+        return str(error.override)
+    found = re.search(r"Ambiguous value for argument '(.*?)'\n", str(error))
+    return found[1] if found else None
 
 
 def checkout() -> Path:
@@ -265,5 +279,4 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(root / "conf"), version_base=None):
             return compose("train", overrides=[run, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the configuration does not compose: {reason}") from error
+        raise ValueError(f"the configuration does not compose: {_in_a_line(error)}") from error
