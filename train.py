@@ -10,6 +10,7 @@ import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails 
 # isort: split
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -37,6 +38,7 @@ from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
 if TYPE_CHECKING:
+    from lit_models.ranks import Ranks
     from lit_models.stages import Stage
 
 CONSOLE = Console()
@@ -134,15 +136,18 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
     from genrefocus.cli.doctor import print_validation_share
     from lit_models.figures import measure_missing_chain
-    from lit_models.stages import RUNNERS, first_rank, on_first_rank
+    from lit_models.stages import RUNNERS, first_rank
 
     if first_rank():
         OmegaConf.save(config, folder / CONFIG, resolve=True)
         if not (given := folder / "overrides.yaml").is_file():
             OmegaConf.save(HydraConfig.get().overrides.task, given)
         (folder / RESULT_NAME).unlink(missing_ok=True)
+    ranks = _ranks(config, folder)
     if config.data.build is not None:
-        on_first_rank(lambda: instantiate(config.data.build), done=Path(config.data.ready))
+        with ranks.together(folder):
+            if first_rank():
+                instantiate(config.data.build)
     if first_rank():
         print_validation_share(config)
     backbone = instantiate(config.backbone)
@@ -153,9 +158,20 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             continue
         stage.begin()
         CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
-        RUNNERS[stage.settings.kind](stage, backbone)
+        RUNNERS[stage.settings.kind](stage, backbone, ranks)
     if first_rank():
         measure_missing_chain(config, folder, backbone)
+
+
+def _ranks(config: DictConfig, folder: Path) -> "Ranks":
+    """The processes of this run, started and connected."""
+    from genrefocus.data.processes import end_with_parent
+    from lit_models.ranks import Ranks
+
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()  # which is the first rank, or torchrun
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Ranks.connect(instantiate(config.trainer, default_root_dir=str(folder), **quiet))
 
 
 def _announce(config: DictConfig, folder: Path) -> None:

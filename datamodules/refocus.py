@@ -7,7 +7,7 @@ from typing import Any
 from datamodules.items import EvalSamples, KLabel, KSource, TrainDraws
 from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
-from genrefocus.data.shards import ShardDataset
+from genrefocus.data.shards import ShardDataset, require_crop
 
 
 class RefocusDataModule(OrderedDataModule):
@@ -82,7 +82,7 @@ class RefocusDataModule(OrderedDataModule):
         for name in ("val", "test"):
             wanted = (None, "test") if name == "test" else (None, "fit", "validate")
             if stage in wanted and name not in self.evaluated:
-                sets = [ShardDataset(folder) for folder in self.eval_folders[name]]
+                sets = [self._opened(folder) for folder in self.eval_folders[name]]
                 self.eval_sets[name] = sets
                 most = self.val_samples if name == "val" else None
                 self.evaluated[name] = EvalSamples(
@@ -114,13 +114,18 @@ class RefocusDataModule(OrderedDataModule):
         drawn = {name for name, weight in self.weights.items() if weight > 0}
         for name, folder in self.train_folders.items():
             if name in drawn:
-                self.train_sets[name] = ShardDataset(folder)
+                self.train_sets[name] = self._opened(folder)
         kept = {name: self._kept(name, one) for name, one in self.train_sets.items()}
         sizes = {name: len(indices) for name, indices in kept.items()}
         order = GlobalOrder(sizes, self.weights, self.seed)
         self.draws = TrainDraws(
             self.train_sets, kept, order, size=self.crop, label=self.label, mirror=self.mirror
         )
+
+    def _opened(self, folder: Path) -> ShardDataset:
+        one = ShardDataset(folder)
+        require_crop(one, self.crop)
+        return one
 
     def _kept(self, name: str, one: ShardDataset) -> Sequence[int]:
         total = range(len(one) if self.limit is None else min(len(one), self.limit))

@@ -1,5 +1,6 @@
 """DeblurNet: a blurred photograph to its all-in-focus image."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,10 +41,18 @@ class DeblurNet(FlowMatching):
         return batch["aif"]
 
     @torch.no_grad()
-    def deblur(self, photographs: Tensor) -> Tensor:
-        """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape."""
+    def deblur(self, photographs: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
+        """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape.
+
+        The noise of a photograph is that of its number, see ``editing.edit_pictures``.
+        """
         return edit_pictures(
-            self.editor, photographs, prompt=self.prompt, steps=self.steps, seed=self.seed
+            self.editor,
+            photographs,
+            prompt=self.prompt,
+            steps=self.steps,
+            seed=self.seed,
+            numbers=numbers,
         )
 
     def fit_floor(self, blurry: Tensor, sharp: Tensor) -> None:

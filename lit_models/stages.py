@@ -19,13 +19,15 @@ from rich.console import Console
 
 from genrefocus.backbone import Backbone
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
+from genrefocus.preparation.outcome import read_summary
 from genrefocus.runs import FINISHED, git_commit
 from genrefocus.writing import write_json
 from lit_models.callbacks import BlurRange, Interruption, Timer
 from lit_models.checkpoints import read_checkpoint
 from lit_models.deblurnet import DeblurNet
-from lit_models.figures import by_method, device_of, test_pairs, unavailable_metrics
+from lit_models.figures import by_method, test_pairs, unavailable_metrics
 from lit_models.flow_matching import FlowMatching
+from lit_models.ranks import Ranks
 from lit_models.tiny_base import TinyBase
 from lit_models.trackers import Resilient
 
@@ -116,7 +118,7 @@ class Stage:
         write_json(self.folder / FINISHED, {"stage": self.name, **entries})
 
 
-def train_stage(stage: Stage, backbone: Backbone) -> None:
+def train_stage(stage: Stage, backbone: Backbone, _: Ranks) -> None:
     """Train one network, export its LoRA, and measure it beside identity and floor."""
     settings, folder = stage.settings, stage.folder
     module: FlowMatching = instantiate(settings.module)(backbone, failure_dir=folder)
@@ -184,7 +186,7 @@ def _fit(
     return trainer, timer, loggers
 
 
-def train_tiny_base(stage: Stage, backbone: Backbone) -> None:
+def train_tiny_base(stage: Stage, backbone: Backbone, _: Ranks) -> None:
     """Train all weights of the tiny backbone, and write their file with its card."""
     settings, folder = stage.settings, stage.folder
     data = instantiate(settings.datamodule)
@@ -232,30 +234,36 @@ def _close(trainer: Trainer, loggers: list[Resilient]) -> None:
     trainer.strategy.barrier()
 
 
-def make_pseudo_aif(stage: Stage, backbone: Backbone) -> None:
-    """Deblur the photographs and write them, with depth, focus and K, to shards."""
-    settings = stage.settings
-    on_first_rank(
-        lambda: _write_pseudo_aif(stage, instantiate(settings.network)(backbone)),
-        done=stage.folder / FINISHED,
-    )
+def make_pseudo_aif(stage: Stage, backbone: Backbone, ranks: Ranks) -> None:
+    """Deblur the photographs and write them, with depth, focus and K, to shards.
 
-
-def _write_pseudo_aif(stage: Stage, network: FlowMatching) -> None:
+    The ranks divide the shards among them; which of them makes one does not show.
+    """
+    settings, out = stage.settings, Path(stage.settings.out)
     started = time.monotonic()
-    network.to(device_of(stage.config)).eval()
-    weights = Path(stage.settings.network.init_lora)
-    counts = instantiate(stage.settings.prepare)(
-        deblur=network.deblur,
-        deblur_name=f"{weights.name} {sha256(weights.read_bytes()).hexdigest()[:16]}",
-    )
-    out = stage.settings.out.removeprefix(f"{stage.folder.parent}/")
-    stage.write_summary(
-        seconds=round(time.monotonic() - started, 1), shards=out, photographs=counts
-    )
+    weights = Path(settings.network.init_lora)
+    with ranks.together(stage.folder):
+        network: FlowMatching = instantiate(settings.network)(backbone)
+        backbone.to(ranks.device)
+        network.to(ranks.device).eval()
+        instantiate(settings.prepare)(
+            deblur=network.deblur,
+            deblur_name=f"{weights.name} {sha256(weights.read_bytes()).hexdigest()[:16]}",
+            job=ranks.rank,
+            jobs=ranks.world,
+            progress=ranks.rank == 0,
+        )
+    if ranks.rank == 0:
+        made = read_summary(out)
+        stage.write_summary(
+            seconds=round(time.monotonic() - started, 1),
+            shards=str(out).removeprefix(f"{stage.folder.parent}/"),
+            photographs={name: made[name] for name in ("found", "written", "rejected")},
+        )
+    ranks.barrier()
 
 
-RUNNERS: dict[str, Callable[[Stage, Backbone], None]] = {
+RUNNERS: dict[str, Callable[[Stage, Backbone, Ranks], None]] = {
     "train": train_stage,
     "pseudo_aif": make_pseudo_aif,
     "tiny_base": train_tiny_base,
@@ -310,15 +318,6 @@ def _record(config: DictConfig, data: Any) -> dict[str, Any]:
         "data": data.fingerprints,
         "git_commit": git_commit(),
     }
-
-
-def on_first_rank(work: Callable[[], Any], *, done: Path) -> None:
-    """Do ``work`` on the first rank; the others wait for the file that it leaves."""
-    if first_rank():
-        work()
-        return
-    while not done.exists():  # no collective: its timeout is shorter than such work can be
-        time.sleep(1)
 
 
 def first_rank() -> bool:

@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
-    "preflight": MODEL | {"data", "metrics", "exif", "rejection"},
+    "preflight": MODEL | {"geometry", "data", "metrics", "exif", "rejection"},
     "trained": CORE | {"assembly", "pipeline", "benchmark", "network_card", "estimators", "render"},
     "pages": CORE | {"data.sample"},
     "benchmark": (
@@ -79,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs", "writing"},
     "lit_models.stages": {
         *("lit_models", "lit_models.figures", "backbone", "network_card", "runs", "writing"),
+        "preparation",
     },
 }
 ENTRY_POINTS = ("cli", "train", "eval")

@@ -1,6 +1,7 @@
 """A refocusing pipeline from files: a training run, or FLUX.1-dev with released LoRA weights."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -143,10 +144,15 @@ class Deblurrer:
     name: str
     origin: str = ""
 
-    def __call__(self, photographs: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] of any size to the same shape."""
+    def __call__(self, photographs: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] of any size to the same shape, with the noise of the numbers."""
         return edit_pictures(
-            self.editor, photographs, prompt=self.prompt, steps=self.steps, seed=self.seed
+            self.editor,
+            photographs,
+            prompt=self.prompt,
+            steps=self.steps,
+            seed=self.seed,
+            numbers=numbers,
         )
 
 

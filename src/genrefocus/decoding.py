@@ -94,6 +94,19 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
         raise Rejected(Reason.IMAGE_DAMAGED, type(error).__name__, detail) from error
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width in px as stored, from the file's header alone.
+
+    Raises:
+        Rejected: ``not_an_image``: there is no such header.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Rejected(Reason.NOT_AN_IMAGE, path.name, str(error)) from error
+
+
 def _require_size_within_limit(size: tuple[int, int], name: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size[0] * size[1] > limit:

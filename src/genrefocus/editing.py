@@ -175,18 +175,25 @@ class Editor:
 
 
 def edit_pictures(
-    editor: Editor, pictures: Tensor, *, prompt: str, steps: int, seed: int
+    editor: Editor,
+    pictures: Tensor,
+    *,
+    prompt: str,
+    steps: int,
+    seed: int,
+    numbers: Sequence[int] | None = None,
 ) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1] of any size, edited without further conditions; same shape.
 
-    Sides that are no multiple of a token are scaled up to one and back. The noise is that of seed
-    and row 0 for all, so that a picture's result does not depend on its neighbours.
+    Sides that are no multiple of a token are scaled up to one and back. A picture's noise is that
+    of the seed and its number, whatever its neighbours; without numbers all have number 0.
     """
     height, width = pictures.shape[-2:]
     token = editor.backbone.pixels_per_token
     whole = torch.stack([round_up_to_multiple(View(one), token).image for one in pictures])
     edit = Edit([prompt] * len(whole), whole.to(editor.backbone.device))
-    edited = editor.generate(edit, steps, seeded_generators(seed, [0] * len(whole)))
+    noise = seeded_generators(seed, [0] * len(whole) if numbers is None else numbers)
+    edited = editor.generate(edit, steps, noise)
     return torch.stack([resize_image(one, height, width) for one in edited.float().cpu()])
 
 

@@ -61,6 +61,16 @@ class View:
         return self.image.shape[2]
 
 
+def size_within(height: int, width: int, long_edge: int) -> tuple[int, int]:
+    """Height and width in px, scaled down where the longer edge exceeds ``long_edge``.
+
+    >>> size_within(600, 800, 400), size_within(600, 800, 1000)
+    ((300, 400), (600, 800))
+    """
+    scale = min(1.0, long_edge / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def resize(view: View, height: int, width: int, *, depth: DepthResize = "nearest") -> View:
     """The view scaled to ``height`` x ``width`` px; K follows by the long-edge ratio."""
     _require_size(height, width)

@@ -1,5 +1,6 @@
 """Checks before a run that need no GPU: shards against ranks and workers, LoRA, memory, disk."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import lora_modules
-from genrefocus.data.images import pictures_below
-from genrefocus.data.shards import ShardDataset
+from genrefocus.data.images import picture_size, pictures_below
+from genrefocus.data.shards import ShardDataset, require_crop
 from genrefocus.exif import read_exposure
+from genrefocus.geometry import size_within
 from genrefocus.metrics.lpips import NETS, lpips_available
 from genrefocus.rejection import Rejected
 
@@ -74,11 +76,14 @@ def flux_dev_on_meta() -> FluxTransformer2DModel:
         return FluxTransformer2DModel(**FLUX_DEV_CONFIG)
 
 
-def check_shards(folder: Path, *, made_by: str | None, option: str) -> tuple[Finding, int | None]:
+def check_shards(
+    folder: Path, *, crop: int, made_by: str | None, option: str
+) -> tuple[Finding, int | None]:
     """Whether a set can be read, and its number of samples, None where that is not known yet.
 
     Args:
         folder: of the set.
+        crop: edge in px that its samples must have.
         made_by: what makes it during the run, if something does.
         option: override that names another folder.
     """
@@ -89,6 +94,7 @@ def check_shards(folder: Path, *, made_by: str | None, option: str) -> tuple[Fin
         one = ShardDataset(folder)
         if len(one):
             one[0], one[len(one) - 1]  # the ends of the set decode
+        require_crop(one, crop)
     except (ValueError, OSError) as error:
         return Finding(subject, "error", str(error), f"{option}=<folder of a finished set>"), None
     if not len(one):
@@ -113,6 +119,23 @@ def check_sidecars(photos: Path, folder: Path, what: Literal["depth", "mask"]) -
     detail = f"{len(missing)} of {len(names)} photographs in {photos} have none; {first} is needed"
     remedy = f"{what}.folder=<folder>, or {what}={model}"
     return [Finding(what, "error", detail, remedy)]
+
+
+def check_sizes(photos: Path, *, long_edge: int, least_edge: int) -> list[Finding]:
+    """How many photographs are turned away as their short edge is too small at the working size."""
+    edges = []
+    for path in pictures_below(photos):
+        with contextlib.suppress(Rejected):  # the stage says why it turns it away
+            edges.append(min(size_within(*picture_size(path), long_edge)))
+    small = [edge for edge in edges if edge < least_edge]
+    if not small:
+        return []
+    detail = (
+        f"{len(small)} of {len(edges)} in {photos} are turned away: their short edge is "
+        f"{min(small)} to {max(small)} px at data.long_edge={long_edge}, the crop {least_edge}"
+    )
+    verdict: Verdict = "error" if len(small) == len(edges) else "warning"
+    return [Finding("photographs", verdict, detail, f"data.crop={min(small)}")]
 
 
 def _has_facts(photo: Path) -> bool:

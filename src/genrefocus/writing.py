@@ -47,3 +47,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, to be read by people too."""
     write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Lines of a file that processes append to; the unfinished one of a killed process is cut."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+        os.truncate(path, sum(map(len, lines)))
+    return lines

@@ -113,7 +113,11 @@ def test_photographs_of_all_orientations_make_equal_samples(tmp_path):
         tmp_path / "shards",
         depth=SidecarDepth(tmp_path / "depth"),
         mask=SidecarMask(tmp_path / "mask"),
-        deblur=lambda pictures: pictures,
+        deblur=lambda pictures, numbers: pictures,
+        deblur_name="none",
+        long_edge=1024,
+        least_edge=1,
+        batch_size=8,
         splits={"train": 1.0},
         progress=False,
     )

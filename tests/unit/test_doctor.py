@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from genrefocus.backbone.flux import build_tiny, save_tiny
 from genrefocus.cli import main
+from genrefocus.data.sample import Sample
+from genrefocus.data.shards import ShardWriter
 from genrefocus.preflight import (
     FLUX_TARGETS,
     Layout,
@@ -15,6 +18,8 @@ from genrefocus.preflight import (
     check_layout,
     check_lora,
     check_memory,
+    check_shards,
+    check_sizes,
     flux_dev_on_meta,
     lora_parameters,
     memory_parts,
@@ -51,6 +56,28 @@ def test_memory_and_disk_are_compared_with_what_is_there(tmp_path: Path) -> None
     assert "6.0 GiB (checkpoints 5.0 GiB, LoRA files with snapshots 1.0 GiB)" in fits.detail
     for size in ({"checkpoints": [10**18], "loras": []}, {"checkpoints": [], "loras": [10**18]}):
         assert check_disk(tmp_path, **size).verdict == "error"
+
+
+def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "trip").mkdir()
+    for name, size in {"a.jpg": (1000, 600), "trip/b.png": (600, 1000), "c.jpg": (96, 64)}.items():
+        Image.new("RGB", size).save(tmp_path / name)
+    (tmp_path / "d.jpg").write_bytes(b"no picture")
+    assert check_sizes(tmp_path, long_edge=1000, least_edge=64) == []
+    (found,) = check_sizes(tmp_path, long_edge=500, least_edge=300)
+    assert found.verdict == "warning" and found.remedy == "data.crop=64"
+    assert "1 of 3" in found.detail and "64 to 64 px" in found.detail
+    (found,) = check_sizes(tmp_path, long_edge=500, least_edge=301)
+    assert found.verdict == "error" and "64 to 300 px" in found.detail
+
+    with ShardWriter(tmp_path / "set", parameters={}, samples_per_shard=2) as writer:
+        for number, edge in enumerate((40, 33, 48)):
+            picture = torch.zeros(3, edge, 50, dtype=torch.uint8)
+            writer.write(Sample(f"s{number}", "deblur", "train", picture, picture))
+    finding, count = check_shards(tmp_path / "set", crop=33, made_by=None, option="data.deblur")
+    assert (finding.verdict, count) == ("ok", 3)
+    finding, _ = check_shards(tmp_path / "set", crop=34, made_by=None, option="data.deblur")
+    assert finding.verdict == "error" and "33 px, below the crop of 34" in finding.detail
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from PIL import Image
 
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardDataset
+from genrefocus.preparation import engine, parts
 from genrefocus.preparation.engine import Made, prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Item, Picture
@@ -206,6 +207,54 @@ def test_killed_at_random_it_ends_at_the_same_bytes(
     assert tree(tmp_path / "out") == whole
 
 
+def test_an_interruption_costs_one_batch(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_NOTE_SECONDS", 0.0)
+    tasks: list[list[str]] = []
+    run_task = engine._run
+
+    def told(*args: Any) -> Any:
+        task, outcomes = run_task(*args)
+        tasks.append([candidate.key for candidate in task.candidates])
+        if len(tasks) == 4:
+            raise OSError("the disk is full")
+        return task, outcomes
+
+    monkeypatch.setattr(engine, "_run", told)
+    with pytest.raises(OSError, match="full"):
+        run(pictures, tmp_path / "out", items_per_shard=100)
+    run(pictures, tmp_path / "out", items_per_shard=100)
+    assert tasks[3] == tasks[4]  # the one that failed
+    made = [key for task in tasks[:3] + tasks[4:] for key in task]
+    assert len(made) == len(set(made)) == 27
+    monkeypatch.undo()
+    run(pictures, tmp_path / "whole", items_per_shard=100)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("lost", ["record", "shard", "journal's last line"])
+def test_what_a_kill_between_two_files_leaves(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(parts, "_NOTE_SECONDS", 0.0)
+    run(pictures, tmp_path / "whole", items_per_shard=100)
+    whole = tree(tmp_path / "whole")
+    run(pictures, tmp_path / "out", items_per_shard=100, job=0, jobs=3)  # train alone
+    work = tmp_path / "out/.parts"
+    if lost == "journal's last line":
+        (work / "train-00000.json").unlink()
+        journal = work / "train-00000.jsonl"
+        journal.write_bytes(journal.read_bytes()[:-20])
+    elif lost == "shard":
+        (work / "train-00000.json").unlink()
+        (tmp_path / "out/train/shard-00000.tar").unlink()
+    else:
+        (work / "train-00000.json").unlink()
+    run(pictures, tmp_path / "out", items_per_shard=100)
+    assert tree(tmp_path / "out") == whole
+
+
 def test_worker_processes_end_with_a_killed_parent(pictures: Path, tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     process = fork.Process(
@@ -255,7 +304,6 @@ def test_a_full_disk_leaves_what_is_there_intact(
 
     assert in_a_process(limited) == 7
     left = tree(tmp_path / "out")
-    assert not [name for name in left if name.endswith(".part")]
     shards = {name: data for name, data in left.items() if name.endswith(".tar")}
     assert shards.items() <= whole.items()
     run(pictures, tmp_path / "out")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,11 @@ from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import load_image
 from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import ShardDataset
+from genrefocus.editing import seeded_generators
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.exif import ExposureFacts, read_exposure
-from genrefocus.preparation.in_the_wild import prepare_photos
+from genrefocus.preparation import parts
+from genrefocus.preparation.in_the_wild import Deblur, prepare_photos
 
 COUNT = 14
 ONE_SPLIT = {"train": 1.0}
@@ -54,13 +56,16 @@ def _landscape(photos: Path) -> Path:
     return next(p for p in sorted(photos.glob("IMG*")) if load_image(p).shape[1:] == (32, 48))
 
 
-def halved(pictures: Tensor) -> Tensor:
+def halved(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
     """Stands for a deblurring network; its answer can be recognised."""
     return pictures / 2
 
 
-def prepare(roll: Path, out: Path, deblur: Callable[[Tensor], Tensor] = halved, **changes) -> dict:
+def prepare(roll: Path, out: Path, deblur: Deblur = halved, **changes) -> dict:
     arguments = {
+        "deblur_name": "halved",
+        "long_edge": 1024,
+        "least_edge": 1,
         "depth": SidecarDepth(roll / "depth"),
         "mask": SidecarMask(roll / "mask"),
         "splits": ONE_SPLIT,
@@ -131,11 +136,14 @@ def test_k_follows_the_working_size(made: Path, tmp_path: Path) -> None:
         assert half[number].strength.k == pytest.approx(whole[number].strength.k / 2, rel=0.02)
 
 
-def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path) -> None:
+def test_a_killed_preparation_ends_at_the_same_bytes(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_NOTE_SECONDS", 0.0)
     prepare(made, tmp_path / "whole")
     calls = []
 
-    def dies(pictures: Tensor) -> Tensor:
+    def dies(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
         calls.append(len(pictures))
         if sum(calls) > 9:
             raise KeyboardInterrupt
@@ -147,16 +155,58 @@ def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path)
         file.write('["half a li')
     calls.clear()
 
-    def counts(pictures: Tensor) -> Tensor:
+    def counts(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
         calls.append(len(pictures))
         return pictures / 2
 
     prepare(made, tmp_path / "cut", counts)
     assert contents(tmp_path / "cut/train") == contents(tmp_path / "whole/train")
-    assert 0 < sum(calls) < COUNT
+    assert 0 < sum(calls) <= COUNT + 4 - 8  # the batch of four that failed is made again
     calls.clear()
     prepare(made, tmp_path / "cut", counts)
     assert not calls
+
+
+def test_photographs_below_the_crop_are_never_deblurred(made: Path, tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def told(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
+        sizes.extend(min(picture.shape[1:]) for picture in pictures)
+        return pictures / 2
+
+    with pytest.raises(ValueError, match=f"{COUNT + 2} picture_too_small"):
+        prepare(made, tmp_path / "none", told, least_edge=33)
+    assert not sizes
+    entry = next(one for one in ledger(tmp_path / "none").values() if one["value"] == 32)
+    assert entry["reason"] == "picture_too_small" and "33 px" in entry["detail"]
+    prepare(made, tmp_path / "all", told, least_edge=32)
+    assert set(sizes) == {32}
+    for number in range(len(dataset := ShardDataset(tmp_path / "all/train"))):
+        assert min(dataset[number].size) >= dataset.least_edge == 32
+
+
+def test_noise_is_the_photographs_own(made: Path, tmp_path: Path) -> None:
+    """Whatever the batch, the job and the order: jobs in parallel end at the same bytes."""
+
+    def noise(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
+        assert len(set(numbers)) == len(pictures)
+        generators = seeded_generators(7, numbers)
+        drawn = [
+            torch.rand(one.shape, generator=g) for one, g in zip(pictures, generators, strict=True)
+        ]
+        return torch.stack(drawn)
+
+    prepare(made, tmp_path / "one", noise, batch_size=1)
+    prepare(made, tmp_path / "four", noise, batch_size=4)
+    fours = [prepare(made, tmp_path / "jobs", noise, job=job, jobs=4) for job in (3, 1, 0, 2)]
+    assert fours[:3] == [None] * 3 and fours[3] is not None
+    assert contents(tmp_path / "jobs/train") == contents(tmp_path / "four/train")
+    one, four = (ShardDataset(tmp_path / name / "train") for name in ("one", "four"))
+    pictures = {one.keys[number]: one[number].aif for number in range(len(one))}
+    for number, key in enumerate(four.keys):
+        assert torch.equal(four[number].aif, pictures[key])
+    corners = {tuple(picture[:, 0, 0].tolist()) for picture in pictures.values()}
+    assert len(corners) == len(pictures)
 
 
 def test_splits_follow_the_content(made: Path, tmp_path: Path) -> None:

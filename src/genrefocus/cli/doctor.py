@@ -29,6 +29,7 @@ from genrefocus.preflight import (
     check_metrics,
     check_shards,
     check_sidecars,
+    check_sizes,
     flux_dev_on_meta,
     lora_parameters,
     memory_parts,
@@ -180,6 +181,7 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
         for what in estimates:
             if f"{what}.folder" in given:
                 yield from check_sidecars(photos, given[f"{what}.folder"], what)
+        yield from check_sizes(photos, long_edge=prepare.long_edge, least_edge=prepare.least_edge)
 
 
 def _data(config: DictConfig) -> Iterator[Finding]:
@@ -200,7 +202,9 @@ def _data(config: DictConfig) -> Iterator[Finding]:
                 continue
             option = f"stages.{name}.datamodule.{key if split == 'train' else split}"
             made_by = _maker(config, Path(folder))
-            finding, count = check_shards(Path(folder), made_by=made_by, option=option)
+            finding, count = check_shards(
+                Path(folder), crop=data.crop, made_by=made_by, option=option
+            )
             if folder not in seen:
                 seen.add(folder)
                 yield finding

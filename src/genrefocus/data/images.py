@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genrefocus.decoding import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from genrefocus.decoding import is_picture as is_picture
+from genrefocus.decoding import picture_size as picture_size
 from genrefocus.decoding import read_file, read_pixels
 from genrefocus.rejection import Rejected
 

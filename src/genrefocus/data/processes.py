@@ -41,7 +41,8 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
         try:
             yield functools.partial(_streamed, pool, _AHEAD * workers)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # A pool that is still closing when the interpreter ends raises in a thread of its own.
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
@@ -61,11 +62,19 @@ def _begin(parent: int) -> None:
     # Sums over several threads depend on how the work was split.
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends these
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with_parent(parent)
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """End this process when its parent does, which tells nobody where it is killed.
+
+    Args:
+        parent: its process id, where this process is told; it may have ended before this call.
+    """
+    threading.Thread(target=_end_with, args=(parent or os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """A killed parent cannot tell its processes; they would wait for work for ever."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -7,7 +7,7 @@ sample starts, so that a read is one ``pread`` and a parse of that slice; ``wids
 walk all headers of a shard in every worker, and would pass over a truncated shard in silence.
 """
 
-import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -28,6 +28,7 @@ from genrefocus.data.sample import (
     encode,
     require_schema,
 )
+from genrefocus.data.shard_file import ShardFile
 from genrefocus.writing import write_atomically
 
 INDEX_NAME = "index.json"
@@ -128,60 +129,6 @@ class ShardWriter:
         write_atomically(self.folder / UNFINISHED_NAME, _json(unfinished))
 
 
-class ShardFile:
-    """One shard that is being written; it gets its name when it is complete.
-
-    Args:
-        path: of the shard; its folder is created where missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._temporary = path.with_name(f".{path.name}.part")
-        self._keys: list[str] = []
-        self._offsets: list[int] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("w+b")
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def add(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Append an encoded sample."""
-        self._keys.append(key)
-        self._offsets.append(self._file.tell())
-        for extension, data in members.items():
-            info = tarfile.TarInfo(f"{key}.{extension}")  # time and owner are 0 by default
-            info.size = len(data)
-            self._tar.addfile(info, io.BytesIO(data))
-
-    def finish(self) -> dict[str, Any]:
-        """Close the shard and give it its name; returns its entry for the index."""
-        self._offsets.append(self._file.tell())
-        self._tar.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.seek(0)
-        digest = hashlib.file_digest(self._file, "sha256").hexdigest()
-        self._file.close()
-        self._temporary.replace(self.path)
-        return {
-            "url": self.path.name,
-            "nsamples": len(self._keys),
-            "filesize": self.path.stat().st_size,
-            "sha256": digest,
-            "keys": self._keys,
-            "offsets": self._offsets,
-        }
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        with contextlib.suppress(OSError):  # closing writes what is buffered; the disk may be full
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
-
-
 class ShardDataset:
     """Random access to a finished set; every read opens its file, so that it can be forked.
 
@@ -205,6 +152,14 @@ class ShardDataset:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @functools.cached_property
+    def least_edge(self) -> int:
+        """Shortest edge of any sample in px; 0 without samples."""
+        if all("least_edge" in shard for shard in self._shards):
+            return min((int(shard["least_edge"]) for shard in self._shards), default=0)
+        metas = map(self.metadata, range(len(self)))  # another writer's set
+        return min(min(meta["height"], meta["width"]) for meta in metas)
 
     @property
     def keys(self) -> list[str]:
@@ -275,6 +230,19 @@ class ShardDataset:
         return ValueError(
             f"shard {self.folder / shard['url']}, sample {key}: {error}; "
             f"if the shard is damaged, copy it again or delete {self.folder} and prepare it again"
+        )
+
+
+def require_crop(dataset: ShardDataset, crop: int) -> None:
+    """
+    Raises:
+        ValueError: samples are smaller than the crop (px), which is found before training.
+    """
+    if len(dataset) and dataset.least_edge < crop:
+        raise ValueError(
+            f"{dataset.folder} has samples whose shorter edge is {dataset.least_edge} px, below "
+            f"the crop of {crop}; set data.crop={dataset.least_edge}, or prepare them again with "
+            f"route.least_edge={crop}"
         )
 
 

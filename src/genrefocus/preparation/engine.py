@@ -1,10 +1,10 @@
 """Candidates to shards: resumable, in any number of processes and jobs, nothing lost.
 
 A preparation is divided into parts, one a shard, and each part is a pure function of the source and
-the settings. A part that is done leaves its shard and, after it, a record; what else an interrupted
-process leaves is made again. The job that finds all records writes the indices, the ledger and the
-summary, so that the outcome does not depend on how many jobs there were, or on where one was
-killed.
+the settings. A part that is done leaves its shard and, after it, a record; one that was interrupted
+goes on behind its journal (see ``parts``). The job that finds all records writes the indices, the
+ledger and the summary, so that the outcome does not depend on how many jobs there were, or on where
+one was killed.
 
 ::
 
@@ -12,7 +12,7 @@ killed.
     <out>/samples.jsonl       key, split and measures of every sample
     <out>/rejections.jsonl    name, split, reason, value and detail of everything turned away
     <out>/summary.json        counts and settings; written last
-    <out>/.parts/             records and fingerprints; removed at the end
+    <out>/.parts/             records, journals and fingerprints; removed at the end
 """
 
 import functools
@@ -20,20 +20,19 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from rich.progress import TaskID
 
 from genrefocus import __version__
-from genrefocus.data.processes import OrderedMap, ordered_map
+from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import SPLITS, PictureFormat, Sample, encode
 from genrefocus.data.shards import (
-    ShardFile,
     index_head,
     require_same,
     shard_name,
@@ -42,12 +41,19 @@ from genrefocus.data.shards import (
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
 from genrefocus.preparation.outcome import LEDGER_NAME, SAMPLES_NAME, SUMMARY_NAME, read_summary
-from genrefocus.preparation.plan import Candidate, LeakageCheck, Part, Plan, facts_of, make_plan
+from genrefocus.preparation.parts import (
+    PARTS_NAME,
+    Encoded,
+    Task,
+    is_begun,
+    json_line,
+    make_parts,
+    record_path,
+)
+from genrefocus.preparation.plan import Candidate, LeakageCheck, Plan, facts_of, make_plan
 from genrefocus.progress import Bars
 from genrefocus.rejection import Rejected
 from genrefocus.writing import write_atomically, write_json
-
-PARTS_NAME = ".parts"
 
 
 @dataclass(frozen=True)
@@ -86,14 +92,6 @@ class Route(Protocol):
         Raises:
             OSError: a file cannot be read, which is an error and no reason to leave a sample out.
         """
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """What becomes of one candidate, ready to be written."""
-
-    members: dict[str, bytes] | None
-    record: dict[str, Any]
 
 
 def prepare(
@@ -140,6 +138,48 @@ def prepare(
             nothing at all that can be used.
         OSError: the disk is full, or a file cannot be read; what is there stays as it is.
     """
+    _check(route, source, items_per_shard, job, jobs)
+    source.items()  # a root that does not fit ends it before there are processes
+    out = Path(out)
+    work = out / PARTS_NAME
+    work.mkdir(parents=True, exist_ok=True)
+    processes = nullcontext(map) if route.in_process else ordered_map(workers)
+    try:
+        with processes as mapper, _Progress(progress) as bar:
+            plan = make_plan(
+                source,
+                folder=work,
+                splits=splits,
+                seed=seed,
+                items_per_shard=items_per_shard,
+                limit=limit,
+                leakage=leakage,
+                mapper=mapper,
+                advance=bar.advance,
+            )
+            settings = _settings(route, source, gates, seed, picture_format, plan)
+            head = index_head(settings, items_per_shard)
+            if _is_finished(out, head):
+                _remove(work)
+                return read_summary(out)
+            _begin(work, head)
+            title = f"{route.name}, job {job} of {jobs}" if jobs > 1 else route.name
+            make_parts(
+                plan.parts[job::jobs],
+                functools.partial(_run, route, gates, picture_format),
+                batch_size=route.batch_size,
+                out=out,
+                mapper=mapper,
+                advance=lambda done, of, counts: bar.advance(title, done, of, _counts(counts)),
+            )
+        return _conclude(plan, gates, head, out, splits)
+    except FileNotFoundError:
+        if work.is_dir() or not (out / SUMMARY_NAME).is_file():
+            raise
+        return read_summary(out)  # another job has concluded and removed the records
+
+
+def _check(route: Route, source: Source, items_per_shard: int, job: int, jobs: int) -> None:
     if items_per_shard < 1:
         raise ValueError(f"items_per_shard is {items_per_shard}; give 1 or more")
     if not 0 <= job < jobs:
@@ -150,41 +190,27 @@ def prepare(
             f"route {route.name} needs pictures of role {', '.join(sorted(missing))}, source "
             f"{source.name} has {', '.join(sorted(source.roles)) or 'none'}; choose another source"
         )
-    out = Path(out)
-    work = out / PARTS_NAME
-    work.mkdir(parents=True, exist_ok=True)
-    processes = nullcontext(map) if route.in_process else ordered_map(workers)
-    with processes as mapper, _Progress(progress) as bar:
-        plan = make_plan(
-            source,
-            folder=work,
-            splits=splits,
-            seed=seed,
-            items_per_shard=items_per_shard,
-            limit=limit,
-            leakage=leakage,
-            mapper=mapper,
-            advance=bar.advance,
-        )
-        settings = {
-            "route": route.name,
-            "source": source.name,
-            "settings": route.parameters(),
-            "gates": gates.as_mapping(),
-            "seed": seed,
-            "picture_format": picture_format,
-            "listing": plan.listing,
-            "code_version": __version__,
-        }
-        head = index_head(settings, items_per_shard)
-        if _is_finished(out, head):
-            shutil.rmtree(work)
-            return read_summary(out)
-        _begin(work, head)
-        title = f"{route.name}, job {job} of {jobs}" if jobs > 1 else route.name
-        make = functools.partial(_run, route, gates, picture_format)
-        _make_parts(route, make, plan.parts[job::jobs], out, mapper, title, bar)
-    return _conclude(plan, gates, head, out, splits)
+
+
+def _settings(
+    route: Route,
+    source: Source,
+    gates: Gates,
+    seed: int,
+    picture_format: PictureFormat,
+    plan: Plan,
+) -> dict[str, Any]:
+    """All that determines the sets."""
+    return {
+        "route": route.name,
+        "source": source.name,
+        "settings": route.parameters(),
+        "gates": gates.as_mapping(),
+        "seed": seed,
+        "picture_format": picture_format,
+        "listing": plan.listing,
+        "code_version": __version__,
+    }
 
 
 class _Progress:
@@ -207,87 +233,9 @@ class _Progress:
         self._bar.update(self._tasks[title], completed=done, total=total, note=note)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A batch of a part; ``is_last`` ends the part."""
-
-    split: str
-    number: int
-    candidates: tuple[Candidate, ...]
-    is_last: bool
-
-
-def _make_parts(
-    route: Route,
-    make: Callable[[_Task], tuple[_Task, list[_Encoded]]],
-    parts: Sequence[Part],
-    out: Path,
-    mapper: OrderedMap,
-    title: str,
-    bar: _Progress,
-) -> None:
-    """Make the parts that have no record and that no other process is making."""
-    work = out / PARTS_NAME
-    total = sum(len(part.candidates) for part in parts)
-    waiting = [part for part in parts if not _record_path(work, part).is_file()]
-    done = total - sum(len(part.candidates) for part in waiting)
-    counts: Counter[str] = Counter()
-    locks: dict[Path, FileLock] = {}
-    shard: ShardFile | None = None
-    records: list[dict[str, Any]] = []
-    bar.advance(title, done, total)
-    tasks = _tasks(waiting, route.batch_size, work, locks)
-    try:
-        for task, outcomes in mapper(make, tasks):
-            for one in outcomes:
-                if one.members is not None:
-                    shard = shard or ShardFile(out / task.split / shard_name(task.number))
-                    shard.add(one.record["key"], one.members)
-                records.append(one.record)
-                counts["rejected" if "reason" in one.record else "kept"] += 1
-            done += len(outcomes)
-            bar.advance(title, done, total, _counts(counts))
-            if task.is_last:
-                entry = None if shard is None else shard.finish()
-                shard = None
-                record = {"entry": entry, "records": records}
-                path = _record_path(work, task)
-                write_atomically(path, _line(record))
-                records = []
-                locks.pop(path).release()
-    except BaseException:
-        if shard is not None:
-            shard.discard()
-        raise
-    finally:
-        for lock in locks.values():
-            lock.release()
-
-
-def _tasks(
-    parts: Sequence[Part], batch_size: int, work: Path, locks: dict[Path, FileLock]
-) -> Iterator[_Task]:
-    """Batches of the parts in order; a part that another process holds is left to it."""
-    for part in parts:
-        path = _record_path(work, part)
-        lock = FileLock(path.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        if path.is_file():
-            lock.release()
-            continue
-        locks[path] = lock
-        count = len(part.candidates)
-        for first in range(0, count, batch_size):
-            batch = part.candidates[first : first + batch_size]
-            yield _Task(part.split, part.number, batch, first + batch_size >= count)
-
-
 def _run(
-    route: Route, gates: Gates, picture_format: PictureFormat, task: _Task
-) -> tuple[_Task, list[_Encoded]]:
+    route: Route, gates: Gates, picture_format: PictureFormat, task: Task
+) -> tuple[Task, list[Encoded]]:
     """Make a batch, and turn away what the gates do not let pass."""
     outcomes = route.make(task.candidates)
     pairs = zip(task.candidates, outcomes, strict=True)
@@ -300,7 +248,7 @@ def _encoded(
     picture_format: PictureFormat,
     candidate: Candidate,
     outcome: Made | Rejected,
-) -> _Encoded:
+) -> Encoded:
     record: dict[str, Any] = {
         "key": candidate.key,
         "name": candidate.item.name,
@@ -315,7 +263,7 @@ def _encoded(
         except Rejected as rejected:
             outcome = rejected
     if isinstance(outcome, Rejected):
-        return _Encoded(None, record | _explained(outcome))
+        return Encoded(None, record | _explained(outcome))
     provenance = {
         **facts_of(candidate),
         **route.parameters(),
@@ -324,7 +272,7 @@ def _encoded(
         "code_version": __version__,
     }
     sample = replace(outcome.sample, provenance=provenance)
-    return _Encoded(encode(sample, picture_format), record)
+    return Encoded(encode(sample, picture_format), record)
 
 
 def _finite(value: float) -> float | None:
@@ -339,10 +287,6 @@ def _explained(rejected: Rejected) -> dict[str, Any]:
     }
 
 
-def _record_path(work: Path, part: Part | _Task) -> Path:
-    return work / f"{part.split}-{part.number:05d}.json"
-
-
 def _is_finished(out: Path, head: Mapping[str, Any]) -> bool:
     if not (out / SUMMARY_NAME).is_file():
         return False
@@ -353,13 +297,13 @@ def _is_finished(out: Path, head: Mapping[str, Any]) -> bool:
 def _begin(work: Path, head: Mapping[str, Any]) -> None:
     """Record the settings, or compare them with those that the folder was begun with."""
     path = work / "settings.json"
-    begun = any(work.glob("*-[0-9][0-9][0-9][0-9][0-9].json"))
-    if path.is_file() and begun:
-        require_same(work.parent, json.loads(path.read_bytes()), head)
-    elif not path.is_file() and any(work.parent.glob(f"*/{shard_name(0)}")):
-        raise ValueError(f"{work.parent} holds shards of something else; choose another folder")
-    else:
-        write_atomically(path, _line(head))
+    with FileLock(work / "settings.lock"):  # jobs begin at the same time
+        if path.is_file() and is_begun(work.parent):
+            require_same(work.parent, json.loads(path.read_bytes()), head)
+        elif not path.is_file() and any(work.parent.glob(f"*/{shard_name(0)}")):
+            raise ValueError(f"{work.parent} holds shards of something else; choose another folder")
+        else:
+            write_atomically(path, json_line(head))
 
 
 def _conclude(
@@ -367,19 +311,22 @@ def _conclude(
 ) -> dict[str, Any] | None:
     """Write indices, ledger and summary where all parts are done."""
     work = out / PARTS_NAME
-    try:
-        with FileLock(work / "conclude.lock"):
-            paths = [_record_path(work, part) for part in plan.parts]
-            if not all(path.is_file() for path in paths):
-                return None
-            done = [json.loads(path.read_bytes()) for path in paths]
-            summary = _write_outcome(plan, gates, head, out, splits, done)
-            shutil.rmtree(work)
-            return summary
-    except FileNotFoundError:
-        if not _is_finished(out, head):
-            raise
-        return read_summary(out)  # another job has just concluded and removed the records
+    with FileLock(work / "conclude.lock"):
+        paths = [record_path(out, part) for part in plan.parts]
+        if not all(path.is_file() for path in paths):
+            return None
+        done = [json.loads(path.read_bytes()) for path in paths]
+        summary = _write_outcome(plan, gates, head, out, splits, done)
+        _remove(work)
+        return summary
+
+
+def _remove(work: Path) -> None:
+    """Take the records away at once, so that another job finds all of them or none."""
+    gone = work.with_name(f"{PARTS_NAME}.done")
+    shutil.rmtree(gone, ignore_errors=True)
+    work.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _write_outcome(
@@ -396,7 +343,7 @@ def _write_outcome(
     ]
     away = listed + [record for record in records if "reason" in record]
     samples = [record for record in records if "reason" not in record]
-    write_atomically(out / LEDGER_NAME, b"".join(map(_line, away)))
+    write_atomically(out / LEDGER_NAME, b"".join(map(json_line, away)))
     reasons = Counter(record["reason"] for record in away)
     if not samples:
         examples = {record["reason"]: f"{record['name']}: {record['detail']}" for record in away}
@@ -405,7 +352,7 @@ def _write_outcome(
             f"nothing of {len(away)} found can be used; rejected {_counts(reasons)} ({shown}); "
             f"all are in {out / LEDGER_NAME}; name another source, or other estimators"
         )
-    write_atomically(out / SAMPLES_NAME, b"".join(map(_line, samples)))
+    write_atomically(out / SAMPLES_NAME, b"".join(map(json_line, samples)))
     measured = {name for record in samples for name in record["measures"]}
     entries: dict[str, list[Any]] = {split: [] for split in SPLITS}
     for part, one in zip(plan.parts, done, strict=True):
@@ -425,10 +372,6 @@ def _write_outcome(
     }
     write_json(out / SUMMARY_NAME, summary)
     return summary
-
-
-def _line(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, default=str).encode() + b"\n"
 
 
 def _counts(counter: Mapping[str, int]) -> str:

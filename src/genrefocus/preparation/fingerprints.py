@@ -14,6 +14,7 @@ from genrefocus.data.shards import INDEX_NAME, ShardDataset
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.preparation.leakage import Fingerprint, Mark, mark_of
 from genrefocus.rejection import Rejected
+from genrefocus.writing import whole_lines
 
 FINGERPRINTS_NAME = "fingerprints.jsonl"
 
@@ -104,7 +105,7 @@ def of_items(
     path = folder / FINGERPRINTS_NAME
     unreadable: dict[str, Rejected] = {}
     with FileLock(folder / f"{FINGERPRINTS_NAME}.lock"):
-        known = _read_fingerprints(path)
+        known = {key: Mark(*mark) for key, *mark in map(json.loads, whole_lines(path))}
         identities = {one: _identity(picture) for one, picture in wanted.items()}
         distinct = {identities[one]: (one[0], picture) for one, picture in wanted.items()}
         missing = {key: one for key, one in distinct.items() if key not in known}
@@ -127,12 +128,3 @@ def _identity(picture: Picture) -> str:
     status = picture.path.stat()
     cell = "" if picture.cell is None else f"#{picture.cell[0]}.{picture.cell[1]}"
     return f"{picture.path}{cell}:{status.st_size}:{status.st_mtime_ns}"
-
-
-def _read_fingerprints(path: Path) -> dict[str, Mark]:
-    # A process that was killed may have left its last line unfinished.
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    if lines and not lines[-1].endswith(b"\n"):
-        path.write_bytes(b"".join(lines[:-1]))
-    return {key: Mark(*mark) for key, *mark in whole}

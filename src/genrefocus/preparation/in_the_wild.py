@@ -31,7 +31,8 @@ from genrefocus.preparation.working import (
 )
 from genrefocus.rejection import Rejected
 
-Deblur = Callable[[Tensor], Tensor]
+Deblur = Callable[[Tensor, Sequence[int]], Tensor]
+"""(B, 3, H, W) in [0, 1], and the number of each picture's noise -> sharp ones, same shape."""
 
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.9, "val": 0.05, "test": 0.05}
 
@@ -42,12 +43,13 @@ class InTheWild:
 
     Attributes:
         depth, mask: estimators; see their protocols.
-        deblur: (B, 3, H, W) in [0, 1] -> sharp pictures of the same shape; any H and W that
-            photographs at ``long_edge`` have.
+        deblur: see ``Deblur``; any H and W that photographs at ``long_edge`` have.
         deblur_name: for provenance: network and weights.
         long_edge: photographs that are larger are scaled to it, px; smaller ones are kept.
-        least_edge: photographs whose short edge is below are turned away, px.
-        batch_size: photographs at a time, for deblurring those of equal size and for estimators.
+        least_edge: photographs whose short edge is then below are turned away before they are
+            deblurred, px.
+        batch_size: photographs at a time, for deblurring those of equal size and for estimators;
+            what an interruption costs.
     """
 
     depth: DepthEstimator
@@ -55,8 +57,8 @@ class InTheWild:
     deblur: Deblur
     deblur_name: str
     long_edge: int
-    least_edge: int = 1
-    batch_size: int = 8
+    least_edge: int
+    batch_size: int
 
     name = "in_the_wild"
     roles = frozenset({"photo"})
@@ -84,7 +86,7 @@ class InTheWild:
             except Rejected as rejected:
                 found[candidate.key] = rejected
         if loaded:
-            photos = self._sharpen([(one.item.name, image) for one, _, image in loaded])
+            photos = self._sharpen([(one, image) for one, _, image in loaded])
             maps, masks = self.depth.depth(photos), self.mask.mask(photos)
             for (candidate, facts, _), photo, depth, mask in zip(
                 loaded, photos, maps, masks, strict=True
@@ -95,15 +97,17 @@ class InTheWild:
                     found[candidate.key] = rejected
         return [found[candidate.key] for candidate in batch]
 
-    def _sharpen(self, pictures: Sequence[tuple[str, Tensor]]) -> list[Photo]:
+    def _sharpen(self, pictures: Sequence[tuple[Candidate, Tensor]]) -> list[Photo]:
         """The photographs with their sharp pictures, deblurred together where sizes agree."""
         sharp: dict[int, Tensor] = {}
         for size, numbers in sorted(by_size([image for _, image in pictures]).items()):
             together = torch.stack([pictures[number][1] for number in numbers])
-            answer = self.deblur(together).detach().float().cpu()
+            seeds = [pictures[number][0].seed for number in numbers]
+            answer = self.deblur(together, seeds).detach().float().cpu()
             assert answer.shape[1:] == size, f"deblur turned {size} into {tuple(answer.shape)}"
             sharp |= dict(zip(numbers, answer, strict=True))
-        return [Photo(name, image, sharp[n]) for n, (name, image) in enumerate(pictures)]
+        named = ((one.item.name, image) for one, image in pictures)
+        return [Photo(name, image, sharp[n]) for n, (name, image) in enumerate(named)]
 
     def _sample(
         self, candidate: Candidate, facts: ExposureFacts, photo: Photo, depth: Tensor, mask: InFocus
@@ -159,25 +163,30 @@ def prepare_photos(
     depth: DepthEstimator,
     mask: MaskEstimator,
     deblur: Deblur,
-    deblur_name: str = "DeblurNet",
-    long_edge: int = 1024,
-    batch_size: int = 8,
+    deblur_name: str,
+    long_edge: int,
+    least_edge: int,
+    batch_size: int,
     splits: Mapping[str, float] = DEFAULT_SPLITS,
-    samples_per_shard: int = 500,
+    samples_per_shard: int = 64,
+    job: int = 0,
+    jobs: int = 1,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Sets of shards from all photographs below a folder, as a stage of training makes them.
 
     Args:
         photos: folder, searched with its sub-folders.
         out: folder of the sets, see ``engine``.
-        depth, mask, deblur, deblur_name, long_edge, batch_size: see :class:`InTheWild`.
+        depth, mask, deblur, deblur_name, long_edge, least_edge, batch_size: see
+            :class:`InTheWild`.
         splits: split -> share of the photographs, by a hash of their content.
-        samples_per_shard: photographs that make one shard.
+        samples_per_shard: photographs that make one shard; jobs differ by so many.
+        job, jobs: this is job number ``job`` of ``jobs``, which divide the shards among them.
         progress: show a bar with the time that is left on stderr.
 
     Returns:
-        ``found``; ``written``, by split; and ``rejected``, by reason. Plain JSON data.
+        The summary of ``engine.prepare``, or None where shards of other jobs are still missing.
 
     Raises:
         FileNotFoundError: no folder, or a sidecar is missing.
@@ -189,9 +198,10 @@ def prepare_photos(
         deblur=deblur,
         deblur_name=deblur_name,
         long_edge=long_edge,
+        least_edge=least_edge,
         batch_size=batch_size,
     )
-    summary = prepare(
+    return prepare(
         route,
         Photographs(photos, option="data.photos"),
         out,
@@ -200,7 +210,7 @@ def prepare_photos(
         leakage=LeakageCheck(against=(), distance=DISTANCE, allow=()),
         seed=0,
         items_per_shard=samples_per_shard,
+        job=job,
+        jobs=jobs,
         progress=progress,
     )
-    assert summary is not None  # there is one job
-    return {name: summary[name] for name in ("found", "written", "rejected")}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genrefocus.data.images import image_of
 from genrefocus.estimators import DetailRetention, MaskEstimator
-from genrefocus.geometry import View, resize
+from genrefocus.geometry import View, resize, size_within
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.preparation.pairs import PairMeasures
 from genrefocus.preparation.plan import Candidate
@@ -24,11 +24,7 @@ def load_working(candidate: Candidate, role: str, long_edge: int) -> Tensor:
     name = candidate.item.name
     image = image_of(candidate.item.pictures[role].read(), name)
     height, width = image.shape[-2:]
-    scale = long_edge / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    return resize(View(image), *size).image
+    return resize(View(image), *size_within(height, width, long_edge)).image
 
 
 def require_edge(picture: Tensor, least: int) -> None:
