@@ -45,14 +45,14 @@ class Interruption(Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._is_time(trainer):
             trainer.should_stop = True  # no exception yet: the step's loss is logged after this
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             if trainer.should_stop:  # Lightning would validate before it stops
                 self._stop()
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                trainer.save_checkpoint(self.checkpoint)
+                trainer.save_checkpoint(self.checkpoint, weights_only=False)
         self._begin(trainer, trainer.num_val_batches)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

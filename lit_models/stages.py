@@ -182,7 +182,7 @@ def _fit(
             ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
             weights_only=True,
         )
-        trainer.save_checkpoint(checkpoint)
+        trainer.save_checkpoint(checkpoint, weights_only=False)
     return trainer, timer, loggers
 
 
