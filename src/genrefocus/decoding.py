@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pillow_heif
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from genrefocus.colours import Pixels, pixels_of
 from genrefocus.rejection import Reason, Rejected
@@ -85,6 +85,9 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
         detail = f"{name}: more than twice the {Image.MAX_IMAGE_PIXELS} px that Pillow allows"
         raise Rejected(Reason.PICTURE_TOO_LARGE, f"{len(data)} bytes", detail) from None
     except UnidentifiedImageError:
+        if samples := _tiff_samples(data):
+            detail = f"{name}: TIFF with samples that cannot be read; save 8 or 16 bits"
+            raise Rejected(Reason.FORMAT_UNSUPPORTED, samples, detail) from None
         known = data.startswith(_STARTS) or data[4:8] == b"ftyp"
         reason = Reason.IMAGE_DAMAGED if known else Reason.NOT_AN_IMAGE
         detail = f"{name}: no readable header of a JPEG, PNG, TIFF, WebP or HEIC file"
@@ -105,6 +108,19 @@ def picture_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Rejected(Reason.NOT_AN_IMAGE, path.name, str(error)) from error
+
+
+def _tiff_samples(data: bytes) -> str | None:
+    """Bits of the samples of a TIFF whose header is whole, such as colour of 32 bits."""
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        stream = io.BytesIO(data)
+        stream.seek(directory.next)
+        with warnings.catch_warnings(action="ignore"):
+            directory.load(stream)
+        return f"{'/'.join(map(str, directory[258]))} bits"
+    except Exception:  # of no TIFF, or a damaged one
+        return None
 
 
 def _require_size_within_limit(size: tuple[int, int], name: str) -> None:

@@ -1,6 +1,7 @@
 """Every mode and colour space of a file as upright sRGB in [0, 1], or turned away by name."""
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -134,6 +135,21 @@ def test_tiff_of_twelve_bits_and_with_white_at_zero() -> None:
     np.testing.assert_allclose(
         read_pixels(bytes(words), "x").colour[..., 0], [[1, 2048 / 4095]] * 2
     )
+
+
+def test_tiff_of_colour_that_pillow_has_no_mode_for_is_named() -> None:
+    data = bytearray(stored(Image.new("RGB", (2, 2)), "TIFF"))
+    at = data.index(struct.pack("<3H", 8, 8, 8))
+    data[at : at + 6] = struct.pack("<3H", 32, 32, 32)
+    with pytest.raises(Rejected) as caught:
+        read_pixels(bytes(data), "x.tif")
+    assert (caught.value.reason, caught.value.value) == (
+        Reason.FORMAT_UNSUPPORTED,
+        "32/32/32 bits",
+    )
+    with pytest.raises(Rejected) as caught:
+        read_pixels(bytes(data[:12]), "x.tif")
+    assert caught.value.reason is Reason.IMAGE_DAMAGED
 
 
 # Colour spaces. Matrices from linear light to that of sRGB follow from the primaries (D65).
