@@ -106,6 +106,7 @@ def run(config: DictConfig) -> float | None:
     """
     require_kinds(config)
     settle_missing(config)
+    config.trial = bool(config.trial or config.trainer.fast_dev_run)
     from lightning import seed_everything
 
     from genrefocus.cli.doctor import require_inputs

@@ -4,6 +4,41 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
+def micro_batches(global_batch: int, batch_size: int | None, world: int) -> tuple[int, int]:
+    """How the samples of an optimiser step are dealt out to ranks and micro-batches.
+
+    Args:
+        global_batch: samples of a step, over all ranks.
+        batch_size: per rank and micro-batch; None takes all that a rank has at once.
+        world: number of ranks.
+
+    Returns:
+        Samples per rank and micro-batch, micro-batches of a step.
+
+    Raises:
+        ValueError: they do not divide; the message has the values that do.
+    """
+    own, rest = divmod(global_batch, world)
+    if rest or own < 1:
+        near = ", ".join(str(n * world) for n in (own, own + 1) if n)
+        raise ValueError(
+            f"global_batch={global_batch} cannot be dealt out to {world} processes: use "
+            f"{_divisors(global_batch)} of them (trainer.devices), or global_batch={near}"
+        )
+    if batch_size is None:
+        return own, 1
+    if batch_size < 1 or own % batch_size:
+        raise ValueError(
+            f"batch_size={batch_size} does not divide the {own} samples that a process has in each "
+            f"step (global_batch={global_batch}): use {_divisors(own)}, or null for all at once"
+        )
+    return batch_size, own // batch_size
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+
+
 @dataclass(frozen=True)
 class TrainBatches:
     """Batch sampler of one rank over the global order of draws.

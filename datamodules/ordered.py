@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batches import EvalBatches, TrainBatches
+from datamodules.batches import EvalBatches, TrainBatches, micro_batches
 from datamodules.items import EvalItems, Item, collate
 
 
@@ -25,7 +25,7 @@ class OrderedDataModule(LightningDataModule):
     Subclasses fill ``draws`` and ``evaluated`` in ``setup``, after a call of this one's.
 
     Args:
-        batch_size: per rank and micro-batch.
+        batch_size: per rank and micro-batch; None lets :meth:`deal_out` choose the largest.
         eval_batch_size: per rank.
         num_workers: loader processes per rank.
         seed: of the order and of everything random about a draw.
@@ -39,7 +39,7 @@ class OrderedDataModule(LightningDataModule):
     allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(
-        self, *, batch_size: int, eval_batch_size: int, num_workers: int, seed: int
+        self, *, batch_size: int | None, eval_batch_size: int, num_workers: int, seed: int
     ) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -71,6 +71,18 @@ class OrderedDataModule(LightningDataModule):
                 "global order over ranks"
             )
 
+    def deal_out(self, global_batch: int, *, world: int) -> int:
+        """Settle ``batch_size`` so that a step of all ranks has ``global_batch`` samples.
+
+        Returns:
+            Micro-batches to accumulate.
+
+        Raises:
+            ValueError: the samples cannot be dealt out; see ``micro_batches``.
+        """
+        self.batch_size, accumulate = micro_batches(global_batch, self.batch_size, world)
+        return accumulate
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Batches from the first draw that no optimiser step has consumed to ``max_steps``."""
         trainer = self.trainer
@@ -101,6 +113,7 @@ class OrderedDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         """``count`` training batches of one rank from draw ``start`` on; see ``TrainBatches``."""
         assert self.draws is not None, "setup('fit') comes first"
+        assert self.batch_size is not None
         batches = TrainBatches(start, count, behind, self.batch_size, rank, world)
         return self._loader(self.draws, batches)
 
@@ -114,6 +127,7 @@ class OrderedDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             return self._start["draws"]
+        assert self.batch_size is not None
         per_step = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         return self._start["draws"] + (trainer.global_step - self._start["step"]) * per_step
 

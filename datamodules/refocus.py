@@ -46,7 +46,7 @@ class RefocusDataModule(OrderedDataModule):
         val: Sequence[str | Path],
         test: Sequence[str | Path],
         crop: int,
-        batch_size: int,
+        batch_size: int | None,
         eval_batch_size: int,
         num_workers: int,
         seed: int,

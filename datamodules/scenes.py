@@ -126,7 +126,7 @@ class SceneDataModule(OrderedDataModule):
         val_scenes: int,
         size: int,
         crop: int,
-        batch_size: int,
+        batch_size: int | None,
         eval_batch_size: int,
         num_workers: int,
         seed: int,

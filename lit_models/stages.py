@@ -172,6 +172,12 @@ def _fit(
         check_val_every_n_epoch=None,
         **settings.fit,
     )
+    if not stage.config.trainer.fast_dev_run:
+        trainer.accumulate_grad_batches = data.deal_out(
+            settings.global_batch, world=trainer.num_devices * trainer.num_nodes
+        )
+        if isinstance(trainer.val_check_interval, int):  # steps here, micro-batches in Lightning
+            trainer.val_check_interval *= trainer.accumulate_grad_batches
     for logger in loggers:
         logger.log_hyperparams(_record(stage.config, data))
     checkpoint = folder / "last.ckpt"

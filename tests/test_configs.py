@@ -208,7 +208,7 @@ def test_the_paper_scale_is_the_published_recipe(conf: None) -> None:
         stage.module.init_lora = None
         module = instantiate(stage.module)(backbone)
         assert stage.fit.max_steps == steps
-        assert stage.fit.accumulate_grad_batches * stage.datamodule.batch_size == 8
+        assert stage.global_batch == 32 and stage.datamodule.batch_size == 1
         assert (module.lora.rank, len(module.lora.names)) == (rank, 343)
         assert (module.prompt, module.editor.denoiser.guidance) == (prompt, guidance)
         assert module.steps == STEPS

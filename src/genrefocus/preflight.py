@@ -156,7 +156,7 @@ def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[
             f"{count} samples, fewer than the {layout.per_step} of one optimiser step "
             f"({layout.ranks} ranks x batch {layout.batch_size} x {layout.accumulate}): "
             "a step repeats samples",
-            f"{prefix}.fit.accumulate_grad_batches=1 {prefix}.datamodule.batch_size=1",
+            f"{prefix}.global_batch={layout.ranks}",
         )
         for route, count in routes.items()
         if count < layout.per_step

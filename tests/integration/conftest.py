@@ -36,7 +36,7 @@ def tiny_training(
         "print_config=false",
         "trainer.log_every_n_steps=1",
         "stages.deblurnet.module.rank=4",
-        "stages.deblurnet.fit.val_check_interval=8",
+        "stages.deblurnet.fit.val_check_interval=4",
     ]
 
 

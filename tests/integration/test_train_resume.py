@@ -28,7 +28,7 @@ def overrides(tiny_training: list[str]) -> list[str]:
         *tiny_training,
         "stages.deblurnet.datamodule.batch_size=2",
         f"stages.deblurnet.fit.max_steps={STEPS}",
-        "stages.deblurnet.fit.accumulate_grad_batches=2",
+        "global_batch=4",
         "callbacks.checkpoint.every_n_train_steps=1",
         "~callbacks.progress",
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.batches import EvalBatches, TrainBatches
+from datamodules.batches import EvalBatches, TrainBatches, micro_batches
 from datamodules.items import KLabel, collate, to_item
 from genrefocus.data.sample import Sample
 from genrefocus.optics import MAX_COC, BlurStrength
@@ -116,3 +116,33 @@ def test_evaluation_sees_everything_once(world: int, sizes: tuple[int, ...]) -> 
     for rank, batches in enumerate(ranks):
         assert len(EvalBatches(sizes, 3, rank, world)) == len(batches)
         assert all(len(set(np.searchsorted(ends, batch, side="right"))) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 4])
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+def test_a_step_has_the_same_samples_on_any_number_of_ranks(
+    batch_size: int | None, world: int
+) -> None:
+    batch, accumulate = micro_batches(32, batch_size, world)
+    ranks = [list(TrainBatches(0, 2 * accumulate, 0, batch, r, world)) for r in range(world)]
+    for step in (0, 1):
+        own = slice(step * accumulate, (step + 1) * accumulate)
+        seen = sorted(n for batches in ranks for batch in batches[own] for n in batch)
+        assert seen == list(range(32 * step, 32 * (step + 1)))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((32, 1, 3), "use 1, 2, 4, 8, 16, 32 of them .*, or global_batch=30, 33"),
+        ((32, 1, 64), "or global_batch=64"),
+        ((0, None, 1), "or global_batch=1"),
+        ((32, 3, 2), "use 1, 2, 4, 8, 16, or null"),
+        ((32, 0, 1), "batch_size=0 does not divide"),
+    ],
+)
+def test_what_cannot_be_dealt_out_is_refused_with_what_can(
+    given: tuple[int, int | None, int], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        micro_batches(*given)

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.batches import micro_batches
 from genrefocus.cli.configuration import compose_training, settle_missing
 from genrefocus.cli.validation_share import check_validation
 from genrefocus.preflight import (
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             *_configuration(config),
             *_inputs(config),
             *_data(config),
-            check_validation(config, _ranks(config)),
+            check_validation(config),
             *_model(config),
             check_metrics(),
         ]
@@ -76,7 +77,7 @@ def require_inputs(config: DictConfig) -> None:
 
 def print_validation_share(config: DictConfig) -> None:
     """A line about what validation costs, for the start of a run."""
-    found = check_validation(config, _ranks(config))
+    found = check_validation(config)
     Console().print(f"validation: {found.detail}", soft_wrap=True, highlight=False)
 
 
@@ -210,8 +211,12 @@ def _data(config: DictConfig) -> Iterator[Finding]:
                 yield finding
             if split == "train" and count is not None:
                 routes[route] = count
-        accumulate = stage.fit.get("accumulate_grad_batches", 1)
-        layout = Layout(ranks, data.num_workers, data.batch_size, accumulate)
+        try:
+            batch, accumulate = micro_batches(stage.global_batch, data.batch_size, ranks)
+        except ValueError as error:
+            yield Finding(f"{name}: batch", "error", str(error), f"stages.{name}.global_batch=...")
+            continue
+        layout = Layout(ranks, data.num_workers, batch, accumulate)
         yield from check_layout(name, routes, layout)
 
 

@@ -13,18 +13,17 @@ MOST = 0.1
 """Share of the training's passes above which there is a warning."""
 
 
-def check_validation(config: DictConfig, ranks: int) -> Finding:
+def check_validation(config: DictConfig) -> Finding:
     """The passes of all validations against those of the training, over the whole curriculum.
 
     Args:
         config: of train.py, resolved.
-        ranks: processes.
     """
     trained, validated, shares = Cost(), Cost(), []
     for name in config.curriculum:
         stage = config.stages[name]
         if stage.kind == "train":
-            training, validation = stage_costs(stage, ranks)
+            training, validation = stage_costs(stage)
             trained, validated = trained + training, validated + validation
             shares.append(f"{name} {validation.share_of(training):.1%}")
     if not shares:
@@ -41,13 +40,12 @@ def check_validation(config: DictConfig, ranks: int) -> Finding:
     return Finding("validation", "ok", detail)
 
 
-def stage_costs(stage: DictConfig, ranks: int) -> tuple[Cost, Cost]:
+def stage_costs(stage: DictConfig) -> tuple[Cost, Cost]:
     """Passes of a stage's training, and of all its validations."""
     fit, data, module = stage.fit, stage.datamodule, stage.module
     bokeh = "bokeh" in module._target_.lower()
     conditions = 1 + int(bokeh or module.get("pre_deblur", False))
-    accumulate = fit.get("accumulate_grad_batches", 1)
-    training = training_sample(conditions) * (fit.max_steps * accumulate * data.batch_size * ranks)
+    training = training_sample(conditions) * (fit.max_steps * stage.global_batch)
     once = Cost()
     for folder in data.val:
         kind, count = _evaluated(Path(folder), data.val_samples)
@@ -60,7 +58,7 @@ def stage_costs(stage: DictConfig, ranks: int) -> tuple[Cost, Cost]:
             )
             * count
         )
-    return training, once * (fit.max_steps * accumulate // fit.val_check_interval)
+    return training, once * (fit.max_steps // fit.val_check_interval)
 
 
 def _evaluated(folder: Path, most: int | None) -> tuple[Evaluated, int]:

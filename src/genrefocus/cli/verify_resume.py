@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     stage = args.stage or _first_trained(config)
     if stage not in config.stages or config.stages[stage].kind != "train":
         raise ValueError(f"--stage {stage}: choose one that trains, e.g. {_first_trained(config)}")
-    overrides = [*args.overrides, *_short_run(config, stage, args.steps)]
+    overrides = [*args.overrides, *_short_run(stage, args.steps)]
     with tempfile.TemporaryDirectory(prefix="genrefocus-resume-") as scratch:
         folder = args.keep or Path(scratch)
         whole, killed = folder / "whole", folder / "killed"
@@ -186,13 +186,12 @@ def _first_trained(config: DictConfig) -> str:
     raise ValueError(f"experiment {config.name} trains no stage; choose another experiment")
 
 
-def _short_run(config: DictConfig, stage: str, steps: int) -> list[str]:
+def _short_run(stage: str, steps: int) -> list[str]:
     fit = f"++stages.{stage}.fit"
-    validation = steps * config.stages[stage].fit.get("accumulate_grad_batches", 1)
     return [
         f"curriculum=[{stage}]",
         f"{fit}.max_steps={steps}",
-        f"{fit}.val_check_interval={validation}",
+        f"{fit}.val_check_interval={steps}",
         f"{fit}.limit_val_batches=1",
         f"{fit}.limit_test_batches=1",
         "++callbacks.checkpoint.every_n_train_steps=1",

@@ -1,0 +1,90 @@
+"""Stages of a run: which settings may change when it is resumed, and where it may be moved."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import train  # noqa: F401  registers the resolvers that the configurations use
+from lit_models.stages import Stage
+
+
+@pytest.fixture
+def stage(repo_root: Path, tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    """The first stage of a run in ``tmp_path``, or elsewhere, with overrides."""
+
+    def composed(*overrides: str, run: Path = tmp_path / "run", name: str = "deblurnet") -> Stage:
+        given = [f"paths.run={run}", "paths.data=/data", *overrides]
+        return Stage(name, compose("train", overrides=given), run / name)
+
+    with initialize_config_dir(str(repo_root / "conf"), version_base=None):
+        yield composed
+
+
+COSTS = [
+    "data.num_workers=3",
+    "data.eval_batch_size=1",
+    "stages.deblurnet.datamodule.batch_size=4",
+    "stages.deblurnet.fit.val_check_interval=7",
+    "+stages.deblurnet.fit.limit_val_batches=2",
+    "callbacks.checkpoint.every_n_train_steps=7",
+    "trainer=fsdp_cpu",
+    "trainer.accelerator=gpu",
+    "trainer.log_every_n_steps=1",
+    "logger=tensorboard",
+    "~callbacks.progress",
+    "print_config=false",
+]
+OTHERS = {
+    "seed=7": "{part}.seed was 42, is 7",
+    "learning_rate=0.1": "module.optimizer.lr was 0.001, is 0.1",
+    "stages.deblurnet.fit.max_steps=9": "fit.max_steps was 800, is 9",
+    "stages.deblurnet.module.decay_steps=9": "module.decay_steps was 800, is 9",
+    "global_batch=16": "global_batch was 8, is 16",
+    "trainer.precision=bf16-mixed": "trainer.precision was 32-true, is bf16-mixed",
+    "trainer.gradient_clip_val=2": "trainer.gradient_clip_val was 1.0, is 2",
+    "callbacks.ema.decay=0.5": "callbacks.ema.decay was 0.99, is 0.5",
+    "backbone.path=/other": "backbone.path was <checkout>/weights/tiny_base.safetensors, is /other",
+    "stages.deblurnet.datamodule.train.deblur=/other": (
+        "datamodule.train.deblur was /data/embedded/deblur/train, is /other"
+    ),
+}
+OTHERS_SAID = {
+    said.format(part=part) for said in OTHERS.values() for part in ("module", "datamodule")
+}
+
+
+def test_what_changes_the_training_is_refused_and_what_costs_is_not(
+    stage: Callable[..., Stage],
+) -> None:
+    first, cheaper, another = stage(), stage(*COSTS), stage(*OTHERS)
+    another.require_same_settings()  # as nothing was begun
+    assert not first.folder.exists()
+    first.begin()
+    for finished in (False, True):
+        if finished:
+            first.write_summary()
+        written = {path: path.read_bytes() for path in first.folder.iterdir()}
+        cheaper.require_same_settings()
+        with pytest.raises(ValueError, match="begun with other settings: ") as refused:
+            another.require_same_settings()
+        said = str(refused.value).partition("settings: ")[2].partition("; restore")[0]
+        assert set(re.split(r", (?=\S+ was )", said)) == OTHERS_SAID
+        assert {path: path.read_bytes() for path in first.folder.iterdir()} == written
+
+
+def test_a_run_may_be_moved_and_reached_through_a_link(
+    stage: Callable[..., Stage], tmp_path: Path
+) -> None:
+    name = "bokehnet_semi_supervised"  # starts from files of earlier stages
+    stage(name=name).begin()
+    moved, link = tmp_path / "elsewhere" / "run", tmp_path / "link"
+    shutil.move(tmp_path / "run", moved)
+    link.symlink_to(moved)
+    for run in (moved, link):
+        stage(name=name, run=run).require_same_settings()
+    with pytest.raises(ValueError, match="init_lora was <run>/.*, is /another"):
+        stage("inputs.bokeh_lora=/another", name=name, run=moved).require_same_settings()
