@@ -19,6 +19,7 @@ class RefocusDataModule(OrderedDataModule):
         val, test: folders of shards, evaluated one after the other.
         val_samples: of each set in ``val``, spread over it, the same at every validation; None
             takes all.
+        test_samples: likewise of each set in ``test``.
         crop: edge of the square crop in px; random in training, central in evaluation.
         batch_size: per rank and micro-batch.
         eval_batch_size: per rank.
@@ -57,6 +58,7 @@ class RefocusDataModule(OrderedDataModule):
         k_constant: float | None = None,
         min_mask_agreement: float | None = None,
         val_samples: int | None = None,
+        test_samples: int | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -70,7 +72,7 @@ class RefocusDataModule(OrderedDataModule):
         self.crop, self.mirror, self.limit = crop, flip, limit
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
-        self.val_samples = val_samples
+        self.val_samples, self.test_samples = val_samples, test_samples
         self.train_sets: dict[str, ShardDataset] = {}
         self.eval_sets: dict[str, list[ShardDataset]] = {}
 
@@ -84,7 +86,7 @@ class RefocusDataModule(OrderedDataModule):
             if stage in wanted and name not in self.evaluated:
                 sets = [self._opened(folder) for folder in self.eval_folders[name]]
                 self.eval_sets[name] = sets
-                most = self.val_samples if name == "val" else None
+                most = self.val_samples if name == "val" else self.test_samples
                 self.evaluated[name] = EvalSamples(
                     sets, size=self.crop, label=self.label, most=most
                 )

@@ -322,3 +322,13 @@ def test_a_weight_for_a_missing_route_lists_what_was_found(folders: dict[str, Pa
         data(folders, weights={"synthetic": 1, "aperture_series": 1}).setup("fit")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         data(folders, train={"synthetic": folders["synthetic"] / "no"}).setup("fit")
+
+
+def test_budgets_of_evaluation_are_for_each_set(folders: dict[str, Path]) -> None:
+    sets = [folders["deblur"], folders["synthetic"]]
+    module = data(folders, val=sets, test=sets, val_samples=2, test_samples=1)
+    module.setup()
+    for split, most in (("val", 2), ("test", 1)):
+        keys = [key for batch in module.eval_loader(split) for key in batch["key"]]
+        for name in ("deblur", "synthetic"):
+            assert sum(key.startswith(name) for key in keys) == most

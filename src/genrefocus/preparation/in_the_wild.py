@@ -171,6 +171,7 @@ def prepare_photos(
     samples_per_shard: int = 64,
     job: int = 0,
     jobs: int = 1,
+    limit: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any] | None:
     """Sets of shards from all photographs below a folder, as a stage of training makes them.
@@ -183,6 +184,7 @@ def prepare_photos(
         splits: split -> share of the photographs, by a hash of their content.
         samples_per_shard: photographs that make one shard; jobs differ by so many.
         job, jobs: this is job number ``job`` of ``jobs``, which divide the shards among them.
+        limit: of the photographs, for a trial; None takes all.
         progress: show a bar with the time that is left on stderr.
 
     Returns:
@@ -212,5 +214,6 @@ def prepare_photos(
         items_per_shard=samples_per_shard,
         job=job,
         jobs=jobs,
+        limit=limit,
         progress=progress,
     )
