@@ -107,16 +107,24 @@ def check_shards(
     return Finding(subject, "ok", f"{len(one)} samples, {one.fingerprint[:12]}"), len(one)
 
 
-def check_sidecars(photos: Path, folder: Path, what: Literal["depth", "mask"]) -> list[Finding]:
-    """Whether photographs have their depth maps or masks in a folder, unless EXIF rejects them."""
+def check_sidecars(
+    photos: Mapping[str, Path], folder: Path, what: Literal["depth", "mask"], *, by_exif: bool
+) -> list[Finding]:
+    """Whether photographs have their depth maps or masks in a folder.
+
+    Args:
+        photos: name -> file.
+        folder: of the estimates.
+        what: is looked for.
+        by_exif: those that EXIF rejects need none.
+    """
     suffix, model = {"depth": (".npy", "depth_pro"), "mask": (".png", "detail_retention")}[what]
-    names = [path.relative_to(photos) for path in pictures_below(photos)]
-    missing = [name for name in names if not (folder / name).with_suffix(suffix).is_file()]
-    needed = next((name for name in missing if _has_facts(photos / name)), None)
+    missing = [name for name in photos if not (folder / name).with_suffix(suffix).is_file()]
+    needed = next((one for one in missing if not by_exif or _has_facts(photos[one])), None)
     if needed is None:
         return []
     first = (folder / needed).with_suffix(suffix)
-    detail = f"{len(missing)} of {len(names)} photographs in {photos} have none; {first} is needed"
+    detail = f"{len(missing)} of {len(photos)} pictures have none; {first} is needed"
     remedy = f"{what}.folder=<folder>, or {what}={model}"
     return [Finding(what, "error", detail, remedy)]
 

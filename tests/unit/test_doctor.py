@@ -19,6 +19,7 @@ from genrefocus.preflight import (
     check_lora,
     check_memory,
     check_shards,
+    check_sidecars,
     check_sizes,
     flux_dev_on_meta,
     lora_parameters,
@@ -78,6 +79,15 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     assert (finding.verdict, count) == ("ok", 3)
     finding, _ = check_shards(tmp_path / "set", crop=34, made_by=None, option="data.deblur")
     assert finding.verdict == "error" and "33 px, below the crop of 34" in finding.detail
+
+
+def test_missing_estimates_are_named_with_the_way_out(tmp_path: Path) -> None:
+    photos = {name: tmp_path / name for name in ("a.jpg", "trip/b.jpg")}
+    (tmp_path / "a.png").touch()
+    (found,) = check_sidecars(photos, tmp_path, "mask", by_exif=False)
+    assert "1 of 2" in found.detail and f"{tmp_path}/trip/b.png is needed" in found.detail
+    assert found.remedy.endswith("or mask=detail_retention")
+    assert check_sidecars(photos, tmp_path, "mask", by_exif=True) == []  # EXIF rejects it first
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Routes on real input at small size: labels are right, from the source's files to the shards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 from numpy.random import default_rng
 from torch import Tensor
 
+from datamodules.items import to_item
 from genrefocus.data.images import load_image, save_image
 from genrefocus.data.sample import to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import DetailRetention, RefinedMask, SidecarDepth, SidecarMask
+from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.preparation.aperture_series import ApertureSeries
@@ -36,6 +39,7 @@ from genrefocus.render.scenes import (
     scene_aif,
     scene_disparity,
 )
+from genrefocus.render.textures import TRAIN_FAMILIES
 from genrefocus.render.tone import srgb_to_linear, to_bytes
 
 HEIGHT, WIDTH = 112, 144
@@ -231,6 +235,32 @@ def test_scenes_are_rendered_with_the_labels_they_carry(tmp_path: Path) -> None:
             assert sample.provenance["seed"] == seed
             same = psnr(to_float(sample.aif)[None], to_float(sample.bokeh)[None])
             assert 15 < float(same) < 60
+
+
+def test_scenes_hold_what_the_chain_and_lvcorr_are_measured_on(
+    tmp_path: Path,
+) -> None:
+    """In the way that both networks read it, and without moving the rest of the sample."""
+    source = ProceduralScenes({"train": 2}, seed=3, height=48, width=64)
+    plain = Synthetic(None, BLUR, DISK, long_edge=64, least_edge=16, most_radius=0.13)
+    make(plain, source, tmp_path / "plain")
+    make(replace(plain, blurry=True, sweep=True), source, tmp_path / "more")
+    bare, full = (ShardDataset(tmp_path / name / "train") for name in ("plain", "more"))
+    for number in range(2):
+        one, more = bare[number], full[number]
+        assert torch.equal(one.bokeh, more.bokeh) and one.strength == more.strength
+        assert set(more.extras) == {"blurry", *(f"sweep_{k:g}" for k in PROTOCOL_K[:-1])}
+        assert not torch.equal(more.extras["blurry"], more.bokeh)
+        series_of_k = [more.extras[f"sweep_{k:g}"] for k in PROTOCOL_K[:-1]] + [more.bokeh]
+        errors = [float(psnr(to_float(x)[None], to_float(one.aif)[None])) for x in series_of_k]
+        assert errors == sorted(errors, reverse=True)
+        seed = one.provenance["scene_seed"]
+        scene = procedural_scene(seed, 48, 64, families=TRAIN_FAMILIES, margin=15)
+        weaker = replace(one.strength, k=one.strength.k * 5 / 15)
+        truth = to_float(photograph(scene, one.focus_disparity, weaker))
+        assert float(psnr(to_float(more.extras["sweep_5"])[None], truth[None])) > 45
+    item = to_item(full[0], 48, (0.5, 0.5), mirrored=False)
+    assert item["blurry"].shape == item["sweep_1"].shape == (3, 48, 48)
 
 
 def test_pictures_are_rendered_and_follow_a_set_of_photographs(

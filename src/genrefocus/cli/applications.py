@@ -20,7 +20,7 @@ TASKS = ("deblur", "bokeh", "refocus")
 PREPARE_HELP = """usage: genrefocus prepare route=ROUTE [source=SOURCE] [key=value ...]
        genrefocus prepare -m route=ROUTE job=0,1 jobs=2 hydra/launcher=joblib [...]
 
-routes   synthetic, point_lights, in_the_wild, aperture_series, deblur_pairs
+routes   synthetic, sweep, point_lights, in_the_wild, aperture_series, deblur_pairs
 sources  scenes, night_scenes, camera_roll, aperture_roll (simulated); photographs,
          photograph_table, developed_raw, folder, pairs, dpdd, realdof, realbokeh_3mp, lfdof, ebb
 often    source.root=/folder  data.estimates=/folder  depth=... mask=... gates=...  out=/folder

@@ -19,6 +19,7 @@ from rich.table import Table
 from datamodules.batches import micro_batches
 from genrefocus.cli.configuration import compose_training, settle_missing
 from genrefocus.cli.validation_share import check_validation
+from genrefocus.data.images import pictures_below
 from genrefocus.preflight import (
     Finding,
     Layout,
@@ -181,7 +182,12 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
     if "data.photos" in own and not absent:
         for what in estimates:
             if f"{what}.folder" in given:
-                yield from check_sidecars(photos, given[f"{what}.folder"], what)
+                yield from check_sidecars(
+                    {path.relative_to(photos).as_posix(): path for path in pictures_below(photos)},
+                    given[f"{what}.folder"],
+                    what,
+                    by_exif=True,
+                )
         yield from check_sizes(photos, long_edge=prepare.long_edge, least_edge=prepare.least_edge)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +35,7 @@ def run_job(config: DictConfig) -> None:
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
     source: Source = instantiate(config.source, _convert_="all")
+    _require_sidecars(config, source)
     # Parts are handed over as they are: as arguments of instantiate they would become configs.
     route = instantiate(config.route, _partial_=True, _convert_="all")(**_parts(config, source))
     out = Path(config.out)
@@ -99,6 +100,25 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
             soft_wrap=True,
         )
     return parts
+
+
+def _require_sidecars(config: DictConfig, source: Source) -> None:
+    """
+    Raises:
+        ValueError: pictures have no file of depth or of their mask; says what else there is.
+    """
+    from genrefocus.preflight import check_sidecars
+
+    role = "photo" if "photo" in source.roles else "sharp"
+    items = (item for item in source.items() if role in item.pictures)
+    pictures = {item.name: item.pictures[role].path for item in items}
+    by_exif = config.route._target_.endswith(".InTheWild")
+    kinds: tuple[Literal["depth"], Literal["mask"]] = ("depth", "mask")
+    for what in kinds:
+        folder = (config.get(what) or {}).get("folder")
+        if folder is not None:
+            for one in check_sidecars(pictures, Path(folder), what, by_exif=by_exif):
+                raise ValueError(f"{one.subject}: {one.detail}; give {one.remedy}")
 
 
 def summary_table(summary: dict[str, Any]) -> Table:

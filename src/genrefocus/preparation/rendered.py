@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genrefocus.data.sample import Sample
 from genrefocus.estimators import DepthEstimator
+from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.draws import BlurDraw
 from genrefocus.preparation.engine import Made
@@ -105,6 +106,10 @@ class Synthetic:
         least_edge: pictures whose short edge is below are turned away, px.
         most_radius: largest blur radius in parts of the long edge; draws beyond it are brought to
             it, which the measure ``limited`` counts.
+        blurry: whether samples also hold ``blurry``, the scene photographed with another focus
+            and K: what deblurring starts from, and what direct refocusing is trained on.
+        sweep: whether samples also hold ``sweep_1``, ``sweep_5`` and ``sweep_10``, the scene at K
+            in proportion to its own, which stands for 15: what LVCorr is measured at.
         ramps: px over which estimators smear depth edges, which rendering makes steps; 0 for
             exact depth. Procedural scenes have exact depth in any case.
         batch_size: pictures at a time, for the estimator.
@@ -118,6 +123,8 @@ class Synthetic:
     most_radius: float
     ramps: int = 2
     batch_size: int = 4
+    blurry: bool = False
+    sweep: bool = False
 
     name = "synthetic"
     roles: frozenset[str] = field(default=frozenset(), init=False)
@@ -135,6 +142,8 @@ class Synthetic:
             "most_radius": self.most_radius,
             "ramps": self.ramps,
             "batch_size": self.batch_size,
+            "blurry": self.blurry,
+            "sweep": self.sweep,
         }
 
     def make(self, batch: Sequence[Candidate]) -> list[Made | Rejected]:
@@ -155,9 +164,21 @@ class Synthetic:
         """The picture that is rendered, and provenance of what was added to it."""
         return subject.image, {}
 
-    def extras(self, aperture: Aperture, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Further pictures of a sample."""
-        return {}
+    def extras(self, shot: "_Shot", rng: Generator) -> dict[str, Tensor]:
+        """Further pictures of a sample, uint8."""
+        extras = {}
+        if self.blurry:
+            extras["blurry"] = shot.taken(*self.draw(shot.subject, rng))
+        if self.sweep:
+            for k in PROTOCOL_K[:-1]:
+                weaker = replace(shot.strength, k=shot.strength.k * k / PROTOCOL_K[-1])
+                extras[f"sweep_{k:g}"] = shot.taken(shot.focus, weaker)
+        return extras
+
+    def draw(self, subject: Subject, rng: Generator) -> tuple[float, BlurStrength]:
+        """Focus and K, at most such that the largest radius is within ``most_radius``."""
+        focus, drawn = self.blur.draw(subject.disparity, rng)
+        return focus, _limited(subject, focus, drawn, self.most_radius)
 
 
 @dataclass(frozen=True)
@@ -184,8 +205,9 @@ class PointLights(Synthetic):
         image, lights = self.lights.add(subject, rng)
         return image, {"lights": lights}
 
-    def extras(self, aperture: Aperture, size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"shape": drawn_shape(aperture, *size)}
+    def extras(self, shot: "_Shot", rng: Generator) -> dict[str, Tensor]:
+        size = shot.strength.height, shot.strength.width
+        return {**super().extras(shot, rng), "shape": drawn_shape(shot.aperture, *size)}
 
 
 def drawn_shape(aperture: Aperture, height: int, width: int) -> Tensor:
@@ -198,6 +220,21 @@ def drawn_shape(aperture: Aperture, height: int, width: int) -> Tensor:
     return levels.expand(3, -1, -1).contiguous()
 
 
+@dataclass(frozen=True)
+class _Shot:
+    """A photograph of a subject, as it is lit, by one lens."""
+
+    subject: Subject
+    image: Tensor
+    aperture: Aperture
+    focus: float
+    strength: BlurStrength
+
+    def taken(self, focus: float, strength: BlurStrength) -> Tensor:
+        """The same with another focus and K, (3, H, W) uint8."""
+        return to_bytes(self.subject.render(self.image, focus, strength, self.aperture)[0])
+
+
 def _made(route: Synthetic, candidate: Candidate, subject: Subject) -> Made | Rejected:
     rng = candidate.generator()
     try:
@@ -206,6 +243,7 @@ def _made(route: Synthetic, candidate: Candidate, subject: Subject) -> Made | Re
         strength = _limited(subject, focus, drawn, route.most_radius)
         aperture = route.shapes.draw(rng)
         rendered, renderer = subject.render(image, focus, strength.require_positive(), aperture)
+        extras = route.extras(_Shot(subject, image, aperture, focus, strength), rng)
     except Rejected as rejected:
         return rejected
     sample = Sample(
@@ -217,7 +255,7 @@ def _made(route: Synthetic, candidate: Candidate, subject: Subject) -> Made | Re
         disparity=subject.disparity,
         strength=strength,
         focus_disparity=focus,
-        extras=route.extras(aperture, (strength.height, strength.width)),
+        extras=extras,
         provenance={
             **subject.provenance,
             **added,
