@@ -314,7 +314,7 @@ def _restore_finished(trainer: Trainer, module: LightningModule, checkpoint: Pat
 
 
 def _loggers(config: DictConfig) -> list[Resilient]:
-    return [Resilient(instantiate(logger)) for logger in config.logger.values()]
+    return [Resilient(instantiate(logger)) for logger in (config.get("logger") or {}).values()]
 
 
 def _record(config: DictConfig, data: Any) -> dict[str, Any]:

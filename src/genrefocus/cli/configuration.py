@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +24,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from genrefocus.cli.spellings import MEANT, require_read, without_null_groups
 from genrefocus.cli.terminal import any_terminal
 from genrefocus.runs import ROOT, run_folder, sweep_folder
 
@@ -57,6 +59,7 @@ def run_application(application: Callable[[], None], name: str, config: str, usa
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(usage)
             return
+        sys.argv[1:] = without_null_groups(sys.argv[1:])
         try:
             application()
         except InstantiationException:
@@ -102,6 +105,14 @@ def require_given(config: DictConfig) -> None:
     """
     if missing := list(_missing(OmegaConf.to_container(config))):
         raise ValueError(f"values are not given: {' '.join(f'{key}=...' for key in missing)}")
+
+
+def require_keys(config: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: nothing of train.py reads some keys, or it misses a group.
+    """
+    require_read(config, yaml.safe_load((checkout() / "conf" / "train.yaml").read_text()))
 
 
 def require_kinds(config: DictConfig) -> None:
@@ -150,10 +161,13 @@ def _hint(error: Exception, name: str, config: str) -> str:
     """What may have been meant by a key that does not exist, or where all are listed."""
     if "resume=" in str(error) or _unquoted(error):
         return ""
-    found = re.search(r"Could not override '([\w.@/]+)'", str(error))
-    close = difflib.get_close_matches(found[1], _keys(config), n=3, cutoff=0.75) if found else []
-    if close:
-        return f" Did you mean {' or '.join(close)}?"
+    if found := re.search(r"Could not override '([\w.@/]+)'", str(error)):
+        if config == "train" and found[1] in MEANT:
+            return f" {MEANT[found[1]]}"
+        keys, last = _keys(config), found[1].rpartition(".")[2]
+        close = difflib.get_close_matches(found[1], keys, n=3, cutoff=0.75)
+        if close := close or [key for key in keys if key.endswith(f".{last}")][:3]:
+            return f" Did you mean {' or '.join(close)}?"
     command = f"python {name}" if name.endswith(".py") else name
     if config == "prepare":
         command += " route=..."
@@ -277,6 +291,9 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
     run = "paths.run=${paths.outputs}/${name}/new"
     try:
         with initialize_config_dir(str(root / "conf"), version_base=None):
-            return compose("train", overrides=[run, *overrides])
+            config = compose("train", overrides=[run, *without_null_groups(overrides)])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"the configuration does not compose: {_in_a_line(error)}") from error
+        reason = f"{_in_a_line(error)}{_hint(error, 'train.py', 'train')}"
+        raise ValueError(f"the configuration does not compose: {reason}") from error
+    require_keys(config)
+    return config

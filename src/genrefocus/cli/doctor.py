@@ -84,7 +84,8 @@ def print_validation_share(config: DictConfig) -> None:
 
 def _configuration(config: DictConfig) -> Iterator[Finding]:
     """Every class exists, and the parts of every stage can be built."""
-    parts = {name: config[name] for name in ("backbone", "trainer", "callbacks", "logger", "data")}
+    groups = ("backbone", "trainer", "callbacks", "logger", "data")
+    parts = {name: config.get(name) for name in groups}
     parts |= {f"stages.{name}": config.stages[name] for name in config.curriculum}
     failures = 0
     for place, target in _targets(parts):
