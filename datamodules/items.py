@@ -208,7 +208,8 @@ def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: boo
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:
-    """Batch of what all items have: tensors stacked, numbers as tensors, text as lists."""
+    """Batch of what all items have: tensors and measures stacked, the
+    rest, such as text and the number of the draw, as lists."""
     shared = [name for name in items[0] if all(name in item for item in items)]
     return {name: _together([item[name] for item in items]) for name in shared}
 
@@ -218,6 +219,4 @@ def _together(values: list[Any]) -> Tensor | list[Any]:
         return torch.stack([value.contiguous() for value in values])
     if isinstance(values[0], float):
         return torch.tensor(values, dtype=torch.float32)
-    if isinstance(values[0], int):
-        return torch.tensor(values, dtype=torch.int64)
     return values

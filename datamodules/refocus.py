@@ -31,7 +31,7 @@ class RefocusDataModule(OrderedDataModule):
         min_mask_agreement: drop training samples whose estimated in-focus mask agrees less with
             the sharpness of the photograph (provenance ``mask_agreement``, 0 to 1).
 
-    Batches are dictionaries: key, route, prompt (lists); draw (B,) int64; aif, bokeh and extras
+    Batches are dictionaries: key, route, prompt, draw (lists); aif, bokeh and extras
     (B, 3, H, W) in [0, 1]; and, where all samples of a batch have them, disparity (B, 1, H, W) in
     1/m, defocus (B, 1, H, W) in [0, 1], k (B,), focus_disparity (B,), radius (B,) in px.
 

@@ -102,7 +102,7 @@ class SceneEvaluation(EvalItems):
 class SceneDataModule(OrderedDataModule):
     """Pictures of procedural scenes with the layer that every pixel shows; nothing is on disk.
 
-    Batches are dictionaries: key (list), draw (B,) int64, image (B, 3, crop, crop) sRGB in [0, 1],
+    Batches are dictionaries: key and draw (lists), image (B, 3, crop, crop) sRGB in [0, 1],
     layers (B, crop, crop) int64. Training has ``TRAIN_FAMILIES`` of textures, validation
     ``HELDOUT_FAMILIES``.
 

@@ -31,7 +31,7 @@ class DrawLog(Callback):
         batch_idx: int,
     ) -> None:
         entry = {
-            "draws": batch["draw"].tolist(),
+            "draws": batch["draw"],
             "keys": batch["key"],
             "loss": float(outputs["loss"]),
         }

@@ -82,9 +82,8 @@ def measure_chain(
         network = instantiate(config.stages[name].module)(backbone, failure_dir=folder)
         weights = read_lora(folder / name / network.lora_file)
         network.lora.load_released_state(weights, source=str(folder / name))
-        networks.append(network.to(device).eval())
+        networks.append(network.ready_on(device))
     deblurnet, bokehnet = networks
-    backbone.to(device)
     data = instantiate(config.stages[bokeh].datamodule)
     data.setup("test")
     fidelity = Fidelity("test", ("model", "identity")).to(device)
@@ -95,7 +94,8 @@ def measure_chain(
         if "blurry" not in batch or bokehnet.is_swept(batch):
             continue  # sweeps are about control
         aif = deblurnet.deblur(batch["blurry"])
-        output = bokehnet.generate({**batch, "aif": aif}).cpu()
+        batch = bokehnet.transfer_batch_to_device({**batch, "aif": aif}, bokehnet.device, 0)
+        output = bokehnet.generate(batch)
         fidelity.update({"model": output, "identity": batch["blurry"]}, batch["bokeh"])
         panel = {
             "input": batch["blurry"],

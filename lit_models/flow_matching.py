@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from lightning import LightningModule
@@ -13,10 +13,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.lora import load_lora
-from genrefocus.editing import Edit, Editor, Encoded, seeded_generators
+from genrefocus.editing import Edit, Editor, Encoded
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.metrics.held_out_loss import SIGMAS, HeldOutLoss
+from genrefocus.noise import seeded_generators
 from lit_models.fidelity import Fidelity
+from lit_models.loss_watch import LossWatch
 from lit_models.rates import warmup_then_cosine
 
 Batch = dict[str, Any]
@@ -24,10 +26,6 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 PHOTOGRAPHS = "in_the_wild"  # the route whose all-in-focus images, depth and labels are estimates
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the file named in the message holds the batch's keys."""
 
 
 class FlowMatching(LightningModule):
@@ -100,7 +98,9 @@ class FlowMatching(LightningModule):
         self.warmup_steps, self.decay_steps = warmup_steps, decay_steps
         self.optimizer_factory = optimizer
         self.validation_sigmas = tuple(validation_sigmas)
-        self.failure_dir = Path(failure_dir)
+        self.watch = LossWatch(
+            failure_dir, "Inspect these samples, lower the learning rate, or train in fp32."
+        )
         self.held_out: Any = nn.ModuleDict(
             {
                 "all": HeldOutLoss(validation_sigmas, radius_bins, "val/loss"),
@@ -135,16 +135,23 @@ class FlowMatching(LightningModule):
     def setup(self, stage: str) -> None:
         self.backbone.to(self.device)
 
+    def ready_on(self, device: torch.device) -> Self:
+        """For use without a trainer: LoRA and backbone on ``device``, in evaluation mode."""
+        self.backbone.to(device)
+        return self.to(device).eval()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        generators = seeded_generators(self.seed, batch["draw"].tolist())
+        generators = seeded_generators(self.seed, batch["draw"])
         target = self.target(batch)
         uniform = torch.stack([torch.rand((), generator=g) for g in generators])
         sigma = self.sigma.draw(uniform, self.editor.mu(*target.shape[-2:]))
         loss = self.editor.loss(self.edit(batch), target, sigma, generators).mean()
-        if not torch.isfinite(loss):
-            self._report_non_finite(batch, float(loss))
+        self.watch.see(loss, batch["key"])
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.watch.check(self.global_step, self.global_rank)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.lora.parameters())
@@ -156,18 +163,6 @@ class FlowMatching(LightningModule):
     def _rate(self, step: int) -> float:
         return warmup_then_cosine(
             step, warmup_steps=self.warmup_steps, decay_steps=self.decay_steps, floor=0.0
-        )
-
-    def _report_non_finite(self, batch: Batch, loss: float) -> None:
-        path = (
-            self.failure_dir / f"non_finite_loss_step{self.global_step}_rank{self.global_rank}.txt"
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f"loss {loss} at step {self.global_step}", *batch["key"]]
-        path.write_text("\n".join(lines) + "\n")
-        raise NonFiniteLossError(
-            f"loss is {loss} at step {self.global_step}; the keys of its batch are in {path}. "
-            "Inspect these samples, lower the learning rate, or train in fp32."
         )
 
     # held-out loss, pictures, control

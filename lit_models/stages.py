@@ -250,8 +250,7 @@ def make_pseudo_aif(stage: Stage, backbone: Backbone, ranks: Ranks) -> None:
     weights = Path(settings.network.init_lora)
     with ranks.together(stage.folder):
         network: FlowMatching = instantiate(settings.network)(backbone)
-        backbone.to(ranks.device)
-        network.to(ranks.device).eval()
+        network.ready_on(ranks.device)
         instantiate(settings.prepare)(
             deblur=network.deblur,
             deblur_name=f"{weights.name} {sha256(weights.read_bytes()).hexdigest()[:16]}",

@@ -9,17 +9,20 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from genrefocus.backbone import Backbone, load_tiny
 from genrefocus.backbone.flux import save_tiny, tiny_modules
 from genrefocus.backbone.initialisation import start_local, start_whitened
-from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.editing import Edit, Editor
 from genrefocus.flow import Flow
 from genrefocus.metrics.psnr import PSNR
+from genrefocus.noise import seeded_generators
 from genrefocus.pretext import Task, blur_by_map, draw_kind, restore
-from lit_models.flow_matching import Batch, NonFiniteLossError, OptimizerFactory
+from lit_models.flow_matching import Batch, OptimizerFactory
+from lit_models.loss_watch import LossWatch
 from lit_models.rates import warmup_then_cosine
 
 VALIDATED = {"restore": restore, "blur": blur_by_map}
@@ -93,7 +96,9 @@ class TinyBase(LightningModule):
         self.fp32_from_step = fp32_from_step
         self.attention = None if attention is None else _attention(attention)
         self.seed = seed
-        self.failure_dir = Path(failure_dir)
+        self.watch = LossWatch(
+            failure_dir, "Lower the learning rate, or train in fp32 (trainer.precision=32-true)."
+        )
         self.errors: Any = nn.ModuleDict(
             {name: nn.ModuleDict({"output": PSNR(), "input": PSNR()}) for name in VALIDATED}
         )
@@ -104,13 +109,13 @@ class TinyBase(LightningModule):
         save_tiny(self._backbone[0], path, settings=settings, card=card)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        first = int(batch["draw"][0]) - self.global_rank * len(batch["draw"])
+        first = batch["draw"][0] - self.global_rank * len(batch["draw"])
         (generator,) = seeded_generators(self.seed, [_OF_BATCHES + first])
         kind = draw_kind(generator)
         from_noise = float(torch.rand((), generator=generator)) < self.noise_share
         editor = self.editor_from_noise if from_noise else self.editor
 
-        generators = seeded_generators(self.seed, batch["draw"].tolist())
+        generators = seeded_generators(self.seed, batch["draw"])
         with self._fp32():
             task = kind(batch["image"], batch["layers"], generators)
         full, uniform = torch.stack([torch.rand(2, generator=g) for g in generators]).T
@@ -119,10 +124,12 @@ class TinyBase(LightningModule):
         attention = nullcontext() if self.attention is None else sdpa_kernel(self.attention)
         with precision, attention:
             loss = editor.loss(_edit(task), task.target, sigma, generators).mean()
-        if not torch.isfinite(loss):
-            self._report_non_finite(batch, float(loss))
+        self.watch.see(loss, batch["key"])
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.watch.check(self.global_step, self.global_rank)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.weights.parameters())
@@ -133,7 +140,7 @@ class TinyBase(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One-step edits beside their inputs, and the loss with each scene at one of 8 sigmas."""
-        draws = batch["draw"].tolist()
+        draws = batch["draw"]
         sigma = torch.tensor([(n % 8 + 0.5) / 8 for n in draws])
         with self._fp32():
             for name, kind in VALIDATED.items():
@@ -164,17 +171,6 @@ class TinyBase(LightningModule):
 
     def _fp32(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, enabled=False)
-
-    def _report_non_finite(self, batch: Batch, loss: float) -> None:
-        name = f"non_finite_loss_step{self.global_step}_rank{self.global_rank}.txt"
-        path = self.failure_dir / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f"loss {loss} at step {self.global_step}", *batch["key"]]
-        path.write_text("\n".join(lines) + "\n")
-        raise NonFiniteLossError(
-            f"loss is {loss} at step {self.global_step}; the keys of its batch are in {path}. "
-            "Lower the learning rate, or train in fp32 (trainer.precision=32-true)."
-        )
 
 
 def _edit(task: Task) -> Edit:

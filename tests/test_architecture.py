@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CORE = {"rejection", "optics", "geometry"}
-MODEL = {"flow", "sampling", "backbone", "denoiser", "editing"}
+MODEL = {"noise", "flow", "sampling", "backbone", "denoiser", "editing"}
 PREPARATION = (
     CORE | MODEL | {"metrics", "data", "data.sample", "exif", "render", "estimators", "pipeline"}
 )
@@ -36,11 +36,12 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": CORE | {"writing"},
     "baselines": CORE | {"render", "metrics"},
     # The model.
+    "noise": set(),
     "flow": {"rejection"},
     "sampling": {"flow", "rejection"},
-    "backbone": {"flow", "sampling", "rejection", "writing"},
+    "backbone": {"noise", "flow", "sampling", "rejection", "writing"},
     "denoiser": {"backbone", "flow", "sampling", "rejection"},
-    "editing": {"denoiser", "backbone", "flow", "sampling"} | CORE,
+    "editing": {"noise", "denoiser", "backbone", "flow", "sampling"} | CORE,
     "pretext": CORE | {"render"},
     "compat": MODEL | {"rejection"},
     "network_card": {"flow", "runs", "writing"},
@@ -96,6 +97,7 @@ THIRD_PARTY = {
     "optics": ARRAYS,
     "geometry": ARRAYS | {"PIL"},  # whose Lanczos filter is the released one
     "flow": ARRAYS,
+    "noise": ARRAYS,
 }
 # No config object below the entry points; no trainer below the Lightning packages.
 FRAMEWORKS = {

@@ -5,10 +5,9 @@ prompt, to a target image. Training, validation and the camera pipeline encode t
 else.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -16,6 +15,7 @@ from genrefocus.backbone import Backbone, Lora, TextEmbedding
 from genrefocus.denoiser import Condition, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.geometry import View, resize_image, round_up_to_multiple
+from genrefocus.noise import noise_like, seeded_generators, to_device
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Editor:
             encoded.conditions,
             encoded.reference,
             self.backbone.grid(*encoded.size),
-            sigma.to(encoded.clean.device),
+            to_device(sigma, encoded.clean.device),
         )
 
     @torch.no_grad()
@@ -195,19 +195,3 @@ def edit_pictures(
     noise = seeded_generators(seed, [0] * len(whole) if numbers is None else numbers)
     edited = editor.generate(edit, steps, noise)
     return torch.stack([resize_image(one, height, width) for one in edited.float().cpu()])
-
-
-def seeded_generators(seed: int, numbers: Iterable[int]) -> list[Generator]:
-    """One CPU generator for each number: the stream is a pure function of (seed, number)."""
-    return [
-        Generator().manual_seed(
-            int(np.random.SeedSequence([seed, n]).generate_state(1, np.uint64)[0])
-        )
-        for n in numbers
-    ]
-
-
-def noise_like(tokens: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """Standard normal noise shaped like tokens (B, N, C), row by row from the generators."""
-    rows = [torch.randn(tokens.shape[1:], generator=g) for g in generators]
-    return torch.stack(rows).to(tokens.device, tokens.dtype)

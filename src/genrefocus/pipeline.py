@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.editing import Edit, Editor
 from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.geometry import (
     DepthResize,
@@ -23,6 +23,7 @@ from genrefocus.geometry import (
     resize_image,
     resize_long_edge_and_crop,
 )
+from genrefocus.noise import seeded_generators
 from genrefocus.optics import (
     MAX_COC,
     BlurStrength,

@@ -25,8 +25,9 @@ from transformers import (
 
 from genrefocus.backbone import Lora, load_flux_dev
 from genrefocus.denoiser import Condition
-from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.editing import Edit, Editor
 from genrefocus.flow import Flow
+from genrefocus.noise import seeded_generators
 
 PROMPT = "a sharp photo with everything in focus"
 OTHER = "an excellent photo with a large aperture"

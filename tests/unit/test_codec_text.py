@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, FluxPipeline
 from genrefocus.backbone import TextEmbedding
 from genrefocus.backbone.codec import PixelCodec, VaeCodec, pack, unpack
 from genrefocus.backbone.text import HashedWords, PromptCache
-from genrefocus.editing import seeded_generators
+from genrefocus.noise import seeded_generators
 
 
 def test_packing_is_that_of_diffusers():

@@ -10,9 +10,10 @@ from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import build_tiny, load_tiny, save_tiny
 from genrefocus.backbone.text import HashedWords
-from genrefocus.editing import Edit, Editor, edit_pictures, noise_like, seeded_generators
+from genrefocus.editing import Edit, Editor, edit_pictures
 from genrefocus.flow import Flow, Shift
 from genrefocus.geometry import resize_image
+from genrefocus.noise import noise_like, seeded_generators
 from genrefocus.sampling import Tiling
 
 SETTINGS = {

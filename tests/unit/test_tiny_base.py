@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from datamodules import SceneDataModule
 from genrefocus.backbone import load_tiny
 from genrefocus.backbone.flux import build_tiny, tiny_modules
-from genrefocus.editing import Edit, Editor, seeded_generators
+from genrefocus.editing import Edit, Editor
 from genrefocus.flow import Flow
+from genrefocus.noise import seeded_generators
 from lit_models import TinyBase
 from lit_models.rates import warmup_then_cosine
 

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor, nn
 
+from genrefocus.noise import noise_like
+
 
 class Codec(Protocol):
     """Between images (B, 3, H, W) and latents (B, C, H / factor, W / factor)."""
@@ -41,8 +43,8 @@ class VaeCodec(nn.Module):
     def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         assert len(generators) == len(image), "the posterior is sampled: one generator a row"
         posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
-        config = self.vae.config
-        return (posterior.sample(list(generators)) - config.shift_factor) * config.scaling_factor
+        latents = posterior.mean + posterior.std * noise_like(posterior.mean, generators)
+        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         config = self.vae.config

@@ -49,7 +49,7 @@ def render_lens(
         ValueError: K for another size, positions outside the unit disc, or a blur radius that
             reaches beyond the margin that the scene was drawn with.
     """
-    total = torch.zeros(3, scene.height, scene.width)
+    total = scene.layers[0].rgba.new_zeros(3, scene.height, scene.width)
     for views in _views(scene, focus_disparity, strength, positions):
         total += views.sum(1)
     return (total / len(positions)).clamp_min(0.0)
@@ -81,8 +81,8 @@ def _views(
             f"this one has {scene.margin}; draw it with a larger margin or lower K"
         )
     size = max(1, _CHUNK_PIXELS // (scene.height * scene.width))
-    for chunk in positions.float().split(size):
-        views = torch.zeros(3, len(chunk), scene.height, scene.width)
+    for chunk in positions.to(scene.layers[0].rgba).split(size):
+        views = scene.layers[0].rgba.new_zeros(3, len(chunk), scene.height, scene.width)
         for layer in layers:
             layer.composite(views, chunk)
         yield views
@@ -109,7 +109,7 @@ class _Sampler:
             m = scene.margin
             self.fixed = light[:, m : m + scene.height, m : m + scene.width]
             return
-        self.origin = torch.tensor([columns.start, rows.start]) - scene.margin
+        self.origin = light.new_tensor([columns.start, rows.start]) - scene.margin
         # Around sources far above white, the negative lobes of a cubic are rings of darkness.
         taps = _CUBIC if float(light.max()) <= 1.0 else _LINEAR
         across = _upsample(light[:, rows, columns], taps)
@@ -131,14 +131,15 @@ class _Sampler:
         A point x of the plane is seen at x' = x + u s(x) with s(x) = c + g.x, hence at x' one sees
         x = x' - u s with s = (c + g.x') / (1 + g.u).
         """
-        y = torch.arange(self.rows.start, self.rows.stop)[:, None]
-        x = torch.arange(self.columns.start, self.columns.stop)
+        device = positions.device
+        y = torch.arange(self.rows.start, self.rows.stop, device=device)[:, None]
+        x = torch.arange(self.columns.start, self.columns.stop, device=device)
         u, v = positions[:, 0, None, None], positions[:, 1, None, None]
         shift = self.corner + self.slope_x * x + self.slope_y * y
         shift = shift / (1.0 + self.slope_x * u + self.slope_y * v)
         at = torch.stack([x - u * shift, y - v * shift], dim=-1) - self.origin
         height, width = self.fine.shape[-2:]
-        at = at * (2.0 * _UPSAMPLING / (torch.tensor([width, height]) - 1.0)) - 1.0
+        at = at * (2.0 * _UPSAMPLING / (at.new_tensor([width, height]) - 1.0)) - 1.0
         flat = at.flatten(0, 1)[None]
         seen = grid_sample(self.fine[None], flat, padding_mode="zeros", align_corners=True)
         return seen.reshape(4, *at.shape[:-1])
@@ -163,7 +164,7 @@ def _upsample(canvas: Tensor, taps: Tensor) -> Tensor:
     """Interpolate (C, h, w) along w to (C, h, 4 w); the old samples stay at every fourth place."""
     width = canvas.shape[-1]
     padded = pad(canvas, (1, 2), mode="replicate")
-    phases = torch.zeros(*canvas.shape, _UPSAMPLING)
-    for number, tap in enumerate(taps):
+    phases = canvas.new_zeros(*canvas.shape, _UPSAMPLING)
+    for number, tap in enumerate(taps.to(canvas)):
         phases.addcmul_(padded[..., number : number + width, None], tap)
     return phases.flatten(-2)

@@ -93,7 +93,7 @@ def _spread(
 
     Returns rows and columns of the image and colour and alpha (4, rows, columns), premultiplied.
     """
-    kernel = torch.from_numpy(aperture.kernel(radius)).to(image.dtype)
+    kernel = torch.from_numpy(aperture.kernel(radius)).to(image)
     reach = kernel.shape[0] // 2
     covered = [torch.nonzero(mask.any(dim)).flatten() for dim in (1, 0)]
     (top, bottom), (left, right) = ((int(c[0]), int(c[-1]) + 1) for c in covered)

@@ -69,7 +69,7 @@ def scene_margin(height: int, width: int) -> int:
 
 def scene_aif(scene: Scene) -> Tensor:
     """The all-in-focus pinhole image, (3, H, W) linear light, >= 0, not clipped at 1."""
-    image = torch.zeros(3, scene.height, scene.width)
+    image = scene.layers[0].rgba.new_zeros(3, scene.height, scene.width)
     for layer in scene.layers:
         rgba = _frame(layer.rgba, scene)
         image = image + (rgba[:3] - image) * rgba[3]
@@ -78,7 +78,8 @@ def scene_aif(scene: Scene) -> Tensor:
 
 def visible_layer(scene: Scene) -> Tensor:
     """Index (H, W) int64 of the front-most layer that covers at least half of each pixel."""
-    index = torch.zeros(scene.height, scene.width, dtype=torch.int64)
+    size, device = (scene.height, scene.width), scene.layers[0].rgba.device
+    index = torch.zeros(size, dtype=torch.int64, device=device)
     for number, layer in enumerate(scene.layers):
         index[_frame(layer.rgba, scene)[3] >= 0.5] = number
     return index
@@ -87,7 +88,8 @@ def visible_layer(scene: Scene) -> Tensor:
 def scene_disparity(scene: Scene) -> Tensor:
     """Exact disparity (H, W) in 1/m of the front-most visible surface, never an average of two."""
     planes = torch.stack([x.plane.over(scene.height, scene.width) for x in scene.layers])
-    return planes.gather(0, visible_layer(scene)[None])[0]
+    visible = visible_layer(scene)[None]
+    return planes.to(visible.device).gather(0, visible)[0]
 
 
 def draw_focus(scene: Scene, rng: Generator) -> float:

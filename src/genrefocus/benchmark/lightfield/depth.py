@@ -61,9 +61,10 @@ def _disagreement(field: LightField, colour: Tensor, shift: float) -> Tensor:
     """Error (H, W) of the best half of the views, moved back by ``shift`` px per unit."""
     places = field.positions.flatten(0, 1)
     height, width = field.size
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    edges = (torch.arange(n, device=places.device) for n in (height, width))
+    y, x = torch.meshgrid(*edges, indexing="ij")
     at = torch.stack([x, y], -1) + shift * places[:, None, None]
-    grid = at * (2.0 / (torch.tensor([width, height]) - 1.0)) - 1.0
+    grid = at * (2.0 / (at.new_tensor([width, height]) - 1.0)) - 1.0
     moved = grid_sample(colour.flatten(0, 1), grid, padding_mode="border", align_corners=True)
     errors = (moved - colour[field.middle]).abs().mean(1).clamp_max(_CUT_OFF)
     halves = [places[:, 0] <= 0, places[:, 0] >= 0, places[:, 1] <= 0, places[:, 1] >= 0]
@@ -76,7 +77,7 @@ def _gathered(costs: Tensor, colour: Tensor) -> Tensor:
         around = [(i * distance, j * distance) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         reach = pad(costs[None], (distance,) * 4, mode="replicate")[0]
         picture = pad(colour[None], (distance,) * 4, mode="replicate")[0]
-        total, weights = torch.zeros_like(costs), torch.zeros(costs.shape[1:])
+        total, weights = torch.zeros_like(costs), torch.zeros_like(costs[0])
         for down, along in around:
             window = (
                 slice(distance + down, distance + down + costs.shape[1]),

@@ -77,8 +77,9 @@ class LightField:
     def positions(self) -> Tensor:
         """(V, U, 2) positions (x, y) of the views."""
         (row, column), (rows, columns) = self.middle, self.views.shape[:2]
-        y = ((torch.arange(rows) - row) / self.radius_steps)[:, None].expand(rows, columns)
-        x = ((torch.arange(columns) - column) / self.radius_steps)[None].expand(rows, columns)
+        y, x = (torch.arange(n, device=self.views.device) for n in (rows, columns))
+        y = ((y - row) / self.radius_steps)[:, None].expand(rows, columns)
+        x = ((x - column) / self.radius_steps)[None].expand(rows, columns)
         return torch.stack([x, y], -1)
 
     def shift(self, disparity: Tensor | float) -> Tensor:

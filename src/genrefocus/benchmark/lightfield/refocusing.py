@@ -73,7 +73,7 @@ def refocus(
             f"an aperture of radius {radius:.3f} about {centre} reaches beyond the views, which "
             f"end at {tuple(limit.tolist())}; take a smaller one"
         )
-    total = torch.zeros(3, *field.size)
+    total = torch.zeros_like(field.aif)
     seen = _Seen(field, surface)
     for x, y in positions.tolist():
         total += seen.at(x, y, float(in_focus), between)
@@ -86,7 +86,7 @@ class _Seen:
     def __init__(self, field: LightField, surface: Tensor) -> None:
         self.field = field
         self.surface = surface
-        self.pixels = _pixels(*field.size)
+        self.pixels = _pixels(*field.size).to(surface.device)
         self.kept: dict[tuple[int, int], Tensor] = {}
 
     def at(self, x: float, y: float, in_focus: float, between: Between) -> Tensor:
@@ -99,10 +99,10 @@ class _Seen:
             return torch.stack(
                 [weight * self._moved(v, u, in_focus) for weight, v, u in corners]
             ).sum(0)
-        place = torch.tensor([x, y])
+        place = self.surface.new_tensor([x, y])
         seen = self.pixels + in_focus * place
         surface = _nearest(project(self.surface, x, y), seen)
-        colour, total = torch.zeros(3, *self.field.size), torch.zeros(self.field.size)
+        colour, total = torch.zeros_like(self.field.aif), torch.zeros_like(self.surface)
         for weight, v, u in corners:
             there = seen + surface[..., None] * (self._place(v, u) - place)
             other = _nearest(self._surface(v, u), there) - surface
@@ -129,7 +129,7 @@ class _Seen:
 
     def _place(self, v: int, u: int) -> Tensor:
         row, column = self.field.middle
-        return torch.tensor([u - column, v - row]) / self.field.radius_steps
+        return self.surface.new_tensor([u - column, v - row]) / self.field.radius_steps
 
     def _surface(self, v: int, u: int) -> Tensor:
         if (v, u) not in self.kept:
@@ -148,12 +148,13 @@ def project(surface: Tensor, x: float, y: float) -> Tensor:
     # reach half a pixel farther, since the rim of an object, a mixture, moves with the object.
     fine = surface.repeat_interleave(2, 0).repeat_interleave(2, 1)
     fine = max_pool2d(fine[None, None], 3, stride=1, padding=1)[0, 0]
-    rows = (torch.arange(2 * height)[:, None] - 0.5) / 2.0 + fine * y
-    columns = (torch.arange(2 * width)[None] - 0.5) / 2.0 + fine * x
+    down, along = (torch.arange(2 * n, device=fine.device) for n in (height, width))
+    rows = (down[:, None] - 0.5) / 2.0 + fine * y
+    columns = (along[None] - 0.5) / 2.0 + fine * x
     row, column = rows.round().long(), columns.round().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     empty = -torch.inf
-    flat = torch.full((height * width,), empty)
+    flat = surface.new_full((height * width,), empty)
     if not bool(inside.any()):
         raise ValueError("the disparity moves all of the central view out of the frame")
     index = (row * width + column)[inside]
@@ -172,7 +173,7 @@ def _pixels(height: int, width: int) -> Tensor:
 
 
 def _normalised(at: Tensor, height: int, width: int) -> Tensor:
-    return at * (2.0 / (torch.tensor([width, height]) - 1.0)) - 1.0
+    return at * (2.0 / (at.new_tensor([width, height]) - 1.0)) - 1.0
 
 
 def _sample(picture: Tensor, at: Tensor) -> Tensor:

@@ -1,0 +1,352 @@
+"""Training, validation, test and the camera on CUDA tensors, without a GPU; see fake_cuda."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from lightning import Callback, LightningDataModule, Trainer
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from genrefocus.assembly import Deblurrer
+from genrefocus.backbone import Backbone
+from genrefocus.backbone.codec import VaeCodec
+from genrefocus.backbone.flux import build_tiny
+from genrefocus.backbone.text import HashedWords
+from genrefocus.benchmark.case import Case
+from genrefocus.editing import Editor
+from genrefocus.flow import Flow, Shift, SigmaDistribution
+from genrefocus.optics import BlurStrength
+from genrefocus.pipeline import RefocusPipeline
+from genrefocus.sampling import Tiling
+from genrefocus.trained import TrainedBokeh, TrainedDeblur
+from lit_models import BokehNet, DeblurNet, figures, stages
+from lit_models.flow_matching import FlowMatching
+from lit_models.loss_watch import LossWatch, NonFiniteLossError
+from lit_models.ranks import Ranks
+from tests.fake_cuda import CUDA, OnCuda, fake_cuda, strategy
+
+SIZE = 24
+SWEPT = [f"sweep_{k}" for k in (1, 5, 10)]
+SETTINGS: dict[str, Any] = {
+    "flow": Flow(),
+    "sigma": SigmaDistribution(),
+    "rank": 2,
+    "prompt": "a photo",
+    "guidance": 1.0,
+    "steps": 1,
+    "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+    "warmup_steps": 1,
+    "decay_steps": None,
+    "seed": 3,
+    "validation_sigmas": (0.5,),
+}
+NETWORKS: dict[str, Callable[[Backbone], FlowMatching]] = {
+    "deblur": lambda base: DeblurNet(base, **SETTINGS),
+    "pre_deblur": lambda base: DeblurNet(base, pre_deblur=True, **SETTINGS),
+    "bokeh": lambda base: BokehNet(base, **SETTINGS),
+    "direct": lambda base: BokehNet(base, direct=True, **SETTINGS),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs larger pictures; test_on_cuda has it."""
+    monkeypatch.setattr("lit_models.fidelity.lpips_available", lambda: False)
+
+
+def make_batch(first: int = 0, rows: int = 2, *, sweep: bool = False) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(first)
+
+    def pictures(channels: int = 3) -> Tensor:
+        return torch.rand(rows, channels, SIZE, SIZE, generator=generator)
+
+    names = ("aif", "bokeh", "blurry", "pre_deblur", *(SWEPT if sweep else ()))
+    return {
+        "draw": list(range(first, first + rows)),
+        "key": [f"sample-{n}" for n in range(first, first + rows)],
+        "route": ["in_the_wild" if n % 2 else "synthetic" for n in range(first, first + rows)],
+        "prompt": ["its own" if n % 2 else None for n in range(first, first + rows)],
+        "disparity": pictures(1),
+        "defocus": pictures(1),
+        "k": torch.full((rows,), 15.0),
+        "focus_disparity": torch.full((rows,), 0.5),
+        "radius": torch.full((rows,), 3.0),
+        **{name: pictures() for name in names},
+    }
+
+
+class Batches(LightningDataModule):
+    """Micro-batches, as a loader on a machine with a GPU pins them."""
+
+    def __init__(self, batches: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        pinned = [
+            {k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in batch.items()}
+            for batch in self.batches
+        ]
+        return DataLoader(pinned, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
+
+
+def flux_in_bf16() -> Backbone:
+    """FLUX's parts at tiny size: transformer and autoencoder in bf16, checkpointed."""
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=16,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.1159,
+        scaling_factor=0.3611,
+    )
+    transformer.enable_gradient_checkpointing()
+    return Backbone(
+        transformer.requires_grad_(False).eval().bfloat16(),
+        VaeCodec(vae.bfloat16()),
+        HashedWords(4, 16, 16),
+        shift=Shift(),
+        tiling=Tiling(4, 3),
+    )
+
+
+@pytest.fixture
+def backbone(tiny_settings: dict[str, Any]) -> Backbone:
+    return build_tiny(**tiny_settings).requires_grad_(False).eval()
+
+
+# The training step.
+
+
+class WithoutWaits(Callback):
+    """Forbids waits within micro-batches, but for those that the optimiser's step may make."""
+
+    def __init__(self, gpu: Any, first: int) -> None:
+        self.gpu, self.first, self.seen = gpu, first, []  # type: ignore[var-annotated]
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.before = len(self.gpu.syncs)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, out: Any, batch: Any, n: int) -> None:
+        if n >= self.first:
+            self.seen.append(self.gpu.syncs[self.before :])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_micro_batches_make_the_host_wait_for_nothing(name: str, tmp_path: Path) -> None:
+    base = flux_in_bf16()
+    dtypes: dict[str, set[torch.dtype]] = {}
+
+    def watch(place: str) -> Callable[..., None]:
+        def note(module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
+            given = [x for x in (*inputs, out) if isinstance(x, Tensor) and x.is_floating_point()]
+            dtypes.setdefault(place, set()).update(x.dtype for x in given)
+
+        return note
+
+    for place, module in base.transformer.named_modules():
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            module.register_forward_hook(watch(place))
+    module = NETWORKS[name](base)
+    with fake_cuda() as gpu:
+        watched = WithoutWaits(gpu, first=2)
+        trainer = Trainer(
+            strategy=strategy(),
+            max_steps=3,
+            accumulate_grad_batches=2,
+            gradient_clip_val=1.0,
+            log_every_n_steps=1000,
+            callbacks=[watched],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(module, Batches([make_batch(2 * n) for n in range(6)]))
+    assert dtypes and set.union(*dtypes.values()) == {torch.bfloat16}, "the base was widened"
+    assert all(p.dtype == torch.float32 for p in module.lora.parameters())
+    within, at_steps = watched.seen[::2], watched.seen[1::2]
+    assert within == [[], []]
+    assert [[one.partition(":")[0] for one in seen] for seen in at_steps] == [
+        ["__bool__ at lit_models/loss_watch.py"]
+    ] * 2
+
+
+def test_a_loss_that_is_not_finite_names_its_batch_before_it_reaches_the_weights(
+    tmp_path: Path,
+) -> None:
+    with fake_cuda() as gpu:
+        watch = LossWatch(tmp_path, "Look at them.")
+        with gpu.no_sync():
+            watch.see(torch.zeros((), device="cuda"), ["good"])
+            watch.see(torch.zeros((), device="cuda") / 0, ["bad", "worse"])
+        with pytest.raises(NonFiniteLossError, match=r"loss is nan at step 7; .* Look at them\."):
+            watch.check(7, rank=1)
+        report = tmp_path / "non_finite_loss_step7_rank1.txt"
+        assert report.read_text().splitlines() == ["loss nan at step 7", "bad", "worse"]
+        watch.see(torch.ones((), device="cuda"), ["good"])
+        watch.check(8, rank=1)
+
+
+# The steps of all networks, beside their answers on the CPU.
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_steps_give_on_cuda_what_they_give_on_the_cpu(name: str, backbone: Backbone) -> None:
+    def measured(device: torch.device) -> list[Any]:
+        module = NETWORKS[name](backbone).ready_on(device)
+        module.log = module.log_dict = lambda *args, **kwargs: None  # type: ignore[assignment]
+        module.setup("fit")
+        plain, sweep = (
+            module.transfer_batch_to_device(make_batch(sweep=swept), device, 0)
+            for swept in (False, True)
+        )
+        if isinstance(module, DeblurNet):
+            module.fit_floor(*figures.test_pairs(Pairs()))
+        loss = module.training_step(plain, 0)
+        loss.backward()
+        module.on_before_optimizer_step(None)  # type: ignore[arg-type]
+        gradient = next(iter(module.lora.lora_b.values())).grad
+        with torch.no_grad():
+            module.validation_step(plain, 0)
+            pictures = [module.test_step(batch, 0)["picture"] for batch in (plain, sweep)]
+        found = {}
+        for metric in module.held_out.values():
+            found |= {name: value.item() for name, value in metric.compute().items()}
+        for fidelity in module.fidelity.values():
+            found |= fidelity.compute_and_reset()
+        assert all(isinstance(x, OnCuda) == (device == CUDA) for x in (loss, gradient, *pictures))
+        return [loss.cpu(), gradient.cpu(), *(one.cpu() for one in pictures), found]
+
+    expected = measured(torch.device("cpu"))
+    with fake_cuda():
+        found = measured(CUDA)
+    for a, b in zip(expected[:-1], found[:-1], strict=True):
+        assert torch.equal(a, b)
+    assert found[-1] == pytest.approx(expected[-1], nan_ok=True)
+    swept = {"test/lvcorr", "test/floor_lvcorr", "test/target_lvcorr"}
+    assert swept <= set(found[-1]) or name in ("deblur", "pre_deblur")
+
+
+class Pairs:
+    """A data module of one batch, on the CPU as loaders leave it."""
+
+    train_set = test_fingerprints = {"test": "0"}
+
+    def setup(self, stage: str) -> None: ...
+
+    def eval_loader(self, name: str) -> Iterator[dict[str, Any]]:
+        yield make_batch()
+
+
+# Stages that run outside a trainer.
+
+
+def test_the_chain_is_measured(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "device_of", lambda config: CUDA)
+    for name, make in (("deblurnet", DeblurNet), ("bokeh", BokehNet)):
+        (tmp_path / name).mkdir()
+        make(backbone, **SETTINGS).lora.save(tmp_path / name / make.lora_file)
+    made = {"deblurnet": DeblurNet, "bokeh": BokehNet}
+    monkeypatch.setattr(
+        figures,
+        "instantiate",
+        lambda node: (
+            Pairs()
+            if node.kind == "data"
+            else lambda base, **more: made[node.kind](base, **SETTINGS, **more)
+        ),
+    )
+    config = OmegaConf.create(
+        {
+            "stages": {
+                name: {"module": {"kind": name}, "datamodule": {"kind": "data"}} for name in made
+            }
+        }
+    )
+    with fake_cuda():
+        found = figures.measure_chain(config, tmp_path, backbone, "bokeh", tmp_path / "chain.png")
+        assert backbone.device == CUDA
+    assert found["samples"] == 2 and set(found["metrics"]) == {"psnr", "ssim"}
+
+
+def test_the_pseudo_aif_stage_may_come_first(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No stage before it in its process has moved the backbone."""
+    lora = tmp_path / "deblurNet.safetensors"
+    DeblurNet(backbone, **SETTINGS).lora.save(lora)
+    photographs = make_batch()["bokeh"]
+    found: list[Tensor] = []
+
+    def prepare(*, deblur: Callable[[Tensor], Tensor], **options: Any) -> None:
+        found.append(deblur(photographs))
+
+    made = {"network": lambda base: DeblurNet(base, **SETTINGS), "prepare": prepare}
+    monkeypatch.setattr(stages, "instantiate", lambda node: made[node.kind])
+    settings = {
+        "kind": "pseudo_aif",
+        "out": str(tmp_path / "shards"),
+        "network": {"kind": "network", "init_lora": str(lora)},
+        "prepare": {"kind": "prepare"},
+    }
+    config = OmegaConf.create({"stages": {"pseudo_aif": settings}})
+    stage = stages.Stage("pseudo_aif", config, tmp_path)
+    with fake_cuda():
+        stages.make_pseudo_aif(stage, backbone, Ranks(1, 1, CUDA, lambda: None))
+        assert backbone.device == CUDA
+    assert found[0].shape == photographs.shape and not isinstance(found[0], OnCuda)
+
+
+# The camera, and trained networks as methods of the benchmark.
+
+
+def test_the_camera_gives_on_cuda_what_it_gives_on_the_cpu(backbone: Backbone) -> None:
+    """A photograph of several tiles, of an odd size; its depth is on the host."""
+    y, x = torch.linspace(0, 3, 61)[:, None], torch.linspace(0, 2, 45)
+    photo = torch.stack([(y + x).sin(), (y * x).cos(), (y - x).cos()]) / 2 + 0.5
+    disparity = torch.ones(61, 45)
+    disparity[:, 20:] = 0.5
+    strength = BlurStrength(20.0, 61, 45)
+    case = Case("refocus", "a", photo, photo, photo, disparity, 0.5, strength)
+
+    def pictures() -> list[Tensor]:
+        editors = [Editor(backbone, Flow(), loras=(network.lora,)) for network in networks]
+        camera = RefocusPipeline(*editors, deblur_steps=2, bokeh_steps=2)
+        shown = camera(photo, focus=(3, 3), strength=strength, disparity=disparity).image
+        deblurrer = Deblurrer(editors[0], "a photo", 1, 0, "weights")
+        methods = (TrainedDeblur(deblurrer, "deblur"), TrainedBokeh(camera, "chain", "weights"))
+        return [shown, *(method(case) for method in methods)]
+
+    networks = [DeblurNet(backbone, **SETTINGS), BokehNet(backbone, **SETTINGS)]
+    expected = pictures()
+    with fake_cuda():
+        for network in networks:
+            network.ready_on(CUDA)
+        found = pictures()
+        assert not any(isinstance(one, OnCuda) for one in found)
+    for a, b in zip(expected, found, strict=True):
+        assert torch.equal(a, b)
