@@ -57,6 +57,7 @@ class Reason(StrEnum):
     REGISTRATION_FAILED = "registration_failed"
     COLOURS_NOT_COMPARABLE = "colours_not_comparable"
     DUPLICATE = "duplicate"
+    NOT_AMONG_SHARPEST = "not_among_sharpest"
     COUNTERPART_AMBIGUOUS = "counterpart_ambiguous"
 
     # A measure outside the gate that the configuration sets for it

@@ -68,6 +68,8 @@ class Item:
         facts: plain JSON data that the source knows, such as ``f_number`` and ``exif`` (EXIF tag
             name -> value; where it is missing, the photograph's own EXIF counts).
         split: the set's own split (``train``, ``val``, ``test``), or None where it has none.
+        pool: name and number; of all items with this pool so many are taken, those with the
+            sharpest ``sharp`` pictures. None for an item that is taken in any case.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Item:
     pictures: Mapping[str, Picture]
     facts: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
+    pool: tuple[str, int] | None = None
 
 
 class Source(Protocol):

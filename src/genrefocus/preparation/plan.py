@@ -22,6 +22,7 @@ from genrefocus.data.sample import SPLITS
 from genrefocus.preparation.fingerprints import Advance, Marks, of_folder, of_items
 from genrefocus.preparation.item import Item, Source
 from genrefocus.preparation.leakage import Fingerprint, Leaked, Mark, find_leaks, refuse
+from genrefocus.preparation.selection import without_blurred
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.writing import write_atomically
 
@@ -137,11 +138,15 @@ def make_plan(
     kept, twice = _without_copies(items, chosen, marks)
     parts: list[Part] = []
     for split in SPLITS:
-        candidates = [_candidate(item, split, seed, marks) for item in kept[split]]
+        taken, blurred = without_blurred(kept[split], marks, folder, mapper, advance)
+        twice += [Turned(item.name, split, rejected) for item, rejected in blurred]
+        candidates = [_candidate(item, split, seed, marks) for item in taken]
         for number, first in enumerate(range(0, len(candidates), items_per_shard)):
             chunk = candidates[first : first + items_per_shard]
             parts.append(Part(split, number, tuple(chunk)))
-    listed = [[item.name, chosen[item.name], _digests(item, marks)] for item in items]
+    listed: list[Any] = [
+        [item.name, chosen[item.name], _digests(item, marks), *(item.pool or ())] for item in items
+    ]
     digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
     away = [Turned(name, None, rejected) for name, rejected in turned]
     return Plan(tuple(parts), tuple(away + twice), digest)

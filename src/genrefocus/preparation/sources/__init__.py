@@ -1,7 +1,8 @@
 """One adapter for each data set: its layout on disk -> items; see ``docs/sources.md``.
 
 `listing` is what they share, `paired` sets of pairs, `aperture_series` RealBokeh_3MP, `photographs`
-single pictures, `table` parquet files, `exposure` which EXIF facts are passed on.
+single pictures, `several` more than one source, `table` parquet files, `exposure` which EXIF facts
+are passed on.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from genrefocus.preparation.sources.aperture_series import RealBokeh3mp
 from genrefocus.preparation.sources.listing import Listed
 from genrefocus.preparation.sources.paired import Dpdd, Ebb, Lfdof, Pairs, RealDof
 from genrefocus.preparation.sources.photographs import DevelopedRaw, Folder, Photographs
+from genrefocus.preparation.sources.several import Several
 from genrefocus.preparation.sources.table import PhotographTable
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Photographs",
     "RealBokeh3mp",
     "RealDof",
+    "Several",
 ]
 
 SOURCES: Mapping[str, type[Listed]] = MappingProxyType(

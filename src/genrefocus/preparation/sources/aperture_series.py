@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -35,10 +35,12 @@ class RealBokeh3mp(Listed):
         root: holds ``train``, ``validation``, ``test``, or some of them.
         max_per_scene: frames of a scene at most: the widest, and others spread evenly over the
             stops; 2 to 21 are there, and a few scenes would dominate.
+        sharpest: items of train at most, those with the sharpest f/22 frames; None takes all.
     """
 
     root: str | Path
     max_per_scene: int = 4
+    sharpest: int | None = None
 
     name: ClassVar[str] = "realbokeh_3mp"
     roles: ClassVar[frozenset[str]] = frozenset({"sharp", "photo"})
@@ -46,6 +48,8 @@ class RealBokeh3mp(Listed):
     def __post_init__(self) -> None:
         if self.max_per_scene < 1:
             raise ValueError(f"max_per_scene is {self.max_per_scene}; give 1 or more")
+        if self.sharpest is not None and self.sharpest < 1:
+            raise ValueError(f"sharpest is {self.sharpest}; give 1 or more, or null for all")
 
     def _scan(self) -> Found:
         root = Path(self.root)
@@ -65,6 +69,11 @@ class RealBokeh3mp(Listed):
         for folder, split in _SPLITS.items():
             for scene in _scene_names(root / folder):
                 self._add_scene(found, root / folder, scene, split)
+        if self.sharpest is not None:
+            pool = (self.name, self.sharpest)
+            found.items = [
+                replace(item, pool=pool) if item.split == "train" else item for item in found.items
+            ]
         return found
 
     def _add_scene(self, found: Found, base: Path, name: str, split: str) -> None:
