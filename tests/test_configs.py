@@ -1,11 +1,13 @@
 """The real configurations compose, resolve and build what they say."""
 
 import inspect
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from diffusers import FluxTransformer2DModel
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
@@ -22,7 +24,7 @@ from genrefocus.cli.doctor import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.pipeline import BOKEH_GUIDANCE, BOKEH_PROMPT, DEBLUR_GUIDANCE, DEBLUR_PROMPT, STEPS
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.sources import SOURCES
+from genrefocus.preparation.sources import SOURCES, Dpdd, RealBokeh3mp
 from genrefocus.sampling import Tiling
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -214,6 +216,41 @@ def test_the_paper_scale_is_the_published_recipe(conf: None) -> None:
         assert module.steps == STEPS
         assert module.editor.denoiser.flow.start == "noise"
         assert module.editor.denoiser.flow.prediction == "velocity"
+    mixed = config.stages.bokehnet_semi_supervised.datamodule
+    # a + b + c in proportion to 70,000 rendered pairs, 13,000 photographs, 13,000 of series
+    assert mixed.weights == {"synthetic": 70, "in_the_wild": 13, "aperture_series": 13}
+    assert set(mixed.weights) == set(mixed.train)
+    pairs = compose(
+        "prepare",
+        overrides=["route=deblur_pairs", "source=deblur_recipe", "name=x", "out=/out"]
+        + [f"source.sources.{name}.root=/{name}" for name in ("dpdd", "realbokeh_3mp")],
+    )
+    sources = instantiate(pairs.source, _convert_="all").sources
+    assert sources["dpdd"] == Dpdd("/dpdd")
+    assert sources["realbokeh_3mp"] == RealBokeh3mp("/realbokeh_3mp", 1, sharpest=3000)
+
+
+def commands(document: Path, start: str) -> list[list[str]]:
+    """Arguments of the commands of a document that begin with some words."""
+    text = document.read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip().startswith(start)]
+    return [shlex.split(line, comments=True)[len(start.split()) :] for line in lines]
+
+
+def test_the_commands_of_the_published_recipe_compose(conf: None, repo_root: Path) -> None:
+    for name in ("README.md", "docs/configs.md"):
+        (given,) = commands(repo_root / name, "python train.py scale=paper")
+        config = composed("scale=paper", *given)
+        assert config.stages.bokehnet_semi_supervised.fit.max_steps == 60_000
+        assert config.data.aperture_series == "/shards/aperture_series"
+    made = set()
+    for given in commands(repo_root / "docs/preparation.md", "genrefocus prepare"):
+        out = [one for one in given if one.startswith("out=/shards/")]
+        if out:
+            config = compose("prepare", overrides=[*given, "name=x", "data.estimates=/e"])
+            assert instantiate(config.source, _convert_="all").roles
+            made.add(Path(config.out).name)
+    assert made == {"deblur", "synthetic", "sweep", "aperture_series"}
 
 
 @pytest.mark.parametrize("route", sorted(path.stem for path in (CONF / "route").glob("*.yaml")))
@@ -234,12 +271,12 @@ def test_every_route_builds_what_it_says(conf: None, route: str) -> None:
 
 @pytest.mark.parametrize("source", sorted(path.stem for path in (CONF / "source").glob("*.yaml")))
 def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str) -> None:
-    root = (
-        []
-        if source in ("scenes", "night_scenes", "camera_roll", "aperture_roll")
-        else ["source.root=/root"]
-    )
-    config = compose("prepare", overrides=["route=synthetic", f"source={source}", "name=x", *root])
+    plain = yaml.safe_load((CONF / "source" / f"{source}.yaml").read_text())
+    within = [str(one).partition("@")[2] for one in plain.get("defaults", []) if "@" in str(one)]
+    roots = [f"source.{place}.root=/root" for place in within]
+    if plain.get("root") == "???":
+        roots = ["source.root=/root"]
+    config = compose("prepare", overrides=["route=synthetic", f"source={source}", "name=x", *roots])
     built = instantiate(config.source, _convert_="all")
     assert type(built) is SOURCES.get(source, type(built))
     assert built.name
