@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
+    "activations": MODEL,
     "preflight": MODEL | {"geometry", "data", "metrics", "exif", "rejection"},
     "trained": CORE | {"assembly", "pipeline", "benchmark", "network_card", "estimators", "render"},
     "pages": CORE | {"data.sample"},

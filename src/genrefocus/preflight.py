@@ -1,6 +1,7 @@
 """Checks before a run that need no GPU: shards against ranks and workers, LoRA, memory, disk."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,14 @@ Verdict = Literal["ok", "warning", "error"]
 
 #: LoRA modules of FLUX.1-dev, as released
 FLUX_TARGETS = 343
-#: parameters of its autoencoder and of its two text encoders, which are loaded one after the other
-_FLUX_CODEC, _FLUX_TEXT = 84_000_000, 4_885_000_000
+#: parameters of its autoencoder; its text encoders are gone while it trains
+_FLUX_CODEC = 84_000_000
+_FLUX_WEIGHTS = {
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
 _GIB = 1024**3
 
 
@@ -201,10 +208,10 @@ def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
 
 
 def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy: str) -> Finding:
-    """Bytes that are there for the whole run against what the device has; activations add to it."""
+    """Bytes at the peak of a training step against what the device has."""
     total = sum(parts.values())
     listed = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
-    detail = f"{_size(total)} and activations ({listed}); {where} has {_size(available)}"
+    detail = f"{_size(total)} in training ({listed}); {where} has {_size(available)}"
     if total > available:
         return Finding("memory", "warning", detail, remedy)
     return Finding("memory", "ok", detail)
@@ -220,7 +227,7 @@ def memory_parts(
         trainable: numbers in the LoRA.
         bytes_each: of a number of the base.
         moments: numbers that the optimiser keeps for each trainable one.
-        flux: whether autoencoder and text encoders are FLUX.1-dev's.
+        flux: whether the autoencoder is FLUX.1-dev's.
     """
     frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
     parts = {
@@ -229,8 +236,6 @@ def memory_parts(
         "optimiser": trainable * 4 * moments,
         "EMA": trainable * 4,
     }
-    if flux:
-        parts["text encoders at the start"] = _FLUX_TEXT * bytes_each
     return parts
 
 
@@ -263,11 +268,11 @@ def check_flux(path: str) -> Finding:
     """Whether FLUX.1-dev is a folder, in the hub's cache, or within reach."""
     subject, local = "FLUX.1-dev", "backbone.path=<folder of FLUX.1-dev>"
     if Path(path).is_dir():
-        parts = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2")
-        missing = [name for name in parts if not (Path(path) / name).is_dir()]
-        if missing:
-            return Finding(subject, "error", f"{path} lacks {', '.join(missing)}", local)
-        return Finding(subject, "ok", f"folder {path}")
+        if lacking := _lacking(Path(path)):
+            first = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" * (len(lacking) > 4))
+            remedy = f"hf download black-forest-labs/FLUX.1-dev --local-dir {path}"
+            return Finding(subject, "error", f"{path} lacks {first}", remedy)
+        return Finding(subject, "ok", f"folder {path}, all files")
     if isinstance(try_to_load_from_cache(path, "model_index.json"), str):
         return Finding(subject, "ok", f"{path} in the hub's cache")
     try:
@@ -279,6 +284,31 @@ def check_flux(path: str) -> Finding:
         reason = type(error).__name__
         return Finding(subject, "error", f"no folder {path}, and the hub gave {reason}", local)
     return Finding(subject, "ok", f"{path} on the hub, access granted")
+
+
+def _lacking(flux: Path) -> list[str]:
+    """Files of a FLUX folder that are not there, or hold less than their index says."""
+    needed = ["scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"]
+    needed += ["tokenizer_2/spiece.model"]
+    lacking = []
+    for part, stem in _FLUX_WEIGHTS.items():
+        needed.append(f"{part}/config.json")
+        index = flux / part / f"{stem}.safetensors.index.json"
+        if not index.is_file():
+            needed.append(f"{part}/{stem}.safetensors")
+            continue
+        try:
+            content = json.loads(index.read_bytes())
+            shards = sorted({f"{part}/{name}" for name in content["weight_map"].values()})
+            total = int(content["metadata"]["total_size"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            lacking.append(f"a readable {part}/{index.name}")
+            continue
+        needed += shards
+        there = [flux / name for name in shards if (flux / name).is_file()]
+        if len(there) == len(shards) and sum(file.stat().st_size for file in there) < total:
+            lacking.append(f"a part of {part} (its files are smaller than {index.name} says)")
+    return [name for name in needed if not (flux / name).is_file()] + lacking
 
 
 def _size(count: int) -> str:

@@ -1,5 +1,6 @@
 """``genrefocus doctor`` finds what it says and names what mends it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from genrefocus.preflight import (
     FLUX_TARGETS,
     Layout,
     check_disk,
+    check_flux,
     check_layout,
     check_lora,
     check_memory,
@@ -90,6 +92,57 @@ def test_missing_estimates_are_named_with_the_way_out(tmp_path: Path) -> None:
     assert check_sidecars(photos, tmp_path, "mask", by_exif=True) == []  # EXIF rejects it first
 
 
+def test_every_file_of_a_flux_folder_is_looked_for(tmp_path: Path) -> None:
+    shards = {
+        "transformer": ("diffusion_pytorch_model", 3),
+        "vae": ("diffusion_pytorch_model", 1),
+        "text_encoder": ("model", 1),
+        "text_encoder_2": ("model", 2),
+    }
+    files = ["scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"]
+    files += ["tokenizer_2/spiece.model", *(f"{part}/config.json" for part in shards)]
+    for part, (stem, count) in shards.items():
+        names = [f"{stem}-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
+        names = names if count > 1 else [f"{stem}.safetensors"]
+        files += [f"{part}/{name}" for name in names]
+        if count > 1:
+            index = {"metadata": {"total_size": 8 * count}, "weight_map": dict(enumerate(names))}
+            (tmp_path / part).mkdir()
+            (tmp_path / part / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(8))
+    assert check_flux(str(tmp_path)).verdict == "ok"
+    for name in files:
+        (tmp_path / name).unlink()
+        found = check_flux(str(tmp_path))
+        assert found.verdict == "error" and found.detail == f"{tmp_path} lacks {name}"
+        (tmp_path / name).write_bytes(bytes(8))
+    (tmp_path / files[-1]).write_bytes(bytes(7))
+    assert "a part of text_encoder_2" in check_flux(str(tmp_path)).detail
+
+
+def test_memory_of_training_on_a_stated_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    given = ["scale=paper", "experiment=deblur", "trainer=gpu", f"backbone.path={tmp_path}"]
+    given += [f"paths.outputs='{tmp_path}/[x]'", f"data.deblur='{tmp_path}/[y]'"]
+    main(["doctor", *given, "gpu_memory=80"])
+    printed = capsys.readouterr().out
+    assert "the GPU has 80.0 GiB" in printed and "activations 1." in printed
+    assert (
+        "text encoders" not in printed
+        and "[y]" in printed
+        and "  data.deblur=<folder of a finished set>\n" in printed
+    )
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["doctor", *given, "gpu_memory=24"])
+    assert "memory:\n  stages.deblurnet.module.rank=64\n" in capsys.readouterr().out
+    assert main(["doctor", *given, "gpu_memory=large"]) == 2
+    assert "gpu_memory=80" in capsys.readouterr().err
+
+
 @pytest.fixture
 def base(tmp_path: Path, tiny_settings: dict[str, Any]) -> str:
     path = tmp_path / "base.safetensors"
@@ -107,7 +160,7 @@ def test_command_on_a_machine_without_data(
     assert "13 modules" in printed and "will be made by stage pseudo_aif" in printed
 
     cases = {
-        "data.build=null": "stages.deblurnet.datamodule.train.deblur=",
+        "data.build=null": "data.deblur=<folder of a finished set>",
         "backbone.path=/nowhere": "backbone.path=<weights",
         "experiment=bokeh_semi_supervised": "inputs.bokeh_lora=<file>",
         "data.photos=/nowhere": "data.photos=<folder>",

@@ -490,7 +490,12 @@ def _weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="OVERRIDE",
+        help="as for train.py; gpu_memory=80 is that of the GPU it will run on, in GiB",
+    )
 
 
 def _verify_resume(parser: argparse.ArgumentParser) -> None:

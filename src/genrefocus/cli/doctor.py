@@ -4,7 +4,7 @@ import argparse
 import difflib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from datamodules.batches import micro_batches
+from genrefocus.activations import Step, activation_bytes
+from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.cli.configuration import compose_training, settle_missing
 from genrefocus.cli.validation_share import check_validation
 from genrefocus.data.images import pictures_below
@@ -37,13 +40,18 @@ from genrefocus.preflight import (
     memory_parts,
 )
 
+_GPU_MEMORY = "gpu_memory="
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}
+FLUX_PIXELS_PER_TOKEN = 16
 _STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 def run(args: argparse.Namespace) -> int:
     """Print every finding with what mends it; 1 when there is an error."""
+    given = [one for one in args.overrides if one.startswith(_GPU_MEMORY)]
+    gpu = _gpu_memory(given[-1]) if given else None
     try:
-        config = compose_training(args.overrides)
+        config = compose_training([one for one in args.overrides if one not in given])
         settle_missing(config)
         OmegaConf.resolve(config)
     except (ValueError, OmegaConfBaseException) as error:
@@ -51,15 +59,38 @@ def run(args: argparse.Namespace) -> int:
         findings = [Finding("configuration", "error", " ".join(str(error).split()), remedy)]
     else:
         findings = [
-            *_configuration(config),
-            *_inputs(config),
-            *_data(config),
-            check_validation(config),
-            *_model(config),
+            *_found("configuration", lambda: _configuration(config)),
+            *_found("inputs", lambda: _inputs(config)),
+            *_found("data", lambda: _data(config)),
+            *_found("validation", lambda: [check_validation(config)]),
+            *_found("model", lambda: _model(config, gpu)),
             check_metrics(),
         ]
-    Console().print(_table(findings))
+    console = Console()
+    console.print(_table(findings))
+    for one in findings:  # whole lines below the table, which can be copied
+        if one.remedy:
+            console.print(f"{one.subject}:\n  {one.remedy}", **_PLAIN)
     return int(any(one.verdict == "error" for one in findings))
+
+
+def _found(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """What a check finds; one that cannot go on is an error in the table, not its end."""
+    try:
+        return list(check())
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+        remedy = "python train.py --cfg job prints what there is"
+        return [Finding(subject, "error", " ".join(str(error).split()), remedy)]
+
+
+def _gpu_memory(given: str) -> int:
+    try:
+        gib = float(given.removeprefix(_GPU_MEMORY))
+    except ValueError:
+        gib = 0.0
+    if not gib > 0:
+        raise ValueError(f"{given}: give the memory of a GPU in GiB, such as gpu_memory=80")
+    return int(gib * 1024**3)
 
 
 def require_inputs(config: DictConfig) -> None:
@@ -208,7 +239,9 @@ def _data(config: DictConfig) -> Iterator[Finding]:
             split, _, route = key.partition(".")
             if split == "train" and not data.weights.get(route, 0) > 0:
                 continue
-            option = f"stages.{name}.datamodule.{key if split == 'train' else split}"
+            option = _option(config, Path(folder)) or (
+                f"stages.{name}.datamodule.{key if split == 'train' else split}"
+            )
             made_by = _maker(config, Path(folder))
             finding, count = check_shards(
                 Path(folder), crop=data.crop, made_by=made_by, option=option
@@ -227,6 +260,15 @@ def _data(config: DictConfig) -> Iterator[Finding]:
         yield from check_layout(name, routes, layout)
 
 
+def _option(config: DictConfig, folder: Path) -> str | None:
+    """The option that names the parent of a split's folder, if one does."""
+    for group in ("data", "inputs"):
+        for key, value in config[group].items():
+            if isinstance(value, str) and Path(value) == folder.parent:
+                return f"{group}.{key}"
+    return None
+
+
 def _maker(config: DictConfig, folder: Path) -> str | None:
     """What makes a set during the run: the embedded data's build, or an earlier stage."""
     if config.data.build is not None and folder.is_relative_to(config.data.root):
@@ -239,7 +281,7 @@ def _maker(config: DictConfig, folder: Path) -> str | None:
     return None
 
 
-def _model(config: DictConfig) -> Iterator[Finding]:
+def _model(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
     """Base weights, LoRA targets, memory and disk."""
     flux = "flux" in config.backbone._target_
     if flux:
@@ -268,7 +310,9 @@ def _model(config: DictConfig) -> Iterator[Finding]:
     parts = memory_parts(
         transformer, max(sizes, default=0), bytes_each=bytes_each, moments=moments, flux=flux
     )
-    where, available = _memory(config)
+    if flux:
+        parts["activations"] = max(_activations(config), default=0)
+    where, available = ("the GPU", gpu) if gpu else _memory(config)
     fits = parts["base"] < available
     smaller = " ".join(f"stages.{name}.module.rank={rank // 2}" for name, rank in ranks.items())
     yield check_memory(
@@ -284,6 +328,26 @@ def _model(config: DictConfig) -> Iterator[Finding]:
         checkpoints=[4 * size * (2 + moments) for size in sizes],
         loras=[4 * size * files for size in sizes],
     )
+
+
+def _activations(config: DictConfig) -> Iterator[int]:
+    """Bytes that each stage keeps for backward at its micro-batch."""
+    side, ranks = config.data.crop // FLUX_PIXELS_PER_TOKEN, _ranks(config)
+    for name in config.curriculum:
+        stage = config.stages[name]
+        if stage.kind == "train":
+            drafted = stage.module.get("pre_deblur", False)
+            batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
+            step = Step(
+                batch=batch,
+                grid=(side, side),
+                text=config.backbone.max_text_length,
+                conditions=2 if drafted or "bokeh" in stage.module._target_.lower() else 1,
+                rank=stage.module.rank,
+                dtype=instantiate(config.backbone.dtype),
+            )
+            checkpointing = config.backbone.gradient_checkpointing
+            yield activation_bytes(FLUX_DEV_CONFIG, step, checkpointing=checkpointing)
 
 
 def _memory(config: DictConfig) -> tuple[str, int]:
@@ -306,9 +370,9 @@ def _ranks(config: DictConfig) -> int:
 
 def _table(findings: list[Finding]) -> Table:
     table = Table(title="Preflight", title_justify="left", show_lines=False)
-    for column in ("", "checked", "found", "mended by"):
+    for column in ("", "checked", "found"):
         table.add_column(column, overflow="fold")
     for one in findings:
         verdict = f"[{_STYLE[one.verdict]}]{one.verdict}[/]"
-        table.add_row(verdict, one.subject, one.detail, one.remedy)
+        table.add_row(verdict, escape(one.subject), escape(one.detail))
     return table
