@@ -153,8 +153,8 @@ def report(config: DictConfig, folder: Path, seconds: float) -> dict[str, Any]:
     for name, summary in summaries.items():
         if "pictures" in summary:
             sheet = folder / summary["pictures"]
-            CONSOLE.print(f"contact sheet  {name}: {sheet}", soft_wrap=True)
-    CONSOLE.print(f"output folder  {folder}", soft_wrap=True)
+            CONSOLE.print(f"contact sheet  {name}: {sheet}", soft_wrap=True, markup=False)
+    CONSOLE.print(f"output folder  {folder}", soft_wrap=True, markup=False)
     return summaries
 
 

@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
         rows_of_pictures, titles, seed = grid
         path = args.grid or args.folder / "grid.png"
         contact_sheet(rows_of_pictures, titles, 2).save(path)
-        notes.print(f"pictures of seed {seed}  {path}", soft_wrap=True)
-    notes.print(account(sweep), soft_wrap=True)
+        notes.print(f"pictures of seed {seed}  {path}", soft_wrap=True, markup=False)
+    notes.print(account(sweep), soft_wrap=True, markup=False)
     return int(bool(sweep.failures or sweep.missing))
 
 

@@ -129,7 +129,9 @@ def _conclude(entries: Sequence[Entry], out: Path, config: DictConfig, console: 
     write_tables(tables, out)
     report = write_report(results, tables, out / "report.html", pairs=every_pair, seed=config.seed)
     console.print(
-        f"figures of single pictures, tables and report in {out}\nreport {report}", soft_wrap=True
+        f"figures of single pictures, tables and report in {out}\nreport {report}",
+        soft_wrap=True,
+        markup=False,
     )
 
 
@@ -157,7 +159,7 @@ def _methods(
             methods_from_run(folder, outputs=outputs, name=str(name), device=device, depth=depth)
         )
         origins.append(f"{name}: {shown_path(folder)}, {described(networks_of(folder))}")
-        console.print(origins[-1], soft_wrap=True)
+        console.print(origins[-1], soft_wrap=True, markup=False)
     for name, files in config.loras.items():
         loras = methods_from_flux(
             config.flux,

@@ -135,7 +135,9 @@ def _predictions(config: DictConfig, cases: CaseSet, console: Console) -> list[M
         if folder.is_dir():
             found.append(Predictions(str(name), folder))
         else:
-            console.print(f"{name} has no answers for {cases.task}: no {folder}", soft_wrap=True)
+            console.print(
+                f"{name} has no answers for {cases.task}: no {folder}", soft_wrap=True, markup=False
+            )
     return found
 
 
@@ -244,6 +246,7 @@ def _classical(one: DictConfig, cases: CaseSet, console: Console) -> list[Method
             f"{cases.name} has no validation pictures to choose settings of classical methods on: "
             "no rows for unsharp and richardson_lucy",
             soft_wrap=True,
+            markup=False,
         )
         return []
     validation: CaseSet = instantiate(one.validation)

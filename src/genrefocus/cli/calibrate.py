@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     if args.template is not None:
         page = write_template(args.out, args.template, most=args.samples, measures=KNOWN_MEASURES)
-        console.print(f"look at {page}\nand fill in {args.template}", soft_wrap=True)
+        console.print(f"look at {page}\nand fill in {args.template}", soft_wrap=True, markup=False)
         return 0
     verdicts = read_verdicts(args.reviewed)
     measures, good = join_measures(args.out, verdicts, KNOWN_MEASURES)
@@ -34,12 +34,14 @@ def run(args: argparse.Namespace) -> int:
         f"{len(good)} reviewed, {sum(good)} of them good, {len(verdicts) - len(good)} left open\n"
         f"the proposed gates together pass {len(passed)}, {sum(passed)} of them good",
         soft_wrap=True,
+        markup=False,
     )
     if kept and sum(passed) < args.recall * sum(good):
         console.print(
             f"that is less than the part {args.recall:g} of the good ones: all are comments; "
             "review more samples, or set single gates by hand",
             soft_wrap=True,
+            markup=False,
         )
         kept, others = [], [*kept, *others]
     print(f"# conf/gates/<name>.yaml: {len(good)} reviewed samples, precision {args.precision:g}")

@@ -110,7 +110,7 @@ def require_inputs(config: DictConfig) -> None:
 def print_validation_share(config: DictConfig) -> None:
     """A line about what validation costs, for the start of a run."""
     found = check_validation(config)
-    Console().print(f"validation: {found.detail}", soft_wrap=True, highlight=False)
+    Console().print(f"validation: {found.detail}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _configuration(config: DictConfig) -> Iterator[Finding]:

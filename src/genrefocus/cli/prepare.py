@@ -78,7 +78,9 @@ def _run(config: DictConfig) -> None:
             f"[bold yellow]empty[/]: {', '.join(empty)}; training evaluates on val and test: "
             "set other splits, such as 'splits={train: 0.6, val: 0.2, test: 0.2}'"
         )
-    console.print(f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True)
+    console.print(
+        f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True, markup=False
+    )
 
 
 def _plain(node: DictConfig) -> Any:
@@ -98,6 +100,7 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
         Console(stderr=True).print(
             f"DeblurNet: {parts['deblur'].origin}, {parts['deblur'].steps} sampling steps",
             soft_wrap=True,
+            markup=False,
         )
     return parts
 

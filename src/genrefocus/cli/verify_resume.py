@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -209,6 +210,8 @@ def _table(title: str, findings: list[Finding]) -> Table:
     for column in ("compared", "count", "verdict"):
         table.add_column(column, justify="right" if column == "count" else "left")
     for one in findings:
-        verdict = "[green]equal[/]" if one.difference is None else f"[red]{one.difference}[/]"
+        verdict = (
+            "[green]equal[/]" if one.difference is None else f"[red]{escape(one.difference)}[/]"
+        )
         table.add_row(one.what, str(one.count), verdict)
     return table

@@ -34,12 +34,14 @@ def run(args: argparse.Namespace) -> int:
     console.print(_table(checks))
     for check in checks:
         if check.problem:
-            console.print(check.problem, soft_wrap=True, highlight=False)
+            console.print(check.problem, soft_wrap=True, markup=False, highlight=False)
     _print_others(console, args.clip, in_full=args.all)
     if not all(check.passed for check in checks):
         return 1
     folder = trunk_file("vgg").parent
-    console.print(f"LPIPS and DISTS are ready in {folder}", soft_wrap=True, highlight=False)
+    console.print(
+        f"LPIPS and DISTS are ready in {folder}", soft_wrap=True, markup=False, highlight=False
+    )
     return 0
 
 
@@ -55,7 +57,7 @@ def _install(nets: list[Net], source: Path | None, console: Console) -> None:
         archive = source or download_archive(Path(folder))
         for file in install(archive, nets):
             verb = "replaced, for it did not pass," if file in existed else "wrote"
-            console.print(f"{verb} {file}", soft_wrap=True, highlight=False)
+            console.print(f"{verb} {file}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_others(console: Console, clip: str, *, in_full: bool) -> None:
@@ -69,7 +71,7 @@ def _print_others(console: Console, clip: str, *, in_full: bool) -> None:
     missing = [name for name, reason in others.items() if reason]
     if not in_full:
         line = f"Optional, to be copied (genrefocus weights --all): {', '.join(missing)}"
-        console.print(line if missing else "", soft_wrap=True, highlight=False)
+        console.print(line if missing else "", soft_wrap=True, markup=False, highlight=False)
         return
     console.print("\nMetrics whose weights are to be copied here", style="italic")
     for name, reason in others.items():
