@@ -1,6 +1,6 @@
 """The runner: right figures, nothing computed twice, failures counted, any number of jobs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -107,7 +107,21 @@ def test_jobs_and_processes_leave_the_same_rows(data: Path, tmp_path: Path) -> N
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
     plans = {("bokeh", "embedded"): PLAIN}
     methods = {("bokeh", "embedded"): ["classical_scatter"]}
-    run(cases, Classical("scatter"), PLAIN, tmp_path / "one")
+    threads: list[int] = []
+
+    def watched(*given: object) -> float:
+        threads.append(torch.get_num_threads())
+        return _psnr(*given)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        plan = replace(PLAIN, metrics={"psnr": watched})
+        run(cases, Classical("scatter"), plan, tmp_path / "one", workers=0)
+        assert set(threads) == {1}, "sums over two threads would be others"
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     run(cases, Classical("scatter"), PLAIN, tmp_path / "two", workers=2)
     run(cases, Classical("scatter"), PLAIN, tmp_path / "jobs", job=1, jobs=2)
     assert gather(tmp_path / "jobs", plans, [cases], methods) is None

@@ -13,7 +13,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,7 @@ def run(
     plan: Plan,
     out: Path,
     *,
-    workers: int = 0,
+    workers: int | None = None,
     job: int = 0,
     jobs: int = 1,
     advance: Advance = lambda done, total: None,
@@ -100,7 +101,8 @@ def run(
         method: anything that answers.
         plan: what is measured.
         out: folder of the results.
-        workers: processes; 0 works in this one, as networks should.
+        workers: processes of one thread each; 0 works in this one, likewise with one thread, so
+            that figures do not depend on it. None works here with all threads, for networks.
         job, jobs: this job takes cases ``job``, ``job + jobs``, ...
         advance: is told of the progress.
     """
@@ -109,7 +111,7 @@ def run(
     waiting = [key for key in keys if not _is_done(_cell(out, cases, method, key), plan, identity)]
     done = len(keys) - len(waiting)
     advance(done, len(keys))
-    with ordered_map(workers) if workers else _alone() as mapper:
+    with nullcontext(map) if workers is None else ordered_map(workers) as mapper:
         work = partial(_measure_and_write, cases, method, plan, out, identity)
         for _ in mapper(work, waiting):
             done += 1
@@ -168,16 +170,6 @@ def gather(
     lines = (json.dumps(curve, sort_keys=True) for curve in curves)
     write_atomically(out / "curves.jsonl", "".join(f"{line}\n" for line in lines).encode())
     return rows
-
-
-class _alone:
-    """A map in this process that leaves torch's threads as they are."""
-
-    def __enter__(self) -> Callable[..., Iterator[Any]]:
-        return map
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def _cell(out: Path, cases: CaseSet, method: Method, key: str) -> Path:

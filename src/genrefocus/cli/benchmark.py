@@ -106,7 +106,7 @@ def _measure(entry: Entry, method: Method, out: Path, config: DictConfig, bars: 
         entry.plan,
         out,
         # Networks are not copied to other processes, and other people's code may hold anything.
-        workers=config.workers if isinstance(method, _WITHOUT_NETWORK) else 0,
+        workers=config.workers if isinstance(method, _WITHOUT_NETWORK) else None,
         job=config.job,
         jobs=config.jobs,
         advance=lambda done, total: bars.update(task, completed=done, total=total),
