@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -146,3 +147,16 @@ def test_arguments_agree_with_the_library() -> None:
     assert applications.TASKS == TASKS
     assert set(ARGUMENTS) | set(applications.APPLICATIONS) == set(COMMANDS)
     assert build_parser().prog == "genrefocus"
+
+
+def test_a_terminal_without_the_letters_of_a_message() -> None:
+    code = "from genrefocus.cli.terminal import any_terminal\nwith any_terminal(): "
+    code += r"print('\u2022 5 \u00b1 1')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "? 5 ? 1\n", "")
