@@ -45,7 +45,12 @@ class DeblurNet(FlowMatching):
         """All-in-focus images of photographs (B, 3, H, W) in [0, 1] of any size, same shape.
 
         The noise of a photograph is that of its number, see ``editing.edit_pictures``.
+
+        Raises:
+            ValueError: the network reads a draft, and a photograph alone has none.
         """
+        if self.pre_deblur:
+            raise ValueError("a network with pre_deblur=true does not deblur a photograph alone")
         return edit_pictures(
             self.editor,
             photographs,

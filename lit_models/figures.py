@@ -86,6 +86,9 @@ def measure_chain(
     deblurnet, bokehnet = networks
     data = instantiate(config.stages[bokeh].datamodule)
     data.setup("test")
+    if deblurnet.pre_deblur:
+        CONSOLE.print("the chain was not measured: DeblurNet reads a draft of each photograph")
+        return {"stage": "chain", "samples": 0}
     fidelity = Fidelity("test", ("model", "identity")).to(device)
     rows: list[list[Tensor]] = []
     titles: list[str] = []

@@ -292,6 +292,7 @@ def _network_card(
         lora_file=module.lora_file,
         variant=next((name for name in variants if getattr(module, name, False)), "standard"),
         independent=module.editor.denoiser.independent,
+        draft_ids=module.editor.denoiser.tiling.ids,
         trained_steps=steps,
         largest_radius=radius,
         trial=stage.config.get("trial", False),

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "editing": {"noise", "denoiser", "backbone", "flow", "sampling"} | CORE,
     "pretext": CORE | {"render"},
     "compat": MODEL | {"rejection"},
-    "network_card": {"flow", "runs", "writing"},
+    "network_card": {"flow", "sampling", "runs", "writing"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
     "data": CORE | {"data.sample", "decoding", "writing"},

@@ -28,6 +28,7 @@ from genrefocus.pipeline import (
     STEPS,
     RefocusPipeline,
 )
+from genrefocus.sampling import DraftIds
 
 Device = str | torch.device
 T = TypeVar("T")
@@ -53,8 +54,7 @@ def pipeline_from_run(
 
     Raises:
         FileNotFoundError: a network or its backbone is missing.
-        ValueError: files do not fit their card, DeblurNet wants a deblurred draft, or there is a
-            ``deblur_prompt`` but no DeblurNet.
+        ValueError: files do not fit their card, or there is a ``deblur_prompt`` but no DeblurNet.
     """
     networks = networks_of(run)
     if "bokeh" not in networks:
@@ -79,6 +79,7 @@ def pipeline_from_run(
         deblur_steps=_first(steps, blurry.card.steps if blurry else STEPS),
         bokeh_steps=_first(steps, bokeh.card.steps),
         largest_radius=bokeh.card.largest_radius,
+        deblur_takes_draft=blurry is not None and blurry.card.variant == "pre_deblur",
     )
     return _with_prompts_embedded(pipeline)
 
@@ -92,6 +93,8 @@ def pipeline_from_flux(
     steps: int = STEPS,
     device: Device = "cpu",
     vae_tiling: bool = False,
+    deblur_takes_draft: bool = False,
+    draft_ids: DraftIds = "released",
 ) -> RefocusPipeline:
     """The camera of the released weights, or of others in their format, on FLUX.1-dev in bf16.
 
@@ -102,6 +105,8 @@ def pipeline_from_flux(
         device: where the networks run.
         vae_tiling: encode and decode large pictures in tiles, which bounds the memory of the
             autoencoder and changes the result a little.
+        deblur_takes_draft: the DeblurNet is the pre-deblur variant.
+        draft_ids: position ids of its draft in tiles, see :class:`genrefocus.sampling.Tiling`.
 
     Raises:
         FileNotFoundError, ValueError: a LoRA file is missing or does not fit.
@@ -114,7 +119,7 @@ def pipeline_from_flux(
 
     def editor(file: str | Path, guidance: float) -> Editor:
         lora = load_lora(file, backbone.transformer).requires_grad_(False)
-        return Editor(backbone, Flow(), loras=(lora,), guidance=guidance)
+        return Editor(backbone, Flow(), loras=(lora,), guidance=guidance, draft_ids=draft_ids)
 
     pipeline = RefocusPipeline(
         None if deblur_lora is None else editor(deblur_lora, DEBLUR_GUIDANCE),
@@ -122,6 +127,7 @@ def pipeline_from_flux(
         deblur_prompt=deblur_prompt,
         deblur_steps=steps,
         bokeh_steps=steps,
+        deblur_takes_draft=deblur_takes_draft,
     )
     return _with_prompts_embedded(pipeline)
 
@@ -179,6 +185,11 @@ def deblurrer_from_run(
     """
     folder = latest_run(outputs, ("deblur",)) if run == "latest" else Path(run)
     network = _deblurnet(folder, networks_of(folder).get("deblur"))
+    if network.card.variant == "pre_deblur":
+        raise ValueError(
+            f"{network.lora} reads a deblurred draft beside the photograph, and here there is "
+            "none; use a DeblurNet without one"
+        )
     editor = _editor(network, _load(require_backbone(network), device, vae_tiling=False))
     card = network.card
     lora = network.lora
@@ -249,11 +260,6 @@ def _deblurnet(run: str | Path, network: Network | None) -> Network:
             f"{run} has no DeblurNet: no network.json of one with its LoRA file; train it, or "
             "leave deblurring out"
         )
-    if network.card.variant == "pre_deblur":
-        raise ValueError(
-            f"{network.lora} wants a deblurred draft beside the photograph, which the pipeline "
-            "does not make; use a DeblurNet without one, or leave deblurring out"
-        )
     return network
 
 
@@ -268,6 +274,7 @@ def _editor(network: Network, backbone: Backbone) -> Editor:
         loras=(lora,),
         guidance=card.guidance,
         independent=card.independent,
+        draft_ids=card.draft_ids,
     )
 
 

@@ -116,7 +116,9 @@ def _sample(
         Shift.of_scheduler(json.loads(metadata["scheduler"])),
         loras=(lora,),
         guidance=float(metadata["guidance"]),
-        tiling=Tiling(when="shorter_edge" if metadata["tiled"] == "True" else "never"),
+        tiling=Tiling(
+            when="shorter_edge" if metadata["tiled"] == "True" else "never", ids="released"
+        ),
     )
     grid = (
         int(metadata["height"]) // _PIXELS_PER_TOKEN,

@@ -55,15 +55,9 @@ class Denoiser:
 
     @classmethod
     def of(cls, backbone: Backbone, flow: Flow, **settings: Any) -> "Denoiser":
-        """A denoiser on ``backbone`` with the backbone's own shift, tiling and local path."""
-        return cls(
-            backbone.transformer,
-            flow,
-            backbone.shift,
-            tiling=backbone.tiling,
-            local=backbone.local,
-            **settings,
-        )
+        """A denoiser on ``backbone`` with the backbone's own shift, local path and tiling."""
+        own = {"tiling": backbone.tiling, "local": backbone.local}
+        return cls(backbone.transformer, flow, backbone.shift, **{**own, **settings})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Denoiser":
         # An averaged copy of a module that trains adapters must not copy the frozen network.

@@ -16,6 +16,7 @@ from genrefocus.denoiser import Condition, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.geometry import View, resize_image, round_up_to_multiple
 from genrefocus.noise import noise_like, seeded_generators, to_device
+from genrefocus.sampling import DraftIds
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Editor:
         loras: adapters on the condition branches.
         guidance: guidance value of the noisy image.
         independent: conditions attend to themselves only.
+        draft_ids: position ids of a draft where large images are cut, see :class:`Tiling`.
     """
 
     def __init__(
@@ -85,10 +87,16 @@ class Editor:
         loras: Sequence[Lora] = (),
         guidance: float = 1.0,
         independent: bool = False,
+        draft_ids: DraftIds = "shifted",
     ) -> None:
         self.backbone = backbone
         self.denoiser = Denoiser.of(
-            backbone, flow, loras=tuple(loras), guidance=guidance, independent=independent
+            backbone,
+            flow,
+            loras=tuple(loras),
+            guidance=guidance,
+            independent=independent,
+            tiling=replace(backbone.tiling, ids=draft_ids),
         )
 
     def mu(self, height: int, width: int) -> float:

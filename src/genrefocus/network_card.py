@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from genrefocus.flow import Flow
 from genrefocus.runs import newest_runs
+from genrefocus.sampling import DraftIds
 from genrefocus.writing import write_json
 
 FILE_NAME = "network.json"
@@ -56,6 +57,7 @@ class NetworkCard:
         variant: ``pre_deblur`` has a deblurred draft as a further condition; ``direct`` is a
             BokehNet that takes the blurred photograph in place of the all-in-focus image.
         independent: conditions attend to themselves only.
+        draft_ids: position ids of the draft where large images are cut, see ``sampling.Tiling``.
         trained_steps: optimizer steps that it was trained for; None where that was not noted.
         largest_radius: in the defocus maps of its training, px; None where that was not noted.
         trial: of a run with ``debug=...``, which shows that a set-up runs, and no quality.
@@ -75,6 +77,7 @@ class NetworkCard:
     lora_file: str
     variant: Variant = "standard"
     independent: bool = False
+    draft_ids: DraftIds = "shifted"
     trained_steps: int | None = None
     largest_radius: float | None = None
     trial: bool = False
@@ -85,6 +88,7 @@ class NetworkCard:
             ("task", self.task, Task),
             ("backbone kind", self.backbone.kind, BackboneKind),
             ("variant", self.variant, Variant),
+            ("draft ids", self.draft_ids, DraftIds),
         ):
             if value not in get_args(known):
                 raise ValueError(f"{name} '{value}' unknown: use {' or '.join(get_args(known))}")

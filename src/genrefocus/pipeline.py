@@ -99,6 +99,7 @@ class RefocusPipeline:
         deblur_steps, bokeh_steps: Euler steps.
         depth_resize: how disparity is brought to another size with its picture.
         largest_radius: of the defocus maps that BokehNet was trained on, px; None: not known.
+        deblur_takes_draft: DeblurNet reads a deblurred draft beside the photograph.
 
     Raises:
         ValueError: less than one step.
@@ -115,6 +116,7 @@ class RefocusPipeline:
         bokeh_steps: int = STEPS,
         depth_resize: DepthResize = "nearest",
         largest_radius: float | None = None,
+        deblur_takes_draft: bool = False,
     ) -> None:
         for name, steps in (("deblur_steps", deblur_steps), ("bokeh_steps", bokeh_steps)):
             if steps < 1:
@@ -124,6 +126,7 @@ class RefocusPipeline:
         self.deblur_steps, self.bokeh_steps = deblur_steps, bokeh_steps
         self.depth_resize: DepthResize = depth_resize
         self.largest_radius, self._warned = largest_radius, False
+        self.deblur_takes_draft = deblur_takes_draft
 
     def __call__(
         self,
@@ -135,6 +138,7 @@ class RefocusPipeline:
         estimator: DepthEstimator | None = None,
         long_edge: int | None = None,
         seed: int = 0,
+        draft: Tensor | None = None,
     ) -> Refocused:
         """:meth:`prepare` and :meth:`refocus` in one."""
         scene = self.prepare(
@@ -144,6 +148,7 @@ class RefocusPipeline:
             estimator=estimator,
             long_edge=long_edge,
             seed=seed,
+            draft=draft,
         )
         return self.refocus(scene, strength, seed=seed)
 
@@ -157,6 +162,7 @@ class RefocusPipeline:
         long_edge: int | None = None,
         seed: int = 0,
         report: Report | None = None,
+        draft: Tensor | None = None,
     ) -> Scene:
         """All that does not depend on K: all-in-focus picture, disparity, plane of focus.
 
@@ -169,16 +175,19 @@ class RefocusPipeline:
                 long edge in px and cropped about its centre to whole tokens (released size rule).
             seed: of the noise.
             report: is told of the progress.
+            draft: (3, H, W) in [0, 1], the photograph as another method has deblurred it; for a
+                DeblurNet that takes one.
 
         Raises:
-            ValueError: sizes disagree, the focus lies outside, or not exactly one of ``disparity``
-                and ``estimator``.
+            ValueError: sizes disagree, the focus lies outside, not exactly one of ``disparity``
+                and ``estimator``, or a draft that is missing or that no network reads.
             Rejected: depth or mask are degenerate, see :mod:`genrefocus.optics`.
         """
         size = (photo.shape[-2], photo.shape[-1])
         mask = focus if isinstance(focus, Tensor) else None
         # K is linear: one unit of it goes through the geometry, and any K can be asked for later.
         view = View(photo.float(), disparity, mask, BlurStrength(1.0, *size))
+        self._require_draft(draft, size)
         if isinstance(focus, tuple):
             _require_inside(focus, size)
         if disparity is not None:
@@ -187,7 +196,9 @@ class RefocusPipeline:
         if long_edge is not None:
             view = resize_long_edge_and_crop(view, long_edge, self._token, depth=self.depth_resize)
             focus = _carry(focus, size, view, long_edge)
-        return self._prepare(view, focus, estimator, size, seed, report)
+            if draft is not None:
+                draft = resize_long_edge_and_crop(View(draft), long_edge, self._token).image
+        return self._prepare(view, focus, estimator, size, seed, report, draft)
 
     def refocus(
         self,
@@ -244,6 +255,20 @@ class RefocusPipeline:
     def _token(self) -> int:
         return self.bokeh.backbone.pixels_per_token
 
+    def _require_draft(self, draft: Tensor | None, size: tuple[int, int]) -> None:
+        if draft is None and self.deblur_takes_draft:
+            raise ValueError(
+                "this DeblurNet reads a deblurred draft beside the photograph: give one "
+                "(--draft FILE), or leave deblurring out"
+            )
+        if draft is not None and not self.deblur_takes_draft:
+            raise ValueError("no DeblurNet takes part that reads a draft; leave the draft out")
+        if draft is not None and _size(draft) != size:
+            raise ValueError(
+                f"the draft is {_size(draft)[0]}x{_size(draft)[1]} px but the photograph is "
+                f"{size[0]}x{size[1]} px (HxW)"
+            )
+
     def _prepare(
         self,
         view: View,
@@ -252,6 +277,7 @@ class RefocusPipeline:
         photo_size: tuple[int, int],
         seed: int,
         report: Report | None,
+        draft: Tensor | None,
     ) -> Scene:
         """The scene of a view that has its final size; ``focus`` is in this view."""
         if (view.disparity is None) == (estimator is None):
@@ -259,7 +285,8 @@ class RefocusPipeline:
         height, width = (-(-edge // self._token) * self._token for edge in _size(view.image))
         working = resize_image(view.image, height, width)
         if self.deblur is not None:
-            edit = Edit([self.deblur_prompt], working[None])
+            beside = None if draft is None else resize_image(draft, height, width)[None]
+            edit = Edit([self.deblur_prompt], working[None], draft=beside)
             working = _generate(self.deblur, edit, self.deblur_steps, (seed, 0), "deblur", report)
         aif = resize_image(working, view.height, view.width)
         disparity = view.disparity

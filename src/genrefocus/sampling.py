@@ -12,6 +12,7 @@ from genrefocus.flow import euler_step
 
 Velocity = Callable[[Tensor, float], Tensor]
 TileVelocity = Callable[[Tensor, float, "Tile"], Tensor]
+DraftIds = Literal["shifted", "released"]
 
 
 def denoise(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Tensor:
@@ -30,14 +31,15 @@ class Tiling:
         when: ``shorter_edge`` tiles as soon as the shorter edge holds a tile, so that an image of
             exactly one tile counts as tiled (released); ``longer_edge`` tiles when the longer edge
             exceeds one; ``never``.
-        ids: ``released`` gives every branch the ids of an unshifted tile, which drops the
-            pre-deblur shift; ``shifted`` keeps it.
+        ids: of a deblurred draft beside the photograph. ``shifted``: beside the image in training
+            and in sampling, whole and in tiles, as networks trained here are trained. ``released``:
+            as the release samples, which drops the shift in tiles.
     """
 
     size: int = 32
     stride: int = 28
     when: Literal["shorter_edge", "longer_edge", "never"] = "shorter_edge"
-    ids: Literal["released", "shifted"] = "released"
+    ids: DraftIds = "shifted"
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.size:

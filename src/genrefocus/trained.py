@@ -237,6 +237,10 @@ def methods_from_run(
         return {"deblur": [TrainedDeblur(deblurrer, name)]}
     direct = networks["bokeh"].card.variant == "direct"
     pipeline = pipeline_from_run(run, deblur="deblur" in networks and not direct, device=device)
+    if pipeline.deblur_takes_draft:
+        raise ValueError(
+            f"DeblurNet of {run} reads a deblurred draft, which cases of the benchmark do not have"
+        )
     if direct:
         return {"refocus": [TrainedBokeh(pipeline, name, _digest(files["bokeh"]))]}
     return methods_of(

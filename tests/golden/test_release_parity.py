@@ -14,10 +14,14 @@ from diffusers import FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from genrefocus.backbone import Branch, branches, multi_condition_forward
+from genrefocus import denoiser
+from genrefocus.backbone import Branch, TextEmbedding, branches, multi_condition_forward
 from genrefocus.backbone.lora import lora_from_state
 from genrefocus.cli import main
 from genrefocus.compat import TOLERANCE, relative_error
+from genrefocus.denoiser import Condition, Denoiser
+from genrefocus.flow import Flow, Shift
+from genrefocus.sampling import Tiling
 
 FOLDER = Path(__file__).parent / "compat"
 FILES = sorted(FOLDER.glob("*.safetensors"))
@@ -93,6 +97,39 @@ def test_the_noisy_images_guidance_on_a_condition_shows(error):
 
 def test_missing_lora_shows(error):
     assert error(condition_loras=()) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize(("ids", "same"), [("shifted", True), ("released", False)])
+def test_the_draft_lies_beside_the_image_in_training_and_in_tiles(ids, same, monkeypatch):
+    """Loss, and a step of a tile, from the released forward; the release drops the shift in it."""
+    path = FOLDER / "forward_deblur_with_pre_deblur.safetensors"
+    t, grid = load_file(path), (5, 7)
+    transformer = FluxTransformer2DModel(**json.loads(metadata_of(path)["config"])).eval()
+    transformer.load_state_dict({k[5:]: v for k, v in t.items() if k.startswith("base.")})
+    released = {k: v for k, v in t.items() if k.startswith("transformer.")}
+    lora = lora_from_state(released, transformer, source=str(path))
+    monkeypatch.setattr(Tiling, "applies", lambda *_: True)
+    for row in range(2):
+        one = {name: t[name][row : row + 1] for name in ("hidden", "text", "pooled", "timestep")}
+        sigma = float(one["timestep"])
+        monkeypatch.setattr(denoiser, "schedule", lambda steps, mu, at=sigma: [at, 0.0])
+        network = Denoiser(
+            transformer,
+            Flow(),
+            Shift(),
+            loras=(lora,),
+            guidance=float(t["guidance"][row]),
+            tiling=Tiling(7, 7, ids=ids),
+        )
+        text, x = TextEmbedding(one["text"], one["pooled"]), one["hidden"]
+        conditions = [Condition(t["cond0"][row][None], (0, 32)), Condition(t["cond1"][row][None])]
+        with torch.no_grad():  # towards x from x the velocity is 0, so the loss is the output's
+            loss = network.loss(text, x, x, conditions, x, grid, one["timestep"])
+        expected = t["expected"][row]
+        torch.testing.assert_close(loss[0], expected.square().mean(), rtol=1e-4, atol=0)
+        velocity = (x - network.sample(text, x, conditions, x, grid, 1))[0] / sigma
+        gap = float((velocity - expected).norm() / expected.norm())
+        assert gap < 10 * TOLERANCE if same else gap > 3e-3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 
 from genrefocus import assembly
-from genrefocus.assembly import pipeline_from_flux, pipeline_from_run
+from genrefocus.assembly import deblurrer_from_run, pipeline_from_flux, pipeline_from_run
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.flux import build_tiny, save_tiny
@@ -93,9 +93,28 @@ def test_what_is_missing_or_does_not_fit_is_named(run: Path, tmp_path: Path) -> 
     write_network_card(run / "bokehnet", card("bokeh", base, rank=8))
     with pytest.raises(ValueError, match="has rank 2 but its card says 8"):
         pipeline_from_run(run)
+
+
+def test_a_network_with_a_draft_is_asked_with_one(run: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.safetensors"
     write_network_card(run / "deblurnet", card("deblur", base, variant="pre_deblur"))
-    with pytest.raises(ValueError, match="deblurred draft"):
-        pipeline_from_run(run)
+    with pytest.raises(ValueError, match="reads a deblurred draft"):
+        deblurrer_from_run(run, outputs=tmp_path)
+    pipeline = pipeline_from_run(run)
+    torch.manual_seed(0)
+    photo, draft, other = torch.rand(3, 3, 40, 48)
+    disparity = torch.linspace(0, 1, 48).expand(40, 48)
+    given = {"focus": (3, 3), "disparity": disparity}
+    with pytest.raises(ValueError, match="give one .--draft FILE."):
+        pipeline.prepare(photo, **given)
+    with pytest.raises(ValueError, match="the draft is 40x47 px"):
+        pipeline.prepare(photo, **given, draft=draft[..., 1:])
+    first, second = (pipeline.prepare(photo, **given, draft=one).aif for one in (draft, other))
+    assert first.shape == photo.shape and not torch.equal(first, second)
+    scaled = pipeline.prepare(photo, **given, draft=draft, long_edge=32)
+    assert scaled.aif.shape == (3, 24, 32)
+    with pytest.raises(ValueError, match="no DeblurNet takes part that reads a draft"):
+        pipeline_from_run(run, deblur=False).prepare(photo, **given, draft=draft)
 
 
 class CountingWords(HashedWords):

@@ -137,3 +137,20 @@ def test_with_loras_changes_nothing_else(tiny_flux, random_lora):
     lora = random_lora(transformer)
     other = denoiser.with_loras(lora)
     assert other.loras == (lora,) and other.guidance == 2.0 and denoiser.loras == ()
+
+
+@pytest.mark.parametrize("grid", [(32, 32), (31, 49), (40, 49)])
+def test_a_draft_lies_beside_the_image_in_training_and_in_sampling(grid, calls):
+    """One rule, whole and in tiles: what was trained at 512 px is sampled alike at 512 px."""
+    draft, source = Condition(tokens(grid, 1), (0, 32)), Condition(tokens(grid, 2))
+    denoiser = Denoiser(None, Flow(), Shift())
+    denoiser.loss(
+        TEXT, source.tokens, tokens(grid), [draft, source], source.tokens, grid, torch.ones(2)
+    )
+    denoiser.sample(TEXT, tokens(grid), [draft, source], source.tokens, grid, 1)
+    assert len(calls) > 1
+    for image, (beside, edited) in calls:
+        assert torch.equal(edited.ids, image.ids)
+        assert torch.equal(
+            beside.ids - image.ids, torch.tensor([0, 0, 32]).expand(len(image.ids), 3)
+        )

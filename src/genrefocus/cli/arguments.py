@@ -266,6 +266,12 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     _resize_depth(parser)
 
     parser.add_argument("--no-deblur", action="store_true", help="PHOTO is sharp everywhere")
+    parser.add_argument(
+        "--draft",
+        type=_file,
+        metavar="FILE",
+        help="PHOTO deblurred by another method, for a DeblurNet of the pre-deblur variant",
+    )
     parser.add_argument("--prompt-deblur", metavar="TEXT", help="what DeblurNet is asked for")
     parser.add_argument(
         "--steps", type=_at_least(1), metavar="N", help="Euler steps of both networks"
@@ -300,6 +306,8 @@ def _check_refocus(args: argparse.Namespace) -> None:
     loras = args.deblur_lora is not None or args.bokeh_lora is not None
     if args.no_deblur and args.prompt_deblur is not None:
         raise ValueError("--prompt-deblur asks DeblurNet, which --no-deblur leaves out")
+    if args.no_deblur and args.draft is not None:
+        raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
     if args.flux is None and loras:
         raise ValueError("--deblur-lora and --bokeh-lora belong to --flux PATH; a run has its own")
     if args.flux is not None and args.bokeh_lora is None:

@@ -195,6 +195,10 @@ def _inputs(config: DictConfig) -> Iterator[Finding]:
             else:
                 yield Finding(f"{name}: LoRA", "ok", str(given.init_lora))
         if stage.kind == "pseudo_aif":
+            if given.get("pre_deblur"):
+                detail = "DeblurNet with pre_deblur=true reads a draft, which photographs lack"
+                remedy = "stages.deblurnet.module.pre_deblur=false"
+                yield Finding(f"{name}: draft", "error", detail, remedy)
             yield from _photographs(config, name)
         done.add(run / name)
 

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     disparity = None
     if args.depth is not None:
         disparity = load_disparity(args.depth, *size, args.resize_depth)
+    draft = None if args.draft is None else load_image(args.draft)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = _pipeline(args, device)
     estimator = _estimator(args, device)
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
             long_edge=args.long_edge,
             seed=args.seed,
             report=report,
+            draft=draft,
         )
     if args.save_aif is not None:
         _save(scene.aif, args.save_aif)
@@ -87,6 +89,7 @@ def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
             steps=args.steps or STEPS,
             device=device,
             vae_tiling=args.vae_tiling,
+            deblur_takes_draft=args.draft is not None,
         )
     run: str | Path = args.run
     if run == "latest":
