@@ -139,7 +139,7 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
     from genrefocus.cli.doctor import print_validation_share
     from lit_models.figures import measure_missing_chain
-    from lit_models.stages import RUNNERS, first_rank
+    from lit_models.stages import RUNNERS, first_rank, learn_prompts
 
     if first_rank():
         OmegaConf.save(config, folder / CONFIG, resolve=True)
@@ -160,6 +160,7 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             CONSOLE.print(f"[green]{stage.name}[/] is finished, see {record}", soft_wrap=True)
             continue
         stage.begin()
+        learn_prompts([one for one in stages if not one.finished()], backbone, ranks, folder)
         CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
         RUNNERS[stage.settings.kind](stage, backbone, ranks)
     if first_rank():

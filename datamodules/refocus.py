@@ -7,7 +7,7 @@ from typing import Any
 from datamodules.items import EvalSamples, KLabel, KSource, TrainDraws
 from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
-from genrefocus.data.shards import ShardDataset, require_crop
+from genrefocus.data.shards import INDEX_NAME, ShardDataset, require_crop
 
 
 class RefocusDataModule(OrderedDataModule):
@@ -101,6 +101,14 @@ class RefocusDataModule(OrderedDataModule):
     def test_fingerprints(self) -> dict[str, str]:
         """The same of the test sets alone."""
         return _fingerprints(self.eval_sets.get("test", []))
+
+    def prompts(self) -> set[str]:
+        """Prompts that samples bring, in all sets that are there by now."""
+        folders = [f for name, f in self.train_folders.items() if self.weights.get(name, 0) > 0]
+        folders += [folder for some in self.eval_folders.values() for folder in some]
+        sets = [ShardDataset(folder) for folder in folders if (folder / INDEX_NAME).is_file()]
+        found = {one.metadata(n)["prompt"] for one in sets for n in range(len(one))}
+        return {prompt for prompt in found if prompt}
 
     def identity(self) -> dict[str, Any]:
         """All that decides which sample a draw is, as plain data."""

@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from genrefocus.backbone import Backbone
 from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
@@ -116,6 +117,27 @@ class Stage:
     def write_summary(self, **entries: Any) -> None:
         """Write summary.json, which marks the stage as finished."""
         write_json(self.folder / FINISHED, {"stage": self.name, **entries})
+
+
+def learn_prompts(stages: Sequence[Stage], backbone: Backbone, ranks: Ranks, folder: Path) -> None:
+    """Compute the embeddings of all prompts of stages and of their sets, on the first rank.
+
+    No text encoder is in memory afterwards. Sets that an earlier stage has yet to make are left
+    out. A backbone without a folder of embeddings encodes as it goes, which costs nothing.
+    """
+    if backbone.prompts.folder is None:
+        return
+    with ranks.together(folder):
+        if ranks.rank == 0:
+            found: set[str] = set()
+            for stage in stages:
+                settings = stage.settings
+                found.add((settings.get("module") or settings.network).prompt)
+                if "datamodule" in settings:
+                    found |= instantiate(settings.datamodule).prompts()
+            if count := backbone.prompts.learn(found, ranks.device):
+                place = escape(str(backbone.prompts.folder))
+                CONSOLE.print(f"encoded {count} prompts, see {place}", soft_wrap=True)
 
 
 def train_stage(stage: Stage, backbone: Backbone, _: Ranks) -> None:

@@ -27,8 +27,8 @@ Verdict = Literal["ok", "warning", "error"]
 
 #: LoRA modules of FLUX.1-dev, as released
 FLUX_TARGETS = 343
-#: parameters of its autoencoder; its text encoders are gone while it trains
-_FLUX_CODEC = 84_000_000
+#: parameters of its autoencoder, and of its text encoders, which are gone while it trains
+_FLUX_CODEC, FLUX_TEXT = 84_000_000, 4_885_000_000
 _FLUX_WEIGHTS = {
     "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -215,6 +215,26 @@ def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy
     if total > available:
         return Finding("memory", "warning", detail, remedy)
     return Finding("memory", "ok", detail)
+
+
+def check_main_memory(base: int, text: int, available: int) -> Finding:
+    """Bytes of main memory that FLUX.1-dev takes on a machine, however many its ranks.
+
+    Args:
+        base: of its transformer, which ranks map from its files: they share the pages, which the
+            system may drop again.
+        text: of its text encoders, which one rank holds while it encodes new prompts.
+        available: of the machine.
+    """
+    detail = (
+        f"{_size(text)} for the text encoders, on one rank and only until the prompts are encoded; "
+        f"{_size(base)} of the base are mapped from its files, shared by all ranks; "
+        f"this machine has {_size(available)}"
+    )
+    if text > available:
+        remedy = "backbone.prompts=<folder of embeddings from a larger machine>"
+        return Finding("main memory", "warning", detail, remedy)
+    return Finding("main memory", "ok", detail)
 
 
 def memory_parts(

@@ -5,6 +5,7 @@ import json
 import shutil
 import string
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -228,6 +229,31 @@ def test_text_to_image_is_that_of_the_pipeline(pipeline, backbone):
     editor = Editor(backbone, Flow(), guidance=3.5)
     tokens = editor.denoiser.sample(backbone.embed([PROMPT]), noise, [], noise, (8, 8), 4)
     torch.testing.assert_close(backbone.decode(tokens, 32, 32), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_process_encodes_and_the_others_read(folder, backbone, tmp_path, monkeypatch):
+    settings = {"dtype": torch.float32, "max_text_length": 40, "prompts": tmp_path}
+    expected = backbone.embed([PROMPT, OTHER])
+    assert load_flux_dev(folder, **settings).prompts.learn([PROMPT, OTHER], backbone.device) == 2
+    monkeypatch.setattr(FluxPipeline, "from_pretrained", None)  # nothing can be loaded
+    found = load_flux_dev(folder, **settings).embed([PROMPT, OTHER])
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.pooled, expected.pooled)
+    other = load_flux_dev(folder, **{**settings, "max_text_length": 20})
+    with pytest.raises(TypeError):
+        other.embed([PROMPT])  # another encoder, whose embeddings nobody has computed
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says what is mapped")
+def test_weights_are_mapped_from_their_file(backbone):
+    """Ranks of a machine share its pages; a copy for each would be 24 GB of FLUX.1-dev."""
+    mapped = [
+        tuple(int(edge, 16) for edge in line.split()[0].split("-"))
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith("/transformer/diffusion_pytorch_model.safetensors")
+    ]
+    for weight in backbone.transformer.parameters():
+        assert any(start <= weight.data_ptr() < stop for start, stop in mapped)
 
 
 # An edit through it, as training and validation do it.

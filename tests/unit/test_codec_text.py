@@ -1,5 +1,7 @@
 """Codecs and packing against diffusers; prompt embeddings that never change."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
@@ -8,6 +10,7 @@ from genrefocus.backbone import TextEmbedding
 from genrefocus.backbone.codec import PixelCodec, VaeCodec, pack, unpack
 from genrefocus.backbone.text import HashedWords, PromptCache
 from genrefocus.noise import seeded_generators
+from tests.fake_cuda import CUDA, fake_cuda
 
 
 def test_packing_is_that_of_diffusers():
@@ -107,8 +110,17 @@ def test_hashed_words_tell_prompts_apart():
 class Counting:
     """An encoder that embeds a prompt as its length, and counts."""
 
+    identity = "counting"
+
     def __init__(self):
         self.calls = []
+        self.in_memory = False
+
+    @contextmanager
+    def loaded(self, device):
+        self.in_memory = True
+        yield self
+        self.in_memory = False
 
     def __call__(self, prompts):
         self.calls.append(list(prompts))
@@ -135,3 +147,34 @@ def test_prompts_known_from_inference_serve_training():
     weight = torch.ones(2, requires_grad=True)
     (cache(["a"], torch.device("cpu"), torch.float32).tokens * weight).sum().backward()
     assert weight.grad.tolist() == pytest.approx([3, 3], rel=1e-5)
+
+
+CPU = torch.device("cpu")
+
+
+def test_embeddings_on_disk_are_read_by_those_that_have_no_encoder(tmp_path):
+    encoder, reader = Counting(), Counting()
+    prompts = [f"prompt {n}" for n in range(100)]
+    assert PromptCache(encoder, tmp_path).learn([*prompts, *prompts], CPU) == 100
+    assert max(len(call) for call in encoder.calls) == 8 and not encoder.in_memory
+    known = PromptCache(reader, tmp_path)
+    assert known.learn(prompts, CPU) == 0
+    rows = known(["prompt 7", "prompt 10", "prompt 7"], CPU, torch.float32)
+    assert rows.pooled.flatten().tolist() == [8, 9, 8] and rows.tokens.shape == (3, 3, 2)
+    for prompt in prompts:
+        known([prompt], CPU, torch.float32)
+    assert len(known._recent) == 64, "main memory holds the last ones"
+    assert reader.calls == [], "an encoder was loaded"
+    other = Counting()
+    other.identity = "another encoder"
+    PromptCache(other, tmp_path)(["prompt 7"], CPU, torch.float32)
+    assert other.calls == [["prompt 7"]]
+
+
+def test_embeddings_reach_a_gpu_without_a_wait_and_do_not_stay_there(tmp_path):
+    cache = PromptCache(Counting(), tmp_path)
+    cache.learn(["a"], CPU)
+    with fake_cuda() as gpu, gpu.no_sync():
+        rows = cache(["a", "a"], CUDA, torch.bfloat16)
+        assert rows.tokens.device == rows.pooled.device == CUDA
+    assert all(one.tokens.device == CPU for one in cache._recent.values())

@@ -28,7 +28,7 @@ from lit_models import BokehNet, DeblurNet, figures, stages
 from lit_models.flow_matching import FlowMatching
 from lit_models.loss_watch import LossWatch, NonFiniteLossError
 from lit_models.ranks import Ranks
-from tests.fake_cuda import CUDA, OnCuda, fake_cuda, strategy
+from tests.fake_cuda import CPU, CUDA, OnCuda, fake_cuda, strategy
 
 SIZE = 24
 SWEPT = [f"sweep_{k}" for k in (1, 5, 10)]
@@ -350,3 +350,22 @@ def test_the_camera_gives_on_cuda_what_it_gives_on_the_cpu(backbone: Backbone) -
         assert not any(isinstance(one, OnCuda) for one in found)
     for a, b in zip(expected, found, strict=True):
         assert torch.equal(a, b)
+
+
+def test_prompts_of_all_sets_are_learnt_before_training(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Data:
+        def prompts(self) -> set[str]:
+            return {"of a sample", "of a test"}
+
+    monkeypatch.setattr(stages, "instantiate", lambda node: Data())
+    settings = {"kind": "train", "module": {"prompt": "of the stage"}, "datamodule": {"a": 1}}
+    shards = {"kind": "pseudo_aif", "network": {"prompt": "of the network"}}
+    config = OmegaConf.create({"stages": {"one": settings, "two": shards}})
+    chosen = [stages.Stage(name, config, tmp_path) for name in ("one", "two")]
+    backbone.prompts.folder = tmp_path
+    stages.learn_prompts(chosen, backbone, Ranks(0, 1, CPU, lambda: None), tmp_path)
+    expected = ["of a sample", "of a test", "of the network", "of the stage"]
+    assert all(backbone.prompts._file(prompt).is_file() for prompt in expected)
+    assert len(list(tmp_path.glob("*/*.safetensors"))) == len(expected)

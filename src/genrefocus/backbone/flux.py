@@ -45,13 +45,14 @@ class Backbone(nn.Module):
     Args:
         transformer: diffusers' FLUX transformer.
         codec: between images and latents.
-        text: prompt encoder; called once for each distinct prompt.
+        text: prompt encoder, asked once for each distinct prompt.
         shift: resolution-dependent time shift of its noise schedule.
         tiling: how images larger than those it was trained on are cut for sampling.
         control_gain: factor on the defocus map before it is encoded. 1 as released; a backbone for
             images of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to
             read it.
         local: convolutions around the transformer, in place of an autoencoder; FLUX has none.
+        prompts: folder of embeddings, see :class:`PromptCache`.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class Backbone(nn.Module):
         tiling: Tiling,
         control_gain: float = 1.0,
         local: LocalPath | None = None,
+        prompts: str | Path | None = None,
     ) -> None:
         super().__init__()
         self.transformer = transformer
         self.codec = codec
-        self.prompts = PromptCache(text)
+        self.prompts = PromptCache(text, prompts)
         self.shift = shift
         self.tiling = tiling
         self.control_gain = control_gain
@@ -134,10 +136,12 @@ def load_flux_dev(
     device: str | torch.device = "cpu",
     gradient_checkpointing: bool = True,
     max_text_length: int = 512,
+    prompts: str | Path | None = None,
 ) -> Backbone:
     """FLUX.1-dev from a local folder or a hub id, frozen.
 
-    The text encoders are loaded, on ``device``, only while prompts are encoded.
+    The text encoders are in memory only while prompts are encoded, whose embeddings are kept in the
+    folder ``prompts``, if there is one.
 
     Raises:
         OSError: neither a local folder nor reachable on the hub.
@@ -155,9 +159,10 @@ def load_flux_dev(
     return Backbone(
         transformer.requires_grad_(False).eval().to(device),
         VaeCodec(vae.to(device)),
-        FluxTextEncoders(path, device=device, dtype=dtype, max_length=max_text_length),
+        FluxTextEncoders(path, dtype=dtype, max_length=max_text_length),
         shift=Shift.of_scheduler(scheduler),
         tiling=Tiling(),
+        prompts=prompts,
     )
 
 

@@ -24,12 +24,14 @@ from genrefocus.cli.configuration import compose_training, settle_missing
 from genrefocus.cli.validation_share import check_validation
 from genrefocus.data.images import pictures_below
 from genrefocus.preflight import (
+    FLUX_TEXT,
     Finding,
     Layout,
     check_disk,
     check_flux,
     check_layout,
     check_lora,
+    check_main_memory,
     check_memory,
     check_metrics,
     check_shards,
@@ -315,6 +317,7 @@ def _model(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
         transformer, max(sizes, default=0), bytes_each=bytes_each, moments=moments, flux=flux
     )
     if flux:
+        yield check_main_memory(parts["base"], FLUX_TEXT * bytes_each, _main_memory())
         parts["activations"] = max(_activations(config), default=0)
     where, available = ("the GPU", gpu) if gpu else _memory(config)
     fits = parts["base"] < available
@@ -358,8 +361,11 @@ def _memory(config: DictConfig) -> tuple[str, int]:
     if config.trainer.accelerator != "cpu" and torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
         return device.name, int(device.total_memory)
-    main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return "this machine (main memory)", main
+    return "this machine (main memory)", _main_memory()
+
+
+def _main_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _ranks(config: DictConfig) -> int:
