@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.cli.configuration import require_kinds, run_application, wrong_input_ends
-from genrefocus.runs import FINISHED, newest_runs
+from genrefocus.runs import CONFIG, FINISHED, first_process, newest_runs
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
@@ -43,8 +44,8 @@ def evaluate(config: DictConfig) -> None:
         FileNotFoundError: no such run, or it has no trained network.
     """
     run = _latest(Path(config.outputs)) if config.run == "latest" else Path(config.run)
-    if not (run / "config.yaml").is_file():
-        raise FileNotFoundError(f"{run} is no run of train.py: it has no config.yaml")
+    if not (run / CONFIG).is_file():
+        raise FileNotFoundError(f"{run} is no run of train.py: it has no {CONFIG}")
     from genrefocus.backbone.lora import read_lora
     from lit_models import DeblurNet
     from lit_models.callbacks import Pictures
@@ -56,8 +57,12 @@ def evaluate(config: DictConfig) -> None:
         summary_table,
         test_pairs,
     )
+    from lit_models.stages import first_rank
 
-    settings: Any = OmegaConf.merge(OmegaConf.load(run / "config.yaml"), config.overrides)
+    text = (run / CONFIG).read_text()
+    before = yaml.safe_load(text)["paths"]["run"]  # the run may have been moved
+    own = OmegaConf.create(text.replace(f"{before}/", f"{run.absolute()}/"))
+    settings: Any = OmegaConf.merge(own, config.overrides)
     backbone = instantiate(settings.backbone)
     results = {}
     for name in settings.curriculum:
@@ -82,6 +87,8 @@ def evaluate(config: DictConfig) -> None:
         results[name] = {"stage": name, **by_method(measured)}
     if not results:
         raise FileNotFoundError(f"{run} has no finished network to evaluate; train.py resume={run}")
+    if not first_rank():
+        return
     if (bokeh := last_bokeh(results)) is not None:
         sheet = run / "chain" / "evaluation.png"
         results["chain"] = measure_chain(settings, run, backbone, bokeh, sheet)
@@ -94,7 +101,8 @@ def _latest(outputs: Path) -> Path:
     """The run with a finished network that was written to last."""
     for run in newest_runs(outputs):
         if any((file.parent / "network.json").is_file() for file in run.glob(f"*/{FINISHED}")):
-            print(f"evaluating {run}")
+            if first_process():
+                print(f"evaluating {run}")
             return run
     raise FileNotFoundError(f"no finished run below {outputs.resolve()}; train with: make train")
 

@@ -3,6 +3,7 @@
 import csv
 import functools
 import os
+import shlex
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -63,6 +64,11 @@ class Resilient(Logger):
     def _finish(self) -> None:
         assert isinstance(self.logger, WandbLogger)
         self.logger.experiment.finish()
+        folder = Path(str(self.logger.save_dir)) / "wandb"
+        if parts := sorted(folder.glob("offline-run-*")):
+            resumed = f" (one run in {len(parts)} parts: upload them together)" * (len(parts) > 1)
+            parts_of_it = " ".join(shlex.quote(str(part)) for part in parts)
+            print(f"W&B is offline{resumed}: wandb sync {parts_of_it}")
 
     def save(self) -> None:
         self._attempt("save")
@@ -104,11 +110,13 @@ def csv_logger(save_dir: str) -> CSVLogger:
 
 
 def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
-    """A W&B run that belongs to the folder: a resumed job continues it.
+    """A W&B run that belongs to the folder: a resumed job continues it, also after a move.
 
     Without a key the run is written offline, for ``wandb sync`` later; a prompt never appears.
     """
     folder = Path(save_dir).resolve()
+    known = next((folder / "wandb").glob("*run-*"), None)
+    run = known.name.rpartition("-")[2] if known else f"{zlib.crc32(str(folder).encode()):08x}"
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(
@@ -117,7 +125,7 @@ def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
         **{
             "name": f"{folder.parent.name}/{folder.name}",
             "group": folder.parent.name,
-            "id": f"{zlib.crc32(str(folder).encode()):08x}",
+            "id": run,
             "offline": mode == "offline",
             "resume": "allow",
             **settings,

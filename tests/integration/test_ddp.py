@@ -14,8 +14,11 @@ STAGE, STEPS = "deblurnet", 3
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
-def test_two_processes_equal_one(trainer: str, tiny_training: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("trainer", "runs"), [("ddp_cpu", "sweep_*/0"), ("fsdp_cpu", "*")])
+def test_two_processes_equal_one(
+    trainer: str, runs: str, tiny_training: list[str], repo_root: Path, tmp_path: Path
+) -> None:
+    """As a run, and as a sweep without a name; evaluated in two processes, the run is moved."""
     fit = f"stages.{STAGE}.fit"
     shared = [
         *tiny_training,
@@ -26,7 +29,10 @@ def test_two_processes_equal_one(trainer: str, tiny_training: list[str], tmp_pat
         "stages.deblurnet.module.warmup_steps=1",
     ]
     finish(shared, tmp_path / "one")
-    finish([*shared, f"trainer={trainer}"], tmp_path / "two")
+    sweep = ["-m"] if "sweep" in runs else []
+    finish([*sweep, *shared, f"trainer={trainer}"], tmp_path / "two")
+    (run,) = (tmp_path / "two" / "deblur").glob(runs)
+    run.rename(tmp_path / "two" / "deblur" / "moved")
     one, two = (read_trace(tmp_path / name, STAGE) for name in ("one", "two"))
 
     assert sorted(two.keys) == [(n, n + 1) for n in range(0, 4 * STEPS, 2)]
@@ -44,8 +50,12 @@ def test_two_processes_equal_one(trainer: str, tiny_training: list[str], tmp_pat
         for name in ("one", "two")
     ]
     assert summaries[0]["metrics"] == pytest.approx(summaries[1]["metrics"], abs=1e-3)
-    runs = [path for path in (tmp_path / "two" / "deblur").iterdir() if path.is_dir()]
-    assert len(runs) == 1
+    command = [sys.executable, "eval.py", f"run={tmp_path}/two/deblur/moved"]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (record,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    evaluated = json.loads(Path(json.loads(record)["evaluation"]).read_text())[STAGE]
+    assert evaluated["metrics"] == pytest.approx(summaries[1]["metrics"], abs=1e-3)
 
 
 SPY = """

@@ -1,6 +1,9 @@
 """Trackers: a failure is said once and does no more harm; csv rows survive a resume."""
 
 import csv
+import shlex
+import shutil
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -49,3 +52,24 @@ def test_wandb_continues_the_run_of_a_folder(
         wandb_logger(str(tmp_path / name), "genrefocus") for name in ("a", "a", "b")
     )
     assert first.version == again.version != other.version
+
+
+def test_an_offline_run_in_parts_says_how_to_upload_them_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    place = tmp_path / "my runs"
+    for step in (1, 2):
+        if step == 2:  # the clock of the folders' names counts seconds
+            shutil.move(place, place := tmp_path / "moved runs")
+            time.sleep(1)
+        logger = Resilient(wandb_logger(str(place), "genrefocus"))
+        logger.log_metrics({"train/loss": 1.0}, step)
+        logger.close()
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "W&B is offline: wandb sync" in line]
+    _, _, command = said[-1].partition("upload them together): ")
+    parts = [Path(part) for part in shlex.split(command)[2:]]
+    assert shlex.split(command)[:2] == ["wandb", "sync"]
+    assert len(parts) == 2 and all(list(part.glob("*.wandb")) for part in parts)
+    assert len({part.name.rpartition("-")[2] for part in parts}) == 1

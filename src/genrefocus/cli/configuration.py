@@ -38,10 +38,18 @@ _KINDS: dict[type, str] = {
 }
 _NUMBERS = {int, float}
 
+
+def _run_folder(*arguments: Any) -> str:
+    """``run_folder``, or a cell's own: Lightning asks for it when it starts ranks in a sweep."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return str(HydraConfig.get().runtime.output_dir)
+    return run_folder(*arguments)
+
+
 # For the files in conf/.
 OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
-OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("run_folder", _run_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True, replace=True)
 
 
