@@ -86,7 +86,7 @@ def train_stream(
     for batches in zip(*loaders, strict=True):
         for batch in batches:
             content = [float(x.double().sum()) for x in batch["bokeh"] + 2 * batch["defocus"]]
-            seen += zip(batch["draw"].tolist(), batch["key"], content, strict=True)
+            seen += zip(batch["draw"], batch["key"], content, strict=True)
     return seen
 
 
@@ -121,7 +121,7 @@ class Recorder(LightningModule):
         self.validations: list[int] = []
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
-        self.draws.append((batch_idx, batch["draw"].tolist()))
+        self.draws.append((batch_idx, batch["draw"]))
         if batch_idx + 1 == self.thrown_in:
             raise Killed
         return (self.mix(batch["aif"]) - batch["bokeh"][..., 1:-1, 1:-1]).square().mean()
