@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genrefocus.data.images import load_image, load_mask, save_image
+from genrefocus.data.images import load_image, load_map, load_mask, save_image
 from genrefocus.rejection import Reason, Rejected
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -43,3 +43,24 @@ def test_unusable_files_have_reasons(tmp_path: Path) -> None:
             load_image(tmp_path / name)
         assert caught.value.reason == reason
         assert name in str(caught.value)
+
+
+def test_arrays_that_are_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "whole.npy", np.ones((4, 5), np.float32))
+    whole = (tmp_path / "whole.npy").read_bytes()
+    np.savez(tmp_path / "archive.npz", np.ones((4, 5), np.float32))
+    for content in (
+        b"",
+        b"text",
+        whole[:-1],
+        whole.replace(b"(4, 5)", b"(4, 5 "),
+        whole.replace(b"(4, 5)", b"(9e9,)"),
+        whole.replace(b"'<f4'", b"'<q!'"),
+        (tmp_path / "archive.npz").read_bytes()[:90],
+    ):
+        (tmp_path / "depth.npy").write_bytes(content)
+        with pytest.raises(ValueError, match=r"depth\.npy is no whole \.npy array"):
+            load_map(tmp_path / "depth.npy", "depth")
+    np.save(tmp_path / "depth.npy", np.ones((0, 5), np.float32))
+    with pytest.raises(ValueError, match=r"depth\.npy holds float32 \(0, 5\)"):
+        load_map(tmp_path / "depth.npy", "depth")

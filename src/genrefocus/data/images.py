@@ -73,10 +73,10 @@ def load_map(path: str | Path, what: str) -> Tensor:
 
     Raises:
         Rejected: ``file_missing``, ``file_unreadable``.
-        ValueError: not one 2-D floating point array.
+        ValueError: not one 2-D floating point array with entries.
     """
     values = load_array(path)
-    if values.ndim != 2 or values.dtype.kind != "f":
+    if values.ndim != 2 or values.dtype.kind != "f" or not values.size:
         raise ValueError(
             f"{path} holds {values.dtype} {values.shape}; {what} is a 2-D floating point array"
         )
@@ -95,7 +95,7 @@ def load_array(path: str | Path) -> np.ndarray:
         return np.lib.format.read_array(io.BytesIO(read_file(path)), allow_pickle=False)
     except Rejected:
         raise
-    except (ValueError, EOFError, MemoryError) as error:  # the last of a header that lies
+    except Exception as error:  # a damaged header ends in TokenError, MemoryError and others
         raise ValueError(f"{path} is no whole .npy array; write it with numpy.save") from error
 
 
