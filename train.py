@@ -28,6 +28,7 @@ from rich.tree import Tree
 from genrefocus.cli.cells import is_cell, run_cell
 from genrefocus.cli.configuration import (
     options,
+    require_bounds,
     require_keys,
     require_kinds,
     run_application,
@@ -102,12 +103,14 @@ def run(config: DictConfig) -> float | None:
         The figure that ``result`` names; None on ranks other than the first.
 
     Raises:
-        ValueError: keys are read by nothing, values are missing or of another kind than those they
-            replace, inputs are missing, or stages of the run were begun with other settings.
+        ValueError: keys are read by nothing, values are missing, out of bounds or of another kind
+            than those they replace, inputs are missing, or stages of the run were begun with other
+            settings.
     """
     require_keys(config)
     require_kinds(config)
     settle_missing(config)
+    require_bounds(config)
     config.trial = bool(config.trial or config.trainer.fast_dev_run)
     from lightning import seed_everything
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from diffusers import FluxTransformer2DModel
 from huggingface_hub import HfApi, get_token, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import lora_modules
@@ -293,16 +293,18 @@ def check_flux(path: str) -> Finding:
             remedy = f"hf download black-forest-labs/FLUX.1-dev --local-dir {path}"
             return Finding(subject, "error", f"{path} lacks {first}", remedy)
         return Finding(subject, "ok", f"folder {path}, all files")
-    if isinstance(try_to_load_from_cache(path, "model_index.json"), str):
-        return Finding(subject, "ok", f"{path} in the hub's cache")
     try:
+        if isinstance(try_to_load_from_cache(path, "model_index.json"), str):
+            return Finding(subject, "ok", f"{path} in the hub's cache")
         HfApi().auth_check(path)
     except Exception as error:  # the hub's client names its network failures anew with versions
         refused = isinstance(error, HfHubHTTPError) and not isinstance(error, OfflineModeIsEnabled)
         if refused and get_token() is None:
             return Finding(subject, "error", f"{path} needs a token", f"hf auth login, or {local}")
-        reason = type(error).__name__
-        return Finding(subject, "error", f"no folder {path}, and the hub gave {reason}", local)
+        detail = f"no folder {path}, and the hub gave {type(error).__name__}"
+        if isinstance(error, HFValidationError):  # of a path, which names no repository
+            detail = f"{path} does not exist"
+        return Finding(subject, "error", detail, local)
     return Finding(subject, "ok", f"{path} on the hub, access granted")
 
 

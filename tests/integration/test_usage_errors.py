@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
 
 from genrefocus.cli import main
-from genrefocus.cli.configuration import compose_training
+from genrefocus.cli.configuration import compose_training, wrong_input_ends
 from genrefocus.cli.doctor import require_inputs
 
 pytestmark = pytest.mark.slow
@@ -24,12 +25,13 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "learning_rate=abc", "seed=x"], "seed=x: give a whole number (it was 42); "),
         (["train.py", "curriculum=deblurnet"], "curriculum=deblurnet: give a list in brackets"),
         (["train.py", "data.long_egde=512"], "'data.long_egde'. Did you mean data.long_edge?"),
+        (["train.py", "seed=-1", "mix.in_the_wild=-1"], "seed=-1: give 0 to 4294967295"),
         (["train.py", "experiment=deblurr"], "Available options in 'experiment': bokeh"),
         (["train.py", "resume=latest", "paths.outputs={empty}"], "start one without resume"),
         (["train.py", "scale=paper"], "data.deblur=... data.synthetic=..."),
         (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
     ],
-    ids=["kind", "list", "key", "option", "resume", "missing", "evaluation"],
+    ids=["kind", "list", "key", "bounds", "option", "resume", "missing", "evaluation"],
 )
 def test_wrong_overrides_are_one_line(
     command: list[str], said: str, repo_root: Path, tmp_path: Path
@@ -67,6 +69,14 @@ def test_what_a_class_does_not_take(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=re.escape(said)):
         require_inputs(compose_training(["experiment=deblur", *given]))
+
+
+def test_devices_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = compose_training(["experiment=deblur", "trainer.devices=abc"]).trainer
+    with pytest.raises(SystemExit) as refused, wrong_input_ends("train.py"):
+        instantiate(trainer)
+    assert refused.value.code == 2
+    assert "`devices` selected with" in capsys.readouterr().err
 
 
 def test_a_pipe_that_nobody_reads(repo_root: Path) -> None:

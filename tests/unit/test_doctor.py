@@ -123,6 +123,27 @@ def test_every_file_of_a_flux_folder_is_looked_for(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(bytes(8))
     (tmp_path / files[-1]).write_bytes(bytes(7))
     assert "a part of text_encoder_2" in check_flux(str(tmp_path)).detail
+    absent = check_flux(str(tmp_path / "absent"))
+    assert absent.verdict == "error" and absent.detail == f"{tmp_path / 'absent'} does not exist"
+    assert absent.remedy.startswith("backbone.path=")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "seed=4294967296",
+        "global_batch=0",
+        "mix.synthetic=-0.1",
+        "val_samples=0",
+        "data.long_edge=0",
+        "stages.deblurnet.fit.max_steps=0",
+        "stages.deblurnet.fit.val_check_interval=0",
+    ],
+)
+def test_values_out_of_bounds(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["experiment=deblur", "mix={synthetic: 1.0}", given]
+    assert main(["doctor", *overrides]) == 1
+    assert f"{given}: give" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_memory_of_training_on_a_stated_gpu(

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 import os
 import re
 import sys
@@ -100,9 +101,8 @@ def wrong_input_ends(name: str) -> Iterator[None]:
 def _is_refusal(error: BaseException) -> bool:
     """Whether a call does not fit a signature, or Lightning finds options that exclude others."""
     if isinstance(error, TypeError):
-        return bool(
-            re.search(r"unexpected keyword|required .*argument|multiple values", str(error))
-        )
+        unfit = r"unexpected keyword|required .*argument|multiple values|`devices`"
+        return bool(re.search(unfit, str(error)))
     return type(error).__name__ == "MisconfigurationException"
 
 
@@ -142,6 +142,28 @@ def require_kinds(config: DictConfig) -> None:
         HydraConfig.get().job.config_name, groups, RunMode.RUN, with_log_configuration=False
     )
     if wrong := list(_of_another_kind(before, config, "")):
+        raise ValueError("; ".join(wrong))
+
+
+def require_bounds(config: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: counts below one, weights below zero, or a seed that no generator takes, which
+            would end a run after minutes, or only when their stage comes; all are named.
+    """
+    counts = ["global_batch", "val_samples", "test_samples", "data.crop", "data.long_edge"]
+    for name in config.curriculum:
+        for key in ("global_batch", "fit.max_steps", "fit.val_check_interval", "module.rank"):
+            counts.append(f"stages.{name}.{key}")
+    bounds: dict[str, tuple[int, float]] = dict.fromkeys(counts, (1, math.inf))
+    bounds |= {f"mix.{route}": (0, math.inf) for route in config.mix} | {"seed": (0, 2**32 - 1)}
+    wrong = []
+    for key, (least, most) in bounds.items():
+        value = OmegaConf.select(config, key)
+        if isinstance(value, (int, float)) and not least <= value <= most:
+            given = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            wrong.append(f"{key}={value}: give {given}")
+    if wrong:
         raise ValueError("; ".join(wrong))
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from datamodules.batches import micro_batches
 from genrefocus.activations import Step, activation_bytes
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.cli.configuration import compose_training, settle_missing
+from genrefocus.cli.configuration import compose_training, require_bounds, settle_missing
 from genrefocus.cli.validation_share import check_validation
 from genrefocus.data.images import pictures_below
 from genrefocus.preflight import (
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = compose_training([one for one in args.overrides if one not in given])
         settle_missing(config)
+        require_bounds(config)
         OmegaConf.resolve(config)
     except (ValueError, OmegaConfBaseException) as error:
         remedy = "python train.py --cfg job prints what there is"
