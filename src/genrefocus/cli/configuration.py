@@ -248,7 +248,7 @@ def _in_a_line(error: Exception) -> str:
         r"To append to your config use \S+|\w+ raised while resolving interpolation: ", "", text
     )
     # Messages of this project may have a line for each thing that is missing.
-    return "\n  ".join(" ".join(line.split()) for line in text.split("\n  "))
+    return "\n  ".join(" ".join(line.split()) for line in text.strip().split("\n  "))
 
 
 def _unquoted(error: Exception) -> str | None:
