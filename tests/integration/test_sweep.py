@@ -57,7 +57,7 @@ def test_a_failure_ends_neither_the_sweep_nor_its_restart(
     assert Image.open(folder / "grid.png").width > 4 * 2 * 32
 
     obstacle.unlink()
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/*/bokehNet.safetensors")}
     assert len(before) == 3
     done = sweep(command, repo_root)
     assert done.returncode == 0, done.stderr
