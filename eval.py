@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.cli.configuration import require_kinds, run_application, wrong_input_ends
-from genrefocus.runs import CONFIG, FINISHED, first_process, newest_runs
+from genrefocus.runs import CONFIG, FINISHED, first_process, latest_of
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
@@ -99,12 +99,14 @@ def evaluate(config: DictConfig) -> None:
 
 def _latest(outputs: Path) -> Path:
     """The run with a finished network that was written to last."""
-    for run in newest_runs(outputs):
-        if any((file.parent / "network.json").is_file() for file in run.glob(f"*/{FINISHED}")):
-            if first_process():
-                print(f"evaluating {run}")
-            return run
-    raise FileNotFoundError(f"no finished run below {outputs.resolve()}; train with: make train")
+
+    def usable(run: Path) -> bool:
+        return any((file.parent / "network.json").is_file() for file in run.glob(f"*/{FINISHED}"))
+
+    run = latest_of(outputs, usable, "a network")
+    if first_process():
+        print(f"evaluating {run}")
+    return run
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails 
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -56,7 +57,9 @@ for said in (
     ".*recommended to use .self.log.*sync_dist=True.*",
 ):
     warnings.filterwarnings("ignore", said)
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+# Of these modules, since Lightning sets the level of the whole package when it is imported.
+for talker in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
+    logging.getLogger(talker).setLevel(logging.WARNING)
 
 
 USAGE = f"""usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...]
@@ -89,7 +92,9 @@ def guarded(config: DictConfig) -> float | None:
             if is_cell():
                 return run_cell(Path(config.paths.run), lambda: run(config))
             return run(config)
-        except Interrupted as stopped:
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            if not isinstance(stopped, Interrupted):  # outside of a stage's training and tests
+                stopped = Interrupted(signal.SIGINT, Path(config.paths.run))
             CONSOLE.print(str(stopped), style="yellow", markup=False, soft_wrap=True)
             sys.exit(128 + stopped.number)
 

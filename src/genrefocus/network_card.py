@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from genrefocus.flow import Flow
-from genrefocus.runs import newest_runs
+from genrefocus.runs import latest_of
 from genrefocus.sampling import DraftIds
 from genrefocus.writing import write_json
 
@@ -195,7 +195,7 @@ def networks_of(run: str | Path) -> dict[Task, Network]:
 def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh")) -> Path:
     """The run below ``outputs`` that was written to last, of those with networks for all ``tasks``.
 
-    A BokehNet of variant ``direct`` needs no DeblurNet beside it. See :func:`runs.newest_runs`.
+    A BokehNet of variant ``direct`` needs no DeblurNet beside it. See :func:`runs.latest_of`.
 
     Raises:
         FileNotFoundError: there is none; the message says how to get one.
@@ -208,18 +208,7 @@ def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"))
         direct = bokeh is not None and bokeh.card.variant == "direct"
         return (wanted - {"deblur"} if direct else wanted) <= set(networks)
 
-    if (found := next(filter(complete, newest_runs(outputs)), None)) is not None:
-        return found
-    every = list(newest_runs(outputs, trials=True))
-    raise FileNotFoundError(
-        f"no finished run below {Path(outputs).resolve()}: {len(every)} found, none with networks "
-        f"for {' and '.join(sorted(wanted))}"
-        + "".join(
-            f"; {run} is a trial (debug=...), which has to be named to be used: run={run}"
-            for run in filter(complete, every)
-        )
-        + "; train one with: make train"
-    )
+    return latest_of(outputs, complete, f"networks for {' and '.join(sorted(wanted))}")
 
 
 def described(networks: Mapping[Task, Network]) -> str:

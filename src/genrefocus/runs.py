@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +38,27 @@ def newest_runs(
     for run in sorted((file.parent for file in found), key=_written, reverse=True):
         if trials or not yaml.safe_load((run / CONFIG).read_bytes()).get("trial"):
             yield run
+
+
+def latest_of(outputs: str | Path, usable: Callable[[Path], bool], wanted: str) -> Path:
+    """The run below ``outputs`` that was written to last, of those that are usable; no trial.
+
+    Args:
+        outputs: folder of all runs.
+        usable: whether a command can use a run.
+        wanted: what a usable run has, for the message.
+
+    Raises:
+        FileNotFoundError: there is none; the message says how to get one.
+    """
+    if (found := next(filter(usable, newest_runs(outputs)), None)) is not None:
+        return found
+    trial = next(filter(usable, newest_runs(outputs, trials=True)), None)
+    named = f"; {trial} is a trial (debug=...): name it in place of latest to use it"
+    raise FileNotFoundError(
+        f"no finished run below {Path(outputs).resolve()} has {wanted}{named if trial else ''}; "
+        "train one with: make train"
+    )
 
 
 def _written(run: Path) -> int:

@@ -25,13 +25,15 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "learning_rate=abc", "seed=x"], "seed=x: give a whole number (it was 42); "),
         (["train.py", "curriculum=deblurnet"], "curriculum=deblurnet: give a list in brackets"),
         (["train.py", "data.long_egde=512"], "'data.long_egde'. Did you mean data.long_edge?"),
+        (["train.py", "trainr=gpu"], "'trainr'. Did you mean trainer?"),
         (["train.py", "seed=-1", "mix.in_the_wild=-1"], "seed=-1: give 0 to 4294967295"),
+        (["train.py", "learning_rate=-1"], "learning_rate=-1: give 0 or more"),
         (["train.py", "experiment=deblurr"], "Available options in 'experiment': bokeh"),
         (["train.py", "resume=latest", "paths.outputs={empty}"], "start one without resume"),
         (["train.py", "scale=paper"], "data.deblur=... data.synthetic=..."),
         (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
     ],
-    ids=["kind", "list", "key", "bounds", "option", "resume", "missing", "evaluation"],
+    ids=["kind", "list", "key", "group", "bounds", "rate", "option", "resume", "missing", "eval"],
 )
 def test_wrong_overrides_are_one_line(
     command: list[str], said: str, repo_root: Path, tmp_path: Path

@@ -1,5 +1,6 @@
 """Stages of a run: which settings may change when it is resumed, and where it may be moved."""
 
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
-import train  # noqa: F401  registers the resolvers that the configurations use
+import train  # registers the resolvers that the configurations use
 from lit_models.stages import Stage
 
 
@@ -88,3 +90,22 @@ def test_a_run_may_be_moved_and_reached_through_a_link(
         stage(name=name, run=run).require_same_settings()
     with pytest.raises(ValueError, match="init_lora was <run>/.*, is /another"):
         stage("inputs.bokeh_lora=/another", name=name, run=moved).require_same_settings()
+
+
+def test_ctrl_c_outside_of_training_ends_a_run_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run", interrupted)
+    monkeypatch.setattr(train, "is_cell", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        train.guarded(OmegaConf.create({"paths": {"run": "/runs/a"}}))
+    assert ended.value.code == 130
+    assert "go on with resume=/runs/a" in capsys.readouterr().out
+
+
+def test_what_lightning_says_of_itself_is_not_shown() -> None:
+    talker = logging.getLogger("lightning.pytorch.utilities.rank_zero")  # "GPU available: ..."
+    assert talker.getEffectiveLevel() == logging.WARNING

@@ -148,15 +148,16 @@ def require_kinds(config: DictConfig) -> None:
 def require_bounds(config: DictConfig) -> None:
     """
     Raises:
-        ValueError: counts below one, weights below zero, or a seed that no generator takes, which
-            would end a run after minutes, or only when their stage comes; all are named.
+        ValueError: counts below one, weights or a rate below zero, a seed that no generator takes,
+            which would end a run after minutes, or only when their stage comes; all are named.
     """
     counts = ["global_batch", "val_samples", "test_samples", "data.crop", "data.long_edge"]
     for name in config.curriculum:
         for key in ("global_batch", "fit.max_steps", "fit.val_check_interval", "module.rank"):
             counts.append(f"stages.{name}.{key}")
     bounds: dict[str, tuple[int, float]] = dict.fromkeys(counts, (1, math.inf))
-    bounds |= {f"mix.{route}": (0, math.inf) for route in config.mix} | {"seed": (0, 2**32 - 1)}
+    bounds |= {f"mix.{route}": (0, math.inf) for route in config.mix}
+    bounds |= {"learning_rate": (0, math.inf), "seed": (0, 2**32 - 1)}
     wrong = []
     for key, (least, most) in bounds.items():
         value = OmegaConf.select(config, key)
@@ -224,7 +225,7 @@ def _keys(config: str) -> list[str]:
             composed = OmegaConf.to_container(compose(config))
     except (HydraException, OmegaConfBaseException):  # some groups have no default
         return keys
-    return keys + list(_paths(composed))
+    return list(dict.fromkeys([*keys, *_paths(composed)]))
 
 
 def _paths(node: Any, place: str = "") -> Iterator[str]:
