@@ -208,8 +208,7 @@ def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: boo
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:
-    """Batch of what all items have: tensors and measures stacked, the
-    rest, such as text and the number of the draw, as lists."""
+    """Batch of what all items have: tensors and measures stacked, text and draws as lists."""
     shared = [name for name in items[0] if all(name in item for item in items)]
     return {name: _together([item[name] for item in items]) for name in shared}
 

@@ -194,12 +194,12 @@ def _fit(
         check_val_every_n_epoch=None,
         **settings.fit,
     )
-    if not stage.config.trainer.fast_dev_run:
-        trainer.accumulate_grad_batches = data.deal_out(
-            settings.global_batch, world=trainer.num_devices * trainer.num_nodes
-        )
+    world = trainer.num_devices * trainer.num_nodes
+    accumulate = data.deal_out(settings.global_batch, world=world)
+    if not stage.config.trainer.fast_dev_run:  # which trains on one micro-batch
+        trainer.accumulate_grad_batches = accumulate
         if isinstance(trainer.val_check_interval, int):  # steps here, micro-batches in Lightning
-            trainer.val_check_interval *= trainer.accumulate_grad_batches
+            trainer.val_check_interval *= accumulate
     for logger in loggers:
         logger.log_hyperparams(_record(stage.config, data))
     checkpoint = folder / "last.ckpt"

@@ -139,3 +139,15 @@ def test_verify_resume_command(
     assert main(["verify-resume", "--steps", "2", "--kill-at", "2"]) == 2
     assert main(["verify-resume", "nonsense=1"]) == 2
     assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("debug", ["fdr", "overfit", "profiler"])
+def test_every_look_at_a_run_trains_and_measures(
+    tiny_training: list[str], tmp_path: Path, debug: str
+) -> None:
+    few = ["stages.deblurnet.fit.max_steps=2", "stages.deblurnet.fit.val_check_interval=2"]
+    given = [one for one in tiny_training if not one.startswith("stages.deblurnet.fit")]
+    finish([*given, *few, f"debug={debug}", "~callbacks.progress"], tmp_path / "run")
+    summary = json.loads((run_folder(tmp_path / "run") / "summary.json").read_text())
+    assert summary["steps"] == (1 if debug == "fdr" else 2)
+    assert summary["metrics"]["psnr"] > 0
