@@ -36,7 +36,7 @@ from genrefocus.cli.configuration import (
     settle_missing,
     wrong_input_ends,
 )
-from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted
+from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted, first_process
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
@@ -87,7 +87,12 @@ def guarded(config: DictConfig) -> float | None:
 
     Returns the figure that ``result`` names, for sweepers; a cell that fails has none.
     """
+
+    def stop(number: int, _: object) -> None:  # Python does the same for SIGINT
+        raise Interrupted(number, Path(config.paths.run))
+
     with wrong_input_ends("train.py"):
+        signal.signal(signal.SIGTERM, stop)
         try:
             if is_cell():
                 return run_cell(Path(config.paths.run), lambda: run(config))
@@ -95,7 +100,8 @@ def guarded(config: DictConfig) -> float | None:
         except (Interrupted, KeyboardInterrupt) as stopped:
             if not isinstance(stopped, Interrupted):  # outside of a stage's training and tests
                 stopped = Interrupted(signal.SIGINT, Path(config.paths.run))
-            CONSOLE.print(str(stopped), style="yellow", markup=False, soft_wrap=True)
+            if first_process():
+                CONSOLE.print(str(stopped), style="yellow", markup=False, soft_wrap=True)
             sys.exit(128 + stopped.number)
 
 
@@ -164,12 +170,14 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     backbone = instantiate(config.backbone)
     for stage in stages:
         if stage.finished():
-            record = escape(str(stage.folder / FINISHED))
-            CONSOLE.print(f"[green]{stage.name}[/] is finished, see {record}", soft_wrap=True)
+            if first_rank():
+                record = escape(str(stage.folder / FINISHED))
+                CONSOLE.print(f"[green]{stage.name}[/] is finished, see {record}", soft_wrap=True)
             continue
         stage.begin()
         learn_prompts([one for one in stages if not one.finished()], backbone, ranks, folder)
-        CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
+        if first_rank():
+            CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
         RUNNERS[stage.settings.kind](stage, backbone, ranks)
     if first_rank():
         measure_missing_chain(config, folder, backbone)

@@ -219,8 +219,8 @@ class BlurRange(Callback):
 
     def radius(self, trainer: Trainer) -> float | None:
         """Over all ranks, px; None where there was no map. A collective call."""
-        value = trainer.strategy.all_gather(self._largest.to(trainer.strategy.root_device))
-        return float(value.max()) * MAX_COC or None
+        own = self._largest.to(trainer.strategy.root_device).clone()  # reduced in place
+        return float(trainer.strategy.reduce(own, reduce_op="max")) * MAX_COC or None
 
     def state_dict(self) -> dict[str, Any]:
         return {"largest": float(self._largest)}

@@ -26,8 +26,9 @@ def newest_runs(
 ) -> Iterator[Path]:
     """Runs ``<outputs>/<name>/<run>``, the one that was written to last first.
 
-    A run is written to when it begins or goes on, saves a checkpoint or finishes a stage. The first
-    of these runs that a command can use is its ``latest``. Cells of sweeps are left out.
+    A run is written to when it begins or goes on, saves a checkpoint, writes a shard or finishes a
+    stage. The first of these runs that a command can use is its ``latest``. Cells of sweeps are
+    left out.
 
     Args:
         outputs: folder of all runs.
@@ -61,9 +62,13 @@ def latest_of(outputs: str | Path, usable: Callable[[Path], bool], wanted: str) 
     )
 
 
+def _progress(run: Path) -> list[Path]:
+    """Checkpoints, finished stages and shards: what a run need not make again."""
+    return [path for name in ("last.ckpt", FINISHED, "shards") for path in run.glob(f"*/{name}")]
+
+
 def _written(run: Path) -> int:
-    marks = [run / CONFIG, *run.glob("*/last.ckpt"), *run.glob(f"*/{FINISHED}")]
-    return max(mark.stat().st_mtime_ns for mark in marks)
+    return max(mark.stat().st_mtime_ns for mark in (run / CONFIG, *_progress(run)))
 
 
 def run_folder(
@@ -79,9 +84,12 @@ def run_folder(
     """
     base = Path(outputs) / name
     if resume == "latest":
-        run = next(newest_runs(outputs, name, trials=trial), None)
+        run = next(filter(_progress, newest_runs(outputs, name, trials=trial)), None)
         if run is None:
-            raise ValueError(f"resume=latest: no run in {base}; start one without resume")
+            raise ValueError(
+                f"resume=latest: no run in {base} has a checkpoint or a finished stage; "
+                "start one without resume"
+            )
         return os.path.abspath(run)
     if resume == "":
         raise ValueError("resume= is empty: give a run's folder or latest; without it a run begins")

@@ -44,12 +44,17 @@ def test_the_newest_run_is_the_one_that_was_written_to_last(tmp_path: Path) -> N
     mark(newer, "stage.yaml", at=50)  # nothing was trained
     assert list(newest_runs(tmp_path)) == [older, other, newer]
     assert run_folder(str(tmp_path), "deblur", "latest") == str(older)
+    failed = write_run(tmp_path, "deblur/failed", at=60)  # there is nothing to go on with
+    mark(failed, "stage.yaml", at=70)
+    assert next(newest_runs(tmp_path)) == failed
+    assert run_folder(str(tmp_path), "deblur", "latest") == str(older)
     assert not list(newest_runs(tmp_path, "deblu*")) and not list(newest_runs(tmp_path / "absent"))
 
 
 def test_a_trial_is_the_latest_run_of_trials_alone(tmp_path: Path) -> None:
     run = write_run(tmp_path, "deblur/run", at=10)
     trial = write_run(tmp_path, "deblur/trial", at=20, trial=True)
+    mark(trial, "last.ckpt", at=20)
     assert next(newest_runs(tmp_path)) == run
     assert run_folder(str(tmp_path), "deblur", "latest", trial=True) == str(trial)
 

@@ -1,8 +1,11 @@
 """Stages of a run: which settings may change when it is resumed, and where it may be moved."""
 
 import logging
+import multiprocessing
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 import train  # registers the resolvers that the configurations use
+from genrefocus.data.processes import ordered_map
 from lit_models.stages import Stage
 
 
@@ -92,18 +96,29 @@ def test_a_run_may_be_moved_and_reached_through_a_link(
         stage("inputs.bokeh_lora=/another", name=name, run=moved).require_same_settings()
 
 
-def test_ctrl_c_outside_of_training_ends_a_run_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_data_are_made_ends_a_run_in_one_line(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(config: DictConfig) -> None:
-        raise KeyboardInterrupt
+    def making(config: DictConfig) -> None:
+        with ordered_map(2) as mapper:
+            for one in mapper(abs, range(8)):
+                if one == 3:
+                    for worker in multiprocessing.active_children():  # as of a batch system
+                        os.kill(worker.pid or 0, number)
+                    signal.raise_signal(number)
 
-    monkeypatch.setattr(train, "run", interrupted)
+    monkeypatch.setattr(train, "run", making)
     monkeypatch.setattr(train, "is_cell", lambda: False)
-    with pytest.raises(SystemExit) as ended:
-        train.guarded(OmegaConf.create({"paths": {"run": "/runs/a"}}))
-    assert ended.value.code == 130
-    assert "go on with resume=/runs/a" in capsys.readouterr().out
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train.guarded(OmegaConf.create({"paths": {"run": "/runs/a"}}))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + number
+    said, errors = capfd.readouterr()
+    assert said.startswith(f"stopped by {number.name}; go on with resume=/runs/a") and not errors
 
 
 def test_what_lightning_says_of_itself_is_not_shown() -> None:

@@ -62,6 +62,7 @@ def _begin(parent: int) -> None:
     # Sums over several threads depend on how the work was split.
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends these
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler came with the fork
     end_with_parent(parent)
 
 
