@@ -29,14 +29,13 @@ from rich.tree import Tree
 from genrefocus.cli.cells import is_cell, run_cell
 from genrefocus.cli.configuration import (
     options,
-    require_bounds,
-    require_keys,
-    require_kinds,
+    require_sense,
+    require_settled,
     run_application,
-    settle_missing,
     wrong_input_ends,
 )
-from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted, first_process
+from genrefocus.cli.preconditions import require_inputs
+from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted, first_process, forget_empty
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
@@ -97,6 +96,9 @@ def guarded(config: DictConfig) -> float | None:
             if is_cell():
                 return run_cell(Path(config.paths.run), lambda: run(config))
             return run(config)
+        except Exception:
+            forget_empty(Path(config.paths.run))
+            raise
         except (Interrupted, KeyboardInterrupt) as stopped:
             if not isinstance(stopped, Interrupted):  # outside of a stage's training and tests
                 stopped = Interrupted(signal.SIGINT, Path(config.paths.run))
@@ -118,40 +120,40 @@ def run(config: DictConfig) -> float | None:
             than those they replace, inputs are missing, or stages of the run were begun with other
             settings.
     """
-    require_keys(config)
-    require_kinds(config)
-    settle_missing(config)
-    require_bounds(config)
+    require_sense(config, HydraConfig.get().overrides.task)
+    require_settled(config)
     config.trial = bool(config.trial or config.trainer.fast_dev_run)
+    folder = Path(config.paths.run)
+    result, started = folder / RESULT_NAME, time.monotonic()
+    summaries = [folder / name / FINISHED for name in config.curriculum]
+    finished = all(path.is_file() for path in (result, *summaries))
+    if not finished:
+        require_inputs(config)
     from lightning import seed_everything
 
-    from genrefocus.cli.doctor import require_inputs
     from lit_models.figures import report, result_of
     from lit_models.stages import Stage, first_rank
 
-    folder = Path(config.paths.run)
     seed_everything(config.seed, workers=True, verbose=False)
     if first_rank():
         _announce(config, folder)
     stages = [Stage(name, config, folder / name) for name in config.curriculum]
     for stage in stages:
         stage.require_same_settings()
-    result, started = folder / RESULT_NAME, time.monotonic()
-    if not (result.is_file() and all(stage.finished() for stage in stages)):
-        require_inputs(config)
+    if not finished:
         _train(stages, config, folder)
     if not first_rank():
         return None
-    summaries = report(config, folder, time.monotonic() - started)
+    shown = report(config, folder, time.monotonic() - started)
     if not result.is_file():
-        write_json(result, result_of(config, summaries))
+        write_json(result, result_of(config, shown))
     value = json.loads(result.read_bytes())["value"]
     return None if value is None else float(value)
 
 
 def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
-    from genrefocus.cli.doctor import print_validation_share
+    from genrefocus.cli.validation_share import print_validation_share
     from lit_models.figures import measure_missing_chain
     from lit_models.stages import RUNNERS, first_rank, learn_prompts
 
@@ -161,12 +163,10 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             OmegaConf.save(HydraConfig.get().overrides.task, given)
         (folder / RESULT_NAME).unlink(missing_ok=True)
     ranks = _ranks(config, folder)
-    if config.data.build is not None:
-        with ranks.together(folder):
-            if first_rank():
-                instantiate(config.data.build)
-    if first_rank():
-        print_validation_share(config)
+    with ranks.together(folder):
+        if first_rank():
+            instantiate(config.data.build)  # null makes nothing
+            print_validation_share(config)
     backbone = instantiate(config.backbone)
     for stage in stages:
         if stage.finished():

@@ -34,8 +34,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.batches import TrainBatches
 from datamodules.items import KLabel, TrainDraws, collate
+from genrefocus.data.batches import TrainBatches
 from genrefocus.data.embedded import build_embedded
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.sample import PictureFormat, Sample, encode

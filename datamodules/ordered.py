@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batches import EvalBatches, TrainBatches, micro_batches
 from datamodules.items import EvalItems, Item, collate
+from genrefocus.data.batches import EvalBatches, TrainBatches, micro_batches
 
 
 class OrderedDataModule(LightningDataModule):

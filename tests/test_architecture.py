@@ -62,7 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
     "activations": MODEL,
-    "preflight": MODEL | {"geometry", "data", "metrics", "exif", "rejection"},
+    "preflight": {"geometry", "data", "decoding", "metrics", "exif", "rejection"},
+    "training_memory": {"backbone", "preflight"},
     "trained": CORE | {"assembly", "pipeline", "benchmark", "network_card", "estimators", "render"},
     "pages": CORE | {"data.sample"},
     "benchmark": (

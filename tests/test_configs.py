@@ -20,7 +20,7 @@ from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.text import HashedWords
 from genrefocus.cli.configuration import settle_missing
-from genrefocus.cli.doctor import require_inputs
+from genrefocus.cli.preconditions import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.pipeline import BOKEH_GUIDANCE, BOKEH_PROMPT, DEBLUR_GUIDANCE, DEBLUR_PROMPT, STEPS
 from genrefocus.preparation.gates import Gates

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -58,6 +57,8 @@ def activation_bytes(config: dict[str, Any], step: Step, *, checkpointing: bool)
 
 def _kept(config: dict[str, Any], blocks: tuple[int, int], step: Step) -> int:
     """Bytes of the distinct tensors that are saved for backward, weights left out."""
+    from diffusers import FluxTransformer2DModel
+
     some = {**config, "num_layers": blocks[0], "num_single_layers": blocks[1]}
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(**some).requires_grad_(False)

@@ -1,18 +1,22 @@
 """A conditioned denoising network: transformer, flow and adapters, in training and sampling."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
 from genrefocus.backbone.local_path import LocalPath
 from genrefocus.flow import Flow, Shift, interpolate, schedule
 from genrefocus.sampling import Tile, Tiling, denoise, tiled
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
 
 Grid = tuple[int, int]
 
@@ -54,12 +58,12 @@ class Denoiser:
     local: LocalPath | None = None
 
     @classmethod
-    def of(cls, backbone: Backbone, flow: Flow, **settings: Any) -> "Denoiser":
+    def of(cls, backbone: Backbone, flow: Flow, **settings: Any) -> Denoiser:
         """A denoiser on ``backbone`` with the backbone's own shift, local path and tiling."""
         own = {"tiling": backbone.tiling, "local": backbone.local}
         return cls(backbone.transformer, flow, backbone.shift, **{**own, **settings})
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Denoiser":
+    def __deepcopy__(self, memo: dict[int, Any]) -> Denoiser:
         # An averaged copy of a module that trains adapters must not copy the frozen network.
         return replace(self, loras=copy.deepcopy(self.loras, memo))
 
@@ -167,7 +171,7 @@ class Denoiser:
             schedule(steps, self.shift.mu(noise.shape[1])),
         )
 
-    def with_loras(self, *loras: Lora) -> "Denoiser":
+    def with_loras(self, *loras: Lora) -> Denoiser:
         """The same network with other adapters."""
         return replace(self, loras=loras)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
@@ -326,6 +325,8 @@ def mask_agreement(mask: Tensor, photo: Photo, *, window: int = 9, texture: floa
     inside, outside = kept[mask & (detail >= texture)], kept[~mask & (detail >= texture)]
     if not len(inside) or not len(outside):
         return 0.5
+    from scipy.stats import rankdata  # a second, which only this waits for
+
     ranks = rankdata(torch.cat([inside, outside]).numpy())
     above = ranks[: len(inside)].sum() - len(inside) * (len(inside) + 1) / 2
     return float(above / (len(inside) * len(outside)))

@@ -1,7 +1,11 @@
-"""Checks before a run that need no GPU: shards against ranks and workers, LoRA, memory, disk."""
+"""Checks before a run that need no GPU and no network: shards, photographs, weights, disk.
+
+Torch is imported in functions: what a path says must not wait for it.
+"""
 
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,26 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from diffusers import FluxTransformer2DModel
-from huggingface_hub import HfApi, get_token, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.lora import lora_modules
-from genrefocus.data.images import picture_size, pictures_below
-from genrefocus.data.shards import ShardDataset, require_crop
+from genrefocus.decoding import picture_size
 from genrefocus.exif import read_exposure
-from genrefocus.geometry import size_within
-from genrefocus.metrics.lpips import NETS, lpips_available
 from genrefocus.rejection import Rejected
 
 Verdict = Literal["ok", "warning", "error"]
 
-#: LoRA modules of FLUX.1-dev, as released
-FLUX_TARGETS = 343
-#: parameters of its autoencoder, and of its text encoders, which are gone while it trains
-_FLUX_CODEC, FLUX_TEXT = 84_000_000, 4_885_000_000
 _FLUX_WEIGHTS = {
     "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -77,12 +67,6 @@ class Layout:
         return self.ranks * self.batch_size * self.accumulate
 
 
-def flux_dev_on_meta() -> FluxTransformer2DModel:
-    """FLUX.1-dev's transformer without storage."""
-    with torch.device("meta"):
-        return FluxTransformer2DModel(**FLUX_DEV_CONFIG)
-
-
 def check_shards(
     folder: Path, *, crop: int, made_by: str | None, option: str
 ) -> tuple[Finding, int | None]:
@@ -94,6 +78,8 @@ def check_shards(
         made_by: what makes it during the run, if something does.
         option: override that names another folder.
     """
+    from genrefocus.data.shards import ShardDataset, require_crop
+
     subject = f"shards {folder}"
     if made_by is not None and not (folder / "index.json").is_file():
         return Finding(subject, "ok", f"will be made by {made_by}"), None
@@ -138,19 +124,30 @@ def check_sidecars(
 
 def check_sizes(photos: Path, *, long_edge: int, least_edge: int) -> list[Finding]:
     """How many photographs are turned away as their short edge is too small at the working size."""
-    edges = []
+    from genrefocus.data.images import pictures_below
+    from genrefocus.geometry import size_within
+
+    edges, needed = [], 0
     for path in pictures_below(photos):
         with contextlib.suppress(Rejected):  # the stage says why it turns it away
-            edges.append(min(size_within(*picture_size(path), long_edge)))
+            size = picture_size(path)
+            edges.append(min(size_within(*size, long_edge)))
+            if edges[-1] < least_edge <= min(size):
+                needed = max(needed, math.ceil(max(size) * least_edge / min(size)))
     small = [edge for edge in edges if edge < least_edge]
     if not small:
         return []
     detail = (
-        f"{len(small)} of {len(edges)} in {photos} are turned away: their short edge is "
-        f"{min(small)} to {max(small)} px at data.long_edge={long_edge}, the crop {least_edge}"
+        f"{len(small)} of {len(edges)} in {photos} are turned away and counted as "
+        f"picture_too_small: their short edge is {min(small)} to {max(small)} px at "
+        f"data.long_edge={long_edge}, the crop {least_edge}"
     )
-    verdict: Verdict = "error" if len(small) == len(edges) else "warning"
-    return [Finding("photographs", verdict, detail, f"data.crop={min(small)}")]
+    remedies = [f"data.crop={min(small) // 16 * 16}"] if min(small) >= 16 else []
+    remedies += [f"data.long_edge={needed}, for those that are large enough"] if needed else []
+    none_left = len(small) == len(edges)
+    remedies += ["data.photos=<folder of larger ones>" if none_left else "go on with the others"]
+    verdict: Verdict = "error" if none_left else "warning"
+    return [Finding("photographs", verdict, detail, ", or ".join(remedies))]
 
 
 def _has_facts(photo: Path) -> bool:
@@ -192,73 +189,6 @@ def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[
     return found or [Finding(f"{stage}: samples", "ok", f"{total}; {batches}")]
 
 
-def check_lora(transformer: torch.nn.Module, layers: tuple[int, int]) -> Finding:
-    """Target count against six in every block and one in front: 343 in FLUX.1-dev."""
-    expected, found = 1 + 6 * sum(layers), len(lora_modules(transformer))
-    if found == expected:
-        return Finding("LoRA targets", "ok", f"{found} modules")
-    detail = f"{found} modules, expected {expected}: the transformer's layers are named otherwise"
-    return Finding("LoRA targets", "error", detail, "pip install -r requirements.lock")
-
-
-def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
-    """Trainable numbers at a rank."""
-    targets = lora_modules(transformer).values()
-    return sum(rank * (one.in_features + one.out_features) for one in targets)
-
-
-def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy: str) -> Finding:
-    """Bytes at the peak of a training step against what the device has."""
-    total = sum(parts.values())
-    listed = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
-    detail = f"{_size(total)} in training ({listed}); {where} has {_size(available)}"
-    if total > available:
-        return Finding("memory", "warning", detail, remedy)
-    return Finding("memory", "ok", detail)
-
-
-def check_main_memory(base: int, text: int, available: int) -> Finding:
-    """Bytes of main memory that FLUX.1-dev takes on a machine, however many its ranks.
-
-    Args:
-        base: of its transformer, which ranks map from its files: they share the pages, which the
-            system may drop again.
-        text: of its text encoders, which one rank holds while it encodes new prompts.
-        available: of the machine.
-    """
-    detail = (
-        f"{_size(text)} for the text encoders, on one rank and only until the prompts are encoded; "
-        f"{_size(base)} of the base are mapped from its files, shared by all ranks; "
-        f"this machine has {_size(available)}"
-    )
-    if text > available:
-        remedy = "backbone.prompts=<folder of embeddings from a larger machine>"
-        return Finding("main memory", "warning", detail, remedy)
-    return Finding("main memory", "ok", detail)
-
-
-def memory_parts(
-    transformer: torch.nn.Module, trainable: int, *, bytes_each: int, moments: int, flux: bool
-) -> dict[str, int]:
-    """Bytes of the frozen base and of all that belongs to the LoRA, which is fp32.
-
-    Args:
-        transformer: of the base.
-        trainable: numbers in the LoRA.
-        bytes_each: of a number of the base.
-        moments: numbers that the optimiser keeps for each trainable one.
-        flux: whether the autoencoder is FLUX.1-dev's.
-    """
-    frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
-    parts = {
-        "base": frozen * bytes_each,
-        "LoRA and gradient": trainable * 8,
-        "optimiser": trainable * 4 * moments,
-        "EMA": trainable * 4,
-    }
-    return parts
-
-
 def check_disk(outputs: Path, *, checkpoints: Sequence[int], loras: Sequence[int]) -> Finding:
     """Bytes of all stages, one checkpoint twice while it is replaced, against free space."""
     place = outputs.resolve()
@@ -266,8 +196,10 @@ def check_disk(outputs: Path, *, checkpoints: Sequence[int], loras: Sequence[int
         place = place.parent
     resumable, free = sum(checkpoints) + max(checkpoints, default=0), shutil.disk_usage(place).free
     needed = resumable + sum(loras)
-    parts = f"checkpoints {_size(resumable)}, LoRA files with snapshots {_size(sum(loras))}"
-    detail = f"{_size(needed)} ({parts}); {place} has {_size(free)} free"
+    parts = (
+        f"checkpoints {shown_size(resumable)}, LoRA files with snapshots {shown_size(sum(loras))}"
+    )
+    detail = f"{shown_size(needed)} ({parts}); {place} has {shown_size(free)} free"
     if not os.access(place, os.W_OK):
         return Finding("disk", "error", f"{place} cannot be written", "paths.outputs=<folder>")
     if needed > free:
@@ -277,6 +209,8 @@ def check_disk(outputs: Path, *, checkpoints: Sequence[int], loras: Sequence[int
 
 def check_metrics() -> Finding:
     """Trunks of LPIPS."""
+    from genrefocus.metrics.lpips import NETS, lpips_available
+
     missing = [net for net in NETS if not lpips_available(net)]
     if missing:
         detail = f"LPIPS will be missing: no trunk of {', '.join(missing)} under TORCH_HOME"
@@ -286,6 +220,9 @@ def check_metrics() -> Finding:
 
 def check_flux(path: str) -> Finding:
     """Whether FLUX.1-dev is a folder, in the hub's cache, or within reach."""
+    from huggingface_hub import HfApi, get_token, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
     subject, local = "FLUX.1-dev", "backbone.path=<folder of FLUX.1-dev>"
     if Path(path).is_dir():
         if lacking := _lacking(Path(path)):
@@ -333,5 +270,6 @@ def _lacking(flux: Path) -> list[str]:
     return [name for name in needed if not (flux / name).is_file()] + lacking
 
 
-def _size(count: int) -> str:
+def shown_size(count: int) -> str:
+    """Of so many bytes: ``1.5 GiB``."""
     return f"{count / _GIB:.1f} GiB" if count >= _GIB // 10 else f"{count / 1024**2:.1f} MiB"

@@ -1,5 +1,6 @@
 """Runs of ``train.py``: their folders, which of them is the newest, and what is written last."""
 
+import contextlib
 import glob
 import itertools
 import os
@@ -98,6 +99,13 @@ def run_folder(
             raise ValueError(f"resume={resume}: no such folder")
         return os.path.abspath(str(resume))
     return _job_or_new_folder(base, "", overrides)
+
+
+def forget_empty(folder: Path) -> None:
+    """Remove the folder of a run that never began."""
+    for place in (folder, folder.parent) if first_process() else ():
+        with contextlib.suppress(OSError):  # it is not empty
+            place.rmdir()
 
 
 def sweep_folder(outputs: str, name: str, overrides: str = "") -> str:

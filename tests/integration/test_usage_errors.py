@@ -1,17 +1,24 @@
 """Wrong overrides of train.py and eval.py: one line, exit status 2, no traceback."""
 
+import contextlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 
 from genrefocus.cli import main
+from genrefocus.cli.bounds import ACCELERATORS, PRECISIONS, require_bounds
 from genrefocus.cli.configuration import compose_training, wrong_input_ends
-from genrefocus.cli.doctor import require_inputs
+from genrefocus.cli.preconditions import require_inputs
 
 pytestmark = pytest.mark.slow
 
@@ -31,9 +38,14 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "experiment=deblurr"], "Available options in 'experiment': bokeh"),
         (["train.py", "resume=latest", "paths.outputs={empty}"], "start one without resume"),
         (["train.py", "scale=paper"], "data.deblur=... data.synthetic=..."),
+        (["train.py", "trainer.devices=abc"], "trainer.devices=abc: give a number, 1 or more"),
+        (["train.py", "trainer.precision=foo"], "trainer.precision=foo: give one of 32-true, "),
+        (["train.py", "data.photos=/absent"], "data.photos: /absent does not exist; data.photos="),
+        (["train.py", "backbone.path=/absent"], "tiny base: /absent does not exist; backbone."),
         (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
     ],
-    ids=["kind", "list", "key", "group", "bounds", "rate", "option", "resume", "missing", "eval"],
+    ids=["kind", "list", "key", "group", "bounds", "rate", "option", "resume", "missing"]
+    + ["devices", "precision", "photos", "base", "eval"],
 )
 def test_wrong_overrides_are_one_line(
     command: list[str], said: str, repo_root: Path, tmp_path: Path
@@ -50,8 +62,11 @@ def test_wrong_overrides_are_one_line(
     )
     assert done.returncode == 2, done.stderr
     assert not HEAVY & {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith(command[0])]
-    assert said in line and "append" not in line
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert lines[0].startswith(f"{command[0]}: ") and "append" not in lines[0]
+    assert len(lines) == 1 or (len(lines) == 2 and lines[0].endswith("missing or wrong"))
+    assert said in lines[-1]
+    assert not any(tmp_path.iterdir()), "no folder of a run that never began"
     assert "Traceback" not in done.stderr
 
 
@@ -68,17 +83,42 @@ def test_wrong_overrides_are_one_line(
 def test_what_a_class_does_not_take(
     given: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match=re.escape(said)):
         require_inputs(compose_training(["experiment=deblur", *given]))
 
 
-def test_devices_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
-    trainer = compose_training(["experiment=deblur", "trainer.devices=abc"]).trainer
-    with pytest.raises(SystemExit) as refused, wrong_input_ends("train.py"):
-        instantiate(trainer)
-    assert refused.value.code == 2
-    assert "`devices` selected with" in capsys.readouterr().err
+@pytest.mark.parametrize("devices", [1, 2, "3", "auto", 0, -1, "abc", "0,1", [0]])
+def test_devices_are_those_that_lightning_takes(devices: int | str | list[int]) -> None:
+    config = compose_training(["experiment=deblur"])
+    config.trainer.devices = devices
+    try:
+        instantiate(config.trainer)
+        taken = config.trainer.devices != 0  # trains nothing
+    except InstantiationException:
+        taken = False
+    with contextlib.nullcontext() if taken else pytest.raises(ValueError, match="trainer.devices"):
+        require_bounds(config)
+
+
+def test_names_are_those_that_lightning_has() -> None:
+    precisions = [name for some in get_args(_PRECISION_INPUT) for name in get_args(some)]
+    assert set(PRECISIONS) == set(map(str, precisions))
+    assert set(ACCELERATORS) == {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    config = compose_training(["experiment=deblur", "trainer=ddp_cpu"])
+    for name in StrategyRegistry.available_strategies():
+        config.trainer.strategy = name
+        if name.startswith("ddp"):
+            require_bounds(config)
+
+
+def test_a_part_that_cannot_be_built_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose_training(["experiment=deblur", "callbacks.ema.decay=2"])
+    with pytest.raises(ValueError, match=r"callbacks\.ema: Invalid decay value 2"):
+        require_inputs(config)
+    with pytest.raises(SystemExit), wrong_input_ends("train.py"):
+        instantiate(config.callbacks.ema)
+    assert capsys.readouterr().err.startswith("train.py: callbacks.ema: Invalid decay value 2")
 
 
 def test_a_pipe_that_nobody_reads(repo_root: Path) -> None:

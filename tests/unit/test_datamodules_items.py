@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.batches import EvalBatches, TrainBatches, micro_batches
 from datamodules.items import KLabel, collate, to_item
+from genrefocus.data.batches import EvalBatches, TrainBatches, micro_batches
 from genrefocus.data.sample import Sample
 from genrefocus.optics import MAX_COC, BlurStrength
 

@@ -13,17 +13,19 @@ from genrefocus.cli import main
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardWriter
 from genrefocus.preflight import (
-    FLUX_TARGETS,
     Layout,
     check_disk,
     check_flux,
     check_layout,
-    check_lora,
-    check_main_memory,
-    check_memory,
     check_shards,
     check_sidecars,
     check_sizes,
+)
+from genrefocus.training_memory import (
+    FLUX_TARGETS,
+    check_lora,
+    check_main_memory,
+    check_memory,
     flux_dev_on_meta,
     lora_parameters,
     memory_parts,
@@ -71,10 +73,14 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     (tmp_path / "d.jpg").write_bytes(b"no picture")
     assert check_sizes(tmp_path, long_edge=1000, least_edge=64) == []
     (found,) = check_sizes(tmp_path, long_edge=500, least_edge=300)
-    assert found.verdict == "warning" and found.remedy == "data.crop=64"
+    assert found.verdict == "warning" and found.remedy == "data.crop=64, or go on with the others"
     assert "1 of 3" in found.detail and "64 to 64 px" in found.detail
     (found,) = check_sizes(tmp_path, long_edge=500, least_edge=301)
     assert found.verdict == "error" and "64 to 300 px" in found.detail
+    crop, longer, _ = found.remedy.split(", or ")
+    assert longer == "data.long_edge=502, for those that are large enough"
+    (found,) = check_sizes(tmp_path, long_edge=502, least_edge=301)
+    assert "1 of 3" in found.detail
 
     with ShardWriter(tmp_path / "set", parameters={}, samples_per_shard=2) as writer:
         for number, edge in enumerate((40, 33, 48)):
@@ -131,6 +137,7 @@ def test_every_file_of_a_flux_folder_is_looked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "given",
     [
+        "learning_rate=abc",
         "seed=4294967296",
         "global_batch=0",
         "mix.synthetic=-0.1",
@@ -144,6 +151,18 @@ def test_values_out_of_bounds(given: str, capsys: pytest.CaptureFixture[str]) ->
     overrides = ["experiment=deblur", "mix={synthetic: 1.0}", given]
     assert main(["doctor", *overrides]) == 1
     assert f"{given}: give" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_missing_values_do_not_hide_the_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["doctor", "scale=paper", "gpu_memory=80", "data.photos=/nowhere"]) == 1
+    printed = capsys.readouterr().out
+    for key in ("data.deblur", "data.synthetic", "data.sweep", "data.estimates"):
+        assert f"{key}:\n  {key}=...\n" in printed
+    assert "the GPU has 80.0 GiB" in printed and "of the training's passes" in printed
+    assert "None" not in printed
 
 
 def test_memory_of_training_on_a_stated_gpu(

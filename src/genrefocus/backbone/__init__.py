@@ -1,4 +1,8 @@
-"""FLUX transformers with LoRA branches: models, codec, text and the multi-condition forward."""
+"""FLUX transformers with LoRA branches: models, codec, text and the multi-condition forward.
+
+Diffusers takes seconds to import, so only what builds a network imports it: missing files are found
+before.
+"""
 
 from genrefocus.backbone.branches import Branch, multi_condition_forward
 from genrefocus.backbone.flux import Backbone, load_flux_dev, load_tiny

@@ -6,25 +6,28 @@ added on the slice of tokens that the branch occupies (released inference forwar
 Refocusing).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from diffusers import FluxTransformer2DModel
-from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_flux import (
-    FluxAttention,
-    FluxSingleTransformerBlock,
-    FluxTransformerBlock,
-)
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from genrefocus.backbone.lora import Lora
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
+    from diffusers.models.transformers.transformer_flux import (
+        FluxAttention,
+        FluxSingleTransformerBlock,
+        FluxTransformerBlock,
+    )
 
 T = TypeVar("T")
 
@@ -217,6 +220,8 @@ def _single_block(
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:
     """(B, L, H, D) each -> (B, L, H * D), through torch's fused attention."""
+    from diffusers.models.embeddings import apply_rotary_emb
+
     q = apply_rotary_emb(q, layout.rotary, sequence_dim=1)
     k = apply_rotary_emb(k, layout.rotary, sequence_dim=1)
     out = F.scaled_dot_product_attention(

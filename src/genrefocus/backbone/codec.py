@@ -1,15 +1,19 @@
 """Image codecs: between images and packed latent tokens."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor, nn
 
 from genrefocus.noise import noise_like
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 
 class Codec(Protocol):

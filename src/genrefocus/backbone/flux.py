@@ -1,12 +1,13 @@
 """A FLUX backbone: transformer, codec and text; one class for FLUX.1-dev and the tiny model."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -23,6 +24,9 @@ from genrefocus.backbone.text import (
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
 from genrefocus.writing import whole
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
 
 #: Transformer configuration of FLUX.1-dev (its published config.json).
 FLUX_DEV_CONFIG = {
@@ -78,7 +82,7 @@ class Backbone(nn.Module):
         channels = 4 * codec.channels + (local.features if local else 0)
         assert transformer.config.in_channels == channels, "codec and transformer do not fit"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         # Frozen, so averaged copies of what is trained on top can share its gigabytes.
         return self
 
@@ -147,6 +151,8 @@ def load_flux_dev(
         OSError: neither a local folder nor reachable on the hub.
         ValueError: the noise schedule is not shifted by resolution, so it is not FLUX.1-dev.
     """
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
     transformer = FluxTransformer2DModel.from_pretrained(
         path, subfolder="transformer", torch_dtype=dtype
     )
@@ -178,6 +184,8 @@ def build_tiny(
     seed: int = 0,
 ) -> Backbone:
     """A FLUX transformer small enough for a CPU, on packed pixels, with convolutions around it."""
+    from diffusers import FluxTransformer2DModel
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         path = LocalPath(2 * pixel_factor, **local)

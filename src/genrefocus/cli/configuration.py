@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import math
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from genrefocus.cli.bounds import require_bounds
 from genrefocus.cli.spellings import MEANT, require_read, without_null_groups
 from genrefocus.cli.terminal import any_terminal
 from genrefocus.runs import ROOT, run_folder, sweep_folder
@@ -38,6 +38,8 @@ _KINDS: dict[type, str] = {
     DictConfig: "keys with values in braces",
 }
 _NUMBERS = {int, float}
+_ANY_KIND = ("hydra", *(f"trainer.{key}" for key in ("devices", "precision", "strategy")))
+_ANY_KIND += ("trainer.fast_dev_run",)
 
 
 def _run_folder(*arguments: Any) -> str:
@@ -94,7 +96,8 @@ def wrong_input_ends(name: str) -> Iterator[None]:
             cause = error  # names the key too
         elif not isinstance(cause, (ValueError, OSError)):
             raise
-        print(f"{name}: {_in_a_line(cause)}", file=sys.stderr)
+        key = re.search(r"full_key: (\S+)", str(error)) if cause is not error else None
+        print(f"{name}: {f'{key[1]}: ' if key else ''}{_in_a_line(cause)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -115,63 +118,45 @@ def require_given(config: DictConfig) -> None:
         raise ValueError(f"values are not given: {' '.join(f'{key}=...' for key in missing)}")
 
 
-def require_keys(config: DictConfig) -> None:
-    """
-    Raises:
-        ValueError: nothing of train.py reads some keys, or it misses a group.
-    """
-    require_read(config, yaml.safe_load((checkout() / "conf" / "train.yaml").read_text()))
-
-
 def require_kinds(config: DictConfig) -> None:
     """Compare what was given on the command line with what it replaces: text, number, list, ...
 
-    Where there was nothing, null, or an option of Lightning's Trainer any kind is right.
+    Where there was nothing or null any kind is right, and for some options of Lightning's Trainer.
 
     Raises:
         ValueError: a value of another kind; the message names all of them.
     """
+    _require_kinds(config, HydraConfig.get().job.config_name, HydraConfig.get().overrides.task)
+
+
+def _require_kinds(config: DictConfig, name: str | None, overrides: Sequence[str]) -> None:
     hydra: Any = GlobalHydra.instance().hydra
-    overrides = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
     groups = [
         str(one.input_line)
-        for one in overrides
+        for one in OverridesParser.create().parse_overrides(list(overrides))
         if hydra.config_loader.repository.group_exists(one.key_or_group)
     ]
-    before = hydra.compose_config(
-        HydraConfig.get().job.config_name, groups, RunMode.RUN, with_log_configuration=False
-    )
+    before = hydra.compose_config(name, groups, RunMode.RUN, with_log_configuration=False)
     if wrong := list(_of_another_kind(before, config, "")):
         raise ValueError("; ".join(wrong))
 
 
-def require_bounds(config: DictConfig) -> None:
-    """
+def require_sense(config: DictConfig, overrides: Sequence[str]) -> None:
+    """All that can be wrong with overrides of train.py, but for values that are missing.
+
     Raises:
-        ValueError: counts below one, weights or a rate below zero, a seed that no generator takes,
-            which would end a run after minutes, or only when their stage comes; all are named.
+        ValueError: keys that nothing reads, values of another kind than those they replace, or out
+            of bounds.
     """
-    counts = ["global_batch", "val_samples", "test_samples", "data.crop", "data.long_edge"]
-    for name in config.curriculum:
-        for key in ("global_batch", "fit.max_steps", "fit.val_check_interval", "module.rank"):
-            counts.append(f"stages.{name}.{key}")
-    bounds: dict[str, tuple[int, float]] = dict.fromkeys(counts, (1, math.inf))
-    bounds |= {f"mix.{route}": (0, math.inf) for route in config.mix}
-    bounds |= {"learning_rate": (0, math.inf), "seed": (0, 2**32 - 1)}
-    wrong = []
-    for key, (least, most) in bounds.items():
-        value = OmegaConf.select(config, key)
-        if isinstance(value, (int, float)) and not least <= value <= most:
-            given = f"{least} or more" if most == math.inf else f"{least} to {most}"
-            wrong.append(f"{key}={value}: give {given}")
-    if wrong:
-        raise ValueError("; ".join(wrong))
+    require_read(config, yaml.safe_load((checkout() / "conf" / "train.yaml").read_text()))
+    _require_kinds(config, "train", overrides)
+    require_bounds(config)
 
 
 def _of_another_kind(before: DictConfig, now: DictConfig, place: str) -> Iterator[str]:
     for key in map(str, before):
         name = f"{place}.{key}".lstrip(".")
-        if name in ("hydra", "trainer") or key not in now or OmegaConf.is_interpolation(now, key):
+        if name in _ANY_KIND or key not in now or OmegaConf.is_interpolation(now, key):
             continue
         values = [None if OmegaConf.is_missing(one, key) else one[key] for one in (before, now)]
         old: Any = values[0]
@@ -274,19 +259,23 @@ def checkout() -> Path:
     )
 
 
-def settle_missing(config: DictConfig) -> None:
-    """Turn values that are missing into null where no stage of the curriculum asks for them.
-
-    Raises:
-        ValueError: a stage asks for some that are missing; the message names all of them.
+def require_settled(config: DictConfig) -> None:
     """
-    missing = list(_missing(OmegaConf.to_container(config)))
-    needed = [key for key in missing if _asked_for(config, key, missing)]
-    if needed:
+    Raises:
+        ValueError: a stage asks for values that are missing; the message names all of them.
+    """
+    if needed := settle_missing(config):
         given = " ".join(f"{key}=..." for key in needed)
         raise ValueError(f"{config.name} needs values that are not given: {given}")
+
+
+def settle_missing(config: DictConfig) -> list[str]:
+    """Turn values that are missing into null; keys of those that a stage asks for are returned."""
+    missing = list(_missing(OmegaConf.to_container(config)))
+    needed = [key for key in missing if _asked_for(config, key, missing)]
     for key in missing:
         OmegaConf.update(config, key, None)
+    return needed
 
 
 def _missing(node: Any, place: str = "") -> Iterator[str]:
@@ -316,15 +305,14 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
     """What ``python train.py OVERRIDES`` would run with, its run folder being ``<outputs>/<name>``.
 
     Raises:
-        ValueError: the overrides do not fit the configuration.
+        ValueError: the overrides do not fit the configuration; see :func:`require_sense`.
     """
-    root = checkout()
-    run = "paths.run=${paths.outputs}/${name}/new"
+    given = ["paths.run=${paths.outputs}/${name}/new", *without_null_groups(overrides)]
     try:
-        with initialize_config_dir(str(root / "conf"), version_base=None):
-            config = compose("train", overrides=[run, *without_null_groups(overrides)])
+        with initialize_config_dir(str(checkout() / "conf"), version_base=None):
+            config = compose("train", overrides=given)
+            require_sense(config, given)
     except (HydraException, OmegaConfBaseException) as error:
         reason = f"{_in_a_line(error)}{_hint(error, 'train.py', 'train')}"
         raise ValueError(f"the configuration does not compose: {reason}") from error
-    require_keys(config)
     return config

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.console import Console
 
 from genrefocus.cost import Cost, Evaluated, training_sample, validation_sample
 from genrefocus.data.shards import ShardDataset
@@ -38,6 +39,12 @@ def check_validation(config: DictConfig) -> Finding:
         fewer = int(MOST / share * (config.val_samples or 32))
         return Finding("validation", "warning", detail, f"val_samples={max(1, fewer)}")
     return Finding("validation", "ok", detail)
+
+
+def print_validation_share(config: DictConfig) -> None:
+    """A line about what validation costs, for the start of a run."""
+    found = check_validation(config)
+    Console().print(f"validation: {found.detail}", soft_wrap=True, markup=False, highlight=False)
 
 
 def stage_costs(stage: DictConfig) -> tuple[Cost, Cost]:

@@ -1,5 +1,7 @@
 """``genrefocus verify-resume [OVERRIDES...]``: a killed and resumed run equals a whole one."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -10,16 +12,17 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 
-from genrefocus.backbone.lora import read_lora
-from genrefocus.cli.configuration import checkout, compose_training
+from genrefocus.cli.configuration import checkout, compose_training, require_settled
+
+if TYPE_CHECKING:  # a wrong override must not wait for torch
+    from torch import Tensor
 
 _LOG = '+callbacks.draw_log={_target_: lit_models.draw_log.DrawLog, folder: "${stage_folder}"}'
 
@@ -28,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Train without and with a SIGKILL, compare, print a table; 1 where something differs."""
     kill_at = args.steps // 2 if args.kill_at is None else args.kill_at
     config = compose_training(args.overrides)
+    require_settled(config)
     stage = args.stage or _first_trained(config)
     if stage not in config.stages or config.stages[stage].kind != "train":
         raise ValueError(f"--stage {stage}: choose one that trains, e.g. {_first_trained(config)}")
@@ -118,6 +122,8 @@ def read_trace(outputs: Path, stage: str) -> Trace:
     Raises:
         ValueError: there is not exactly one run: a resumed one must go on in its folder.
     """
+    from genrefocus.backbone.lora import read_lora
+
     folders = list(outputs.glob(f"*/*/{stage}"))
     if len(folders) != 1:
         raise ValueError(f"{outputs} holds {len(folders)} runs of {stage}, expected one")
@@ -169,6 +175,8 @@ def _first_of_losses(whole: Trace, resumed: Trace) -> str | None:
 
 
 def _first_of_lora(whole: Trace, resumed: Trace) -> str | None:
+    import torch
+
     if whole.lora.keys() != resumed.lora.keys():
         return f"{len(resumed.lora)} instead of {len(whole.lora)} tensors, or other names"
     for name, expected in whole.lora.items():
@@ -201,6 +209,8 @@ def _short_run(stage: str, steps: int) -> list[str]:
 
 
 def _steps(checkpoint: Path) -> int:
+    import torch
+
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return int(state["global_step"])
 

@@ -1,0 +1,75 @@
+"""Values of train.py that are out of bounds, or that Lightning's Trainer would not take.
+
+What the Trainer takes is repeated here, for importing it would cost seconds; a test compares.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.listconfig import ListConfig
+
+PRECISIONS = [
+    "32-true",
+    "16-mixed",
+    "bf16-mixed",
+    "16-true",
+    "bf16-true",
+    "64-true",
+    "64",
+    "32",
+    "16",
+    "bf16",
+]
+PRECISIONS += ["transformer-engine", "transformer-engine-float16"]
+ACCELERATORS = ("cpu", "gpu", "auto", "cuda", "mps", "tpu")
+_STRATEGIES = (
+    r"auto|single_device|ddp(_spawn|_fork|_notebook)?(_find_unused_parameters_(true|false))?"
+)
+
+
+def require_bounds(config: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: counts below one, weights or a rate below zero, a seed that no generator takes,
+            which would end a run after minutes, or only when their stage comes; all are named.
+    """
+    counts = ["global_batch", "val_samples", "test_samples", "data.crop", "data.long_edge"]
+    counts += ["trainer.num_nodes"]
+    for name in config.curriculum:
+        for key in ("global_batch", "fit.max_steps", "fit.val_check_interval", "module.rank"):
+            counts.append(f"stages.{name}.{key}")
+    bounds: dict[str, tuple[int, float]] = dict.fromkeys(counts, (1, math.inf))
+    bounds |= {f"mix.{route}": (0, math.inf) for route in config.mix}
+    bounds |= {"learning_rate": (0, math.inf), "seed": (0, 2**32 - 1)}
+    wrong = list(_of_trainer(config.trainer))
+    for key, (least, most) in bounds.items():
+        value = OmegaConf.select(config, key)
+        if isinstance(value, (int, float)) and not least <= value <= most:
+            given = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            wrong.append(f"{key}={value}: give {given}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _of_trainer(trainer: DictConfig) -> Iterator[str]:
+    for key, known in (("accelerator", ACCELERATORS), ("precision", PRECISIONS)):
+        value = trainer.get(key)
+        if isinstance(value, (str, int)) and str(value) not in known:
+            yield f"trainer.{key}={value}: give one of {', '.join(known)}"
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, str) and not re.fullmatch(_STRATEGIES, strategy):
+        yield f"trainer.strategy={strategy}: give auto or ddp, or a strategy's _target_"
+    if not _are_devices(devices := trainer.get("devices", 1), trainer.accelerator == "cpu"):
+        given = "a number, 1 or more" + (
+            "" if trainer.accelerator == "cpu" else ", -1 for all, or a list of indices"
+        )
+        yield f"trainer.devices={devices}: give {given}"
+
+
+def _are_devices(value: object, cpu: bool) -> bool:
+    if isinstance(value, ListConfig):
+        return not cpu and bool(value) and all(re.fullmatch(r"\d+", str(one)) for one in value)
+    pattern = r"auto|[1-9]\d*" if cpu else r"auto|-1|[1-9]\d*|(\d+,)+(\d+)?"
+    return re.fullmatch(pattern, str(value).replace(" ", "")) is not None

@@ -1,0 +1,257 @@
+"""What a run of train.py needs: machine, files, parts. Looked at from the quickest on.
+
+What is imported in functions takes seconds: a wrong path must not wait for it.
+"""
+
+import difflib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from genrefocus.data.batches import micro_batches
+from genrefocus.preflight import (
+    Finding,
+    Layout,
+    check_flux,
+    check_layout,
+    check_shards,
+    check_sidecars,
+    check_sizes,
+)
+
+
+def require_inputs(config: DictConfig) -> None:
+    """Look for what all stages need before the first one starts.
+
+    Raises:
+        ValueError: inputs are missing, there is no GPU, or a class does not take what the
+            configuration gives it; one line for each, with what mends it.
+    """
+    for checks in ((find_base, find_inputs), (find_device, find_data), (find_parts,)):
+        found = [one for check in checks for one in check(config) if one.verdict == "error"]
+        if found:
+            lines = [f"{one.subject}: {one.detail}; {one.remedy}" for one in found]
+            raise ValueError("\n  ".join(["inputs are missing or wrong", *lines]))
+
+
+def is_flux(config: DictConfig) -> bool:
+    """Whether the frozen base is FLUX.1-dev."""
+    return str(config.backbone._target_).endswith("load_flux_dev")
+
+
+def find_base(config: DictConfig) -> Iterator[Finding]:
+    """Whether the weights of the frozen base are there."""
+    path = str(config.backbone.get("path", "untrained"))
+    if is_flux(config):
+        yield check_flux(path)
+    elif "path" in config.backbone and not Path(path).is_file():
+        remedy = "backbone.path=<weights of the tiny base>"
+        yield Finding("tiny base", "error", f"{path} does not exist", remedy)
+    else:
+        yield Finding("tiny base", "ok", path)
+
+
+def find_parts(config: DictConfig) -> Iterator[Finding]:
+    """Whether every class exists, and callbacks and the parts of every stage can be built."""
+    groups = ("backbone", "trainer", "callbacks", "logger", "data")
+    parts = {name: config.get(name) for name in groups}
+    parts |= {f"stages.{name}": config.stages[name] for name in config.curriculum}
+    found = [one for place, target in _targets(parts) for one in _unfit(config, place, target)]
+    built = [f"callbacks.{name}" for name in config.callbacks]
+    for name in config.curriculum:
+        kinds = ("module", "network", "datamodule")
+        built += [f"stages.{name}.{kind}" for kind in kinds if kind in config.stages[name]]
+    for place in () if found else built:
+        try:
+            instantiate(OmegaConf.select(config, place))
+        except (HydraException, ValueError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            found.append(Finding(place, "error", reason, f"{place}.<option>=<value>"))
+    yield from found
+    if not found:
+        yield Finding("configuration", "ok", f"{config.name}: {', '.join(config.curriculum)}")
+
+
+def _unfit(config: DictConfig, place: str, target: str) -> Iterator[Finding]:
+    """What is wrong with the name of a class, or with those of its options."""
+    try:
+        known = _known_options(get_object(target))
+    except (HydraException, ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        yield Finding(place, "error", f"{target}: {reason}", f"{place}._target_=<class>")
+        return
+    given = [str(key) for key in OmegaConf.select(config, place) if str(key)[0] != "_"]
+    for key in given:
+        if known is not None and key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            detail = f"{target} has no such option"
+            remedy = f"{place}.{close[0]}=..." if close else f"leave {place}.{key} out"
+            yield Finding(f"{place}.{key}", "error", detail, remedy)
+
+
+def _known_options(target: Any) -> set[str] | None:
+    """Keywords that a class, with those it inherits from, or a function takes; None: any."""
+    known: set[str] = set()
+    for one in inspect.getmro(target) if inspect.isclass(target) else (target,):
+        if inspect.isclass(one) and "__init__" not in vars(one):
+            continue
+        found = inspect.signature(one.__init__ if inspect.isclass(one) else one).parameters
+        known |= set(found)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in found.values()):
+            return known
+    return None
+
+
+def find_device(config: DictConfig) -> Iterator[Finding]:
+    """Whether this machine has the GPUs that the trainer asks for."""
+    if config.trainer.accelerator not in ("gpu", "cuda"):
+        return
+    import torch
+
+    there, wanted = torch.cuda.device_count(), _devices(config)
+    if not there:
+        yield Finding("trainer", "error", "torch finds no CUDA device", "trainer=cpu")
+    elif wanted > there:
+        detail = f"{wanted} devices are asked for, torch finds {there}"
+        yield Finding("trainer", "error", detail, f"trainer.devices={there}")
+
+
+def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, (dict, DictConfig)):
+        if isinstance(node.get("_target_"), str):
+            yield place, node["_target_"]
+        for key in node:
+            yield from _targets(node[key], f"{place}.{key!s}".lstrip("."))
+
+
+def find_inputs(config: DictConfig) -> Iterator[Finding]:
+    """LoRA files and photographs that stages start from: there, or made by an earlier stage."""
+    run, done = Path(config.paths.run), set()
+    for name in config.curriculum:
+        stage = config.stages[name]
+        given = stage.get("module", stage.get("network"))
+        option = "inputs.bokeh_lora" if "bokeh" in given._target_.lower() else "inputs.deblur_lora"
+        if OmegaConf.is_missing(given, "init_lora"):
+            yield Finding(f"{name}: LoRA", "error", "none is given", f"{option}=<file>")
+        elif (
+            given.get("init_lora") is not None
+            and run / Path(given.init_lora).parent.name not in done
+        ):
+            if not Path(given.init_lora).is_file():
+                missing = f"{given.init_lora} does not exist"
+                yield Finding(f"{name}: LoRA", "error", missing, f"{option}=<file>")
+            else:
+                yield Finding(f"{name}: LoRA", "ok", str(given.init_lora))
+        if stage.kind == "pseudo_aif":
+            if given.get("pre_deblur"):
+                detail = "DeblurNet with pre_deblur=true reads a draft, which photographs lack"
+                remedy = "stages.deblurnet.module.pre_deblur=false"
+                yield Finding(f"{name}: draft", "error", detail, remedy)
+            yield from _photographs(config, name)
+        done.add(run / name)
+
+
+def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
+    """The folders of photographs and of what belongs to them, unless the run makes them."""
+    prepare = config.stages[stage].prepare
+    photos = Path(prepare.photos)
+    given = {"data.photos": photos}
+    estimates: tuple[Literal["depth"], Literal["mask"]] = ("depth", "mask")
+    given |= {f"{w}.folder": Path(prepare[w].folder) for w in estimates if "folder" in prepare[w]}
+    own = {key: folder for key, folder in given.items() if _maker(config, folder) is None}
+    absent = {key: folder for key, folder in own.items() if not folder.is_dir()}
+    for key, folder in absent.items():
+        detail = f"{folder} does not exist"
+        yield Finding(f"{stage}: {key}", "error", detail, f"{key}=<folder>")
+    if "data.photos" in own and not absent:
+        from genrefocus.data.images import pictures_below
+
+        for what in estimates:
+            if f"{what}.folder" in given:
+                yield from check_sidecars(
+                    {path.relative_to(photos).as_posix(): path for path in pictures_below(photos)},
+                    given[f"{what}.folder"],
+                    what,
+                    by_exif=True,
+                )
+        yield from check_sizes(photos, long_edge=prepare.long_edge, least_edge=prepare.least_edge)
+
+
+def find_data(config: DictConfig) -> Iterator[Finding]:
+    """Shards of every stage that trains, and its samples against ranks, batches and workers."""
+    ranks, seen = ranks_of(config), set()
+    for name in config.curriculum:
+        stage = config.stages[name]
+        if stage.kind != "train":
+            continue
+        data, routes = stage.datamodule, {}
+        folders = {f"train.{route}": folder for route, folder in data.train.items()}
+        folders |= {
+            f"{split}.{n}": f for split in ("val", "test") for n, f in enumerate(data[split])
+        }
+        for key, folder in folders.items():
+            split, _, route = key.partition(".")
+            if split == "train" and not data.weights.get(route, 0) > 0:
+                continue
+            option = _option(config, Path(folder)) or (
+                f"stages.{name}.datamodule.{key if split == 'train' else split}"
+            )
+            made_by = _maker(config, Path(folder))
+            finding, count = check_shards(
+                Path(folder), crop=data.crop, made_by=made_by, option=option
+            )
+            if folder not in seen:
+                seen.add(folder)
+                yield finding
+            if split == "train" and count is not None:
+                routes[route] = count
+        try:
+            batch, accumulate = micro_batches(stage.global_batch, data.batch_size, ranks)
+        except ValueError as error:
+            yield Finding(f"{name}: batch", "error", str(error), f"stages.{name}.global_batch=...")
+            continue
+        layout = Layout(ranks, data.num_workers, batch, accumulate)
+        yield from check_layout(name, routes, layout)
+
+
+def _option(config: DictConfig, folder: Path) -> str | None:
+    """The option that names the parent of a split's folder, if one does."""
+    for group in ("data", "inputs"):
+        for key, value in config[group].items():
+            if isinstance(value, str) and Path(value) == folder.parent:
+                return f"{group}.{key}"
+    return None
+
+
+def _maker(config: DictConfig, folder: Path) -> str | None:
+    """What makes a set during the run: the embedded data's build, or an earlier stage."""
+    if config.data.build is not None and folder.is_relative_to(config.data.root):
+        return "the first run"
+    for name in config.curriculum:
+        if config.stages[name].kind == "pseudo_aif" and folder.is_relative_to(
+            config.stages[name].out
+        ):
+            return f"stage {name}"
+    return None
+
+
+def ranks_of(config: DictConfig) -> int:
+    """Processes that the trainer would start."""
+    return _devices(config) * int(config.trainer.get("num_nodes", 1))
+
+
+def _devices(config: DictConfig) -> int:
+    """Processes on this machine; -1 devices are all that it has."""
+    devices = config.trainer.get("devices", 1)
+    if devices in (-1, "auto", "-1"):
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    if isinstance(devices, str) and "," in devices:
+        return len([one for one in devices.split(",") if one])
+    return int(devices) if isinstance(devices, (int, str)) else len(devices)
