@@ -1,6 +1,6 @@
 """How often 95 % intervals of the mean hold the true mean, by number of pictures.
 
-The threshold ``statistics.LEAST_FOR_INTERVAL`` rests on this; below it there is no interval.
+The threshold ``statistics.MIN_FOR_INTERVAL`` rests on this; below it there is no interval.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     statistics.RESAMPLES = args.resamples
-    statistics.LEAST_FOR_INTERVAL = 2
+    statistics.MIN_FOR_INTERVAL = 2
     rng = np.random.default_rng(args.seed)
     print("n", *DISTRIBUTIONS)
     for count in args.counts:
@@ -34,7 +34,7 @@ def main() -> None:
         for draw, mean in DISTRIBUTIONS.values():
             drawn = (draw(rng, count) for _ in range(args.repetitions))
             found = [statistics.interval(some, seed=n) for n, some in enumerate(drawn)]
-            held = [one is not None and one[0] <= mean <= one[1] for one in found]
+            held = [one[0] <= mean <= one[1] for one in found]
             shares.append(f"{np.mean(held):.3f}")
         print(count, *shares, flush=True)
 

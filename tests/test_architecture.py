@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.aperture_roll": PREPARATION | {"writing"},
     "preparation": (
         PREPARATION
-        | {"data.aperture_roll", "k_search", "colours", "decoding", "pictures", "pages"}
+        | {"data.aperture_roll", "k_search", "colours", "decoding", "pictures", "report"}
         | {"progress", "writing"}
     ),
     "k_search": CORE,
@@ -65,10 +65,10 @@ ALLOWED: dict[str, set[str]] = {
     "preflight": {"geometry", "data", "decoding", "metrics", "exif", "rejection"},
     "training_memory": {"backbone", "preflight"},
     "trained": CORE | {"assembly", "pipeline", "benchmark", "network_card", "estimators", "render"},
-    "pages": CORE | {"data.sample"},
+    "report": CORE | {"data", "data.sample", "pictures", "writing"},
     "benchmark": (
         CORE
-        | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "pages"}
+        | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "report"}
         | {"progress", "runs", "writing"}
     ),
     # Training: neither package imports the other, data.sample is the contract between them.

@@ -15,8 +15,8 @@ Where things live:
 - ``pipeline``   the camera: deblur, depth, focus, defocus map, bokeh
 - ``metrics``    image fidelity and controllability
 - ``data``       sample schema, shards, global order, preparation
-- ``benchmark``  protocols, figures of pictures, statistics, tables, report
-- ``pages``      HTML pages and charts of reports
+- ``benchmark``  protocols, figures of single images, statistics, tables, report
+- ``report``     HTML pages with images and charts, of preparations and benchmarks
 - ``runs``       folders of runs and records of their stages
 - ``cli``        the ``genrefocus`` command
 """

@@ -106,6 +106,13 @@ def colour_map(values: Tensor) -> Tensor:
     return linear_to_srgb(torch.stack([red, green, blue]).float())
 
 
+def coloured(defocus: Tensor) -> tuple[Tensor, str]:
+    """A defocus map (H, W) in colours (3, H, W) over its own range, and that range in px."""
+    low, high = float(defocus.min()), float(defocus.max())
+    share = (defocus - low) / (high - low) if high > low else torch.zeros_like(defocus)
+    return colour_map(share), f"{low * MAX_COC:.1f} to {high * MAX_COC:.1f} px"
+
+
 def _cell(values: Tensor, scale: int) -> _Cell:
     values = values.detach().float().cpu()
     if values.ndim == 3 and values.shape[0] == 3:
@@ -116,10 +123,8 @@ def _cell(values: Tensor, scale: int) -> _Cell:
         raise ValueError(
             f"a cell of the sheet has shape {tuple(values.shape)}, not that of a picture"
         )
-    low, high = float(values.min()), float(values.max())
-    shown = (values - low) / (high - low) if high > low else torch.zeros_like(values)
-    caption = f"{low * MAX_COC:.1f} to {high * MAX_COC:.1f} px"
-    return _Cell(_enlarged(colour_map(shown), scale), caption)
+    colours, caption = coloured(values)
+    return _Cell(_enlarged(colours, scale), caption)
 
 
 def _enlarged(picture: Tensor, scale: int) -> Image.Image:

@@ -15,8 +15,7 @@ import torch
 import yaml
 
 from genrefocus.benchmark.protocol import load_protocol, write_protocol
-from genrefocus.benchmark.results import read_results
-from genrefocus.benchmark.rows import Row
+from genrefocus.benchmark.results import Results, read_results
 from genrefocus.cli import main
 from genrefocus.data.images import load_image, save_image
 from genrefocus.metrics.psnr import psnr
@@ -61,7 +60,7 @@ def test_what_a_benchmark_leaves(one_process: Path) -> None:
     }
     assert results.methods("deblur", "embedded") == ["identity", "unsharp", "richardson_lucy"]
     pictures = one_process / "pictures/deblur/embedded"
-    for row in results.rows:
+    for row in results.figures.itertuples():
         if (row.task, row.method, row.metric) == ("deblur", "identity", "psnr"):
             pair = [load_image(pictures / name / f"{row.key}.png") for name in ("input", "target")]
             assert row.value == pytest.approx(float(psnr(pair[0][None], pair[1][None])), abs=1e-3)
@@ -144,7 +143,9 @@ def test_a_trained_run_and_what_its_stages_lose(
         "trained_true_aif_estimated_depth",
     ]
     found = {
-        (row.task, row.method, row.key): row.value for row in results.rows if row.metric == "psnr"
+        (row.task, row.method, row.key): row.value
+        for row in results.figures.itertuples()
+        if row.metric == "psnr"
     }
     refocus = {key for task, _, key in found if task == "refocus"}
     assert len(refocus) == 2 * CASES
@@ -221,7 +222,7 @@ def test_any_pairs_and_code_of_ones_own(
     assert main(["benchmark", *given]) == 0
     results = read_results(out)
     assert results.methods("deblur", "mine") == ["identity", "soft", "hard"]
-    assert {row.key for row in results.rows} == {"000", "001", "002"}
+    assert set(results.figures["key"]) == {"000", "001", "002"}
     broken = "+methods.broken={_target_:genrefocus.benchmark.methods.Unsharp,sigma:wide,amount:1}"
     with pytest.raises(SystemExit) as ended:
         main(["benchmark", *given, broken])
@@ -238,7 +239,7 @@ def test_sets_of_shards_and_of_light_fields_from_elsewhere(
         *("benchmark=shards", f"benchmark.folder={data / 'lightfields/lf_bokeh/test'}"),
         *("benchmark.task=bokeh", "benchmark.protocol=bokeh/lf_bokeh", "benchmark.dataset=mine"),
     ]
-    known = {row.key: row.value for row in read_results(one_process).rows if _is_bokeh_psnr(row)}
+    known = _bokeh_psnr(read_results(one_process))
     for given, sets in (
         (fields, {("bokeh", "lf_bokeh"), ("refocus", "lf_refocus")}),
         (shards, {("bokeh", "mine")}),
@@ -247,8 +248,9 @@ def test_sets_of_shards_and_of_light_fields_from_elsewhere(
         assert main(["benchmark", *given, "run=null", f"out={out}", "workers=0"]) == 0
         results = read_results(out)
         assert set(results.protocols) == sets
-        assert {row.key: row.value for row in results.rows if _is_bokeh_psnr(row)} == known
+        assert _bokeh_psnr(results) == known
 
 
-def _is_bokeh_psnr(row: Row) -> bool:
-    return (row.task, row.method, row.metric) == ("bokeh", "identity", "psnr")
+def _bokeh_psnr(results: Results) -> dict[str, float]:
+    some = results.figures.query("task == 'bokeh' and method == 'identity' and metric == 'psnr'")
+    return dict(zip(some["key"], some["value"], strict=True))

@@ -14,7 +14,6 @@ from torch import nn
 
 from genrefocus.backbone import Lora
 from genrefocus.benchmark.protocol import Protocol, load_protocol, write_protocol
-from genrefocus.benchmark.rows import Row, read_rows, write_rows
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import ShardWriter
 from genrefocus.optics import BlurStrength
@@ -151,6 +150,8 @@ def write_results() -> Callable[..., Protocol]:
     ``input``, 0.9 for ``target`` and between them for the methods, in their order.
     """
 
+    from genrefocus.benchmark.figures import figure_table, read_figures, write_figures
+
     def write(
         folder: Path,
         task: str,
@@ -165,11 +166,10 @@ def write_results() -> Callable[..., Protocol]:
             name=dataset, fingerprint="f0" * 32, found={}
         )
         write_protocol(protocol, folder / f"protocols/{task}-{dataset}.yaml")
-        before = (
-            list(read_rows(folder / "rows.parquet")) if (folder / "rows.parquet").exists() else []
-        )
+        file = folder / "rows.parquet"
+        before = read_figures(file).to_numpy().tolist() if file.exists() else []
         rows = [
-            Row(
+            (
                 task,
                 dataset,
                 method,
@@ -184,7 +184,7 @@ def write_results() -> Callable[..., Protocol]:
             for number, value in enumerate(values)
             if value is not None
         ]
-        write_rows([*before, *rows], folder / "rows.parquet")
+        write_figures(figure_table([*before, *rows]), file)
         with (folder / "curves.jsonl").open("a") as file:
             for curve in curves:
                 file.write(json.dumps({"task": task, "dataset": dataset, **curve}) + "\n")
@@ -193,7 +193,7 @@ def write_results() -> Callable[..., Protocol]:
             place = folder / "pictures" / task / dataset / name
             place.mkdir(parents=True)
             grey = round(255 * (0.1 + 0.8 * number / (len(names) - 1)))
-            for key in {row.key for row in rows}:
+            for key in {row[3] for row in rows}:
                 Image.new("RGB", (24, 16), (grey,) * 3).save(place / f"{key}.png")
         return protocol
 

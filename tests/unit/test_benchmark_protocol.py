@@ -123,17 +123,20 @@ def test_a_metric_more_is_a_difference(protocol: Protocol) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"sed": 1}, "does not know sed"),
-        ({"steps": ...}, "lacks steps"),
-        ({"task": "sharpen"}, "task is 'sharpen'; choose from deblur"),
+        ({"sed": 1}, "sed is 1: Unexpected"),
+        ({"steps": ...}, "steps is .*: Field required"),
+        ({"task": "sharpen"}, "task is 'sharpen': Input should be 'deblur'"),
         ({"version": "1"}, "version is '1'"),
-        ({"crop": 512}, r"give \[height, width\]"),
-        ({"k_search": {"least_radius": 0.001, "largest_radius": 0.05, "budget": 13}}, "is 13"),
-        ({"k_search": {"least_radius": 0.1, "largest_radius": 0.05, "budget": 12}}, "0 < least"),
-        ({"k_search": {"least_radius": "1e-3", "largest_radius": 1, "budget": 12}}, "'1e-3'"),
+        ({"crop": 512}, "crop is 512: Input should be a valid array"),
+        (
+            {"k_search": {"min_radius": 0.001, "max_radius": 0.05, "budget": 13}},
+            "budget is 13: .* 12",
+        ),
+        ({"k_search": {"min_radius": 0.1, "max_radius": 0.05, "budget": 12}}, "must be below"),
+        ({"k_search": {"min_radius": "1e-3", "max_radius": 1, "budget": 12}}, "'1e-3'"),
         ({"dataset": "dpdd"}, "dataset is 'dpdd'"),
         ({"metrics": {"lpips": {"implementation": "a", "better": "up", "weights": None}}}, "'up'"),
-        ({"metrics": {"lpips": {"implementation": "a"}}}, "metrics.lpips lacks better, weights"),
+        ({"metrics": {"lpips": {"implementation": "a"}}}, "better is .*: Field required"),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -151,10 +154,10 @@ def test_what_is_no_protocol_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.yaml"):
         read_protocol(tmp_path / "absent.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ValueError, match=r"list\.yaml: protocol is \[1\]"):
+    with pytest.raises(ValueError, match=r"list\.yaml: .*is \[1\]"):
         read_protocol(tmp_path / "list.yaml")
     (tmp_path / "open.yaml").write_text("task: [\n")
-    with pytest.raises(ValueError, match=r"open\.yaml is no YAML"):
+    with pytest.raises(ValueError, match=r"open\.yaml is not YAML"):
         read_protocol(tmp_path / "open.yaml")
     with pytest.raises(ValueError, match="no protocol for deblur/lf_bokeh; there are"):
         load_protocol("deblur", "lf_bokeh")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genrefocus.benchmark.report import EXTREMES, every_pair, spread, write_report
+from genrefocus.benchmark.report import EXTREMES, write_report
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.tables import build_tables
 
@@ -85,7 +85,7 @@ def folder(tmp_path_factory, write_results) -> Path:
 def page(folder: Path) -> Path:
     results = read_results(folder)
     tables = build_tables(results, seed=0)
-    return write_report(results, tables, folder / "report.html", pairs=every_pair, seed=0)
+    return write_report(results, tables, folder / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +189,5 @@ def test_nothing_is_loaded_and_equal_results_give_equal_bytes(page: Path, folder
     assert all(target.startswith(("#", "data:image/jpeg;base64,")) for target in targets)
     assert "@import" not in text and "url(http" not in text
     results = read_results(folder)
-    again = write_report(
-        results, build_tables(results, seed=0), folder / "again.html", pairs=every_pair, seed=0
-    )
+    again = write_report(results, build_tables(results, seed=0), folder / "again.html")
     assert again.read_text() == text
-
-
-def test_spread() -> None:
-    assert spread(100, 5) == [0, 25, 50, 74, 99]
-    assert spread(3, 5) == [0, 1, 2] and spread(0, 5) == [] and spread(1, 5) == [0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.cases import PictureCases, ShardCases
+from genrefocus.benchmark.figures import read_figures
 from genrefocus.benchmark.methods import (
     Classical,
     Identity,
@@ -16,8 +17,8 @@ from genrefocus.benchmark.methods import (
     RichardsonLucy,
     Unsharp,
 )
-from genrefocus.benchmark.rows import read_rows
-from genrefocus.benchmark.runner import KPolicy, Plan, gather, measure, run
+from genrefocus.benchmark.protocol import KRange
+from genrefocus.benchmark.runner import Plan, gather, measure, run
 from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import save_image
 from genrefocus.metrics.psnr import psnr
@@ -29,7 +30,7 @@ METRICS = {
     "psnr": lambda answer, case: float(psnr(answer[None], case.target[None])[0]),
     "ssim": lambda answer, case: float(ssim(answer[None], case.target[None])[0]),
 }
-GIVEN = Plan(METRICS, {}, KPolicy(searched=False), control=False, protocol="p")
+GIVEN = Plan(METRICS, {}, None, control=False, protocol="p")
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,9 @@ def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
     rows = gather(
         tmp_path, {("bokeh", "embedded"): GIVEN}, [cases], {("bokeh", "embedded"): ["identity"]}
     )
-    assert rows is not None and list(read_rows(tmp_path / "rows.parquet")) == rows
+    assert rows is not None and read_figures(tmp_path / "rows.parquet").equals(rows)
     assert len(rows) == 2 * 4
-    for row in rows:
+    for row in rows.itertuples():
         case = cases[row.key]
         expected = {"psnr": psnr, "ssim": ssim}[row.metric](case.image[None], case.target[None])
         assert row.value == pytest.approx(float(expected[0]), abs=1e-4)
@@ -80,7 +81,7 @@ def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
         {("bokeh", "embedded"): ["identity", "theirs"]},
     )
     assert both is not None
-    values = {(row.method, row.key, row.metric): row.value for row in both}
+    values = {(row.method, row.key, row.metric): row.value for row in both.itertuples()}
     for (method, key, metric), value in values.items():
         assert value == values["theirs" if method == "identity" else "identity", key, metric]
 
@@ -96,8 +97,7 @@ def test_a_failure_is_counted_and_nothing_is_computed_twice(data: Path, tmp_path
         tmp_path, {("deblur", "embedded"): GIVEN}, [cases], {("deblur", "embedded"): ["counted"]}
     )
     assert rows is not None
-    failed = [row for row in rows if row.failure]
-    assert {row.failure for row in failed} == {"no answer"} and len(failed) == 2
+    assert rows["failure"].dropna().to_list() == ["no answer"] * 2
     method.fingerprint = "counted 2"  # other weights: what is there does not count
     run(cases, method, GIVEN, tmp_path)
     assert method.calls == 8
@@ -127,19 +127,19 @@ def test_jobs_and_processes_leave_the_same_rows(data: Path, tmp_path: Path) -> N
     assert gather(tmp_path / "jobs", plans, [cases], methods) is None
     run(cases, Classical("scatter"), PLAIN, tmp_path / "jobs", job=0, jobs=2)
     gathered = [gather(tmp_path / one, plans, [cases], methods) for one in ("one", "two", "jobs")]
-    assert gathered[0] == gathered[1] == gathered[2]
+    assert all(gathered[0].equals(one) for one in gathered)
 
 
 def _psnr(answer: Tensor, case: Case) -> float:
     return float(psnr(answer[None], case.target[None])[0])
 
 
-PLAIN = Plan({"psnr": _psnr}, {}, KPolicy(searched=False), control=True, protocol="p")
+PLAIN = Plan({"psnr": _psnr}, {}, None, control=True, protocol="p")
 
 
 def test_the_search_finds_the_k_of_the_target(data: Path) -> None:
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
-    policy = KPolicy(searched=True, budget=12, least_radius=0.002, largest_radius=0.2)
+    policy = KRange(min_radius=0.002, max_radius=0.2, budget=12)
     searched = Plan(METRICS, {}, policy, control=True, protocol="p")
     for key in cases.keys:
         record, *_ = measure(cases, Classical("layered"), searched, key)

@@ -7,23 +7,23 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
+from genrefocus.benchmark import typeset
+from genrefocus.benchmark.figures import read_figures, write_figures
 from genrefocus.benchmark.protocol import load_protocol
-from genrefocus.benchmark.published import rows_for, tolerance
+from genrefocus.benchmark.published import published_figures, tolerance
 from genrefocus.benchmark.results import Results, merge, read_results
-from genrefocus.benchmark.rows import read_rows, write_rows
 from genrefocus.benchmark.tables import (
     BenchmarkTable,
     build_tables,
-    comparisons,
     latex,
     markdown,
-    markdown_paired,
-    paired_rows,
+    paired_table,
     records,
-    rich_tables,
+    shown,
     write_tables,
 )
 
@@ -62,45 +62,45 @@ def table(tmp_path: Path, write_results) -> BenchmarkTable:
 
 
 def cells(table: BenchmarkTable, metric: str) -> dict:
-    return {(line.method, line.source): line.cells.get(metric) for line in table.lines}
+    return {(row["method"], row["source"]): row["cells"].get(metric) for row in table.rows()}
 
 
 def test_means_failures_and_order(table: BenchmarkTable) -> None:
-    own = [line.method for line in table.lines if line.source is None]
-    assert own == ["identity", "model_1", "unsharp"]
-    assert table.metrics == ("lpips", "dists", "maniqa")
+    assert table.methods == ["identity", "model_1", "unsharp"]
+    assert table.metrics == ["lpips", "dists", "maniqa"]
     cell = cells(table, "lpips")["model_1", None]
-    assert cell.mean == pytest.approx(np.mean(0.2 + NOISE[:11]))
-    assert (cell.n, cell.failures) == (11, 1)
-    assert cell.low < cell.mean < cell.high
-    assert cells(table, "maniqa")["unsharp", None].remedy == "pip install genrefocus[metrics]"
+    assert cell["mean"] == pytest.approx(np.mean(0.2 + NOISE[:11]))
+    assert (cell["n"], cell["failed"]) == (11, 1)
+    assert cell["low"] < cell["mean"] < cell["high"]
+    assert cells(table, "maniqa")["unsharp", None]["remedy"] == "pip install genrefocus[metrics]"
 
 
 def test_only_means_over_the_same_pictures_are_marked(table: BenchmarkTable) -> None:
     """model_1 has the lowest LPIPS of ours, over fewer pictures."""
     lpips, dists = cells(table, "lpips"), cells(table, "dists")
-    assert [name for name, cell in lpips.items() if cell.best] == [("GenRefocus", "Table 2")]
-    assert [name for name, cell in dists.items() if cell and cell.best] == [
+    assert [name for name, cell in lpips.items() if cell["best"]] == [("GenRefocus", "Table 2")]
+    assert [name for name, cell in dists.items() if cell and cell["best"]] == [
         ("GenRefocus", "Table 2")
     ]
     assert any(note.startswith("model_1 failed on p") for note in table.notes)
-    assert any("not compared as means but in pairs: lpips" in note for note in table.notes)
+    assert any("compared in pairs and not as means: lpips" in note for note in table.notes)
     # Nothing of ours checks MANIQA.
     assert any("comparable in lpips, dists, where the Input" in note for note in table.notes)
-    assert not any(cell and cell.best for cell in cells(table, "maniqa").values())
+    assert not any(cell and cell["best"] for cell in cells(table, "maniqa").values())
 
 
 def test_direction_decides_what_is_best(tmp_path: Path, write_results) -> None:
     figures = {name: {"psnr": [x] * 9, "lpips": [x] * 9} for name, x in (("a", 0.2), ("b", 0.4))}
     table = table_of(make(tmp_path, write_results, figures, dataset="embedded"))
     best = {
-        m: [name for (name, _), cell in cells(table, m).items() if cell.best] for m in figures["a"]
+        m: [name for (name, _), cell in cells(table, m).items() if cell["best"]]
+        for m in figures["a"]
     }
     assert best == {"psnr": ["b"], "lpips": ["a"]}
     assert table.heading("psnr") == "psnr ↑" and table.heading("lpips") == "lpips ↓"
     alone = {"a": {"psnr": [1.0] * 9}}
     table = table_of(make(tmp_path / "alone", write_results, alone, dataset="embedded"))
-    assert not cells(table, "psnr")["a", None].best
+    assert not cells(table, "psnr")["a", None]["best"]
 
 
 def test_published_rows_are_struck_out_where_the_input_differs(
@@ -111,11 +111,11 @@ def test_published_rows_are_struck_out_where_the_input_differs(
         "model": {"lpips": [0.2] * 12},
     }
     table = table_of(make(tmp_path, write_results, figures))
-    published = [line for line in table.lines if line.source]
+    published = [row for row in table.rows() if row["source"]]
     assert len(published) == 7
     expected = "not comparable: Input row differs: dists ours 0.1854, published 0.1827"
-    assert {line.objection for line in published} == {expected}
-    assert cells(table, "lpips")["model", None].best
+    assert {row["objection"] for row in published} == {expected}
+    assert cells(table, "lpips")["model", None]["best"]
     assert "~~GenRefocus (published, Table 2, not comparable)~~ | ~~0.1440~~" in markdown(table)
     assert expected in markdown(table) and expected in latex(table)
     assert r"\textcolor{gray}{GenRefocus (published, Table 2, not comparable)}" in latex(table)
@@ -124,8 +124,8 @@ def test_published_rows_are_struck_out_where_the_input_differs(
 def test_the_check_of_the_input_row() -> None:
     protocol = load_protocol("deblur", "realdof")
 
-    def objections(ours: dict, task="deblur", dataset="realdof", protocol=protocol) -> set:
-        return {row.objection for row in rows_for(task, dataset, protocol, ours)}
+    def objections(ours: dict, protocol=protocol) -> set:
+        return {row["objection"] for row in published_figures(protocol, ours)}
 
     # A public reproduction of the paper's figures, and the same with the wrong CLIP-IQA.
     assert objections({"lpips": 0.5280, "dists": 0.2865}) == {None}
@@ -134,35 +134,39 @@ def test_the_check_of_the_input_row() -> None:
     (objection,) = objections({"psnr": 20.0})
     assert "identity row has none" in objection
     bokeh = load_protocol("bokeh", "lf_bokeh")
-    (three, six) = sorted(objections({"lpips": 0.3}, "bokeh", "lf_bokeh", bokeh))
+    (three, six) = sorted(objections({"lpips": 0.3}, bokeh))
     assert "Table 3 has no Input row" in three and "Table 6 has no Input row" in six
     embedded = load_protocol("deblur", "embedded")
-    assert rows_for("deblur", "embedded", embedded, {"lpips": 0.5241}) == []
+    assert list(published_figures(embedded, {"lpips": 0.5241})) == []
 
 
 def test_tables_belong_to_protocols() -> None:
     protocol = load_protocol("deblur", "dpdd")
-    assert {row.table for row in rows_for("deblur", "dpdd", protocol, {})} == {2}
+    assert {row["source"] for row in published_figures(protocol, {})} == {"Table 2"}
     crops = load_protocol("deblur", "dpdd_crops")
     assert crops.crop == (512, 512)
-    assert {row.table for row in rows_for("deblur", "dpdd_crops", crops, {})} == {7}
-    for wrong in (dataclasses.replace(crops, crop=(256, 256)), protocol):
-        assert rows_for("deblur", "dpdd_crops", wrong, {}) == []
+    assert {row["source"] for row in published_figures(crops, {})} == {"Table 7"}
+    for crop in ((256, 256), None):
+        assert not list(published_figures(dataclasses.replace(crops, crop=crop), {}))
     for task, dataset in (("bokeh", "lf_bokeh"), ("refocus", "lf_refocus"), ("deblur", "dpdd")):
         protocol = load_protocol(task, dataset)
-        for row in rows_for(task, dataset, protocol, {}):
-            assert set(row.values) <= set(protocol.metrics)
-            assert row.version == "v3 of arXiv 2512.16923"
-    rows = rows_for("bokeh", "lf_bokeh", load_protocol("bokeh", "lf_bokeh"), {})
-    values = {(row.table, row.method): row.values for row in rows}
-    assert values[3, "GenRefocus"] == {
+        for row in published_figures(protocol, {}):
+            assert row["metric"] in protocol.metrics
+            assert row["version"] == "v3 of arXiv 2512.16923"
+    values: dict = {}
+    for row in published_figures(load_protocol("bokeh", "lf_bokeh"), {}):
+        values.setdefault((row["source"], row["method"]), {})[row["metric"]] = row["mean"]
+    assert values["Table 3", "GenRefocus"] == {
         "lpips": 0.0833,
         "dists": 0.0487,
         "clip_i": 0.9713,
         "lvcorr": 0.9368,
     }
-    assert "lvcorr" not in values[3, "Bokehlicious"]
-    assert values[6, "GenRefocus, data a+b+c"]["lpips"] == values[3, "GenRefocus"]["lpips"]
+    assert "lvcorr" not in values["Table 3", "Bokehlicious"]
+    assert (
+        values["Table 6", "GenRefocus, data a+b+c"]["lpips"]
+        == values["Table 3", "GenRefocus"]["lpips"]
+    )
 
 
 def test_markdown_is_a_table(table: BenchmarkTable) -> None:
@@ -181,7 +185,7 @@ def test_latex_is_a_table(table: BenchmarkTable) -> None:
     text = latex(table)
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert len(rows) == 1 + len(table.lines)
+    assert len(rows) == 1 + len(table.rows())
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {3}
     assert r"model\_1 &" in body and r"lpips $\downarrow$" in body
     assert r"\textbf{0.1440}" in body
@@ -193,7 +197,7 @@ def test_the_terminal_shows_names_as_they_are(tmp_path: Path, write_results) -> 
     figures = {"[red]x[/red]": {"psnr": [12.345] * 9}, "b": {"psnr": ["[no]"] * 9}}
     table = table_of(make(tmp_path, write_results, figures, dataset="embedded"))
     console = Console(file=io.StringIO(), width=140)
-    console.print(*rich_tables(table, 140))
+    console.print(*shown([table], 140))
     text = console.file.getvalue()
     assert "[red]x[/red]" in text and "12.35" in text and "failed (9)" in text
     assert table.protocol.hash[:12] in text
@@ -208,7 +212,7 @@ def test_a_terminal_of_any_width_shows_all_in_full(
     figures = {name: {m: [0.1 * n for n in range(9)] for m in metrics} for name in names}
     folder = make(tmp_path, write_results, figures, "bokeh", "lf_bokeh_embedded")
     console = Console(file=io.StringIO(), width=width)
-    console.print(*rich_tables(table_of(folder), width), sep="\n")
+    console.print(*shown([table_of(folder)], width), sep="\n")
     text = console.file.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= width
     assert text.count("0.4000") == 2 * len(metrics) and text.count(names[1]) >= 1
@@ -235,8 +239,8 @@ def test_metrics_over_other_pictures_state_their_number(tmp_path: Path, write_re
     figures = {"a": {"lpips": list(NOISE), "lvcorr": [0.9] * 4}}
     results = make(tmp_path, write_results, figures, "bokeh", "lf_bokeh_embedded")
     text = markdown(table_of(results))
-    assert "Pictures (n): lpips 12, lvcorr 4." in text
-    assert "not compared as means" not in text
+    assert "Images (n): lpips 12, lvcorr 4." in text
+    assert "not as means" not in text
 
 
 def test_comparisons_are_those_of_the_pairs(tmp_path: Path, write_results) -> None:
@@ -245,15 +249,12 @@ def test_comparisons_are_those_of_the_pairs(tmp_path: Path, write_results) -> No
         "b": {"lpips": [*(0.3 + NOISE[:11]), "failed"]},
     }
     results = make(tmp_path, write_results, figures, dataset="embedded")
-    table = table_of(results)
-    found = comparisons(results, table, [("a", "b"), ("a", "absent")], seed=0)
-    assert list(found) == ["lpips"]
-    (one,) = found["lpips"]
-    assert (one.n, one.wins, one.excluded) == (11, 11, ("p11",))
+    (table,) = build_tables(results, seed=0, pairs=lambda *_: [("a", "b"), ("a", "absent")])
+    (one,) = table.compared.itertuples()
+    assert (one.metric, one.n, one.wins, one.excluded) == ("lpips", 11, 11, ["p11"])
     assert one.difference == pytest.approx(-0.1)
-    (row,) = paired_rows(table, found)
-    assert row[:5] == ["lpips ↓", "a", "b", "11", "-0.1000"]
-    assert "| p11 |" in markdown_paired([row])
+    text = typeset.markdown(paired_table(table))
+    assert "| lpips ↓ | a | b | 11 | -0.1000 |" in text and "| p11 |" in text
 
 
 def test_merging_keeps_what_is_equal_and_tells_apart_what_is_not(
@@ -268,13 +269,13 @@ def test_merging_keeps_what_is_equal_and_tells_apart_what_is_not(
     both = merge([read_results(first), read_results(second)])
     assert both.methods("deblur", "dpdd") == ["identity", "model @ one", "model @ two"]
     assert both.methods("bokeh", "lf_bokeh") == ["identity"]
-    assert both.picture("deblur", "dpdd", "model @ two", "p03") == (
+    assert both.image("deblur", "dpdd", "model @ two", "p03") == (
         second / "pictures/deblur/dpdd/model/p03.png"
     )
-    assert both.picture("deblur", "dpdd", "target", "p03").is_relative_to(first)
-    assert both.picture("bokeh", "lf_bokeh", "identity", "p03") is None
+    assert both.image("deblur", "dpdd", "target", "p03").is_relative_to(first)
+    assert both.image("bokeh", "lf_bokeh", "identity", "p03") is None
     table = build_tables(both, seed=0)[0]
-    assert {line.objection for line in table.lines} == {None}
+    assert {row["objection"] for row in table.rows()} == {None}
 
 
 def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path, write_results) -> None:
@@ -283,7 +284,7 @@ def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path, write_res
         write_results(tmp_path / name, "deblur", "embedded", figures)
         return tmp_path / name
 
-    with pytest.raises(FileNotFoundError, match=r"no rows in .*absent.rows\.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"no figures in .*absent.rows\.parquet"):
         read_results(tmp_path / "absent")
     folder = written("protocol")
     (folder / "protocols/deblur-embedded.yaml").unlink()
@@ -297,7 +298,8 @@ def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path, write_res
     with pytest.raises(ValueError, match="no metric niqe"):
         read_results(written("metric", ["niqe"]))
     folder = written("twice")
-    write_rows([*read_rows(folder / "rows.parquet")] * 2, folder / "rows.parquet")
+    figures = read_figures(folder / "rows.parquet")
+    write_figures(pd.concat([figures, figures]), folder / "rows.parquet")
     with pytest.raises(ValueError, match="two rows of deblur, embedded, a, p00, lpips"):
         read_results(folder)
     folder = written("curves")

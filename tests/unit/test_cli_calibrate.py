@@ -9,7 +9,8 @@ import yaml
 
 from genrefocus.cli import main
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.outcome import read_lines, tabulate
+from genrefocus.preparation.outcome import read_lines
+from genrefocus.preparation.report import tabulate
 from genrefocus.preparation.review import choose
 
 COUNT = 20
@@ -158,11 +159,11 @@ def test_the_choice_covers_the_range_of_every_measure() -> None:
     measured = tabulate(entries)
     chosen = choose(measured, ("a", "b", "c", "absent"), 40)
     assert len(chosen) == 40 == len(set(chosen))
-    column = measured.columns["a"]
-    ranks = np.argsort(np.argsort(column))[chosen]
+    column = measured["a"]
+    ranks = np.argsort(np.argsort(column.to_numpy()))[chosen]
     assert {0, 499} <= set(ranks)
     assert np.diff(np.sort(ranks)).max() < 500 / 15
-    assert set(measured.columns["b"][chosen]) == {0.0, 1.0, 2.0}
+    assert set(measured["b"][chosen]) == {0.0, 1.0, 2.0}
     assert len(choose(measured, ("a",), 1000)) == 500
     assert choose(measured, ("c",), 3) == [0, 250, 499]
 

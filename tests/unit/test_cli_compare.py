@@ -74,7 +74,7 @@ def test_wrong_use_is_an_error(folders: list[str], tmp_path: Path, write_results
         return capsys.readouterr().err
 
     assert "give two results folders or more" in refused(folders[0])
-    assert "no rows in" in refused(folders[0], str(tmp_path / "absent"))
+    assert "no figures in" in refused(folders[0], str(tmp_path / "absent"))
     assert "no folder" in refused(*folders, "--html", str(tmp_path / "absent/page.html"))
     write_results(tmp_path / "bokeh", "bokeh", "lf_bokeh", {"a": {"ssim": [0.1]}})
     assert "no task and data set in common" in refused(folders[0], str(tmp_path / "bokeh"))

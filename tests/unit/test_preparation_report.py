@@ -14,8 +14,9 @@ from PIL import Image
 
 from genrefocus.data.sample import Sample
 from genrefocus.optics import blur_radius
-from genrefocus.preparation.outcome import distribution, spread
+from genrefocus.preparation.outcome import distribution
 from genrefocus.preparation.report import write_report
+from genrefocus.report import spread
 
 HOSTILE = '<script>alert("x")</script>&"onerror=alert(1).jpg'
 COUNT = 30

@@ -7,49 +7,27 @@ the same way, so that their difference varies less than either figure.
 """
 
 import json
-import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from scipy.stats import t as student
 from torch import Tensor
 
+from genrefocus.benchmark.tables import plain
+from genrefocus.benchmark.typeset import ARROWS, TextTable
 from genrefocus.data.images import load_image
 from genrefocus.runs import FAILURE_NAME, PLAN_NAME, RESULT_NAME
 
 CONFIDENCE = 0.95
-HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "psnr": True,
-    "ssim": True,
-    "lpips": False,
-    "dists": False,
-    "lvcorr": True,
-}
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "dists": False, "lvcorr": True}
 """Metrics in the order of tables; others follow by name."""
 
-
-@dataclass(frozen=True)
-class Result:
-    """What a run was measured at.
-
-    Attributes:
-        stage: whose network was measured, or ``chain``.
-        figures: metric -> mean over the test pictures.
-        references: method that needs no training -> the same figures of it.
-        steps: optimiser steps of all stages of the run.
-        test_data: name of a test set -> fingerprint of its content.
-        pictures: folder with ``<sample>/{input,output,target}.png``; None without.
-    """
-
-    stage: str
-    figures: Mapping[str, float]
-    references: Mapping[str, Mapping[str, float]]
-    steps: int
-    test_data: Mapping[str, str]
-    pictures: Path | None
+_DIGITS = {"psnr": 2}
+_NAMES = {"psnr": "PSNR dB", "lvcorr": "LVCorr"}
+_REFERENCES = {"identity": "unmodified input", "floor": "classical"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +38,7 @@ class Sweep:
         folder: of the sweep.
         baseline: cell that others are compared with.
         cells, seeds: as planned, then those found beside.
-        results: of finished runs.
+        results: of finished runs, as their ``result.json`` holds it.
         failures: (cell, seed) -> why the run ended; such a run has no result.
     """
 
@@ -68,40 +46,23 @@ class Sweep:
     baseline: str
     cells: tuple[str, ...]
     seeds: tuple[int, ...]
-    results: Mapping[tuple[str, int], Result]
+    results: Mapping[tuple[str, int], Mapping[str, Any]]
     failures: Mapping[tuple[str, int], str]
 
     @property
-    def missing(self) -> list[tuple[str, int]]:
+    def missing(self) -> list[str]:
         """Planned runs that have neither result nor failure."""
+        planned = ((cell, seed) for cell in self.cells for seed in self.seeds)
         known = self.results.keys() | self.failures.keys()
-        return [(c, s) for c in self.cells for s in self.seeds if (c, s) not in known]
+        return [_name(at) for at in planned if at not in known]
 
-    def of_cell(self, cell: str) -> dict[int, Result]:
+    def of_cell(self, cell: str) -> dict[int, Mapping[str, Any]]:
         """Seed -> result of a cell's finished runs."""
         return {s: self.results[cell, s] for s in self.seeds if (cell, s) in self.results}
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One metric of one cell over the seeds.
-
-    Attributes:
-        mean: over seeds.
-        spread: standard deviation over seeds (n - 1 in the denominator); None for one seed.
-        n: seeds.
-        difference: mean over the seeds that cell and baseline share of cell minus baseline; None
-            for the baseline itself or without a shared seed.
-        interval: 95 % confidence interval of that, by Student's t; None for fewer than two seeds.
-        pairs: seeds shared with the baseline.
-    """
-
-    mean: float
-    spread: float | None
-    n: int
-    difference: float | None
-    interval: tuple[float, float] | None
-    pairs: int
+    def steps(self, cell: str) -> list[int]:
+        """Optimiser steps of a cell's finished runs, without repetition."""
+        return sorted({result["steps"] for result in self.of_cell(cell).values()})
 
 
 def read_sweep(folder: str | Path, *, baseline: str | None = None) -> Sweep:
@@ -122,14 +83,13 @@ def read_sweep(folder: str | Path, *, baseline: str | None = None) -> Sweep:
             "`python train.py -m sweep=...` made"
         )
     plan = json.loads((folder / PLAN_NAME).read_bytes())
-    results: dict[tuple[str, int], Result] = {}
-    failures: dict[tuple[str, int], str] = {}
+    results, failures = {}, {}
     for place in sorted(folder.glob("*/seed_*")):
         at = place.parent.name, int(place.name.removeprefix("seed_"))
         if (place / FAILURE_NAME).is_file():
             failures[at] = json.loads((place / FAILURE_NAME).read_bytes())["reason"]
         elif (place / RESULT_NAME).is_file():
-            results[at] = _read_result(place / RESULT_NAME)
+            results[at] = json.loads((place / RESULT_NAME).read_bytes())
     found = sorted(results.keys() | failures.keys())
     cells = tuple(dict.fromkeys([*plan["cells"], *(cell for cell, _ in found)]))
     seeds = tuple(dict.fromkeys([*plan["seeds"], *(seed for _, seed in found)]))
@@ -139,83 +99,60 @@ def read_sweep(folder: str | Path, *, baseline: str | None = None) -> Sweep:
     sweep = Sweep(folder, baseline, cells, seeds, results, failures)
     if not results:
         raise ValueError(f"no run of {folder} is finished; {account(sweep)}")
-    _require_one_test(sweep)
-    return sweep
-
-
-def _read_result(path: Path) -> Result:
-    content = json.loads(path.read_bytes())
-    pictures = content["pictures"]
-    return Result(
-        stage=content["stage"],
-        figures=content["figures"],
-        references=content["references"],
-        steps=content["steps"],
-        test_data=content["test_data"],
-        pictures=None if pictures is None else path.parent / pictures,
-    )
-
-
-def _require_one_test(sweep: Sweep) -> None:
-    [(first, reference), *others] = sweep.results.items()
+    [(first, reference), *others] = results.items()
     for at, result in others:
-        if result.test_data == reference.test_data:
-            continue
-        names = result.test_data.keys() | reference.test_data.keys()
-        differing = sorted(
-            name for name in names if result.test_data.get(name) != reference.test_data.get(name)
-        )
-        raise ValueError(
-            f"{_name(at)} was tested on other data than {_name(first)}: {', '.join(differing)}; "
-            f"figures of different pictures are not compared, run one of them again"
-        )
+        if differing := dict(result["test_data"].items() ^ reference["test_data"].items()):
+            raise ValueError(
+                f"{_name(at)} was tested on other data than {_name(first)}: "
+                f"{', '.join(sorted(differing))}; figures of different images are not compared, "
+                "run one of them again"
+            )
+    return sweep
 
 
 def _name(at: tuple[str, int]) -> str:
     return f"{at[0]}/seed_{at[1]}"
 
 
-def metrics_of(sweep: Sweep) -> list[str]:
-    """All metrics of any run, in the order of tables."""
-    present = {name for result in sweep.results.values() for name in result.figures}
-    return [*(n for n in HIGHER_IS_BETTER if n in present), *sorted(present - {*HIGHER_IS_BETTER})]
+def compare(sweep: Sweep) -> pd.DataFrame:
+    """Cells with a finished run in the order of the plan, metric by metric.
 
+    Returns:
+        Columns ``cell``, ``metric``, ``mean`` over the seeds, ``spread`` (standard deviation, n - 1
+        in the denominator), ``n`` (seeds); ``difference`` (mean of cell minus baseline over the
+        seeds that both have), ``low`` and ``high`` of its 95 % confidence interval by Student's t,
+        and ``pairs`` (those seeds). What does not exist is NaN.
+    """
+    present = {metric for result in sweep.results.values() for metric in result["figures"]}
+    order = [*(n for n in HIGHER_IS_BETTER if n in present), *sorted(present - {*HIGHER_IS_BETTER})]
 
-def compare(sweep: Sweep) -> dict[str, dict[str, Figure]]:
-    """Cell -> metric -> figure, in the order of the plan, for cells with a finished run."""
-    table: dict[str, dict[str, Figure]] = {}
-    base = sweep.of_cell(sweep.baseline)
-    for cell in sweep.cells:
+    def values(cell: str, metric: str) -> pd.Series:
         runs = sweep.of_cell(cell)
-        figures = {}
-        for metric in metrics_of(sweep):
-            values = {s: r.figures[metric] for s, r in runs.items() if metric in r.figures}
-            reference = {s: r.figures[metric] for s, r in base.items() if metric in r.figures}
-            if values:
-                figures[metric] = _figure(values, {} if cell == sweep.baseline else reference)
-        if figures:
-            table[cell] = figures
-    return table
+        found = {seed: run["figures"].get(metric) for seed, run in runs.items()}
+        return pd.Series(found, dtype=float).dropna()
 
-
-def _figure(values: Mapping[int, float], reference: Mapping[int, float]) -> Figure:
-    own = list(values.values())
-    differences = [value - reference[seed] for seed, value in values.items() if seed in reference]
-    return Figure(
-        mean=statistics.fmean(own),
-        spread=statistics.stdev(own) if len(own) > 1 else None,
-        n=len(own),
-        difference=statistics.fmean(differences) if differences else None,
-        interval=t_interval(differences) if len(differences) > 1 else None,
-        pairs=len(differences),
-    )
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % confidence interval of the mean of two or more values, by Student's t."""
-    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-    reach = float(student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * error
-    return mean - reach, mean + reach
+    rows = []
+    for cell in sweep.cells:
+        for metric in order:
+            if (own := values(cell, metric)).empty:
+                continue
+            other = values(sweep.baseline, metric)
+            differences = (own - other).dropna() if cell != sweep.baseline else other[:0]
+            reach = student.ppf(0.5 + CONFIDENCE / 2, len(differences) - 1) * differences.sem()
+            rows.append(
+                {
+                    "cell": cell,
+                    "metric": metric,
+                    "mean": own.mean(),
+                    "spread": own.std(),
+                    "n": len(own),
+                    "difference": differences.mean(),
+                    "low": differences.mean() - reach,
+                    "high": differences.mean() + reach,
+                    "pairs": len(differences),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def references_of(sweep: Sweep) -> dict[str, dict[str, float]]:
@@ -223,8 +160,8 @@ def references_of(sweep: Sweep) -> dict[str, dict[str, float]]:
     [first, *others] = sweep.results.values()
     return {
         method: dict(figures)
-        for method, figures in first.references.items()
-        if all(other.references.get(method) == figures for other in others)
+        for method, figures in first["references"].items()
+        if all(other["references"].get(method) == figures for other in others)
     }
 
 
@@ -234,31 +171,64 @@ def account(sweep: Sweep) -> str:
     parts = [f"{len(sweep.results)} of {planned} runs finished"]
     parts += [f"{_name(at)} failed: {reason}" for at, reason in sorted(sweep.failures.items())]
     if sweep.missing:
-        parts.append(f"missing: {', '.join(_name(at) for at in sweep.missing)}")
+        parts.append(f"missing: {', '.join(sweep.missing)}")
     return "; ".join(parts)
 
 
-def picture_grid(
+def text_table(sweep: Sweep, *, separator: str = " ") -> TextTable:
+    """Texts of the comparison: mean ± spread, then the difference with its interval."""
+    found = compare(sweep)
+    metrics = list(found["metric"].unique())
+    rows = []
+    for cell, figures in found.groupby("cell", sort=False):
+        name = f"{cell} (baseline)" if cell == sweep.baseline else str(cell)
+        texts = {one["metric"]: _text(one, separator) for one in plain(figures)}
+        steps = "/".join(map(str, sweep.steps(str(cell))))
+        head = [name, steps, str(len(sweep.of_cell(str(cell))))]
+        rows.append([*head, *(texts.get(metric, "-") for metric in metrics)])
+    cells = len(rows)
+    for method, name in _REFERENCES.items():
+        if (values := references_of(sweep).get(method)) is not None:
+            shown = (f"{values[m]:.{_digits(m)}f}" if m in values else "-" for m in metrics)
+            rows.append([name, "", "", *shown])
+    arrows = {metric: ARROWS[higher] for metric, higher in HIGHER_IS_BETTER.items()}
+    heads = [f"{_NAMES.get(m, m.upper())} {arrows.get(m, '')}" for m in metrics]
+    texts = pd.DataFrame(rows, columns=["cell", "steps", "seeds", *map(str.strip, heads)])
+    return TextTable(texts, {}, left=1, rule=cells if cells < len(rows) else None)
+
+
+def _digits(metric: str) -> int:
+    return _DIGITS.get(metric, 4)
+
+
+def _text(one: Mapping[str, Any], separator: str) -> str:
+    digits = _digits(one["metric"])
+    mean = f"{one['mean']:.{digits}f}"
+    parts = [mean if one["spread"] is None else f"{mean} ± {one['spread']:.{digits}f}"]
+    if one["difference"] is not None:
+        parts.append(f"{one['difference']:+.{digits}f}")
+    if one["low"] is not None:
+        parts[-1] += f" [{one['low']:+.{digits}f}, {one['high']:+.{digits}f}]"
+    return separator.join(parts)
+
+
+def image_grid(
     sweep: Sweep, *, count: int
 ) -> tuple[list[list[Tensor | None]], list[str], int] | None:
-    """Test pictures of one seed: a row for each, with input, answer of every cell, and target.
+    """Test images of one seed: a row for each, with input, answer of every cell, and target.
 
     The seed is the first that most cells have finished.
 
     Returns:
-        Rows and titles for ``pictures.contact_sheet``, and the seed; None where no run has
-        pictures.
+        Rows and titles for ``pictures.contact_sheet``, and the seed; None where no run has images.
     """
-    folders = {
-        seed: {
-            cell: result.pictures
-            for cell in sweep.cells
-            if (result := sweep.results.get((cell, seed))) and result.pictures
-        }
-        for seed in sweep.seeds
-    }
+    folders: dict[int, dict[str, Path]] = {seed: {} for seed in sweep.seeds}
+    for (cell, seed), result in sweep.results.items():
+        if result["pictures"] is not None:
+            folders[seed][cell] = sweep.folder / _name((cell, seed)) / result["pictures"]
     seed = max(sweep.seeds, key=lambda one: len(folders[one]))
-    if not (chosen := folders[seed]):
+    chosen = {cell: folders[seed][cell] for cell in sweep.cells if cell in folders[seed]}
+    if not chosen:
         return None
     samples = [{path.name for path in folder.iterdir()} for folder in chosen.values()]
     rows: list[list[Tensor | None]] = []
@@ -269,19 +239,18 @@ def picture_grid(
     return (rows, ["input", *chosen, "target"], seed) if rows else None
 
 
-def plain(sweep: Sweep) -> dict[str, Any]:
+def record(sweep: Sweep) -> dict[str, Any]:
     """The comparison as JSON data."""
+    cells: dict[str, Any] = {}
+    for one in plain(compare(sweep)):
+        cell, metric, low, high = (one.pop(name) for name in ("cell", "metric", "low", "high"))
+        own = cells.setdefault(cell, {"steps": sweep.steps(cell), "figures": {}})
+        own["figures"][metric] = {**one, "interval": None if low is None else [low, high]}
     return {
         "baseline": sweep.baseline,
         "seeds": list(sweep.seeds),
-        "cells": {
-            cell: {
-                "steps": sorted({result.steps for result in sweep.of_cell(cell).values()}),
-                "figures": {metric: vars(figure) for metric, figure in figures.items()},
-            }
-            for cell, figures in compare(sweep).items()
-        },
+        "cells": cells,
         "references": references_of(sweep),
         "failed": {_name(at): reason for at, reason in sweep.failures.items()},
-        "missing": [_name(at) for at in sweep.missing],
+        "missing": sweep.missing,
     }

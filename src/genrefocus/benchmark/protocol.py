@@ -1,25 +1,27 @@
-"""What was measured and how, as a file with a hash: figures of two hashes are never compared."""
+"""What was measured and how, as a file with a hash: figures of two hashes are not compared."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from genrefocus.benchmark.case import TASKS, Task
+from genrefocus.benchmark.case import Task
 from genrefocus.writing import write_atomically
 
-Better = Literal["higher", "lower"]
-LEAST_EVALUATIONS, MOST_EVALUATIONS = 8, 12
+_STRICT = ConfigDict(extra="forbid", strict=True)
+_FOLDER = resources.files("genrefocus.benchmark") / "protocols"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Dataset:
-    """A data set: the name in rows and files, and what identifies the pictures that were read.
+    """A data set: the name in rows and files, and what identifies the images that were read.
 
     Attributes:
         name: without ``-``.
@@ -30,7 +32,7 @@ class Dataset:
     fingerprint: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Metric:
     """A metric by its implementation, since two of one name are different networks.
 
@@ -41,26 +43,30 @@ class Metric:
     """
 
     implementation: str
-    better: Better
+    better: Literal["higher", "lower"]
     weights: str | None = None
 
 
-@dataclass(frozen=True)
-class SearchRange:
+@dataclass(frozen=True, config=_STRICT)
+class KRange:
     """Where K is searched for, the same for every method.
 
     Attributes:
-        least_radius, largest_radius: bounds of K, as the largest blur radius in parts of the long
-            edge; see ``k_search.k_bounds``.
-        budget: most renderings of a search, 8 to 12.
+        min_radius, max_radius: bounds of K, as the blur radius of 99 % of the pixels in parts of
+            the long edge; see ``k_search.k_bounds``.
+        budget: renderings of a search at most.
     """
 
-    least_radius: float
-    largest_radius: float
-    budget: int
+    min_radius: Annotated[float, Field(gt=0, lt=1)]
+    max_radius: Annotated[float, Field(gt=0, lt=1)]
+    budget: Annotated[int, Field(ge=8, le=12)]
+
+    def __post_init__(self) -> None:
+        if self.min_radius >= self.max_radius:
+            raise ValueError(f"min_radius {self.min_radius} must be below {self.max_radius}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Protocol:
     """Everything that a figure depends on besides the method.
 
@@ -68,9 +74,9 @@ class Protocol:
         task: ``deblur``, ``bokeh`` or ``refocus``.
         version: raised with every change of the file.
         dataset: name and fingerprint.
-        resolution: at which size pictures are compared.
+        resolution: at which size images are compared.
         colour_space, bit_depth: of what metrics see.
-        crop: height and width of a centre crop in px; None for whole pictures.
+        crop: height and width of a centre crop in px; None for whole images.
         prompts: stage -> text, for methods that take one.
         steps: of the sampler, for methods that have one; None where each method states its own.
         seed: of every draw.
@@ -78,7 +84,7 @@ class Protocol:
         metrics: name -> implementation.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value of another type or outside its range.
     """
 
     task: Task
@@ -91,34 +97,14 @@ class Protocol:
     prompts: Mapping[str, str]
     steps: int | None
     seed: int
-    k_search: SearchRange | None
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"task is {self.task!r}; choose from {', '.join(TASKS)}")
-        for name, metric in self.metrics.items():
-            if metric.better not in get_args(Better):
-                raise ValueError(f"metric {name} is better {metric.better!r}, not higher or lower")
-        search = self.k_search
-        if search is None:
-            return
-        if not 0 < search.least_radius < search.largest_radius < 1:
-            raise ValueError(
-                "k_search needs 0 < least_radius < largest_radius < 1, got "
-                f"{search.least_radius} and {search.largest_radius}"
-            )
-        if not LEAST_EVALUATIONS <= search.budget <= MOST_EVALUATIONS:
-            raise ValueError(
-                f"k_search.budget is {search.budget}; give {LEAST_EVALUATIONS} to "
-                f"{MOST_EVALUATIONS} evaluations"
-            )
+    k_search: KRange | None
+    metrics: Mapping[str, Metric]
 
     @property
     def hash(self) -> str:
         """sha256 of the protocol as canonical JSON, hexadecimal."""
         text = json.dumps(
-            _plain(self),
+            asdict(self),
             sort_keys=True,
             separators=(",", ":"),
             ensure_ascii=False,
@@ -153,25 +139,20 @@ class Protocol:
             raise ValueError(
                 f"data set {name}: use _ in place of -, which separates parts of names"
             )
-        for metric in found:
-            self.higher_is_better(metric)
         metrics = dict(self.metrics)
         for metric, (implementation, weights) in found.items():
-            metrics[metric] = replace(
-                metrics[metric], implementation=implementation, weights=weights
+            better: Literal["higher", "lower"] = (
+                "higher" if self.higher_is_better(metric) else "lower"
             )
+            metrics[metric] = Metric(implementation, better, weights)
         return replace(self, dataset=Dataset(name, fingerprint), metrics=metrics)
 
 
-def available_protocols() -> tuple[tuple[str, str], ...]:
+def available_protocols() -> list[tuple[str, str]]:
     """(task, data set) of every protocol that comes with the package."""
-    names = sorted(
-        path.name.removesuffix(".yaml")
-        for path in _folder().iterdir()
-        if path.name.endswith(".yaml")
-    )
-    pairs = [name.split("-", 1) for name in names]
-    return tuple((task, dataset) for task, dataset in pairs)
+    names = sorted(file.name for file in _FOLDER.iterdir() if file.name.endswith(".yaml"))
+    pairs = (name.removesuffix(".yaml").split("-", 1) for name in names)
+    return [(task, dataset) for task, dataset in pairs]
 
 
 def load_protocol(task: str, dataset: str) -> Protocol:
@@ -184,7 +165,7 @@ def load_protocol(task: str, dataset: str) -> Protocol:
         known = ", ".join("/".join(pair) for pair in available_protocols())
         raise ValueError(f"no protocol for {task}/{dataset}; there are {known}")
     name = f"{task}-{dataset}.yaml"
-    return _parse((_folder() / name).read_text(encoding="utf-8"), name)
+    return _parse((_FOLDER / name).read_text(encoding="utf-8"), name)
 
 
 def read_protocol(path: str | Path) -> Protocol:
@@ -201,18 +182,18 @@ def read_protocol(path: str | Path) -> Protocol:
 
 def write_protocol(protocol: Protocol, path: str | Path) -> None:
     """Write a protocol so that :func:`read_protocol` gives an equal one, with the same hash."""
-    text = yaml.safe_dump(_plain(protocol), sort_keys=False, allow_unicode=True, width=100)
+    plain = json.loads(json.dumps(asdict(protocol)))
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     write_atomically(Path(path), text.encode())
 
 
 def difference(a: Protocol, b: Protocol) -> list[str]:
-    """What differs, a line for each field: ``metrics.lpips.weights: 0ab1 and 77fe``."""
-    first, second = dict(_leaves(_plain(a))), dict(_leaves(_plain(b)))
-    names = [*first, *(name for name in second if name not in first)]
+    """What differs, a line for each field: ``metrics.lpips.weights: "0ab1" and "77fe"``."""
+    first, second = dict(_leaves(asdict(a))), dict(_leaves(asdict(b)))
     return [
-        f"{name}: {_shown(first, name)} and {_shown(second, name)}"
-        for name in names
-        if _shown(first, name) != _shown(second, name)
+        f"{name}: {first.get(name, 'absent')} and {second.get(name, 'absent')}"
+        for name in {**first, **second}
+        if first.get(name) != second.get(name)
     ]
 
 
@@ -230,91 +211,24 @@ def require_same(a: Protocol, b: Protocol) -> None:
         )
 
 
-def _folder() -> Any:
-    return resources.files("genrefocus.benchmark") / "protocols"
-
-
-def _plain(protocol: Protocol) -> dict[str, Any]:
-    record = asdict(protocol)
-    record["crop"] = None if protocol.crop is None else list(protocol.crop)
-    record["prompts"] = dict(protocol.prompts)
-    return record
-
-
-def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted name and value as JSON of everything that is no mapping, or an empty one."""
     for name, value in record.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
-
-
-def _shown(leaves: Mapping[str, Any], name: str) -> str:
-    return json.dumps(leaves[name], ensure_ascii=False) if name in leaves else "absent"
+            yield prefix + name, json.dumps(value, ensure_ascii=False)
 
 
 def _parse(text: str, name: str) -> Protocol:
     try:
         record = yaml.safe_load(text)
+        return TypeAdapter(Protocol).validate_json(json.dumps(record))
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is no YAML: {error}") from None
-    try:
-        return _protocol(record)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def _protocol(record: object) -> Protocol:
-    found = _fields(Protocol, record, "protocol")
-    metrics = _mapping(found["metrics"], "metrics")
-    search = found["k_search"]
-    return Protocol(
-        **{
-            **found,
-            "task": _is(found["task"], str, "task"),
-            "version": _is(found["version"], int, "version"),
-            "dataset": Dataset(**_fields(Dataset, found["dataset"], "dataset")),
-            "crop": None if found["crop"] is None else _crop(found["crop"]),
-            "prompts": _mapping(found["prompts"], "prompts"),
-            "k_search": None if search is None else _search(search),
-            "metrics": {
-                key: Metric(**_fields(Metric, value, f"metrics.{key}"))
-                for key, value in metrics.items()
-            },
-        }
-    )
-
-
-def _search(record: object) -> SearchRange:
-    found = _fields(SearchRange, record, "k_search")
-    return SearchRange(
-        least_radius=float(_is(found["least_radius"], (int, float), "least_radius")),
-        largest_radius=float(_is(found["largest_radius"], (int, float), "largest_radius")),
-        budget=_is(found["budget"], int, "k_search.budget"),
-    )
-
-
-def _crop(value: object) -> tuple[int, int]:
-    if not isinstance(value, list) or [type(edge) for edge in value] != [int, int]:
-        raise ValueError(f"crop is {value!r}; give [height, width] in px, or null")
-    return value[0], value[1]
-
-
-def _fields(cls: type, record: object, name: str) -> dict[str, Any]:
-    """The fields of a record, none missing and none too many."""
-    found = _mapping(record, name)
-    wanted = {one.name for one in fields(cls)}
-    for problem, names in (("lacks", wanted - set(found)), ("does not know", set(found) - wanted)):
-        if names:
-            raise ValueError(f"{name} {problem} {', '.join(sorted(map(str, names)))}")
-    return found
-
-
-def _mapping(value: object, name: str) -> dict[str, Any]:
-    return _is(value, dict, name)
-
-
-def _is(value: Any, kind: type | tuple[type, ...], name: str) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}, which is no value for it")
-    return value
+        raise ValueError(f"{name} is not YAML: {error}") from None
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, one['loc']))} is {one['input']!r}: {one['msg']}"
+            for one in error.errors()
+        ]
+        raise ValueError(f"{name}: {'; '.join(wrong)}") from None

@@ -6,8 +6,7 @@ does not, or the paper prints none, nothing of that table may be compared with o
 """
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -20,70 +19,38 @@ IDENTITY = "identity"
 """Name of the method whose answer is the input."""
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """A row of a published table.
-
-    Attributes:
-        method: as printed.
-        table: number of the table.
-        version: of the paper.
-        values: metric -> value as printed; metrics that are not printed are absent.
-        objection: why it may not be compared with our rows; None where it may.
-    """
-
-    method: str
-    table: int
-    version: str
-    values: Mapping[str, float]
-    objection: str | None
-
-    @property
-    def source(self) -> str:
-        """Where in the paper it is printed."""
-        return f"Table {self.table}"
-
-
 def tolerance() -> float:
     """Part of a published Input value that ours may differ by."""
     return float(_content()["tolerance"])
 
 
-def rows_for(
-    task: str, dataset: str, protocol: Protocol, ours: Mapping[str, float]
-) -> list[PublishedRow]:
-    """Rows of the published tables that belong to a protocol.
+def published_figures(protocol: Protocol, ours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """Figures of the published tables that belong to a protocol.
 
     Args:
-        task, dataset: of the protocol.
-        protocol: that our rows were measured under; tables of another crop are left out.
-        ours: metric -> mean of our identity row over all pictures; metrics without a full mean,
-            or without the identity row, are absent.
+        protocol: that our figures were measured under; tables of another crop are left out.
+        ours: metric -> mean of our identity row over all images; metrics without a full mean, or
+            without the identity row, are absent.
 
-    Returns:
-        Rows in the order of the tables, with an objection each where our input differs.
+    Yields:
+        ``method`` as printed, ``metric``, ``mean`` as printed, ``source`` and ``version`` (table
+        and paper), and ``objection``: why it may not be compared with our figures, None where it
+        may. The order is that of the tables.
     """
-    return [
-        PublishedRow(
-            method=method,
-            table=table["number"],
-            version=_content()["version"],
-            values={
-                name: float(value)
-                for name, value in zip(table["metrics"], values, strict=True)
-                if value is not None
-            },
-            objection=_objection(table, ours),
-        )
-        for table in _content()["tables"]
-        if (table["task"], table["dataset"]) == (task, dataset) and _belongs(table, protocol)
-        for method, values in table["rows"].items()
-    ]
-
-
-def _belongs(table: Mapping[str, Any], protocol: Protocol) -> bool:
-    crop = table["needs"]["crop"]
-    return protocol.crop == (None if crop is None else tuple(crop))
+    for table in _content()["tables"]:
+        belongs = (table["task"], table["dataset"]) == (protocol.task, protocol.dataset.name)
+        crop = None if protocol.crop is None else list(protocol.crop)
+        if not belongs or table["needs"]["crop"] != crop:
+            continue
+        shared = {
+            "source": f"Table {table['number']}",
+            "version": _content()["version"],
+            "objection": _objection(table, ours),
+        }
+        for method, values in table["rows"].items():
+            for metric, value in zip(table["metrics"], values, strict=True):
+                if value is not None:
+                    yield {"method": method, "metric": metric, "mean": float(value), **shared}
 
 
 def _objection(table: Mapping[str, Any], ours: Mapping[str, float]) -> str | None:

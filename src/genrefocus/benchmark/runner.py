@@ -20,13 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from genrefocus.benchmark.case import Case, Method, Score, Task
 from genrefocus.benchmark.cases import CaseSet
-from genrefocus.benchmark.rows import Row, write_rows
-from genrefocus.benchmark.statistics import NOT_AVAILABLE, UNTOLD
+from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED, figure_table, write_figures
+from genrefocus.benchmark.protocol import KRange
 from genrefocus.data.images import save_image
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
@@ -44,30 +45,14 @@ Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class KPolicy:
-    """Where the K of an answer comes from.
-
-    Attributes:
-        searched: K maximises SSIM with the target; else it is the case's own.
-        budget: evaluations of a search at most.
-        least_radius, largest_radius: p99 blur radius at the ends of the search, in parts of the
-            long edge.
-    """
-
-    searched: bool
-    budget: int = 12
-    least_radius: float = 0.002
-    largest_radius: float = 0.1
-
-
-@dataclass(frozen=True)
 class Plan:
     """What is measured, of one task and data set.
 
     Attributes:
         metrics: name -> figure of an answer.
         unavailable: name -> why a metric cannot be computed here, and the remedy.
-        k: see :class:`KPolicy`.
+        k_search: where K is searched for that maximises SSIM with the target; None takes the K of
+            the case.
         control: whether LVCorr is measured: the case at K in the proportions of ``PROTOCOL_K``, its
             own K being the last.
         protocol: hash, for the rows.
@@ -77,7 +62,7 @@ class Plan:
 
     metrics: Mapping[str, Score]
     unavailable: Mapping[str, str]
-    k: KPolicy
+    k_search: KRange | None
     control: bool
     protocol: str
     by_radius: Mapping[float, Score] = field(default_factory=dict)
@@ -128,8 +113,8 @@ def gather(
     plans: Mapping[tuple[Task, str], Plan],
     sets: Sequence[CaseSet],
     methods: Mapping[tuple[Task, str], Sequence[str]],
-) -> list[Row] | None:
-    """Rows of all records, written to ``rows.parquet`` and ``curves.jsonl``.
+) -> pd.DataFrame | None:
+    """Figures of all records, written to ``rows.parquet`` and ``curves.jsonl``.
 
     Args:
         out: folder of the results.
@@ -138,9 +123,9 @@ def gather(
         methods: (task, data set) -> names of its methods.
 
     Returns:
-        The rows; None where records of other jobs are still missing.
+        The long table; None where records of other jobs are still missing.
     """
-    rows: list[Row] = []
+    rows: list[tuple[Any, ...]] = []
     curves: list[dict[str, Any]] = []
     for cases in sets:
         plan = plans[cases.task, cases.name]
@@ -152,11 +137,8 @@ def gather(
                     return None
                 record = json.loads(path.read_bytes())
                 for metric, (value, failure) in record["figures"].items():
-                    rows.append(
-                        Row(
-                            cases.task, cases.name, name, key, metric, value, failure, plan.protocol
-                        )
-                    )
+                    place = cases.task, cases.name, name, key, metric
+                    rows.append((*place, value, failure, plan.protocol))
                 head = {"task": cases.task, "dataset": cases.name, "method": name, "key": key}
                 curves += [{**head, **curve} for curve in record["curves"]]
                 for radius, error in record["by_radius"]:
@@ -166,10 +148,11 @@ def gather(
                 x = sorted(errors)
                 curve = {"kind": "radius_error", "x": x, "y": [errors[radius] for radius in x]}
                 curves.append({**head, "key": None, **curve})
-    write_rows(rows, out / "rows.parquet")
+    figures = figure_table(rows)
+    write_figures(figures, out / "rows.parquet")
     lines = (json.dumps(curve, sort_keys=True) for curve in curves)
     write_atomically(out / "curves.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    return rows
+    return figures
 
 
 def _cell(out: Path, cases: CaseSet, method: Method, key: str) -> Path:
@@ -236,7 +219,7 @@ def measure(
     try:
         case = cases[key]
         pictures = {"input": case.image, "target": case.target}
-        answer, case, search = _answer(method, case, plan.k, curves)
+        answer, case, search = _answer(method, case, plan.k_search, curves)
         pictures["answer"] = answer
     except (Rejected, ValueError, OSError) as error:
         failure = " ".join(str(error).split())
@@ -277,10 +260,10 @@ def _record(
 
 
 def _answer(
-    method: Method, case: Case, policy: KPolicy, curves: list[dict[str, Any]]
+    method: Method, case: Case, k_search: KRange | None, curves: list[dict[str, Any]]
 ) -> tuple[Tensor, Case, str | None]:
     """The answer, the case with the K that it was given, and how the search for that ended."""
-    if not (policy.searched and method.needs_k):
+    if k_search is None or not method.needs_k:
         return _rounded(method(case), case), case, None
     if case.disparity is None or case.focus_disparity is None:
         raise ValueError(f"case {case.key} has no depth or focus to search K with")
@@ -290,8 +273,8 @@ def _answer(
         case.focus_disparity,
         height=case.size[0],
         width=case.size[1],
-        least_radius=policy.least_radius * edge,
-        largest_radius=policy.largest_radius * edge,
+        least_radius=k_search.min_radius * edge,
+        largest_radius=k_search.max_radius * edge,
     )
     answers: dict[float, Tensor] = {}
 
@@ -300,7 +283,7 @@ def _answer(
         return float(ssim(answers[k][None], case.target[None])[0])
 
     try:
-        found = search_k(score, low=low, high=high, budget=policy.budget)
+        found = search_k(score, low=low, high=high, budget=k_search.budget)
         k, curve, verdict = found.k, found.curve, "maximum"
     except Rejected as rejected:
         if not isinstance(rejected.value, dict):
@@ -342,5 +325,5 @@ def _figure(compute: Callable[[], float]) -> tuple[float | None, str | None]:
     except (Rejected, ValueError, RuntimeError) as error:
         return None, " ".join(str(error).split()) or type(error).__name__
     if math.isnan(value):
-        return None, UNTOLD
+        return None, UNDEFINED
     return (value, None) if math.isfinite(value) else (None, f"the value is {value}")

@@ -1,89 +1,32 @@
-"""Means with intervals and paired comparisons, over pictures.
+"""Means with intervals and paired comparisons, over images.
 
 Intervals are bias-corrected and accelerated bootstrap intervals of the mean (Efron 1987), 95 %.
-Two methods are compared over the pictures that both have a value of: the mean difference with its
+Two methods are compared over the images that both have a value of: the mean difference with its
 interval, how often each is better, and a sign-flip test of "the differences are symmetric about 0"
 (Fisher 1935). p is two-sided, and not corrected for the number of comparisons.
 """
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from genrefocus.benchmark.rows import Row
+from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED
 
 CONFIDENCE = 0.95
-LEAST_FOR_INTERVAL = 8
-"""Below this many pictures the interval would be far too short, so there is none."""
+MIN_FOR_INTERVAL = 8
+"""Below this many images the interval would be far too short, so there is none."""
 
 RESAMPLES = 9999
 
 _ROUNDING = 1e-12  # of the largest value; values that are nearer to each other are equal
 
-NOT_AVAILABLE = "not available: "
-UNTOLD = "it cannot be told from this picture"
-"""Begins the failure of a metric that cannot be computed on a machine; the remedy follows. Such
-rows are no failures of the method."""
 
-
-@dataclass(frozen=True)
-class Summary:
-    """A metric of a method over the pictures of a data set.
-
-    Attributes:
-        n: pictures with a value.
-        mean: over these; None without any.
-        low, high: bounds of the mean's interval; None where there is none, see :func:`interval`.
-        values: key -> value.
-        failures: key -> why there is no value.
-        untold: keys of pictures that the metric says nothing about, such as bleeding of one
-            without a depth edge.
-        remedy: what makes the metric available; None where it is.
-    """
-
-    n: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    values: Mapping[str, float]
-    failures: Mapping[str, str]
-    untold: tuple[str, ...]
-    remedy: str | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two methods over the pictures that both have a value of.
-
-    Attributes:
-        first, second: names of the methods.
-        n: pictures in common.
-        difference: mean of first minus second; None without pictures in common.
-        low, high: bounds of its interval; None where there is none.
-        wins, ties, losses: pictures on which the first is better, equal, worse.
-        p: of the sign-flip test; None without pictures in common.
-        excluded: keys that one of the two, or both, have no value of.
-    """
-
-    first: str
-    second: str
-    n: int
-    difference: float | None
-    low: float | None
-    high: float | None
-    wins: int
-    ties: int
-    losses: int
-    p: float | None
-    excluded: tuple[str, ...]
-
-
-def interval(values: NDArray[np.float64], *, seed: int) -> tuple[float, float] | None:
+def interval(values: NDArray[np.float64], *, seed: int) -> tuple[float, float]:
     """95 % interval of the mean.
 
     Args:
@@ -91,10 +34,10 @@ def interval(values: NDArray[np.float64], *, seed: int) -> tuple[float, float] |
         seed: of the resampling.
 
     Returns:
-        Lower and upper bound; None for fewer than 8 values, or where all are equal.
+        Lower and upper bound; NaN for fewer than 8 values, or where all are equal.
     """
-    if len(values) < LEAST_FOR_INTERVAL or np.ptp(values) <= _ROUNDING * np.abs(values).max():
-        return None
+    if len(values) < MIN_FOR_INTERVAL or np.ptp(values) <= _ROUNDING * np.abs(values).max():
+        return math.nan, math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
@@ -107,90 +50,86 @@ def interval(values: NDArray[np.float64], *, seed: int) -> tuple[float, float] |
             rng=np.random.default_rng(seed),
         ).confidence_interval
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        return None
+        return math.nan, math.nan
     return float(found.low), float(found.high)
 
 
-def summarise(rows: Iterable[Row], *, seed: int) -> Summary:
-    """The rows of one metric of one method.
+def summarise(figures: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """One row for each method and metric, in the order of their first figure.
 
     Args:
-        rows: of one task, data set, method and metric.
+        figures: the long table of a task and data set.
         seed: of the resampling.
 
-    Raises:
-        ValueError: rows of several metrics or methods, two rows of one picture, or a value that is
-            not finite.
+    Returns:
+        Columns ``method``, ``metric``, ``mean``, ``low`` and ``high`` (NaN where there is none),
+        ``n`` (images with a value), ``failed``, ``undefined`` (images that the metric does not
+        apply to) and ``remedy`` (what makes the metric available; missing where it is).
     """
-    by_key = _by_key(rows)
-    values = {key: row.value for key, row in by_key.items() if row.value is not None}
-    failed = {key: row.failure for key, row in by_key.items() if row.failure is not None}
-    unavailable = [text for text in failed.values() if text.startswith(NOT_AVAILABLE)]
-    bounds = interval(_array(values.values()), seed=seed) or (None, None)
-    return Summary(
-        n=len(values),
-        mean=_mean(values.values()),
-        low=bounds[0],
-        high=bounds[1],
-        values=values,
-        failures={
-            key: text
-            for key, text in failed.items()
-            if text != UNTOLD and not text.startswith(NOT_AVAILABLE)
-        },
-        untold=tuple(key for key, text in failed.items() if text == UNTOLD),
-        remedy=unavailable[0].removeprefix(NOT_AVAILABLE) if unavailable else None,
-    )
+    rows = []
+    for (method, metric), some in figures.groupby(["method", "metric"], sort=False):
+        values = some.sort_values("key")["value"].dropna().to_numpy()
+        failures = some["failure"].dropna()
+        missing = failures[failures.str.startswith(NOT_AVAILABLE)]
+        undefined = int((failures == UNDEFINED).sum())
+        low, high = interval(values, seed=seed)
+        rows.append(
+            {
+                "method": method,
+                "metric": metric,
+                "mean": _mean(values),
+                "low": low,
+                "high": high,
+                "n": len(values),
+                "failed": len(failures) - len(missing) - undefined,
+                "undefined": undefined,
+                "remedy": missing.iloc[0].removeprefix(NOT_AVAILABLE) if len(missing) else None,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def compare(
-    first: Iterable[Row], second: Iterable[Row], *, higher_is_better: bool, seed: int
-) -> Comparison:
-    """Two methods in one metric, picture by picture.
+    figures: pd.DataFrame, first: str, second: str, *, higher_is_better: bool, seed: int
+) -> dict[str, Any]:
+    """Two methods in one metric, image by image.
 
     Args:
-        first, second: rows of one metric of one method each, on the same data set.
+        figures: the long table of one task, data set and metric.
+        first, second: names of the methods.
         higher_is_better: direction of the metric.
         seed: of resampling and sign flips.
 
-    Raises:
-        ValueError: as :func:`summarise`, or rows that differ in task, data set, metric or protocol.
+    Returns:
+        ``first`` and ``second``; ``n`` images in common; ``difference``, the mean of first minus
+        second, with ``low`` and ``high`` of its interval; ``wins``, ``ties`` and ``losses`` of the
+        first; ``p`` of the sign-flip test; ``excluded``, the keys that one of the two, or both,
+        have no value of. Figures that do not exist are NaN.
     """
-    a, b = _by_key(first), _by_key(second)
-    if not a or not b:
-        raise ValueError("a comparison needs rows of both methods")
-    one, other = next(iter(a.values())), next(iter(b.values()))
-    for name in ("task", "dataset", "metric", "protocol"):
-        if getattr(one, name) != getattr(other, name):
-            raise ValueError(
-                f"{one.method} and {other.method} differ in {name}: "
-                f"{getattr(one, name)} and {getattr(other, name)}"
-            )
-    pairs = {
-        key: (x, y)
-        for key in a
-        if key in b and (x := a[key].value) is not None and (y := b[key].value) is not None
+    chosen = figures[figures["method"].isin([first, second])]
+    values = chosen.pivot(index="key", columns="method", values="value").sort_index()
+    values = values.reindex(columns=[first, second])
+    both = values.dropna()
+    differences = (both[first] - both[second]).to_numpy()
+    low, high = interval(differences, seed=seed)
+    better = differences if higher_is_better else -differences
+    return {
+        "first": first,
+        "second": second,
+        "n": len(both),
+        "difference": _mean(differences),
+        "low": low,
+        "high": high,
+        "wins": int((better > 0).sum()),
+        "ties": int((better == 0).sum()),
+        "losses": int((better < 0).sum()),
+        "p": _sign_flip_p(differences, seed) if len(both) else math.nan,
+        "excluded": sorted(values.index.difference(both.index)),
     }
-    differences = _array(x - y for x, y in pairs.values())
-    bounds = interval(differences, seed=seed) or (None, None)
-    sign = 1 if higher_is_better else -1
-    return Comparison(
-        first=one.method,
-        second=other.method,
-        n=len(pairs),
-        difference=_mean(differences.tolist()),
-        low=bounds[0],
-        high=bounds[1],
-        wins=int((sign * differences > 0).sum()),
-        ties=int((differences == 0).sum()),
-        losses=int((sign * differences < 0).sum()),
-        p=_sign_flip_p(differences, seed) if pairs else None,
-        excluded=tuple(sorted((a.keys() | b.keys()) - pairs.keys())),
-    )
 
 
 def _sign_flip_p(differences: NDArray[np.float64], seed: int) -> float:
-    """Exact up to 13 pictures, from random flips beyond."""
+    """Exact up to 13 images, from random flips beyond."""
     moved = differences[differences != 0]  # flipping a zero changes nothing
     if len(moved) < 2:
         return 1.0
@@ -206,28 +145,5 @@ def _sign_flip_p(differences: NDArray[np.float64], seed: int) -> float:
     return float(found.pvalue)
 
 
-def _by_key(rows: Iterable[Row]) -> dict[str, Row]:
-    """Key -> row in the order of the keys, so that nothing depends on the order of a file."""
-    by_key: dict[str, Row] = {}
-    kinds = set()
-    for row in sorted(rows, key=lambda row: row.key):
-        kinds.add((row.task, row.dataset, row.method, row.metric, row.protocol))
-        if row.key in by_key:
-            raise ValueError(f"{row.method} has two rows of {row.metric} for {row.key}")
-        if row.value is not None and not math.isfinite(row.value):
-            raise ValueError(
-                f"{row.method}, {row.key}: {row.metric} is {row.value}; write it as a failure"
-            )
-        by_key[row.key] = row
-    if len(kinds) > 1:
-        raise ValueError(f"rows of several kinds: {sorted(kinds)}")
-    return by_key
-
-
-def _array(values: Iterable[float]) -> NDArray[np.float64]:
-    return np.array(list(values), dtype=np.float64)
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    listed = list(values)
-    return math.fsum(listed) / len(listed) if listed else None
+def _mean(values: NDArray[np.float64]) -> float:
+    return math.fsum(values) / len(values) if len(values) else math.nan

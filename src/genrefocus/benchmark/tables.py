@@ -1,97 +1,37 @@
-"""Tables of a benchmark: on a terminal, as Markdown, as LaTeX, and as data.
+"""Tables of a benchmark, from the long table of figures: what is averaged, compared and marked.
 
-A mean is marked as the best among means over the same pictures: rows with failures, and published
-rows that our protocol does not reproduce, are shown and never marked.
+``build_tables`` makes a table for each task and data set, ``shown`` puts them on a terminal, and
+``write_tables`` into files. A mean is marked as the best among means over the same images: rows
+with failures, and published rows that our protocol does not reproduce, are shown and never marked.
 """
 
+import itertools
 import json
-import re
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import nan
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table as RichTable
 from rich.text import Text
 
+from genrefocus.benchmark import typeset
+from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED
 from genrefocus.benchmark.protocol import Protocol
-from genrefocus.benchmark.published import IDENTITY, rows_for
+from genrefocus.benchmark.published import IDENTITY, published_figures
 from genrefocus.benchmark.results import Results
-from genrefocus.benchmark.rows import Row
-from genrefocus.benchmark.statistics import Comparison, Summary, compare, summarise
+from genrefocus.benchmark.statistics import compare, summarise
+from genrefocus.benchmark.typeset import ARROWS, TextTable
 from genrefocus.writing import write_atomically
 
-PAIRED_COLUMNS = (
-    "metric",
-    "first",
-    "second",
-    "n",
-    "difference",
-    "interval",
-    "better",
-    "equal",
-    "worse",
-    "p",
-    "left out",
-)
-"""Columns of :func:`paired_rows`."""
+PAIRED_TITLE = "paired: mean of first minus second over the images that both have a value of"
 
-PAIRED_TITLE = "paired: mean of first minus second over the pictures that both have a value of"
+_WIDE = 100  # characters of a terminal that shows intervals
+_REASONS = 3  # of failures of a method that are shown in full
 
-_LEFT: dict[str, Any] = {"title_justify": "left", "caption_justify": "left"}
-
-ARROWS = {True: "↑", False: "↓"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A metric of a line.
-
-    Attributes:
-        mean, low, high: None where there is none.
-        n: pictures in the mean; None in published lines.
-        of: pictures that were asked for.
-        failures: pictures where it failed.
-        untold: pictures that the metric says nothing about.
-        remedy: what makes the metric available; None where it is.
-        comparable: whether it may be the best: it is over all pictures that any method has a
-            value of.
-        best: whether it is.
-    """
-
-    mean: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    of: int = 0
-    failures: int = 0
-    untold: int = 0
-    remedy: str | None = None
-    comparable: bool = False
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """A method in a table.
-
-    Attributes:
-        method: its name.
-        cells: metric -> cell; metrics without rows are absent.
-        source: table of the paper; None for our own.
-        version: of the paper.
-        objection: why it may not be compared; None where it may.
-    """
-
-    method: str
-    cells: Mapping[str, Cell]
-    source: str | None = None
-    version: str | None = None
-    objection: str | None = None
+Pairs = Callable[[str, str, Sequence[str]], Iterable[tuple[str, str]]]
+"""(task, data set, methods) -> the pairs of methods that are compared image by image."""
 
 
 @dataclass(frozen=True)
@@ -99,285 +39,134 @@ class BenchmarkTable:
     """The methods of a task on a data set.
 
     Attributes:
-        task, dataset: what was measured.
-        protocol: what it was measured under.
-        metrics: names of the columns.
-        pictures: metric -> how many pictures were asked for it.
-        lines: our own first, then published ones.
-        summaries: (method, metric) -> summary, of our own.
+        protocol: what was measured, and under what.
+        figures: the long table of the task and data set.
+        lines: a row for each method and metric, our own first, then published ones: the columns of
+            ``statistics.summarise``; ``of`` (images that were asked for); ``source``, ``version``
+            and ``objection`` of published ones; ``comparable`` (the mean is over all images that
+            any method has a value of) and ``best``.
+        compared: a row for each paired comparison: ``metric`` and ``statistics.compare``.
         notes: what to know about the lines.
         remedies: what makes metrics available that are not.
     """
 
-    task: str
-    dataset: str
     protocol: Protocol
-    metrics: tuple[str, ...]
-    pictures: Mapping[str, int]
-    lines: tuple[Line, ...]
-    summaries: Mapping[tuple[str, str], Summary]
+    figures: pd.DataFrame
+    lines: pd.DataFrame
+    compared: pd.DataFrame
     notes: tuple[str, ...]
     remedies: tuple[str, ...]
+
+    @property
+    def task(self) -> str:
+        return self.protocol.task
+
+    @property
+    def dataset(self) -> str:
+        return self.protocol.dataset.name
 
     @property
     def title(self) -> str:
         return f"{self.task} on {self.dataset}, protocol {self.protocol.hash[:12]}"
 
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics with figures of ours, in the order of the protocol."""
+        present = set(self.figures["metric"])
+        return [metric for metric in self.protocol.metrics if metric in present]
+
+    @property
+    def methods(self) -> list[str]:
+        """Our own, in the order of the table."""
+        return list(self.lines.loc[self.lines["source"].isna(), "method"].unique())
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The figures that a method failed to give."""
+        return _failures(self.figures)
+
     def heading(self, metric: str) -> str:
         """Name of a metric with the direction in which it improves."""
         return f"{metric} {ARROWS[self.protocol.higher_is_better(metric)]}"
 
+    def rows(self) -> list[dict[str, Any]]:
+        """``method``, ``source``, ``objection`` and ``cells`` (metric -> line) of every row."""
+        return [
+            {
+                **{name: cells[0][name] for name in ("method", "source", "objection")},
+                "cells": {cell["metric"]: cell for cell in cells},
+            }
+            for _, some in self.lines.groupby(["method", "source"], sort=False, dropna=False)
+            if (cells := plain(some))
+        ]
 
-def build_tables(results: Results, *, seed: int) -> list[BenchmarkTable]:
+
+def every_pair(task: str, dataset: str, methods: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """All pairs, in the order of the table."""
+    return itertools.combinations(methods, 2)
+
+
+def build_tables(results: Results, *, seed: int, pairs: Pairs = every_pair) -> list[BenchmarkTable]:
     """A table for each task and data set.
 
     Args:
         results: of one folder or several.
-        seed: of the bootstrap.
+        seed: of the bootstrap and of sign flips.
+        pairs: the methods that are compared image by image.
     """
-    return [
-        _table(results, task, dataset, protocol, seed)
-        for (task, dataset), protocol in results.protocols.items()
-    ]
+    tables = []
+    for (task, dataset), protocol in results.protocols.items():
+        figures = results.figures
+        figures = figures[(figures["task"] == task) & (figures["dataset"] == dataset)]
+        lines = _lines(figures, protocol, seed)
+        methods = list(lines.loc[lines["source"].isna(), "method"].unique())
+        notes = (*results.notes.get((task, dataset), ()), *_notes(lines, figures))
+        missing = lines.dropna(subset="remedy").drop_duplicates("metric")
+        remedies = tuple(f"n/a: {one.metric}: {one.remedy}" for one in missing.itertuples())
+        compared = _compared(figures, protocol, pairs(task, dataset, methods), seed)
+        tables.append(BenchmarkTable(protocol, figures, lines, compared, notes, remedies))
+    return tables
 
 
-def comparisons(
-    results: Results, table: BenchmarkTable, pairs: Iterable[tuple[str, str]], *, seed: int
-) -> dict[str, list[Comparison]]:
-    """Metric -> paired comparisons; pairs that have no rows of a metric are left out.
+def shown(
+    tables: Sequence[BenchmarkTable], width: int, *, paired: bool = False
+) -> Iterator[RenderableType]:
+    """Tables and notes for a terminal so many characters wide; below 100 without intervals.
 
     Args:
-        results: which the table is of.
-        table: the task, the data set and the metrics.
-        pairs: names of methods.
-        seed: of resampling and sign flips.
+        tables: to show.
+        width: of the terminal.
+        paired: whether to show the paired comparisons too.
     """
-    grouped = _grouped(results, table.task, table.dataset)
-    listed = list(pairs)
-    found: dict[str, list[Comparison]] = {}
-    for metric in table.metrics:
-        sides = [(grouped.get((a, metric)), grouped.get((b, metric))) for a, b in listed]
-        some = [
-            compare(a, b, higher_is_better=table.protocol.higher_is_better(metric), seed=seed)
-            for a, b in sides
-            if a and b
+    for table in tables:
+        measured = [
+            metric
+            for metric, remedy in table.lines.groupby("metric")["remedy"]
+            if remedy.isna().any()
         ]
-        if some := [one for one in some if one.n]:
-            found[metric] = some
-    return found
-
-
-def records(tables: Iterable[BenchmarkTable]) -> list[dict[str, Any]]:
-    """Our own lines as JSON data, one record for each method and metric: ``results.json``."""
-    return [
-        {
-            "task": table.task,
-            "dataset": table.dataset,
-            "method": line.method,
-            "n": cell.n,
-            "metric": metric,
-            "mean": cell.mean,
-            "low": cell.low,
-            "high": cell.high,
-            "failures": cell.failures + cell.untold,
-            "protocol": table.protocol.hash,
-        }
-        for table in tables
-        for line in table.lines
-        if line.source is None
-        for metric, cell in line.cells.items()
-    ]
-
-
-def paired_rows(
-    table: BenchmarkTable, compared: Mapping[str, Sequence[Comparison]]
-) -> list[list[str]]:
-    """Paired comparisons as texts, a row for each; columns are ``PAIRED_COLUMNS``."""
-    return [
-        [
-            table.heading(metric),
-            one.first,
-            one.second,
-            str(one.n),
-            "-" if one.difference is None else number(one.difference),
-            "-" if one.low is None or one.high is None else bounds(one.low, one.high),
-            *map(str, (one.wins, one.ties, one.losses)),
-            "-" if one.p is None else f"{one.p:.2g}",
-            ", ".join(one.excluded),
-        ]
-        for metric, some in compared.items()
-        for one in some
-    ]
-
-
-def rich_remedies(tables: Sequence[BenchmarkTable]) -> RenderableType:
-    """What makes metrics available, once for all tables."""
+        metrics = [metric for metric in table.metrics if metric in measured]
+        texts = text_table(table, metrics, separator="\n", intervals=width >= _WIDE)
+        yield from typeset.terminal(texts, table.title, width)
+        yield Text("\n".join([legend(table, width >= _WIDE), *table.notes, ""]), style="dim")
+        if paired and len(table.compared):
+            yield from typeset.terminal(paired_table(table, count=True), PAIRED_TITLE, width)
     remedies = dict.fromkeys(remedy for table in tables for remedy in table.remedies)
-    return Text("\n".join(remedies), style="dim")
-
-
-def rich_tables(table: BenchmarkTable, width: int) -> list[RenderableType]:
-    """For a terminal so many characters wide: as many tables as the columns need, and the notes.
-
-    Below 100 characters there are no intervals. See :func:`rich_remedies` too.
-    """
-    intervals = width >= _ROOMY
-    # A column without a figure would only take the room of others; the notes say why.
-    metrics = [
-        metric
-        for metric in table.metrics
-        if any((cell := line.cells.get(metric)) and not cell.remedy for line in table.lines)
-    ]
-    room = width - _FRAME - 1 - max(len(name_of(line)) for line in table.lines)
-    groups: list[dict[str, int]] = [{}]
-    left = room
-    for metric in metrics:
-        texts = [_shown(line, metric, intervals)[0] for line in table.lines]
-        words = [word for text in (_heading(table, metric), *texts) for word in _words(text)]
-        least = max(map(len, words))
-        if groups[-1] and least + _FRAME > left:
-            groups.append({})
-            left = room
-        groups[-1][metric] = least
-        left -= least + _FRAME
-    shown = [_rich_table(table, group, intervals) for group in groups]
-    for further in shown[1:]:
-        further.title = "(continued)"
-    head = notes_of(table)[0]
-    if not intervals:
-        head = head.replace(
-            "Means with their 95 % bootstrap interval, where there are 8 values or more",
-            "Means; a terminal of 100 characters shows intervals, and so does tables.md",
-        )
-    return [*shown, Text("\n".join([head, *table.notes]) + "\n", style="dim")]
-
-
-_ROOMY, _FRAME = 100, 3  # characters
-
-
-def _rich_table(table: BenchmarkTable, metrics: Mapping[str, int], intervals: bool) -> RichTable:
-    """Of metrics with the width that each needs."""
-    shown = RichTable(title=escape(table.title), **_LEFT)
-    longest = max(len(name_of(line)) for line in table.lines)
-    shown.add_column("method", overflow="fold", min_width=longest)
-    for metric, least in metrics.items():
-        lines = textwrap.wrap(_heading(table, metric), least, break_long_words=False)
-        shown.add_column(escape("\n".join(lines)), justify="right")
-    for line in table.lines:
-        texts = []
-        for text, best in (_shown(line, metric, intervals) for metric in metrics):
-            texts.append(f"[bold]{escape(text)}[/bold]" if best else escape(text))
-        style = "dim strike" if line.objection else "dim" if line.source else ""
-        shown.add_row(escape(name_of(line)), *texts, style=style)
-        if line is _last_own(table):
-            shown.add_section()
-    return shown
-
-
-def _heading(table: BenchmarkTable, metric: str) -> str:
-    """In words, so that a narrow column can break it."""
-    return table.heading(metric).replace("_", " ")
-
-
-def _shown(line: Line, metric: str, intervals: bool) -> tuple[str, bool]:
-    text, best = _cell_text(line, metric, "\n", intervals=intervals)
-    return text, best
-
-
-def _words(text: str) -> list[str]:
-    """What may not be broken: words of a heading, the last with its arrow; lines of a cell."""
-    if any(arrow in text for arrow in ARROWS.values()):
-        words = text.split()
-        return [*words[:-2], " ".join(words[-2:])]
-    return text.split("\n")
-
-
-def rich_paired(rows: Iterable[Sequence[str]]) -> RichTable:
-    """:func:`paired_rows` for a terminal."""
-    shown = RichTable(title=PAIRED_TITLE, **_LEFT)
-    for column, name in enumerate(PAIRED_COLUMNS):
-        shown.add_column(name, overflow="fold", justify="right" if column >= 3 else "left")
-    for *row, left_out in rows:
-        count = len(left_out.split(", ")) if left_out else 0
-        shown.add_row(*map(escape, row), str(count))
-    return shown
+    yield Text("\n".join(remedies), style="dim")
 
 
 def markdown(table: BenchmarkTable) -> str:
-    """As a pipe table; best values in bold, lines that may not be compared struck out."""
-    head = ["method", *(table.heading(metric) for metric in table.metrics)]
-    lines = [f"### {_md(table.title)}", "", _pipes(map(_md, head))]
-    lines.append(_pipes(["---", *("---:" for _ in table.metrics)]))
-    for line in table.lines:
-        texts = [(_md(name_of(line)), False)]
-        texts += [(_md(text), best) for text, best in (_cell_text(line, m) for m in table.metrics)]
-        struck = "~~{}~~" if line.objection else "{}"
-        lines.append(_pipes(f"**{text}**" if best else struck.format(text) for text, best in texts))
-    lines += ["", *(f"- {_md(note)}" for note in notes_of(table)), ""]
-    return "\n".join(lines)
-
-
-def markdown_paired(rows: Iterable[Sequence[str]]) -> str:
-    """:func:`paired_rows` as a pipe table."""
-    lines = [_pipes(PAIRED_COLUMNS), _pipes("---" for _ in PAIRED_COLUMNS)]
-    lines += [_pipes(map(_md, row)) for row in rows]
-    return "\n".join([f"#### {PAIRED_TITLE}", "", *lines, ""])
+    """Best values in bold, lines that may not be compared struck out."""
+    notes = (legend(table), *table.notes, *table.remedies)
+    lines = "\n".join(f"- {typeset.escaped_markdown(note)}" for note in notes)
+    title = typeset.escaped_markdown(table.title)
+    return f"### {title}\n\n{typeset.markdown(text_table(table, table.metrics))}\n{lines}\n"
 
 
 def latex(table: BenchmarkTable) -> str:
-    """As a table of the package booktabs; lines that may not be compared are grey (xcolor)."""
-    arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-    higher = table.protocol.higher_is_better
-    head = ["method", *(f"{_tex(metric)} {arrows[higher(metric)]}" for metric in table.metrics)]
-    lines = [
-        "% needs \\usepackage{booktabs,xcolor}",
-        "\\begin{tabular}{l" + "r" * len(table.metrics) + "}",
-        "\\toprule",
-        " & ".join(head) + r" \\",
-        "\\midrule",
-    ]
-    for line in table.lines:
-        texts = [_tex(name_of(line))]
-        for text, best in (_cell_text(line, metric) for metric in table.metrics):
-            texts.append(f"\\textbf{{{_tex(text)}}}" if best else _tex(text))
-        if line.objection:
-            texts = [f"\\textcolor{{gray}}{{{text}}}" for text in texts]
-        lines.append(" & ".join(texts) + r" \\")
-        if line is _last_own(table) and line is not table.lines[-1]:
-            lines.append("\\midrule")
-    lines += ["\\bottomrule", "\\end{tabular}"]
-    lines += [f"% {_tex(note)}" for note in (table.title, *notes_of(table))]
-    return "\n".join(lines) + "\n"
-
-
-def latex_paired(rows: Iterable[Sequence[str]]) -> str:
-    """:func:`paired_rows` as a table of the package booktabs."""
-    lines = ["\\begin{tabular}{lllrrrrrrrl}", "\\toprule"]
-    lines += [" & ".join(PAIRED_COLUMNS) + r" \\", "\\midrule"]
-    lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {PAIRED_TITLE}", ""])
-
-
-def name_of(line: Line) -> str:
-    """The method, published ones marked."""
-    if line.source is None:
-        return line.method
-    doubt = ", not comparable" if line.objection else ""
-    return f"{line.method} (published, {line.source}{doubt})"
-
-
-def notes_of(table: BenchmarkTable) -> list[str]:
-    """Everything that stands below a table."""
-    counts = ", ".join(f"{metric} {count}" for metric, count in table.pictures.items())
-    if len(set(table.pictures.values())) == 1:
-        counts = str(next(iter(table.pictures.values())))
-    return [
-        f"Pictures (n): {counts}. Means with their 95 % bootstrap interval, where there are 8 "
-        "values or more; n stands beside a mean over fewer pictures. Bold: the best of the "
-        "comparable means. Units: docs/metrics.md.",
-        *table.notes,
-        *table.remedies,
-    ]
+    """Best values in bold, lines that may not be compared grey; the notes are comments."""
+    notes = (table.title, legend(table), *table.notes, *table.remedies)
+    comments = "".join(f"% {typeset.escaped_latex(note)}\n" for note in notes)
+    return typeset.latex(text_table(table, table.metrics)) + comments
 
 
 def write_tables(tables: Sequence[BenchmarkTable], folder: str | Path) -> None:
@@ -389,231 +178,196 @@ def write_tables(tables: Sequence[BenchmarkTable], folder: str | Path) -> None:
     write_atomically(folder / "tables.tex", "\n".join(map(latex, tables)).encode())
 
 
+def records(tables: Iterable[BenchmarkTable]) -> list[dict[str, Any]]:
+    """Our own lines as JSON data, one record for each method and metric: ``results.json``."""
+    return [
+        {
+            "task": table.task,
+            "dataset": table.dataset,
+            **{name: line[name] for name in ("method", "n", "metric", "mean", "low", "high")},
+            "failures": line["failed"] + line["undefined"],
+            "protocol": table.protocol.hash,
+        }
+        for table in tables
+        for line in plain(table.lines[table.lines["source"].isna()])
+    ]
+
+
+def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries, with None for what is missing."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def text_table(
+    table: BenchmarkTable,
+    metrics: Sequence[str],
+    *,
+    separator: str = " ",
+    intervals: bool = True,
+) -> TextTable:
+    """The texts of some metrics: mean, interval, and n with failures where it is not over all."""
+    rows, styles = [], {}
+    for number, row in enumerate(table.rows()):
+        cells = [row["cells"].get(metric) for metric in metrics]
+        style = "not comparable" if row["objection"] else "published" if row["source"] else ""
+        best = ("best" if cell and cell["best"] else style for cell in cells)
+        styles[number] = [style, *best]
+        rows.append([name_of(row), *(cell_text(cell, separator, intervals) for cell in cells)])
+    texts = pd.DataFrame(rows, columns=["method", *map(table.heading, metrics)])
+    own = len(table.methods)
+    return TextTable(texts, styles, rule=own if own < len(rows) else None)
+
+
+def paired_table(table: BenchmarkTable, *, count: bool = False) -> TextTable:
+    """The texts of the paired comparisons; ``count`` numbers the keys left out, not naming them."""
+    columns = ["metric", "first", "second", "n", "difference", "interval"]
+    columns += ["better", "equal", "worse", "p", "left out"]
+    rows = []
+    for one in plain(table.compared):
+        numbers = ("first", "second", "n", "difference", "low", "wins", "ties", "losses")
+        first, second, n, difference, low, *counts = (one[name] for name in numbers)
+        rows.append(
+            [
+                table.heading(one["metric"]),
+                first,
+                second,
+                str(n),
+                "-" if difference is None else number(difference),
+                "-" if low is None else f"[{number(low)}, {number(one['high'])}]",
+                *map(str, counts),
+                "-" if one["p"] is None else f"{one['p']:.2g}",
+                str(len(one["excluded"])) if count else ", ".join(one["excluded"]),
+            ]
+        )
+    return TextTable(pd.DataFrame(rows, columns=columns), {}, left=3)
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """The method, published ones marked."""
+    if row["source"] is None:
+        return row["method"]
+    doubt = ", not comparable" if row["objection"] else ""
+    return f"{row['method']} (published, {row['source']}{doubt})"
+
+
+def cell_text(cell: Mapping[str, Any] | None, separator: str = " ", intervals: bool = True) -> str:
+    """A mean with its interval, and n with failures where it is not over all images."""
+    if cell is None:
+        return "-"
+    if cell["mean"] is None:
+        failed = f"failed ({cell['failed']})" if cell["failed"] else "-"
+        return "n/a" if cell["remedy"] else failed
+    parts = [number(cell["mean"])]
+    if intervals and cell["low"] is not None:
+        parts.append(f"[{number(cell['low'])}, {number(cell['high'])}]")
+    if short := shortfall(cell):
+        parts.append(f"({short})")
+    return separator.join(parts)
+
+
+def shortfall(cell: Mapping[str, Any]) -> str:
+    """How many images a mean is over, where not all that were asked for; else empty."""
+    if cell["n"] is None or cell["n"] == cell["of"]:
+        return ""
+    return f"n {cell['n']}, {cell['failed']} failed" if cell["failed"] else f"n {cell['n']}"
+
+
 def number(value: float) -> str:
     """Four decimals, two from 10 on."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-def bounds(low: float, high: float) -> str:
-    """An interval."""
-    return f"[{number(low)}, {number(high)}]"
-
-
-def cell_text(cell: Cell | None, separator: str = " ", *, intervals: bool = True) -> str:
-    """A cell in plain text: mean, interval, and n with failures where the mean is over fewer."""
-    if cell is None:
-        return "-"
-    if cell.mean is None:
-        return "n/a" if cell.remedy else f"failed ({cell.failures})" if cell.failures else "-"
-    text = number(cell.mean)
-    if intervals and cell.low is not None and cell.high is not None:
-        text += f"{separator}{bounds(cell.low, cell.high)}"
-    if short := shortfall(cell):
-        text += f"{separator}({short})"
-    return text
-
-
-def shortfall(cell: Cell) -> str:
-    """How many pictures a mean is over, where not all that were asked for; else empty."""
-    if cell.n is None or cell.n == cell.of:
-        return ""
-    return f"n {cell.n}, {cell.failures} failed" if cell.failures else f"n {cell.n}"
-
-
-def _cell_text(
-    line: Line, metric: str, separator: str = " ", *, intervals: bool = True
-) -> tuple[str, bool]:
-    cell = line.cells.get(metric)
-    return cell_text(cell, separator, intervals=intervals), cell is not None and cell.best
-
-
-def _table(
-    results: Results, task: str, dataset: str, protocol: Protocol, seed: int
-) -> BenchmarkTable:
-    grouped = _grouped(results, task, dataset)
-    summaries = {pair: summarise(rows, seed=seed) for pair, rows in grouped.items()}
-    present = {metric for _, metric in grouped}
-    metrics = tuple(metric for metric in protocol.metrics if metric in present)
-    asked = {
-        metric: {row.key for (_, own), rows in grouped.items() if own == metric for row in rows}
-        for metric in metrics
-    }
-    # What no method has a value of cannot be told from the picture, and is missing for all alike.
-    told = {
-        metric: {key for (_, own), one in summaries.items() if own == metric for key in one.values}
-        for metric in metrics
-    }
-    methods = results.methods(task, dataset)
-    own = [
-        Line(
-            method,
-            {
-                metric: _cell(summaries[method, metric], told[metric], len(asked[metric]))
-                for metric in metrics
-                if (method, metric) in summaries
-            },
-        )
-        for method in sorted(methods, key=lambda name: name.partition(" @ ")[0] != IDENTITY)
-    ]
-    lines = [*own, *_published(own, task, dataset, protocol, metrics)]
-    return BenchmarkTable(
-        task=task,
-        dataset=dataset,
-        protocol=protocol,
-        metrics=metrics,
-        pictures={metric: len(keys) for metric, keys in asked.items()},
-        lines=tuple(_with_best(lines, protocol, metrics)),
-        summaries=summaries,
-        notes=(*results.notes.get((task, dataset), ()), *_notes(lines, summaries)),
-        remedies=tuple(
-            dict.fromkeys(
-                f"n/a: {metric}: {cell.remedy}"
-                for line in own
-                for metric, cell in line.cells.items()
-                if cell.remedy
-            )
-        ),
+def legend(table: BenchmarkTable, intervals: bool = True) -> str:
+    """What the figures of a table are."""
+    asked = table.figures.groupby("metric")["key"].nunique()[table.metrics]
+    counts = ", ".join(f"{metric} {count}" for metric, count in asked.items())
+    if asked.nunique() == 1:
+        counts = str(asked.iloc[0])
+    means = "Means; a terminal of 100 characters shows intervals, and so does tables.md"
+    if intervals:
+        means = "Means with their 95 % bootstrap interval, where there are 8 values or more"
+    return (
+        f"Images (n): {counts}. {means}; n stands beside a mean over fewer images. "
+        "Bold: the best of the comparable means. Units: docs/metrics.md."
     )
 
 
-def _cell(summary: Summary, told: set[str], asked: int) -> Cell:
-    return Cell(
-        mean=summary.mean,
-        low=summary.low,
-        high=summary.high,
-        n=summary.n,
-        of=asked,
-        failures=len(summary.failures),
-        untold=len(summary.untold),
-        remedy=summary.remedy,
-        comparable=set(summary.values) == told,
+def _lines(figures: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:
+    own = summarise(figures, seed=seed)
+    own["of"] = own["metric"].map(figures.groupby("metric")["key"].nunique())
+    # What no method has a value of is missing for all alike.
+    valued = figures.dropna(subset="value").groupby("metric")["key"].nunique()
+    own["comparable"] = own["n"] == own["metric"].map(valued)
+    is_identity = own["method"].str.partition(" @ ")[0] == IDENTITY
+    order = {metric: place for place, metric in enumerate(protocol.metrics)}
+    methods = {name: place for place, name in enumerate(own["method"].unique())}
+    place = [~is_identity, own["method"].map(methods), own["metric"].map(order)]
+    own = own.iloc[pd.concat(place, axis=1, ignore_index=True).sort_values([0, 1, 2]).index]
+    inputs = own[is_identity[own.index] & (own["n"] == own["of"]) & own["mean"].notna()]
+    ours = inputs.drop_duplicates("metric").set_index("metric")["mean"].to_dict()
+    published = pd.DataFrame(
+        [
+            {**one, "comparable": one["objection"] is None and one["metric"] in ours}
+            for one in published_figures(protocol, ours)
+            if one["metric"] in set(own["metric"])
+        ],
+        columns=["method", "metric", "mean", "source", "version", "objection", "comparable"],
     )
-
-
-def _published(
-    own: Sequence[Line], task: str, dataset: str, protocol: Protocol, metrics: Sequence[str]
-) -> list[Line]:
-    """Published lines in the columns that we have."""
-    inputs = [line for line in own if line.method.partition(" @ ")[0] == IDENTITY]
-    ours = {
-        metric: cell.mean
-        for line in inputs[:1]
-        for metric, cell in line.cells.items()
-        if cell.n == cell.of and cell.mean is not None
-    }
-    lines = []
-    for row in rows_for(task, dataset, protocol, ours):
-        cells = {
-            metric: Cell(row.values[metric], comparable=row.objection is None and metric in ours)
-            for metric in metrics
-            if metric in row.values
-        }
-        lines.append(
-            Line(row.method, cells, row.source, version=row.version, objection=row.objection)
-        )
+    counts = {name: "Int64" for name in ("n", "of", "failed", "undefined")}
+    lines = pd.concat([own.astype({"remedy": object}), published], ignore_index=True)
+    lines = lines.astype({**counts, "comparable": bool, "source": object, "objection": object})
+    lines["best"] = False
+    for metric, some in lines[lines["comparable"]].groupby("metric"):
+        means = some["mean"].dropna()
+        if len(means) > 1:
+            best = means.max() if protocol.higher_is_better(metric) else means.min()
+            lines.loc[means.index[means == best], "best"] = True
     return lines
 
 
-def _with_best(lines: Sequence[Line], protocol: Protocol, metrics: Sequence[str]) -> list[Line]:
-    best: dict[str, float] = {}
-    for metric in metrics:
-        means = [
-            cell.mean
-            for line in lines
-            if (cell := line.cells.get(metric)) and cell.comparable and cell.mean is not None
-        ]
-        if len(means) > 1:
-            best[metric] = max(means) if protocol.higher_is_better(metric) else min(means)
-    return [
-        replace(
-            line,
-            cells={
-                metric: replace(cell, best=cell.comparable and cell.mean == best.get(metric, nan))
-                for metric, cell in line.cells.items()
-            },
-        )
-        for line in lines
-    ]
+def _compared(
+    figures: pd.DataFrame, protocol: Protocol, pairs: Iterable[tuple[str, str]], seed: int
+) -> pd.DataFrame:
+    """Without pairs that have no image of a metric in common."""
+    listed, found = list(pairs), []
+    for metric in protocol.metrics:
+        some = figures[figures["metric"] == metric]
+        higher = protocol.higher_is_better(metric)
+        for first, second in listed:
+            one = compare(some, first, second, higher_is_better=higher, seed=seed)
+            if one["n"]:
+                found.append({"metric": metric, **one})
+    return pd.DataFrame(found)
 
 
-def _notes(lines: Sequence[Line], summaries: Mapping[tuple[str, str], Summary]) -> list[str]:
-    notes: dict[str, None] = {}
-    for line in lines:
-        if line.source is not None:
-            checked = ", ".join(metric for metric, cell in line.cells.items() if cell.comparable)
-            verdict = line.objection or f"comparable in {checked}, where the Input row agrees"
-            notes[f"published rows of {line.source}, {line.version}: {verdict}"] = None
-    return [*notes, *_failures(lines, summaries)]
+def _failures(figures: pd.DataFrame) -> pd.DataFrame:
+    failed = figures.dropna(subset="failure")
+    missing = failed["failure"].str.startswith(NOT_AVAILABLE)
+    return failed[~missing & (failed["failure"] != UNDEFINED)]
 
 
-_REASONS = 3  # of a method that are shown in full
-
-
-def _failures(lines: Sequence[Line], summaries: Mapping[tuple[str, str], Summary]) -> Iterator[str]:
-    """What failed of each method, with a reason; and where means are over other pictures."""
-    untold: dict[str, int] = {}
-    for line in lines:
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for metric, cell in line.cells.items():
-            untold[metric] = max(untold.get(metric, 0), cell.untold)
-            if cell.failures:
-                for place in summaries[line.method, metric].failures.items():
-                    reasons.setdefault(place, []).append(metric)
-        shown = [
-            f"{key} ({', '.join(metrics)}): {why}"
-            for (key, why), metrics in list(reasons.items())[:_REASONS]
-        ]
+def _notes(lines: pd.DataFrame, figures: pd.DataFrame) -> Iterator[str]:
+    """Whether published rows are comparable, what failed and why, and what means are over."""
+    for (source, version), some in lines.groupby(["source", "version"], sort=False):
+        verdict = some["objection"].iloc[0]
+        if pd.isna(verdict):
+            checked = ", ".join(some.loc[some["comparable"], "metric"].unique())
+            verdict = f"comparable in {checked}, where the Input row agrees"
+        yield f"published rows of {source}, {version}: {verdict}"
+    for method, some in _failures(figures).groupby("method", sort=False):
+        reasons = some.groupby(["key", "failure"], sort=False)["metric"].agg(", ".join)
+        texts = [f"{key} ({of}): {why}" for (key, why), of in reasons.head(_REASONS).items()]
         more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
-        if shown:
-            yield f"{line.method} failed on {'; '.join(shown)}{more}"
-    if some := {metric: count for metric, count in untold.items() if count}:
+        yield f"{method} failed on {'; '.join(texts)}{more}"
+    undefined = lines.groupby("metric", sort=False)["undefined"].max()
+    if counts := [f"{metric} {count}" for metric, count in undefined[undefined > 0].items()]:
         yield (
-            "Nothing to be told from up to so many pictures (no depth edge, nothing in focus, "
-            "not blurred enough): " + ", ".join(f"{metric} {n}" for metric, n in some.items())
+            "Not defined for up to so many images (no depth edge, nothing in focus, or too little "
+            f"blur): {', '.join(counts)}"
         )
-    short = {
-        metric: None
-        for line in lines
-        for metric, cell in line.cells.items()
-        if line.source is None and cell.mean is not None and not cell.comparable
-    }
-    if short:
+    own = lines["source"].isna() & lines["mean"].notna()
+    if len(short := lines.loc[own & ~lines["comparable"], "metric"].unique()):
         yield (
-            f"over different pictures for different methods, so not compared as means but in "
-            f"pairs: {', '.join(short)}"
+            "over different images for different methods, so compared in pairs and not as means: "
+            f"{', '.join(short)}"
         )
-
-
-def _grouped(results: Results, task: str, dataset: str) -> dict[tuple[str, str], list[Row]]:
-    grouped: dict[tuple[str, str], list[Row]] = {}
-    for row in results.rows:
-        if (row.task, row.dataset) == (task, dataset):
-            grouped.setdefault((row.method, row.metric), []).append(row)
-    return grouped
-
-
-def _last_own(table: BenchmarkTable) -> Line | None:
-    own = [line for line in table.lines if line.source is None]
-    return own[-1] if own else None
-
-
-def _pipes(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _md(text: str) -> str:
-    return re.sub(r"([\\|*_~<>`#])", r"\\\1", text)
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)

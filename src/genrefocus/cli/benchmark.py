@@ -16,10 +16,10 @@ from rich.console import Console
 from genrefocus.benchmark.case import TASKS, Method, Task
 from genrefocus.benchmark.methods import Classical, Identity, Predictions, RichardsonLucy, Unsharp
 from genrefocus.benchmark.protocol import write_protocol
-from genrefocus.benchmark.report import every_pair, write_report
+from genrefocus.benchmark.report import write_report
 from genrefocus.benchmark.results import read_results, write_notes
 from genrefocus.benchmark.runner import gather, run
-from genrefocus.benchmark.tables import build_tables, rich_remedies, rich_tables, write_tables
+from genrefocus.benchmark.tables import build_tables, shown, write_tables
 from genrefocus.cli.benchmark_parts import Entry, Own, OwnError, entry_of, shown_path
 from genrefocus.network_card import described, latest_run, networks_of
 from genrefocus.progress import Bars
@@ -123,13 +123,11 @@ def _conclude(entries: Sequence[Entry], out: Path, config: DictConfig, console: 
         return
     results = read_results(out)
     tables = build_tables(results, seed=config.seed)
-    for table in tables:
-        console.print(*rich_tables(table, console.width), sep="\n")
-    console.print(rich_remedies(tables))
+    console.print(*shown(tables, console.width), sep="\n")
     write_tables(tables, out)
-    report = write_report(results, tables, out / "report.html", pairs=every_pair, seed=config.seed)
+    report = write_report(results, tables, out / "report.html")
     console.print(
-        f"figures of single pictures, tables and report in {out}\nreport {report}",
+        f"figures of single images, tables and report in {out}\nreport {report}",
         soft_wrap=True,
         markup=False,
     )

@@ -15,7 +15,7 @@ from genrefocus.benchmark.case import Case, Method, Score
 from genrefocus.benchmark.cases import CaseSet, CroppedCases, cropped
 from genrefocus.benchmark.methods import Classical, Identity, Predictions, RichardsonLucy, Unsharp
 from genrefocus.benchmark.protocol import Protocol, load_protocol, read_protocol
-from genrefocus.benchmark.runner import KPolicy, Plan, fingerprint_of
+from genrefocus.benchmark.runner import Plan, fingerprint_of
 from genrefocus.metrics.blur_radius import RADIUS_EDGES, bin_names
 from genrefocus.metrics.registry import MetricInfo, metrics
 from genrefocus.rejection import Rejected
@@ -181,12 +181,6 @@ def _plan(protocol: Protocol, cases: CaseSet) -> tuple[Plan, Protocol]:
         else:
             unavailable[name] = why
     protocol = protocol.filled(name=cases.name, fingerprint=cases.fingerprint, found=found)
-    search = protocol.k_search
-    policy = (
-        KPolicy(False)
-        if search is None
-        else KPolicy(True, search.budget, search.least_radius, search.largest_radius)
-    )
     by_radius: dict[float, Score] = {}
     if "blur_radius_error" in scored:
         by_radius = {
@@ -194,7 +188,7 @@ def _plan(protocol: Protocol, cases: CaseSet) -> tuple[Plan, Protocol]:
             for middle, name in zip(_middles(), bin_names(RADIUS_EDGES), strict=True)
         }
     control = "lvcorr" in protocol.metrics
-    return Plan(scored, unavailable, policy, control, protocol.hash, by_radius), protocol
+    return Plan(scored, unavailable, protocol.k_search, control, protocol.hash, by_radius), protocol
 
 
 def _middles() -> list[float]:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from genrefocus.data.shards import ShardDataset, read_index
 from genrefocus.pictures import contact_sheet
-from genrefocus.preparation.outcome import distribution, spread
-from genrefocus.preparation.thumbnails import columns_of, sample_pictures
+from genrefocus.preparation.outcome import distribution
+from genrefocus.report import spread
+from genrefocus.report.thumbnails import columns_of, sample_images
 
 ORIGINS = ("renderer", "aperture", "depth", "mask", "deblur", "blur", "shapes", "code_version")
 """Names in a sample's provenance of what made it."""
@@ -97,7 +98,7 @@ def preview(dataset: ShardDataset, most: int) -> Image.Image:
         ValueError: a sample is damaged; the message names shard and key.
     """
     numbers = spread(len(dataset), most)
-    rows = [sample_pictures(dataset[number], _PREVIEW_EDGE) for number in numbers]
+    rows = [sample_images(dataset[number], _PREVIEW_EDGE) for number in numbers]
     columns = columns_of(rows)
     return contact_sheet([[row.get(title) for title in columns] for row in rows], columns, 1)
 

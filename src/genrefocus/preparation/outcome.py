@@ -1,11 +1,7 @@
 """What a finished preparation leaves on disk, read back: summary, ledger, measures, sets."""
 
 import json
-import math
-from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +15,6 @@ SAMPLES_NAME = "samples.jsonl"
 SUMMARY_NAME = "summary.json"
 
 QUANTILES: Mapping[str, float] = {"min": 0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1}
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A sample or a rejected candidate as the lists of a preparation name it.
-
-    Attributes:
-        name: of the item in its source.
-        key: of the sample; None for what was turned away before it had one.
-        split: train, val, test, or None.
-    """
-
-    name: str
-    key: str | None
-    split: str | None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Entries that were measured, and their measures as columns.
-
-    Attributes:
-        entries: in the order of the list.
-        columns: measure -> one value for each entry, NaN where it has none.
-    """
-
-    entries: tuple[Listed, ...]
-    columns: Mapping[str, NDArray[np.float64]]
 
 
 def read_summary(out: Path) -> dict[str, Any]:
@@ -82,37 +50,13 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 ) from error
 
 
-def tabulate(entries: Iterable[Mapping[str, Any]]) -> Measured:
-    """The measures of those entries that have some; only numbers and names are held."""
-    listed: list[Listed] = []
-    places: dict[str, array[int]] = defaultdict(lambda: array("q"))
-    values: dict[str, array[float]] = defaultdict(lambda: array("d"))
-    for entry in entries:
-        if "measures" not in entry:
-            continue
-        for name, value in entry["measures"].items():
-            places[name].append(len(listed))
-            values[name].append(math.nan if value is None else value)
-        listed.append(Listed(entry["name"], entry.get("key"), entry["split"]))
-    columns = {}
-    for name in places:
-        columns[name] = np.full(len(listed), np.nan)
-        columns[name][np.array(places[name])] = np.array(values[name])
-    return Measured(tuple(listed), columns)
-
-
 def distribution(values: NDArray[np.float64]) -> dict[str, float]:
-    """Least, greatest, median and outer quantiles of the finite values; empty without any."""
+    """Minimum, maximum, median and outer quantiles of the finite values; empty without any."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return {}
     levels = np.quantile(finite, list(QUANTILES.values()))
     return dict(zip(QUANTILES, map(float, levels), strict=True))
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of the numbers below ``count``, evenly spread, first and last among them."""
-    return sorted({int(n) for n in np.linspace(0, count - 1, min(count, most)).round()})
 
 
 def find_sets(folder: Path) -> dict[str, ShardDataset]:

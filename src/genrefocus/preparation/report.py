@@ -1,45 +1,41 @@
 """The report of a preparation: one page to look through before training on what it made.
 
 It shows counts, settings and gates, how every measure is distributed, evenly spread samples, the
-extremes of every measure, and what was rejected. It holds all of its pictures, so that it can be
+extremes of every measure, and what was rejected. It holds all of its images, so that it can be
 sent and opened anywhere, and equal sets give equal bytes.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
-from numpy.typing import NDArray
 
-from genrefocus.data.images import is_picture, load_image
+from genrefocus.data.images import is_picture
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import ShardDataset
-from genrefocus.pages import jpeg_uri, number, render_page, small
-from genrefocus.preparation import charts
 from genrefocus.preparation.outcome import (
     LEDGER_NAME,
     SAMPLES_NAME,
-    Listed,
-    Measured,
     distribution,
     find_sets,
     read_lines,
     read_summary,
-    spread,
-    tabulate,
 )
-from genrefocus.preparation.thumbnails import (
+from genrefocus.rejection import Rejected
+from genrefocus.report import charts, ends, number, spread, write_page
+from genrefocus.report.thumbnails import (
     Thumbnail,
     before_and_after,
     columns_of,
+    file_uri,
     sample_thumbnails,
 )
-from genrefocus.rejection import Rejected
-from genrefocus.writing import write_atomically
 
 REPORT_NAME = "report.html"
 
@@ -74,46 +70,8 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """A sample on a sheet."""
-
-    listed: Listed
-    pictures: Mapping[str, Thumbnail | None]
-    facts: str
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """A sample whose value of a measure is extreme."""
-
-    listed: Listed
-    picture: Thumbnail
-    value: str
-
-
-@dataclass(frozen=True)
-class Rejections:
-    """What was turned away for one reason."""
-
-    reason: str
-    count: int
-    examples: Sequence[Mapping[str, Any]]
-    curves: Sequence[charts.Curve] = field(default=())
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What the page says of a measure; levels and extremes are of accepted samples."""
-
-    name: str
-    title: str
-    levels: Mapping[str, float]
-    chart: Markup | None
-    gate: str
-    without: int
-    lowest: Sequence[Extreme]
-    highest: Sequence[Extreme]
+Entry = Mapping[str, Any]
+"""A line of the list of samples, or of the ledger."""
 
 
 def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
@@ -121,7 +79,7 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
 
     Args:
         out: folder of the preparation.
-        root: of the source; pictures of rejected candidates whose name is a file below it are
+        root: of the source; images of rejected candidates whose name is a file below it are
             shown.
 
     Returns:
@@ -133,37 +91,42 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
     """
     out = Path(out)
     summary = read_summary(out)
-    samples = tabulate(read_lines(out / SAMPLES_NAME))
-    ledger = _Ledger(out / LEDGER_NAME)
-    album = Album(out, samples.entries)
     parameters = summary["set"]["parameters"]
-    measures = _measures(samples, ledger.measured, parameters["gates"], album)
-    known = {measure.name for measure in measures}
-    reasons = [_with_picture(one, root) for one in ledger.reasons]
-    page = render_page(
+    samples = tabulate(read_lines(out / SAMPLES_NAME))
+    album = Album(out, samples["key"])
+    counts, rejected, chosen = _read_ledger(out / LEDGER_NAME)
+    names = {*samples, *rejected} - {"name", "key", "split"}
+    measures = [
+        _measure(name, samples, rejected, parameters["gates"].get(name, {}), album)
+        for name in sorted(names, key=_rank)
+    ]
+    return write_page(
+        out / REPORT_NAME,
         "genrefocus.preparation",
         "report.html.j2",
         title=f"{parameters['route']} from {parameters['source']}",
         summary=summary,
         written=sum(summary["written"].values()),
         splits=[
-            (split, summary["written"].get(split, 0), ledger.by_split[split])
+            (split, written, counts["split", split])
             for split in (*SPLITS, None)
-            if summary["written"].get(split) or ledger.by_split[split]
+            if (written := summary["written"].get(split, 0)) or counts["split", split]
         ],
-        reasons=reasons,
-        measured_only=[name for name in summary["measured_only"] if name in known],
+        reasons=[
+            {
+                "reason": reason,
+                "count": counts["reason", reason],
+                "examples": [_with_image(some[n], root) for n in spread(len(some), EXAMPLES)],
+            }
+            for reason, some in chosen.items()
+        ],
+        measured_only=[name for name in summary["measured_only"] if name in names],
         parameters=parameters,
         measures=measures,
-        **album.sheet(
-            [samples.entries[n] for n in spread(len(samples.entries), SHEET_SAMPLES)], SHEET_EDGE
-        ),
-        curves=_curves(samples.entries, album, ledger.reasons),
+        sheet=album.sheet(samples.iloc[spread(len(samples), SHEET_SAMPLES)], SHEET_EDGE),
+        curves=_calibrations(samples["key"], album, chosen),
         most_curves=CURVES,
     )
-    path = out / REPORT_NAME
-    write_atomically(path, page.encode())
-    return path
 
 
 class Album:
@@ -173,169 +136,156 @@ class Album:
         ValueError: a sample that is listed is in none of the sets.
     """
 
-    def __init__(self, out: Path, entries: Iterable[Listed]) -> None:
-        self._places: dict[str | None, tuple[ShardDataset, int]] = {}
+    def __init__(self, out: Path, keys: Iterable[str]) -> None:
+        self._places: dict[str, tuple[ShardDataset, int]] = {}
         for dataset in find_sets(out).values():
             self._places |= {key: (dataset, n) for n, key in enumerate(dataset.keys)}
-        for entry in entries:
-            if entry.key not in self._places:
+        for key in keys:
+            if key not in self._places:
                 raise ValueError(
-                    f"{out / SAMPLES_NAME} lists {entry.key}, which no set in {out} holds; they "
+                    f"{out / SAMPLES_NAME} lists {key}, which no set in {out} holds; they "
                     "are of two preparations, delete the folder and prepare it again"
                 )
-        self._extremes: dict[str | None, Thumbnail] = {}
+        self._extremes: dict[str, Thumbnail] = {}
 
-    def provenance(self, key: str | None) -> dict[str, Any]:
-        """Provenance alone, without reading pictures."""
+    def provenance(self, key: str) -> dict[str, Any]:
+        """Provenance alone, without reading images."""
         dataset, number = self._places[key]
         return dict(dataset.metadata(number)["provenance"])
 
-    def sheet(self, entries: Iterable[Listed], long_edge: int) -> dict[str, Any]:
-        """What the template of a sheet shows: ``columns`` and the rows of ``sheet``."""
-        rows = [self._row(entry, long_edge) for entry in entries]
-        columns = columns_of(row.pictures for row in rows)
-        missing: dict[str, Thumbnail | None] = dict.fromkeys(columns)
-        rows = [Row(row.listed, missing | dict(row.pictures), row.facts) for row in rows]
-        return {"columns": columns, "sheet": rows}
+    def sheet(self, listed: pd.DataFrame, long_edge: int) -> dict[str, Any]:
+        """What ``sheet.html.j2`` shows of listed samples."""
+        rows = []
+        for one in listed.itertuples():
+            sample = self._sample(one.key)
+            facts = f"{one.split}, {sample.size[0]} x {sample.size[1]} px"
+            if sample.strength is not None:
+                facts += f", K {number(sample.strength.k)}"
+                facts += f", focus at {number(sample.focus_disparity)} 1/m"
+            images = sample_thumbnails(sample, long_edge)
+            rows.append({"name": one.name, "key": one.key, "facts": facts, "images": images})
+        return {"columns": columns_of(row["images"] for row in rows), "rows": rows}
 
-    def extreme(self, entry: Listed, value: float) -> Extreme:
-        if entry.key not in self._extremes:
-            self._extremes[entry.key] = before_and_after(self._sample(entry.key), _EXTREME_EDGE)
-        return Extreme(entry, self._extremes[entry.key], number(value))
+    def extremes(self, listed: pd.DataFrame, values: pd.Series) -> list[dict[str, Any]]:
+        """Thumbnails of the samples that some values of a measure belong to."""
+        for key in listed.loc[values.index, "key"]:
+            if key not in self._extremes:
+                self._extremes[key] = before_and_after(self._sample(key), _EXTREME_EDGE)
+        return [
+            {"name": one.name, "key": one.key, "image": self._extremes[one.key], "value": value}
+            for one, value in zip(listed.loc[values.index].itertuples(), values, strict=True)
+        ]
 
-    def _row(self, entry: Listed, long_edge: int) -> Row:
-        sample = self._sample(entry.key)
-        facts = f"{entry.split}, {sample.size[0]} x {sample.size[1]} px"
-        if sample.strength is not None:
-            facts += f", K {number(sample.strength.k)}"
-            facts += f", focus at {number(sample.focus_disparity)} 1/m"
-        return Row(entry, sample_thumbnails(sample, long_edge), facts)
-
-    def _sample(self, key: str | None) -> Sample:
+    def _sample(self, key: str) -> Sample:
         dataset, number = self._places[key]
         return dataset[number]
 
 
-class _Ledger:
-    """The ledger in two passes: counts and measures, then evenly spread examples."""
+def tabulate(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Name, key, split and measures of those entries that were measured.
 
-    def __init__(self, path: Path) -> None:
-        self.by_split: Counter[str | None] = Counter()
-        counts: Counter[str] = Counter()
-        self.measured = tabulate(self._counted(read_lines(path), counts))
-        examples = _chosen(path, {reason: spread(n, EXAMPLES) for reason, n in counts.items()})
-        curved = _chosen(path, {reason: spread(n, CURVES) for reason, n in counts.items()})
-        self.reasons = [
-            Rejections(reason, count, examples[reason], _curves_of(curved[reason]))
-            for reason, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-        ]
+    Returns:
+        Columns ``name`` (of the item in its source), ``key`` (of the sample), ``split`` and a
+        column for each measure, NaN where an entry has none.
+    """
+    listed = (
+        {"name": one["name"], "key": one.get("key"), "split": one["split"], **one["measures"]}
+        for one in entries
+        if "measures" in one
+    )
+    parts = [pd.DataFrame(columns=["name", "key", "split"])]
+    while some := list(itertools.islice(listed, 50_000)):  # dictionaries take much memory
+        parts.append(pd.DataFrame(some).astype({name: float for name in _measures(some)}))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
-    def _counted(
-        self, entries: Iterable[dict[str, Any]], counts: Counter[str]
-    ) -> Iterator[dict[str, Any]]:
-        for entry in entries:
-            self.by_split[entry["split"]] += 1
-            counts[entry["reason"]] += 1
+
+def _measures(entries: Iterable[Mapping[str, Any]]) -> set[str]:
+    return set().union(*entries) - {"name", "key", "split"}
+
+
+def _read_ledger(path: Path) -> tuple[Counter[tuple], pd.DataFrame, dict[str, list[Entry]]]:
+    """What was rejected: counts, measures, and evenly spread examples of each reason.
+
+    Returns:
+        (``split`` or ``reason``, its name) -> count; the table of ``tabulate``; reason -> at most
+        CURVES entries, the most frequent reason first. The ledger is read twice and never held.
+    """
+    counts: Counter[tuple] = Counter()
+
+    def counted() -> Iterable[Entry]:
+        for entry in read_lines(path):
+            counts.update((name, entry[name]) for name in ("split", "reason"))
             yield entry
 
-
-def _chosen(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[dict[str, Any]]]:
-    """Those entries of each reason that have the wanted numbers among their like."""
+    measured = tabulate(counted())
+    reasons = {reason: count for (name, reason), count in counts.items() if name == "reason"}
+    wanted = {reason: set(spread(count, CURVES)) for reason, count in reasons.items()}
+    chosen: dict[str, list[Entry]] = {
+        reason: [] for reason in sorted(reasons, key=lambda one: (-reasons[one], one))
+    }
     seen: Counter[str] = Counter()
-    chosen: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in read_lines(path):
         reason = entry["reason"]
         if seen[reason] in wanted[reason]:
             chosen[reason].append(entry)
         seen[reason] += 1
-    return chosen
+    return counts, measured, chosen
 
 
-def _curves_of(entries: Iterable[Mapping[str, Any]]) -> list[charts.Curve]:
-    values = (entry["value"] for entry in entries)
-    return [value["curve"] for value in values if isinstance(value, dict) and value.get("curve")]
-
-
-def _curves(
-    entries: Sequence[Listed], album: Album, reasons: Sequence[Rejections]
+def _calibrations(
+    keys: Sequence[str], album: Album, rejected: Mapping[str, Sequence[Entry]]
 ) -> Markup | None:
     """SSIM over K of evenly spread samples whose K was calibrated, and of rejected ones."""
-    chosen = [entries[number].key for number in spread(len(entries), CURVES)]
-    found = (album.provenance(key).get("calibration", {}).get("curve") for key in chosen)
-    accepted = [curve for curve in found if curve]
-    rejected = {one.reason: one.curves for one in reasons if one.curves}
-    return Markup(charts.curves(accepted, rejected)) if accepted or rejected else None
-
-
-def _with_picture(one: Rejections, root: str | Path | None) -> Rejections:
-    examples = [{**entry, "picture": _picture(entry["name"], root)} for entry in one.examples]
-    return Rejections(one.reason, one.count, examples, one.curves)
-
-
-def _picture(name: str, root: str | Path | None) -> str | None:
-    """The picture of a rejected candidate; None where it has none that can be shown."""
-    if root is None:
+    accepted = (album.provenance(keys[n]) for n in spread(len(keys), CURVES))
+    groups = {"accepted": [one.get("calibration") for one in accepted]}
+    groups |= {reason: [one["value"] for one in some] for reason, some in rejected.items()}
+    panels = {}
+    for title, found in groups.items():
+        colour = "accepted" if title == "accepted" else "rejected"
+        points = [one["curve"] for one in found if isinstance(one, dict) and one.get("curve")]
+        sorted_points = (np.array(sorted(some), dtype=np.float64).T for some in points)
+        if drawn := [charts.Series(k, ssim, colour) for k, ssim in sorted_points]:
+            panels[title] = drawn
+    if not panels:
         return None
-    path = Path(root) / name
-    if not path.resolve().is_relative_to(Path(root).resolve()) or not is_picture(path):
-        return None
-    try:
-        return jpeg_uri(small(load_image(path), SHEET_EDGE))
-    except Rejected:
-        return None
+    return charts.curves(panels, x="K (px at 1/m)", y="SSIM", log_x=True, best=True)
 
 
-def _measures(
-    samples: Measured, rejected: Measured, gates: Mapping[str, Any], album: Album
-) -> list[Measure]:
-    names = sorted({*samples.columns, *rejected.columns}, key=_rank)
-    return [
-        _measure(
-            name,
-            _column(samples, name),
-            _column(rejected, name),
-            {side: x for side, x in gates.get(name, {}).items() if x is not None},
-            samples.entries,
-            album,
-        )
-        for name in names
-    ]
+def _with_image(entry: Entry, root: str | Path | None) -> dict[str, Any]:
+    """A rejected candidate with its image, where it has one that can be shown."""
+    image = None
+    if root is not None:
+        path = Path(root) / entry["name"]
+        if path.resolve().is_relative_to(Path(root).resolve()) and is_picture(path):
+            with suppress(Rejected):
+                image = file_uri(path, SHEET_EDGE)
+    return {**entry, "image": image}
 
 
 def _measure(
-    name: str,
-    accepted: NDArray[np.float64],
-    rejected: NDArray[np.float64],
-    gate: Mapping[str, float],
-    entries: Sequence[Listed],
-    album: Album,
-) -> Measure:
-    title = TITLES.get(name, name)
-    together = np.concatenate([accepted, rejected])
-    levels = distribution(accepted)
+    name: str, samples: pd.DataFrame, rejected: pd.DataFrame, gate: Mapping[str, Any], album: Album
+) -> dict[str, Any]:
+    """What the page says of a measure; levels and extremes are of accepted samples."""
+    columns = [
+        table[name] if name in table else pd.Series(np.nan, table.index)
+        for table in (samples, rejected)
+    ]
+    accepted, away = (column.to_numpy() for column in columns)
+    together = np.concatenate([accepted, away])
     both = distribution(together)
     varies = bool(both) and both["min"] < both["max"]
-    chart = Markup(charts.histogram(accepted, rejected, gate)) if varies else None
-    order = [n for n in np.argsort(accepted, kind="stable") if np.isfinite(accepted[n])]
-    cut = min(EXTREMES, len(order) // 2) if varies else 0
-    shown = [
-        [album.extreme(entries[n], float(accepted[n])) for n in some]
-        for some in (order[:cut], order[len(order) - cut :])
-    ]
-    return Measure(
-        name=name,
-        title=title,
-        levels=levels,
-        chart=chart,
-        gate=", ".join(f"{side} {number(value)}" for side, value in sorted(gate.items())),
-        without=int((~np.isfinite(together)).sum()),
-        lowest=shown[0],
-        highest=shown[1],
-    )
-
-
-def _column(measured: Measured, name: str) -> NDArray[np.float64]:
-    return measured.columns.get(name, np.full(len(measured.entries), np.nan))
+    set_gate = {side: value for side, value in gate.items() if value is not None}
+    lowest, highest = ends(columns[0], EXTREMES if varies else 0)
+    return {
+        "name": name,
+        "title": TITLES.get(name, name),
+        "levels": distribution(accepted),
+        "chart": charts.histogram(accepted, away, set_gate) if varies else None,
+        "gate": ", ".join(f"{side} {number(value)}" for side, value in sorted(set_gate.items())),
+        "without": int((~np.isfinite(together)).sum()),
+        "lowest": album.extremes(samples, lowest),
+        "highest": album.extremes(samples, highest),
+    }
 
 
 def _rank(name: str) -> tuple[int, str]:

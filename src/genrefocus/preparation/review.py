@@ -6,19 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from genrefocus.pages import render_page
 from genrefocus.preparation.gates import Proposal
 from genrefocus.preparation.outcome import (
     LEDGER_NAME,
     SAMPLES_NAME,
-    Measured,
     read_lines,
     read_summary,
-    spread,
-    tabulate,
 )
-from genrefocus.preparation.report import Album
+from genrefocus.preparation.report import Album, tabulate
+from genrefocus.report import spread, write_page
 from genrefocus.writing import write_atomically
 
 Measures = Mapping[str, float | None]
@@ -49,24 +47,25 @@ def write_template(out: Path, path: Path, *, most: int, measures: Sequence[str])
         raise ValueError(f"{path} exists and may hold verdicts; delete it or choose another name")
     summary = read_summary(out)
     measured = tabulate(read_lines(out / SAMPLES_NAME))
-    chosen = [measured.entries[number] for number in choose(measured, measures, most)]
-    album = Album(out, chosen)
-    page = path.with_suffix(".html")
-    text = render_page(
+    chosen = measured.iloc[choose(measured, measures, most)]
+    album = Album(out, chosen["key"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = write_page(
+        path.with_suffix(".html"),
         "genrefocus.preparation",
         "review.html.j2",
         title=f"{summary['set']['parameters']['route']}: samples to review",
         list_name=path.name,
         width="18rem",
-        **album.sheet(chosen, _LONG_EDGE),
+        sheet=album.sheet(chosen, _LONG_EDGE),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(page, text.encode())
-    write_atomically(path, "".join(["key,good\n", *(f"{one.key},\n" for one in chosen)]).encode())
+    write_atomically(
+        path, "".join(["key,good\n", *(f"{key},\n" for key in chosen["key"])]).encode()
+    )
     return page
 
 
-def choose(measured: Measured, measures: Sequence[str], most: int) -> list[int]:
+def choose(measured: pd.DataFrame, measures: Sequence[str], most: int) -> list[int]:
     """Numbers of samples whose values are spread over the whole range of every measure, by rank.
 
     Measures take turns: ends first, then the middle, the quarters and so on. Where no measure
@@ -74,16 +73,16 @@ def choose(measured: Measured, measures: Sequence[str], most: int) -> list[int]:
     """
     queues = []
     for name in measures:
-        column = measured.columns.get(name, np.array([]))
-        order = [int(n) for n in np.argsort(column, kind="stable") if np.isfinite(column[n])]
-        if order and column[order[0]] < column[order[-1]]:
-            queues.append(map(order.__getitem__, _coarse_to_fine(len(order))))
+        column = measured.get(name, pd.Series(dtype=float))
+        ordered = column[np.isfinite(column)].sort_values(kind="stable")
+        if ordered.nunique() > 1:
+            queues.append(map(ordered.index.__getitem__, _coarse_to_fine(len(ordered))))
     if not queues:
-        return spread(len(measured.entries), most)
+        return spread(len(measured), most)
     chosen: set[int] = set()
     for number in itertools.chain.from_iterable(itertools.zip_longest(*queues)):
         if number is not None and len(chosen) < most:
-            chosen.add(number)
+            chosen.add(int(number))
     return sorted(chosen)
 
 

@@ -1,0 +1,126 @@
+"""Tables of texts on a terminal, as Markdown and as LaTeX."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+ARROWS = {True: "↑", False: "↓"}
+"""Direction in which a metric improves, by whether higher is better."""
+
+_RICH = {"best": "[bold]{}[/]", "published": "[dim]{}[/]", "not comparable": "[dim strike]{}[/]"}
+_MARKDOWN = {"best": "**{}**", "not comparable": "~~{}~~"}
+_LATEX = {"best": r"\textbf{{{}}}", "not comparable": r"\textcolor{{gray}}{{{}}}"}
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "±": r"$\pm$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of texts.
+
+    Attributes:
+        texts: its cells; the names of the columns are the head.
+        styles: row number -> style of each cell: ``best``, ``published``, ``not comparable`` or
+            nothing; rows without an entry are plain.
+        left: so many columns from the left name the row and are aligned to the left.
+        rule: there is a line below so many rows; None for none.
+    """
+
+    texts: pd.DataFrame
+    styles: Mapping[int, Sequence[str]]
+    left: int = 1
+    rule: int | None = None
+
+    def marked(
+        self, escaped: Callable[[str], str], markup: Mapping[str, str]
+    ) -> tuple[list[str], list[list[str]]]:
+        """Head and rows with their styles in a markup language."""
+        rows = []
+        for number, row in enumerate(self.texts.itertuples(index=False)):
+            styles = self.styles.get(number) or [""] * len(row)
+            rows.append(
+                [
+                    markup.get(style, "{}").format(escaped(text))
+                    for text, style in zip(row, styles, strict=True)
+                ]
+            )
+        return [escaped(name) for name in self.texts.columns], rows
+
+
+def markdown(table: TextTable) -> str:
+    """A pipe table."""
+    head, rows = table.marked(escaped_markdown, _MARKDOWN)
+    rule = ["---"] * table.left + ["---:"] * (len(head) - table.left)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows)).replace("\n ", " ")
+
+
+def latex(table: TextTable) -> str:
+    """A tabular of the package booktabs; cells that are not comparable are grey (xcolor)."""
+    head, rows = table.marked(escaped_latex, _LATEX)
+    lines = [" & ".join(row) + r" \\" for row in rows]
+    if table.rule is not None:
+        lines.insert(table.rule, r"\midrule")
+    columns = "l" * table.left + "r" * (len(head) - table.left)
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs,xcolor}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def terminal(table: TextTable, title: str, width: int) -> list[Table]:
+    """As many tables as the columns need in a terminal so many characters wide."""
+    groups: list[list[int]] = [[]]
+    for column in range(table.left, table.texts.shape[1]):
+        if groups[-1] and _width(_rich(table, [*groups[-1], column], "")) > width:
+            groups.append([])
+        groups[-1].append(column)
+    titles = [title, *["(continued)"] * (len(groups) - 1)]
+    return [_rich(table, group, title) for group, title in zip(groups, titles, strict=True)]
+
+
+def _rich(table: TextTable, columns: Sequence[int], title: str) -> Table:
+    head, rows = table.marked(escape, _RICH)
+    shown = Table(title=escape(title), title_justify="left")
+    chosen = [*range(table.left), *columns]
+    for column in chosen:
+        # A narrow column breaks its head between words, the last of them with its arrow.
+        name = re.sub(r"[_ ](?![↑↓])", "\n", head[column])
+        shown.add_column(name, justify="left" if column < table.left else "right", overflow="fold")
+    for number, row in enumerate(rows, 1):
+        shown.add_row(*(row[column] for column in chosen), end_section=number == table.rule)
+    return shown
+
+
+def _width(table: Table) -> int:
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, table).maximum
+
+
+def escaped_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_~<>`#])", r"\\\1", text)
+
+
+def escaped_latex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
