@@ -52,6 +52,7 @@ def evaluate(config: DictConfig) -> None:
     from lit_models.figures import (
         CONSOLE,
         by_method,
+        device_of,
         last_bokeh,
         measure_chain,
         summary_table,
@@ -74,6 +75,7 @@ def evaluate(config: DictConfig) -> None:
             read_lora(run / name / network.lora_file), source=str(run / name)
         )
         data = instantiate(stage.datamodule)
+        backbone.prompts.learn({network.prompt, *data.prompts()}, device_of(settings))
         if isinstance(network, DeblurNet):
             network.fit_floor(*test_pairs(data))
         trainer = instantiate(

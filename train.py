@@ -163,24 +163,25 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             OmegaConf.save(HydraConfig.get().overrides.task, given)
         (folder / RESULT_NAME).unlink(missing_ok=True)
     ranks = _ranks(config, folder)
-    with ranks.together(folder):
-        if first_rank():
-            instantiate(config.data.build)  # null makes nothing
-            print_validation_share(config)
-    backbone = instantiate(config.backbone)
-    for stage in stages:
-        if stage.finished():
+    CONSOLE.quiet = not first_rank()
+    with ranks.watched():
+        with ranks.together("data"):
             if first_rank():
+                instantiate(config.data.build)  # null makes nothing
+                print_validation_share(config)
+        backbone = instantiate(config.backbone)
+        for stage in stages:
+            if stage.finished():
                 record = escape(str(stage.folder / FINISHED))
                 CONSOLE.print(f"[green]{stage.name}[/] is finished, see {record}", soft_wrap=True)
-            continue
-        stage.begin()
-        learn_prompts([one for one in stages if not one.finished()], backbone, ranks, folder)
-        if first_rank():
+                continue
+            stage.begin()
+            learn_prompts(stages, backbone, ranks, name=f"prompts_{stage.name}")
             CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
-        RUNNERS[stage.settings.kind](stage, backbone, ranks)
-    if first_rank():
-        measure_missing_chain(config, folder, backbone)
+            RUNNERS[stage.settings.kind](stage, backbone, ranks)
+        with ranks.together("chain"):
+            if first_rank():
+                measure_missing_chain(config, folder, backbone)
 
 
 def _ranks(config: DictConfig, folder: Path) -> "Ranks":
@@ -191,7 +192,8 @@ def _ranks(config: DictConfig, folder: Path) -> "Ranks":
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()  # which is the first rank, or torchrun
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return Ranks.connect(instantiate(config.trainer, default_root_dir=str(folder), **quiet))
+    trainer = instantiate(config.trainer, default_root_dir=str(folder), **quiet)
+    return Ranks.connect(trainer, folder)
 
 
 def _announce(config: DictConfig, folder: Path) -> None:

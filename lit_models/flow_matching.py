@@ -16,7 +16,7 @@ from genrefocus.backbone.lora import load_lora
 from genrefocus.editing import Edit, Editor, Encoded
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.metrics.held_out_loss import SIGMAS, HeldOutLoss
-from genrefocus.noise import seeded_generators
+from genrefocus.noise import seeded_generators, to_device
 from lit_models.fidelity import Fidelity
 from lit_models.loss_watch import LossWatch
 from lit_models.rates import warmup_then_cosine
@@ -170,19 +170,20 @@ class FlowMatching(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any] | None:
         """Held-out loss of all samples; pictures and control of those whose truth is exact."""
         target, edit = self.target(batch), self.edit(batch)
-        photographs = torch.tensor([route == PHOTOGRAPHS for route in batch["route"]])
+        routes = [route == PHOTOGRAPHS for route in batch["route"]]
+        photographs = _rows([n for n, one in enumerate(routes) if one], self.device)
         encoded = self.editor.encode(edit, self._fixed_generators(batch), target)
         for index, level in enumerate(self.validation_sigmas):
             loss = self.editor.loss_of(encoded, torch.full((len(target),), level))
             radius = batch.get("radius")
             self.held_out["all"].update(index, loss, radius)
-            if photographs.any():
+            if any(routes):
                 part = None if radius is None else radius[photographs]
                 self.held_out["photographs"].update(index, loss[photographs], part)
-        if photographs.all():
+        if all(routes):
             return None
-        if photographs.any():
-            batch = select(batch, ~photographs)
+        if any(routes):
+            batch = select(batch, [n for n, one in enumerate(routes) if not one])
             encoded = self.editor.encode(self.edit(batch), self._fixed_generators(batch))
         output = self.editor.picture_of(encoded, self.steps)
         self._compare("val", batch, {"model": output}, encoded)
@@ -258,12 +259,15 @@ class FlowMatching(LightningModule):
         checkpoint["rank"] = self.lora.rank
 
 
-def select(batch: Batch, rows: Tensor) -> Batch:
-    """The rows of a batch where ``rows`` (B,) is True."""
-    numbers = rows.nonzero().flatten().tolist()
+def select(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some rows of a batch."""
     return {
-        name: value[rows.to(value.device)]
+        name: value[_rows(rows, value.device)]
         if isinstance(value, Tensor)
-        else [value[n] for n in numbers]
+        else [value[n] for n in rows]
         for name, value in batch.items()
     }
+
+
+def _rows(rows: Sequence[int], device: torch.device) -> Tensor:
+    return to_device(torch.tensor(rows, dtype=torch.long), device)

@@ -119,21 +119,22 @@ class Stage:
         write_json(self.folder / FINISHED, {"stage": self.name, **entries})
 
 
-def learn_prompts(stages: Sequence[Stage], backbone: Backbone, ranks: Ranks, folder: Path) -> None:
+def learn_prompts(stages: Sequence[Stage], backbone: Backbone, ranks: Ranks, name: str) -> None:
     """Compute the embeddings of all prompts of stages and of their sets, on the first rank.
 
     No text encoder is in memory afterwards. Sets that an earlier stage has yet to make are left
-    out. A backbone without a folder of embeddings encodes as it goes, which costs nothing.
+    out, as are those of finished stages. A backbone without a folder of embeddings encodes as it
+    goes, which costs nothing.
     """
     if backbone.prompts.folder is None:
         return
-    with ranks.together(folder):
+    with ranks.together(name):
         if ranks.rank == 0:
             found: set[str] = set()
             for stage in stages:
                 settings = stage.settings
                 found.add((settings.get("module") or settings.network).prompt)
-                if "datamodule" in settings:
+                if "datamodule" in settings and not stage.finished():
                     found |= instantiate(settings.datamodule).prompts()
             if count := backbone.prompts.learn(found, ranks.device):
                 place = escape(str(backbone.prompts.folder))
@@ -270,7 +271,7 @@ def make_pseudo_aif(stage: Stage, backbone: Backbone, ranks: Ranks) -> None:
     settings, out = stage.settings, Path(stage.settings.out)
     started = time.monotonic()
     weights = Path(settings.network.init_lora)
-    with ranks.together(stage.folder):
+    with ranks.together(stage.name):
         network: FlowMatching = instantiate(settings.network)(backbone)
         network.ready_on(ranks.device)
         instantiate(settings.prepare)(

@@ -167,8 +167,11 @@ def test_embeddings_on_disk_are_read_by_those_that_have_no_encoder(tmp_path):
     assert reader.calls == [], "an encoder was loaded"
     other = Counting()
     other.identity = "another encoder"
-    PromptCache(other, tmp_path)(["prompt 7"], CPU, torch.float32)
-    assert other.calls == [["prompt 7"]]
+    cache = PromptCache(other, tmp_path)
+    with pytest.raises(ValueError, match=rf"the prompt 'prompt 7' has no embedding in {tmp_path}"):
+        cache(["prompt 7"], CPU, torch.float32)
+    assert other.calls == [], "a rank that trains has loaded an encoder"
+    assert cache.learn(["prompt 7"], CPU) == 1
 
 
 def test_embeddings_reach_a_gpu_without_a_wait_and_do_not_stay_there(tmp_path):

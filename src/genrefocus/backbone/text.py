@@ -119,7 +119,9 @@ class PromptCache:
     """Embeddings by prompt: each is computed once, and none stays on the device.
 
     An embedding of FLUX takes 4 MiB. With a folder they lie there, by digest of prompt and encoder,
-    and the last that were used are in main memory; without one all are.
+    and the last that were used are in main memory; what was not learnt is refused then, as ranks
+    that train must not load an encoder each. Without a folder all are in memory, and are computed
+    when they are asked for.
 
     Args:
         encoder: computes embeddings.
@@ -147,8 +149,13 @@ class PromptCache:
     def __call__(
         self, prompts: Sequence[str], device: torch.device, dtype: torch.dtype
     ) -> TextEmbedding:
-        """Embeddings of ``prompts`` in order, on ``device``; what is not known is computed."""
-        self.learn(prompts, device)
+        """Embeddings of ``prompts`` in order, on ``device``.
+
+        Raises:
+            ValueError: there is a folder, and a prompt was not learnt.
+        """
+        if self.folder is None:
+            self.learn(prompts, device)
         rows = [self._known(prompt) for prompt in prompts]
         return TextEmbedding(
             to_device(torch.stack([row.tokens for row in rows]).to(dtype), device),
@@ -165,6 +172,12 @@ class PromptCache:
 
     def _known(self, prompt: str) -> TextEmbedding:
         if prompt not in self._recent:
+            if not self._is_known(prompt):
+                raise ValueError(
+                    f"the prompt {prompt!r} has no embedding in {self.folder}: prompts of stages "
+                    "and sets are encoded before a stage is trained, and this one was not among "
+                    "them; leave the sets as they are, and resume the run"
+                )
             self._remember(prompt, TextEmbedding(**load_file(self._file(prompt))))
         self._recent.move_to_end(prompt)
         return self._recent[prompt]
