@@ -222,9 +222,9 @@ class DepthPro:
         device: str = "cpu",
         batch_size: int = 1,
     ) -> None:
+        self.name = f"Depth Pro {_pinned(model, revision, 'depth')}"
         from transformers import DepthProForDepthEstimation, DepthProImageProcessor
 
-        self.name = f"Depth Pro {_pinned(model, revision, 'depth')}"
         self.batch_size = batch_size
         arguments: dict[str, Any] = {"revision": revision} if revision else {}
         self.model = _load(DepthProForDepthEstimation, model, "depth", **arguments).to(device)
@@ -274,9 +274,9 @@ class BiRefNet:
         size: int = 1024,
         threshold: float = 0.5,
     ) -> None:
+        self.name = f"BiRefNet {_pinned(model, revision, 'mask')}"
         from transformers import AutoModelForImageSegmentation
 
-        self.name = f"BiRefNet {_pinned(model, revision, 'mask')}"
         self.batch_size, self.size, self.threshold = batch_size, size, threshold
         arguments = {"revision": revision, "code_revision": revision} if revision else {}
         loaded = _load(

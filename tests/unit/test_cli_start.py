@@ -22,7 +22,8 @@ from genrefocus.metrics.weights import PACKAGE, VERSION
 from genrefocus.render.tone import RESPONSES
 
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "scipy"}
-USE = f"""
+NETWORKS = HEAVY - {"torch", "scipy"}
+USE = """
 import json, sys
 from genrefocus.cli import main
 ended = []
@@ -31,16 +32,16 @@ for arguments in json.loads(sys.argv[1]):
         ended.append(main(arguments))
     except SystemExit as exit:
         ended.append(exit.code)
-    if heavy := set(sys.modules) & {HEAVY}:
-        raise SystemExit(f"{{arguments}} imported {{heavy}}")
+    if heavy := set(sys.modules) & set(sys.argv[2:]):
+        raise SystemExit(f"{arguments} imported {heavy}")
 print(json.dumps(ended), file=sys.stderr)
 """
 
 
-def ended(*commands: list[str]) -> tuple[list[int], str]:
-    """Exit statuses, and all that was printed, of commands in a process of their own."""
+def ended(*commands: list[str], heavy: set[str] = HEAVY) -> tuple[list[int], str]:
+    """Exit statuses, and all that was printed, of commands in a process without ``heavy``."""
     done = subprocess.run(
-        [sys.executable, "-c", USE, json.dumps(commands)],
+        [sys.executable, "-c", USE, json.dumps(commands), *heavy],
         capture_output=True,
         text=True,
         check=False,
@@ -85,11 +86,35 @@ def test_wrong_overrides_are_light(tmp_path: Path) -> None:
         ["benchmark", "tasks=deblur"],
         ["prepare", "route=synthetic", "sed=3"],
         ["prepare", "route=synthetic", "limit={a: 1}", "workers=two"],
+        ["verify-resume", "learning_rate=abc"],
+        ["verify-resume", "scale=paper"],
     ]
     status, said = ended(*commands)
     assert status == [2] * len(commands)
     assert "workers=two: give a whole number (it was 2)" in said
     assert "Traceback" not in said
+
+
+def test_what_is_not_there_is_said_without_networks(tmp_path: Path, repo_root: Path) -> None:
+    absent, pictures = str(tmp_path / "absent"), repo_root / "docs/images"
+    use = ["refocus", str(pictures / "night.jpg"), "--focus", "3,3", "--k", "3", "-o", "o.png"]
+    use += ["--depth-model", absent + "@1"]
+    prepare = ["prepare", f"paths.data={tmp_path}", f"paths.outputs={tmp_path}", "depth=depth_pro"]
+    prepare += ["route=in_the_wild", "mask=detail_retention", "source=photographs"]
+    commands = [
+        [*use, "--run", absent],
+        [*prepare, f"source.root={absent}"],
+        [*prepare, f"source.root={pictures}"],
+        [*prepare, f"source.root={pictures}", "deblur=lora", f"deblur.lora={absent}"],
+    ]
+    status, said = ended(*commands, heavy=NETWORKS)
+    assert status == [2] * len(commands)
+    parts = [f"{absent} has no BokehNet", f"photographs {absent} does not exist"]
+    parts += ["no finished run below", f"LoRA file {absent} does not exist"]
+    for part, line in zip(
+        parts, (one for one in said.splitlines() if "genrefocus " in one), strict=True
+    ):
+        assert part in line
 
 
 @pytest.mark.parametrize(

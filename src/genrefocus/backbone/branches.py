@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from genrefocus.backbone.lora import Lora
@@ -140,6 +139,8 @@ def multi_condition_forward(
 def _run(
     transformer: FluxTransformer2DModel, forward: Callable[..., T], block: nn.Module, *args: Any
 ) -> T:
+    from torch.distributed.fsdp import FSDPModule
+
     run: Callable[..., T] = partial(forward, block)
     if isinstance(block, FSDPModule):  # its weights are there during a call of the module itself
         block.forward = run

@@ -3,6 +3,7 @@
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -10,7 +11,9 @@ from genrefocus.data import images
 from genrefocus.geometry import DepthResize, fitted
 from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.rejection import Reason, Rejected
-from genrefocus.render.apertures import Aperture, disk, polygon, raster
+
+if TYPE_CHECKING:
+    from genrefocus.render.apertures import Aperture
 
 
 def load_disparity(
@@ -83,12 +86,14 @@ def focus_at_point(disparity: Tensor, pixel: tuple[int, int]) -> float:
     return float(disparity[y, x])
 
 
-def aperture_named(shape: str, rotation: float | None, curvature: float | None) -> Aperture:
+def aperture_named(shape: str, rotation: float | None, curvature: float | None) -> "Aperture":
     """The aperture that ``--aperture`` names; degrees and curvature are for polygons.
 
     Raises:
         ValueError: an unknown shape.
     """
+    from genrefocus.render.apertures import disk, polygon, raster
+
     kind, _, blades = shape.partition(":")
     if kind in ("hexagon", "polygon"):
         count = "6" if kind == "hexagon" and not blades else blades

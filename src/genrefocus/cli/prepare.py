@@ -9,14 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.preparation.engine import prepare
-from genrefocus.preparation.gates import Gates
+from genrefocus.preflight import check_sidecars
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.outcome import SUMMARY_NAME
-from genrefocus.preparation.plan import LeakageCheck
-from genrefocus.preparation.report import write_report
 
-_PARTS = ("depth", "mask", "deblur", "blur", "shapes")
+_PARTS = ("deblur", "depth", "mask", "blur", "shapes")
 _ESTIMATORS = ("depth",)
 
 
@@ -36,8 +32,16 @@ def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
     source: Source = instantiate(config.source, _convert_="all")
     _require_sidecars(config, source)
+    parts = _parts(config, source)
+    # These take seconds to import: source and parts say first what is missing.
+    from genrefocus.preparation.engine import prepare
+    from genrefocus.preparation.gates import Gates
+    from genrefocus.preparation.outcome import SUMMARY_NAME
+    from genrefocus.preparation.plan import LeakageCheck
+    from genrefocus.preparation.report import write_report
+
     # Parts are handed over as they are: as arguments of instantiate they would become configs.
-    route = instantiate(config.route, _partial_=True, _convert_="all")(**_parts(config, source))
+    route = instantiate(config.route, _partial_=True, _convert_="all")(**parts)
     out = Path(config.out)
     leakage = LeakageCheck(
         against=tuple(Path(one) for one in config.leakage.against),
@@ -110,8 +114,6 @@ def _require_sidecars(config: DictConfig, source: Source) -> None:
     Raises:
         ValueError: pictures have no file of depth or of their mask; says what else there is.
     """
-    from genrefocus.preflight import check_sidecars
-
     role = "photo" if "photo" in source.roles else "sharp"
     items = (item for item in source.items() if role in item.pictures)
     pictures = {item.name: item.pictures[role].path for item in items}
