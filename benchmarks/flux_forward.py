@@ -74,7 +74,8 @@ class Case:
             self.text,
             self.pooled,
             Branch(noisy, self.ids, self.sigma, 3.5 * one),
-            [Branch(tokens, self.ids, 0 * one, one, (lora,)) for tokens in conditions],
+            [Branch(tokens, self.ids, 0 * one, one) for tokens in conditions],
+            lora=lora,
         )
 
     def theirs(self, released: ModuleType) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genrefocus.baselines import classical_bokeh
-from genrefocus.editing import Edit, Encoded
+from genrefocus.denoiser import Conditions, Latents
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, defocus_map
 from lit_models.flow_matching import Batch, FlowMatching
@@ -27,9 +27,10 @@ class BokehNet(FlowMatching):
     def __init__(self, *args: Any, direct: bool = False, **training: Any) -> None:
         super().__init__(*args, **training)
         self.direct = direct
+        self.variant = "direct" if direct else "standard"
 
-    def edit(self, batch: Batch) -> Edit:
-        return Edit(self.prompts(batch), self._source(batch), control=batch["defocus"])
+    def conditions(self, batch: Batch) -> Conditions:
+        return Conditions(self.prompts(batch), self._source(batch), control=batch["defocus"])
 
     def target(self, batch: Batch) -> Tensor:
         return batch["bokeh"]
@@ -41,7 +42,7 @@ class BokehNet(FlowMatching):
         return f"sweep_{PROTOCOL_K[0]:g}" in batch
 
     def sweeps(
-        self, batch: Batch, outputs: dict[str, Tensor], encoded: Encoded
+        self, batch: Batch, outputs: dict[str, Tensor], latents: Latents
     ) -> dict[str, Tensor]:
         """See :meth:`FlowMatching.sweeps`; the target's too where there is the classical floor."""
         pictures: dict[str, list[Tensor]] = {"model": []}
@@ -51,8 +52,8 @@ class BokehNet(FlowMatching):
         for level in PROTOCOL_K[:-1]:
             k = batch["k"] * level / PROTOCOL_K[-1]
             generators = self._fixed_generators(batch)
-            edit = self.editor.with_control(encoded, _defocus(batch, k), generators)
-            pictures["model"].append(self.editor.picture_of(edit, self.steps))
+            asked = self.denoiser.with_control(latents, _defocus(batch, k), generators)
+            pictures["model"].append(self.denoiser.sample(asked, self.steps))
             if "floor" in outputs:
                 pictures["floor"].append(_scatter(self._source(batch), batch, k))
                 pictures["target"].append(batch[f"sweep_{level:g}"])

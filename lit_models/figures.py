@@ -86,7 +86,7 @@ def measure_chain(
     deblurnet, bokehnet = networks
     data = instantiate(config.stages[bokeh].datamodule)
     data.setup("test")
-    if deblurnet.pre_deblur:
+    if deblurnet.network.takes_draft:
         CONSOLE.print("the chain was not measured: DeblurNet reads a draft of each photograph")
         return {"stage": "chain", "samples": 0}
     fidelity = Fidelity("test", ("model", "identity")).to(device)
@@ -96,7 +96,7 @@ def measure_chain(
     for batch in data.eval_loader("test"):
         if "blurry" not in batch or bokehnet.is_swept(batch):
             continue  # sweeps are about control
-        aif = deblurnet.deblur(batch["blurry"])
+        aif = deblurnet.network(batch["blurry"])
         batch = bokehnet.transfer_batch_to_device({**batch, "aif": aif}, bokehnet.device, 0)
         output = bokehnet.generate(batch)
         fidelity.update({"model": output, "identity": batch["blurry"]}, batch["bokeh"])

@@ -13,9 +13,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.lora import load_lora
-from genrefocus.editing import Edit, Editor, Encoded
+from genrefocus.denoiser import Conditions, Denoiser, Latents
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.metrics.held_out_loss import SIGMAS, HeldOutLoss
+from genrefocus.network import Network
+from genrefocus.network_card import Variant
 from genrefocus.noise import seeded_generators, to_device
 from lit_models.fidelity import Fidelity
 from lit_models.loss_watch import LossWatch
@@ -31,8 +33,8 @@ PHOTOGRAPHS = "in_the_wild"  # the route whose all-in-focus images, depth and la
 class FlowMatching(LightningModule):
     """Flow matching on a frozen backbone with LoRA on the condition branches.
 
-    The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses say what
-    the edit is (:meth:`edit`) and what it leads to (:meth:`target`).
+    The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses define the
+    :meth:`conditions` of a batch and its :meth:`target`.
 
     Args:
         backbone: shared, frozen.
@@ -50,7 +52,7 @@ class FlowMatching(LightningModule):
         validation_sigmas: sigmas of the held-out loss.
         radius_bins: upper edges, in px, of the bins of mean blur radius that the held-out loss is
             split by.
-        independent: conditions attend to themselves only.
+        isolate_conditions: a condition attends to itself alone.
         failure_dir: where the keys of a batch with a non-finite loss are written.
     """
 
@@ -58,6 +60,7 @@ class FlowMatching(LightningModule):
     task: Literal["deblur", "bokeh"]
     lora_file: str
     adapter: str
+    variant: Variant
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class FlowMatching(LightningModule):
         init_lora: str | Path | None = None,
         validation_sigmas: Sequence[float] = SIGMAS,
         radius_bins: Sequence[float] = (1.0, 2.0, 4.0),
-        independent: bool = False,
+        isolate_conditions: bool = False,
         failure_dir: str | Path = ".",
     ) -> None:
         super().__init__()
@@ -90,10 +93,10 @@ class FlowMatching(LightningModule):
                     f"{init_lora} has rank {loaded.rank}, the stage asks for rank {rank}"
                 )
             self.lora.load_released_state(loaded.released_state(), source=str(init_lora))
-        self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
-        self.editor = Editor(
-            backbone, flow, loras=(self.lora,), guidance=guidance, independent=independent
-        )
+        # In a function: an averaged copy of this module shares it, and with it the frozen base.
+        self._backbone = lambda: backbone
+        self.flow, self.guidance = flow, guidance
+        self.isolate_conditions = isolate_conditions
         self.sigma, self.prompt, self.steps, self.seed = sigma, prompt, steps, seed
         self.warmup_steps, self.decay_steps = warmup_steps, decay_steps
         self.optimizer_factory = optimizer
@@ -116,9 +119,26 @@ class FlowMatching(LightningModule):
 
     @property
     def backbone(self) -> Backbone:
-        return self._backbone[0]
+        """Frozen, and shared by all stages."""
+        return self._backbone()
 
-    def edit(self, batch: Batch) -> Edit:
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network with the LoRA of this module."""
+        return Denoiser(
+            self.backbone,
+            self.flow,
+            self.lora,
+            guidance=self.guidance,
+            isolate_conditions=self.isolate_conditions,
+        )
+
+    @property
+    def network(self) -> Network:
+        """This module as it is asked outside of training."""
+        return Network(self.denoiser, self.prompt, self.steps, self.variant, seed=self.seed)
+
+    def conditions(self, batch: Batch) -> Conditions:
         """What the network is given."""
         raise NotImplementedError
 
@@ -142,10 +162,10 @@ class FlowMatching(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generators = seeded_generators(self.seed, batch["draw"])
-        target = self.target(batch)
         uniform = torch.stack([torch.rand((), generator=g) for g in generators])
-        sigma = self.sigma.draw(uniform, self.editor.mu(*target.shape[-2:]))
-        loss = self.editor.loss(self.edit(batch), target, sigma, generators).mean()
+        latents = self.denoiser.encode(self.conditions(batch), generators, self.target(batch))
+        sigma = self.sigma.draw(uniform, self.backbone.shift.mu(latents.noise.shape[1]))
+        loss = self.denoiser.loss(latents, sigma).mean()
         self.watch.see(loss, batch["key"])
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -169,12 +189,14 @@ class FlowMatching(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any] | None:
         """Held-out loss of all samples; pictures and control of those whose truth is exact."""
-        target, edit = self.target(batch), self.edit(batch)
+        target = self.target(batch)
         routes = [route == PHOTOGRAPHS for route in batch["route"]]
         photographs = _rows([n for n, one in enumerate(routes) if one], self.device)
-        encoded = self.editor.encode(edit, self._fixed_generators(batch), target)
+        latents = self.denoiser.encode(
+            self.conditions(batch), self._fixed_generators(batch), target
+        )
         for index, level in enumerate(self.validation_sigmas):
-            loss = self.editor.loss_of(encoded, torch.full((len(target),), level))
+            loss = self.denoiser.loss(latents, torch.full((len(target),), level))
             radius = batch.get("radius")
             self.held_out["all"].update(index, loss, radius)
             if any(routes):
@@ -184,9 +206,9 @@ class FlowMatching(LightningModule):
             return None
         if any(routes):
             batch = select(batch, [n for n, one in enumerate(routes) if not one])
-            encoded = self.editor.encode(self.edit(batch), self._fixed_generators(batch))
-        output = self.editor.picture_of(encoded, self.steps)
-        self._compare("val", batch, {"model": output}, encoded)
+            latents = self.denoiser.encode(self.conditions(batch), self._fixed_generators(batch))
+        output = self.denoiser.sample(latents, self.steps)
+        self._compare("val", batch, {"model": output}, latents)
         return {"batch": batch, "picture": output}
 
     def on_validation_epoch_end(self) -> None:
@@ -197,11 +219,11 @@ class FlowMatching(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The network beside doing nothing and beside the classical floor."""
-        edit = self.edit(batch)
-        encoded = self.editor.encode(edit, self._fixed_generators(batch))
-        output = self.editor.picture_of(encoded, self.steps)
-        outputs = {"model": output, "identity": edit.source, "floor": self.floor(batch)}
-        self._compare("test", batch, outputs, encoded)
+        conditions = self.conditions(batch)
+        latents = self.denoiser.encode(conditions, self._fixed_generators(batch))
+        output = self.denoiser.sample(latents, self.steps)
+        outputs = {"model": output, "identity": conditions.source, "floor": self.floor(batch)}
+        self._compare("test", batch, outputs, latents)
         return {"batch": batch, "picture": output}
 
     def on_test_epoch_end(self) -> None:
@@ -210,7 +232,7 @@ class FlowMatching(LightningModule):
     def panel(self, batch: Batch, output: Tensor) -> dict[str, Tensor | None]:
         """Columns of a picture panel by title, each (B, C, H, W) or None."""
         return {
-            "input": self.edit(batch).source,
+            "input": self.conditions(batch).source,
             "all in focus": batch["aif"],
             "defocus": batch.get("defocus"),
             "output": output,
@@ -226,27 +248,28 @@ class FlowMatching(LightningModule):
         return False
 
     def sweeps(
-        self, batch: Batch, outputs: dict[str, Tensor], encoded: Encoded
+        self, batch: Batch, outputs: dict[str, Tensor], latents: Latents
     ) -> dict[str, Tensor]:
         """Renderings at the protocol's K, (B, 4, 3, H, W), of every method that has control.
 
         Args:
             batch: of scenes, see :meth:`is_swept`; its own K is the protocol's largest.
             outputs: by method, at the batch's own K.
-            encoded: the batch's edits.
+            latents: of the batch.
         """
         raise NotImplementedError
 
     def generate(self, batch: Batch) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1], with noise that belongs to the sample's key."""
-        return self.editor.generate(self.edit(batch), self.steps, self._fixed_generators(batch))
+        latents = self.denoiser.encode(self.conditions(batch), self._fixed_generators(batch))
+        return self.denoiser.sample(latents, self.steps)
 
     def _compare(
-        self, split: str, batch: Batch, outputs: dict[str, Tensor], encoded: Encoded
+        self, split: str, batch: Batch, outputs: dict[str, Tensor], latents: Latents
     ) -> None:
         """Control on batches of scenes that come at several K, fidelity on all others."""
         if self.is_swept(batch):
-            for method, images in self.sweeps(batch, outputs, encoded).items():
+            for method, images in self.sweeps(batch, outputs, latents).items():
                 self.fidelity[split].update_sweep(method, images)
         else:
             self.fidelity[split].update(outputs, self.target(batch))

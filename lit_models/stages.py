@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from genrefocus.backbone import Backbone
-from genrefocus.network_card import BackboneSource, NetworkCard, Variant, write_network_card
+from genrefocus.network import weights_name
+from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
 from genrefocus.preparation.outcome import read_summary
 from genrefocus.runs import FINISHED, git_commit
 from genrefocus.writing import write_json
@@ -270,13 +270,11 @@ def make_pseudo_aif(stage: Stage, backbone: Backbone, ranks: Ranks) -> None:
     """
     settings, out = stage.settings, Path(stage.settings.out)
     started = time.monotonic()
-    weights = Path(settings.network.init_lora)
     with ranks.together(stage.name):
-        network: FlowMatching = instantiate(settings.network)(backbone)
-        network.ready_on(ranks.device)
+        module: FlowMatching = instantiate(settings.network)(backbone).ready_on(ranks.device)
         instantiate(settings.prepare)(
-            deblur=network.deblur,
-            deblur_name=f"{weights.name} {sha256(weights.read_bytes()).hexdigest()[:16]}",
+            deblur=module.network,
+            deblur_name=weights_name(settings.network.init_lora),
             job=ranks.rank,
             jobs=ranks.world,
             progress=ranks.rank == 0,
@@ -303,19 +301,17 @@ def _network_card(
 ) -> NetworkCard:
     """What sampling has to know about the network, beside its LoRA."""
     tiny = stage.config.backbone._target_.endswith("load_tiny")
-    variants: tuple[Variant, ...] = ("pre_deblur", "direct")
     return NetworkCard(
         task=module.task,
         backbone=BackboneSource("tiny" if tiny else "flux_dev", stage.config.backbone.path),
-        flow=module.editor.denoiser.flow,
+        flow=module.flow,
         prompt=module.prompt,
-        guidance=module.editor.denoiser.guidance,
+        guidance=module.guidance,
         steps=module.steps,
         rank=module.lora.rank,
-        lora_file=module.lora_file,
-        variant=next((name for name in variants if getattr(module, name, False)), "standard"),
-        independent=module.editor.denoiser.independent,
-        draft_ids=module.editor.denoiser.tiling.ids,
+        lora=module.lora_file,
+        variant=module.variant,
+        isolate_conditions=module.isolate_conditions,
         trained_steps=steps,
         largest_radius=radius,
         trial=stage.config.get("trial", False),

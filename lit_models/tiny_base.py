@@ -13,10 +13,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from genrefocus.backbone import Backbone, load_tiny
-from genrefocus.backbone.flux import save_tiny, tiny_modules
-from genrefocus.backbone.initialisation import start_local, start_whitened
-from genrefocus.editing import Edit, Editor
+from genrefocus.backbone.tiny import (
+    TinyBackbone,
+    load_tiny,
+    save_tiny,
+    start_local,
+    start_whitened,
+    tiny_modules,
+)
+from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.metrics.psnr import PSNR
 from genrefocus.noise import seeded_generators
@@ -63,7 +68,7 @@ class TinyBase(LightningModule):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: TinyBackbone,
         examples: Tensor,
         *,
         init: str | Path | None = None,
@@ -88,8 +93,8 @@ class TinyBase(LightningModule):
             start = tiny_modules(load_tiny(init)).state_dict()
             self.weights.load_state_dict(start, strict=True)
         self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
-        self.editor = Editor(backbone, flow)
-        self.editor_from_noise = Editor(backbone, replace(flow, start="noise"))
+        self.denoiser = Denoiser(backbone, flow)
+        self.denoiser_from_noise = Denoiser(backbone, replace(flow, start="noise"))
         self.noise_share, self.full_noise_share = noise_share, full_noise_share
         self.optimizer_factory = optimizer
         self.warmup_steps, self.decay_steps, self.rate_floor = warmup_steps, decay_steps, rate_floor
@@ -105,7 +110,7 @@ class TinyBase(LightningModule):
         self.held_out_loss = MeanMetric()
 
     def save(self, path: str | Path, *, settings: dict[str, Any], card: dict[str, str]) -> None:
-        """Write the weight file; see :func:`genrefocus.backbone.flux.save_tiny`."""
+        """Write the weight file; see :func:`genrefocus.backbone.tiny.save_tiny`."""
         save_tiny(self._backbone[0], path, settings=settings, card=card)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -113,7 +118,7 @@ class TinyBase(LightningModule):
         (generator,) = seeded_generators(self.seed, [_OF_BATCHES + first])
         kind = draw_kind(generator)
         from_noise = float(torch.rand((), generator=generator)) < self.noise_share
-        editor = self.editor_from_noise if from_noise else self.editor
+        denoiser = self.denoiser_from_noise if from_noise else self.denoiser
 
         generators = seeded_generators(self.seed, batch["draw"])
         with self._fp32():
@@ -123,7 +128,8 @@ class TinyBase(LightningModule):
         precision = self._fp32() if self.global_step >= self.fp32_from_step else nullcontext()
         attention = nullcontext() if self.attention is None else sdpa_kernel(self.attention)
         with precision, attention:
-            loss = editor.loss(_edit(task), task.target, sigma, generators).mean()
+            latents = denoiser.encode(_conditions(task), generators, task.target)
+            loss = denoiser.loss(latents, sigma).mean()
         self.watch.see(loss, batch["key"])
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -146,11 +152,12 @@ class TinyBase(LightningModule):
             for name, kind in VALIDATED.items():
                 generators = seeded_generators(self.seed, [_OF_VALIDATION + n for n in draws])
                 task = kind(batch["image"], batch["layers"], generators)
-                edit = _edit(task)
-                output = self.editor.generate(edit, 1, generators)
+                conditions = _conditions(task)
+                output = self.denoiser.sample(self.denoiser.encode(conditions, generators), 1)
                 self.errors[name]["output"].update(output, task.target)
                 self.errors[name]["input"].update(task.source, task.target)
-                self.held_out_loss.update(self.editor.loss(edit, task.target, sigma, generators))
+                latents = self.denoiser.encode(conditions, generators, task.target)
+                self.held_out_loss.update(self.denoiser.loss(latents, sigma))
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.held_out_loss.compute(), sync_dist=False)
@@ -173,8 +180,8 @@ class TinyBase(LightningModule):
         return torch.autocast(self.device.type, enabled=False)
 
 
-def _edit(task: Task) -> Edit:
-    return Edit([task.prompt] * len(task.source), task.source, task.control, task.draft)
+def _conditions(task: Task) -> Conditions:
+    return Conditions([task.prompt] * len(task.source), task.source, task.control, task.draft)
 
 
 def _attention(name: str) -> SDPBackend:

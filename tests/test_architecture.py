@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CORE = {"rejection", "optics", "geometry"}
-MODEL = {"noise", "flow", "sampling", "backbone", "denoiser", "editing"}
+MODEL = {"noise", "flow", "sampling", "backbone", "denoiser", "network", "network_card"}
 PREPARATION = (
     CORE | MODEL | {"metrics", "data", "data.sample", "exif", "render", "estimators", "pipeline"}
 )
@@ -40,11 +40,11 @@ ALLOWED: dict[str, set[str]] = {
     "flow": {"rejection"},
     "sampling": {"flow", "rejection"},
     "backbone": {"noise", "flow", "sampling", "rejection", "writing"},
-    "denoiser": {"backbone", "flow", "sampling", "rejection"},
-    "editing": {"noise", "denoiser", "backbone", "flow", "sampling"} | CORE,
-    "pretext": CORE | {"render"},
-    "compat": MODEL | {"rejection"},
+    "denoiser": {"noise", "backbone", "flow", "sampling"},
     "network_card": {"flow", "sampling", "runs", "writing"},
+    "network": {"noise", "denoiser", "backbone", "sampling", "network_card", "geometry"},
+    "pretext": CORE | {"render"},
+    "compat": {"backbone", "denoiser", "flow", "sampling"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
     "data": CORE | {"data.sample", "decoding", "writing"},
@@ -59,12 +59,11 @@ ALLOWED: dict[str, set[str]] = {
     # Use.
     "estimators": CORE | {"exif", "data"},
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
-    "assembly": MODEL | {"network_card", "pipeline"},
     "pictures": CORE | {"render"},
     "activations": MODEL,
     "preflight": {"geometry", "data", "decoding", "metrics", "exif", "rejection"},
     "training_memory": {"backbone", "preflight"},
-    "trained": CORE | {"assembly", "pipeline", "benchmark", "network_card", "estimators", "render"},
+    "network_methods": {"network", "network_card", "pipeline", "benchmark", "estimators", "render"},
     "report": CORE | {"data", "data.sample", "pictures", "writing"},
     "benchmark": (
         CORE
@@ -81,7 +80,8 @@ ALLOWED: dict[str, set[str]] = {
     # What a run does of its configuration; the one place beside the entry points that reads one.
     "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs", "writing"},
     "lit_models.stages": {
-        *("lit_models", "lit_models.figures", "backbone", "network_card", "runs", "writing"),
+        *("lit_models", "lit_models.figures", "backbone", "network", "network_card"),
+        *("runs", "writing"),
         "preparation",
     },
 }

@@ -16,13 +16,18 @@ from PIL import ExifTags, Image
 
 import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
-from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.text import HashedWords
+from genrefocus.backbone.tiny import HashedWords, PixelCodec
 from genrefocus.cli.configuration import settle_missing
 from genrefocus.cli.preconditions import require_inputs
 from genrefocus.flow import Shift
-from genrefocus.pipeline import BOKEH_GUIDANCE, BOKEH_PROMPT, DEBLUR_GUIDANCE, DEBLUR_PROMPT, STEPS
+from genrefocus.network_card import (
+    BOKEH_GUIDANCE,
+    BOKEH_PROMPT,
+    DEBLUR_GUIDANCE,
+    DEBLUR_PROMPT,
+    STEPS,
+)
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.sources import SOURCES, Dpdd, RealBokeh3mp
 from genrefocus.sampling import Tiling
@@ -212,10 +217,10 @@ def test_the_paper_scale_is_the_published_recipe(conf: None) -> None:
         assert stage.fit.max_steps == steps
         assert stage.global_batch == 32 and stage.datamodule.batch_size == 1
         assert (module.lora.rank, len(module.lora.names)) == (rank, 343)
-        assert (module.prompt, module.editor.denoiser.guidance) == (prompt, guidance)
+        assert (module.prompt, module.guidance) == (prompt, guidance)
         assert module.steps == STEPS
-        assert module.editor.denoiser.flow.start == "noise"
-        assert module.editor.denoiser.flow.prediction == "velocity"
+        assert module.flow.start == "noise"
+        assert module.flow.prediction == "velocity"
     mixed = config.stages.bokehnet_semi_supervised.datamodule
     # a + b + c in proportion to 70,000 rendered pairs, 13,000 photographs, 13,000 of series
     assert mixed.weights == {"synthetic": 70, "in_the_wild": 13, "aperture_series": 13}

@@ -12,6 +12,8 @@ Where things live:
 - ``flow``       the objective: sigma, interpolation, velocity, loss, Euler step
 - ``backbone``   FLUX transformers, codec, text, LoRA, the multi-condition forward
 - ``sampling``   denoising loop and tiling
+- ``denoiser``   conditions to tokens, training loss, sampling
+- ``network``    trained networks from their files; ``network_card`` says how they are asked
 - ``pipeline``   the camera: deblur, depth, focus, defocus map, bokeh
 - ``metrics``    image fidelity and controllability
 - ``data``       sample schema, shards, global order, preparation

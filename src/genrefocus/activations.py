@@ -80,10 +80,10 @@ def _kept(config: dict[str, Any], blocks: tuple[int, int], step: Step) -> int:
             step.batch, step.text, transformer.config.joint_attention_dim, dtype=step.dtype
         )
         pooled = torch.zeros(step.batch, transformer.config.pooled_projection_dim, dtype=step.dtype)
-        conditions = [Branch(tokens, ids, level, level, (lora,))] * step.conditions
+        conditions = [Branch(tokens, ids, level, level)] * step.conditions
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), _FusedAttention():
             multi_condition_forward(
-                transformer, text, pooled, Branch(tokens, ids, level, level), conditions
+                transformer, text, pooled, Branch(tokens, ids, level, level), conditions, lora=lora
             )
     return sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in weights)
 

@@ -9,9 +9,10 @@ from diffusers import FluxTransformer2DModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from genrefocus.backbone import Branch, Lora, TextEmbedding, multi_condition_forward
+from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
 from genrefocus.backbone.lora import lora_from_state
-from genrefocus.denoiser import Condition, Denoiser
+from genrefocus.backbone.tiny import HashedWords, PixelCodec
+from genrefocus.denoiser import ConditionTokens, Denoiser, Latents
 from genrefocus.flow import Flow, Shift
 from genrefocus.sampling import Tiling
 
@@ -98,10 +99,10 @@ def _forward(
 ) -> Tensor:
     zero, one = torch.zeros_like(t["timestep"]), torch.ones_like(t["timestep"])
     image = Branch(t["hidden"], t["img_ids"], t["timestep"], t.get("guidance", one))
-    conditions = [
-        Branch(t[name], t[f"{name}_ids"], zero, one, loras=(lora,)) for name in _condition_names(t)
-    ]
-    return multi_condition_forward(transformer, t["text"], t["pooled"], image, conditions)
+    conditions = [Branch(t[name], t[f"{name}_ids"], zero, one) for name in _condition_names(t)]
+    return multi_condition_forward(
+        transformer, t["text"], t["pooled"], image, conditions, lora=lora
+    )
 
 
 def _sample(
@@ -110,31 +111,27 @@ def _sample(
     t: Mapping[str, Tensor],
     metadata: Mapping[str, str],
 ) -> Tensor:
-    denoiser = Denoiser(
+    backbone = Backbone(
         transformer,
-        Flow(),
-        Shift.of_scheduler(json.loads(metadata["scheduler"])),
-        loras=(lora,),
-        guidance=float(metadata["guidance"]),
-        tiling=Tiling(
-            when="shorter_edge" if metadata["tiled"] == "True" else "never", ids="released"
-        ),
+        PixelCodec(_PIXELS_PER_TOKEN // 2),  # not used: the files hold latents
+        HashedWords(1, 1, 1),
+        shift=Shift.of_scheduler(json.loads(metadata["scheduler"])),
+        tiling=Tiling(when="shorter_edge" if metadata["tiled"] == "True" else "never"),
     )
-    grid = (
-        int(metadata["height"]) // _PIXELS_PER_TOKEN,
-        int(metadata["width"]) // _PIXELS_PER_TOKEN,
+    denoiser = Denoiser(
+        backbone, Flow(), lora, guidance=float(metadata["guidance"]), draft_ids="released"
     )
     names = _condition_names(t)
     shifts = _shifts(names, t, metadata.get("adapter", ""))
-    conditions = [Condition(t[name], shift) for name, shift in zip(names, shifts, strict=True)]
-    return denoiser.sample(
+    latents = Latents(
         TextEmbedding(t["text"], t["pooled"]),
-        t["latents"],
-        conditions,
-        t["latents"],  # reference: not used by a flow from noise
-        grid,
-        int(metadata["steps"]),
+        [ConditionTokens(t[name], shift) for name, shift in zip(names, shifts, strict=True)],
+        source=t["latents"],  # not used by a flow from noise
+        noise=t["latents"],
+        target=None,
+        grid=backbone.grid(int(metadata["height"]), int(metadata["width"])),
     )
+    return denoiser.sample_tokens(latents, int(metadata["steps"]))
 
 
 def _shifts(names: Sequence[str], t: Mapping[str, Tensor], adapter: str) -> list[tuple[int, int]]:

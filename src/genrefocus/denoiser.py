@@ -1,186 +1,201 @@
-"""A conditioned denoising network: transformer, flow and adapters, in training and sampling."""
+"""The conditioned denoising network: condition images to tokens, training loss, and sampling.
 
-from __future__ import annotations
+DeblurNet and BokehNet both edit an image: a source, perhaps a defocus map or a draft, and a prompt
+lead to a target image. Training, validation and the pipeline encode these here and nowhere else.
+"""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
-from genrefocus.backbone.local_path import LocalPath
-from genrefocus.flow import Flow, Shift, interpolate, schedule
-from genrefocus.sampling import Tile, Tiling, denoise, tiled
-
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
+from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding
+from genrefocus.flow import Flow, interpolate, schedule
+from genrefocus.noise import noise_like, to_device
+from genrefocus.sampling import DraftIds, Tile, denoise, tiled
 
 Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Condition:
+class Conditions:
+    """What a batch of edits is conditioned on.
+
+    Attributes:
+        prompts: one a row.
+        source: (B, 3, H, W) in [0, 1], the image that is edited.
+        control: (B, 1, H, W) defocus map in [0, 1], second condition; or None.
+        draft: (B, 3, H, W) in [0, 1], a preliminary result, first condition with shifted ids; or
+            None.
+    """
+
+    prompts: Sequence[str]
+    source: Tensor
+    control: Tensor | None = None
+    draft: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ConditionTokens:
     """Packed tokens (B, N, C) of a condition image.
 
-    ``delta`` shifts its position ids by (rows, columns) of the token grid: the released pre-deblur
-    condition uses (0, 32).
+    ``shift`` is added to its position ids, as (rows, columns) of the token grid: the released
+    pre-deblur condition uses (0, 32).
     """
 
     tokens: Tensor
-    delta: tuple[int, int] = (0, 0)
+    shift: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A batch of edits as the transformer takes them, for any number of losses and images.
+
+    Attributes:
+        text: embedded prompts.
+        conditions: in the released order; the control map is the last, if there is one.
+        source: (B, N, C) tokens of the image that is edited; a flow that starts at the condition or
+            predicts the residual refers to it.
+        noise: (B, N, C), standard normal.
+        target: (B, N, C) clean tokens; None where the target is not known.
+        grid: rows and columns of the tokens.
+    """
+
+    text: TextEmbedding
+    conditions: Sequence[ConditionTokens]
+    source: Tensor
+    noise: Tensor
+    target: Tensor | None
+    grid: Grid
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Network output, training loss and sampling of one conditioned task.
+    """Encodes conditions for a backbone, gives the training loss, and samples.
 
     Args:
-        transformer: diffusers' FLUX transformer.
+        backbone: frozen transformer, codec and prompts.
         flow: path and parametrisation.
-        shift: resolution-dependent time shift.
-        loras: adapters on the condition branches.
+        lora: adapter of the condition branches.
         guidance: guidance value of the noisy image; conditions always carry 1 (released).
-        tiling: for sampling.
-        independent: conditions attend to themselves only (an option for weights trained here).
-        local: convolutions around a tiny transformer; FLUX has none.
+        isolate_conditions: a condition attends to itself alone (an option for weights trained
+            here).
+        draft_ids: position ids of a deblurred draft beside the photograph. ``shifted``: beside the
+            image in training and in sampling, whole and in tiles, as networks trained here are
+            trained. ``released``: as the release samples, which drops the shift in tiles.
     """
 
-    transformer: FluxTransformer2DModel
+    backbone: Backbone
     flow: Flow
-    shift: Shift
-    loras: tuple[Lora, ...] = ()
+    lora: Lora | None = None
     guidance: float = 1.0
-    tiling: Tiling = Tiling()
-    independent: bool = False
-    local: LocalPath | None = None
+    isolate_conditions: bool = False
+    draft_ids: DraftIds = "shifted"
 
-    @classmethod
-    def of(cls, backbone: Backbone, flow: Flow, **settings: Any) -> Denoiser:
-        """A denoiser on ``backbone`` with the backbone's own shift, local path and tiling."""
-        own = {"tiling": backbone.tiling, "local": backbone.local}
-        return cls(backbone.transformer, flow, backbone.shift, **{**own, **settings})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Denoiser:
-        # An averaged copy of a module that trains adapters must not copy the frozen network.
-        return replace(self, loras=copy.deepcopy(self.loras, memo))
-
-    def output(
+    def encode(
         self,
-        text: TextEmbedding,
-        x: Tensor,
-        conditions: Sequence[Condition],
-        grid: Grid,
-        sigma: Tensor,
-    ) -> Tensor:
-        """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
-        if self.local is None:
-            return self._transformed(text, x, conditions, grid, sigma)
-        images = torch.cat([x, *(c.tokens for c in conditions)])
-        entered, maps = self.local.enter(images, grid)
-        noisy, *features = entered.chunk(1 + len(conditions))
-        inside = [replace(c, tokens=f) for c, f in zip(conditions, features, strict=True)]
-        out = self._transformed(text, noisy, inside, grid, sigma)
-        return self.local.leave(out, maps[: len(x)], grid)
+        conditions: Conditions,
+        generators: Sequence[Generator],
+        target: Tensor | None = None,
+    ) -> Latents:
+        """Conditions, and where it is known the target (B, 3, H, W) in [0, 1], as tokens.
 
-    def _transformed(
-        self,
-        text: TextEmbedding,
-        x: Tensor,
-        conditions: Sequence[Condition],
-        grid: Grid,
-        sigma: Tensor,
-    ) -> Tensor:
-        zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
-        image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
-        branches = [
-            Branch(
-                condition.tokens,
-                image_ids(*grid, delta=condition.delta, device=x.device),
-                zero,
-                one,
-                self.loras,
-                self.independent,
-            )
-            for condition in conditions
-        ]
-        return multi_condition_forward(self.transformer, text.tokens, text.pooled, image, branches)
+        There is one generator a row, so that a sample's noise does not depend on its batch.
+        """
+        backbone, encoded = self.backbone, []
+        with torch.no_grad():
+            if conditions.draft is not None:
+                tokens = backbone.encode_image(conditions.draft, generators)
+                encoded.append(ConditionTokens(tokens, (0, backbone.tiling.size)))
+            source = backbone.encode_image(conditions.source, generators)
+            encoded.append(ConditionTokens(source))
+            if conditions.control is not None:
+                tokens = backbone.encode_control(conditions.control, generators)
+                encoded.append(ConditionTokens(tokens))
+            clean = None if target is None else backbone.encode_image(target, generators)
+        text, noise = backbone.embed(conditions.prompts), noise_like(source, generators)
+        grid = backbone.grid(*conditions.source.shape[-2:])
+        return Latents(text, encoded, source, noise, clean, grid)
 
-    def loss(
-        self,
-        text: TextEmbedding,
-        clean: Tensor,
-        noise: Tensor,
-        conditions: Sequence[Condition],
-        reference: Tensor,
-        grid: Grid,
-        sigma: Tensor,
-    ) -> Tensor:
-        """Flow-matching loss per sample, (B,).
+    def with_control(
+        self, latents: Latents, control: Tensor, generators: Sequence[Generator]
+    ) -> Latents:
+        """The same edits by another control map (B, 1, H, W) in [0, 1]."""
+        with torch.no_grad():
+            last = ConditionTokens(self.backbone.encode_control(control, generators))
+        return replace(latents, conditions=[*latents.conditions[:-1], last])
+
+    def loss(self, latents: Latents, sigma: Tensor) -> Tensor:
+        """Flow-matching loss per sample (B,) towards the target.
 
         Args:
-            text: prompt embeddings.
-            clean, noise: (B, N, C) target latents and standard normal noise.
-            conditions: condition images in order.
-            reference: (B, N, C) the condition that the target is an edit of; a flow that starts at
-                the condition or predicts the residual refers to it.
-            grid: token grid.
+            latents: with their target.
             sigma: (B,), best left in fp32 when the transformer is in bf16.
         """
-        endpoint = self.flow.endpoint(noise, reference)
-        x = interpolate(clean, endpoint, sigma)
-        return self.flow.loss(
-            self.output(text, x, conditions, grid, sigma), clean, endpoint, reference
-        )
+        assert latents.target is not None, "there is no loss without a target"
+        sigma = to_device(sigma, latents.target.device)
+        endpoint = self.flow.endpoint(latents.noise, latents.source)
+        x = interpolate(latents.target, endpoint, sigma)
+        output = self._output(latents.text, x, latents.conditions, latents.grid, sigma)
+        return self.flow.loss(output, latents.target, endpoint, latents.source)
 
     @torch.no_grad()
-    def sample(
-        self,
-        text: TextEmbedding,
-        noise: Tensor,
-        conditions: Sequence[Condition],
-        reference: Tensor,
-        grid: Grid,
-        steps: int,
-    ) -> Tensor:
-        """Clean tokens (B, N, C) from noise (B, N, C) by Euler steps on the FLUX schedule.
+    def sample(self, latents: Latents, steps: int) -> Tensor:
+        """The edited images (B, 3, H, W) in [0, 1], by ``steps`` Euler steps."""
+        return self.backbone.decode(self.sample_tokens(latents, steps), latents.grid)
+
+    @torch.no_grad()
+    def sample_tokens(self, latents: Latents, steps: int) -> Tensor:
+        """Clean tokens (B, N, C) by Euler steps on the FLUX schedule.
 
         mu comes from the token count of the whole image, also when it is cut into tiles (released).
         """
+        grid, tiling = latents.grid, self.backbone.tiling
+        cut = tiling.applies(grid)
+        drop_shift = cut and self.draft_ids == "released"
 
         def velocity(x: Tensor, sigma: float, tile: Tile) -> Tensor:
             level = x.new_full((x.shape[0],), sigma, dtype=torch.float32)
             inside = [
-                Condition(
-                    tile.cut(c.tokens, grid),
-                    (0, 0) if cut and self.tiling.ids == "released" else c.delta,
-                )
-                for c in conditions
+                ConditionTokens(tile.cut(c.tokens, grid), (0, 0) if drop_shift else c.shift)
+                for c in latents.conditions
             ]
-            out = self.output(text, x, inside, (tile.rows, tile.columns), level)
-            return self.flow.velocity(out, x, level, tile.cut(reference, grid))
+            out = self._output(latents.text, x, inside, (tile.rows, tile.columns), level)
+            return self.flow.velocity(out, x, level, tile.cut(latents.source, grid))
 
-        cut = self.tiling.applies(grid)
-        size, stride = (self.tiling.size, self.tiling.stride) if cut else (max(grid), max(grid))
-        step = tiled(velocity, grid, size=size, stride=stride)
+        size, stride = (tiling.size, tiling.stride) if cut else (max(grid), max(grid))
         return denoise(
-            step,
-            self.flow.endpoint(noise, reference),
-            schedule(steps, self.shift.mu(noise.shape[1])),
+            tiled(velocity, grid, size=size, stride=stride),
+            self.flow.endpoint(latents.noise, latents.source),
+            schedule(steps, self.backbone.shift.mu(latents.noise.shape[1])),
         )
 
-    def with_loras(self, *loras: Lora) -> Denoiser:
-        """The same network with other adapters."""
-        return replace(self, loras=loras)
+    def _output(
+        self,
+        text: TextEmbedding,
+        x: Tensor,
+        conditions: Sequence[ConditionTokens],
+        grid: Grid,
+        sigma: Tensor,
+    ) -> Tensor:
+        """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
+        zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
+        image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
+        branches = [
+            Branch(c.tokens, image_ids(*grid, shift=c.shift, device=x.device), zero, one)
+            for c in conditions
+        ]
+        return self.backbone(
+            text, image, branches, grid, lora=self.lora, isolated=self.isolate_conditions
+        )
 
 
 def image_ids(
-    rows: int, columns: int, *, delta: tuple[int, int] = (0, 0), device: torch.device | str = "cpu"
+    rows: int, columns: int, *, shift: tuple[int, int] = (0, 0), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Position ids (rows * columns, 3) as in diffusers: (0, row, column), plus ``delta``."""
+    """Position ids (rows * columns, 3) as in diffusers: (0, row, column), plus ``shift``."""
     ids = torch.zeros(rows, columns, 3, device=device)
-    ids[..., 1] = torch.arange(rows, device=device)[:, None] + delta[0]
-    ids[..., 2] = torch.arange(columns, device=device)[None, :] + delta[1]
+    ids[..., 1] = torch.arange(rows, device=device)[:, None] + shift[0]
+    ids[..., 2] = torch.arange(columns, device=device)[None, :] + shift[1]
     return ids.reshape(-1, 3)

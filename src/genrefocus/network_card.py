@@ -21,6 +21,13 @@ from genrefocus.writing import write_json
 FILE_NAME = "network.json"
 VERSION = 1
 
+# What the released networks are asked for, and how (released inference code).
+DEBLUR_PROMPT = "a sharp photo with everything in focus"
+DEBLUR_GUIDANCE = 3.5
+BOKEH_PROMPT = "an excellent photo with a large aperture"
+BOKEH_GUIDANCE = 1.0
+STEPS = 28
+
 Task = Literal["deblur", "bokeh"]
 BackboneKind = Literal["tiny", "flux_dev"]
 Variant = Literal["standard", "pre_deblur", "direct"]
@@ -52,12 +59,11 @@ class NetworkCard:
         prompt: for photographs without their own.
         guidance: guidance value of the noisy image.
         steps: Euler steps.
-        rank: of the LoRA.
-        lora_file: name of the LoRA file in the card's folder.
+        rank: of the LoRA; None takes that of the file.
+        lora: path of the LoRA file; on disk its name, as it lies beside the card.
         variant: ``pre_deblur`` has a deblurred draft as a further condition; ``direct`` is a
             BokehNet that takes the blurred photograph in place of the all-in-focus image.
-        independent: conditions attend to themselves only.
-        draft_ids: position ids of the draft where large images are cut, see ``sampling.Tiling``.
+        isolate_conditions, draft_ids: see :class:`genrefocus.denoiser.Denoiser`.
         trained_steps: optimizer steps that it was trained for; None where that was not noted.
         largest_radius: in the defocus maps of its training, px; None where that was not noted.
         trial: of a run with ``debug=...``, which shows that a set-up runs, and no quality.
@@ -73,10 +79,10 @@ class NetworkCard:
     prompt: str
     guidance: float
     steps: int
-    rank: int
-    lora_file: str
+    rank: int | None
+    lora: str
     variant: Variant = "standard"
-    independent: bool = False
+    isolate_conditions: bool = False
     draft_ids: DraftIds = "shifted"
     trained_steps: int | None = None
     largest_radius: float | None = None
@@ -94,16 +100,36 @@ class NetworkCard:
                 raise ValueError(f"{name} '{value}' unknown: use {' or '.join(get_args(known))}")
 
 
-@dataclass(frozen=True)
-class Network:
-    """A card and the folder it was found in."""
+def released_card(
+    task: Task,
+    flux: str,
+    lora: str | Path,
+    *,
+    steps: int = STEPS,
+    pre_deblur: bool = False,
+) -> NetworkCard:
+    """The card of a LoRA file on FLUX.1-dev in the released format, asked as the release asks.
 
-    folder: Path
-    card: NetworkCard
-
-    @property
-    def lora(self) -> Path:
-        return self.folder / self.card.lora_file
+    Args:
+        task: what the file was trained for.
+        flux: folder or hub id of FLUX.1-dev.
+        lora: the file.
+        steps: Euler steps.
+        pre_deblur: it is a DeblurNet that reads a deblurred draft.
+    """
+    deblur = task == "deblur"
+    return NetworkCard(
+        task=task,
+        backbone=BackboneSource("flux_dev", flux),
+        flow=Flow(),
+        prompt=DEBLUR_PROMPT if deblur else BOKEH_PROMPT,
+        guidance=DEBLUR_GUIDANCE if deblur else BOKEH_GUIDANCE,
+        steps=steps,
+        rank=None,
+        lora=str(lora),
+        variant="pre_deblur" if pre_deblur else "standard",
+        draft_ids="released",
+    )
 
 
 def write_network_card(folder: str | Path, card: NetworkCard) -> Path:
@@ -123,14 +149,15 @@ def write_network_card(folder: str | Path, card: NetworkCard) -> Path:
         source = replace(source, path=relative, sha256=_sha256(path))
     elif path.is_dir():
         source = replace(source, path=str(path))
-    card = replace(card, backbone=source, written=datetime.now(UTC).isoformat())
+    written = datetime.now(UTC).isoformat()
+    card = replace(card, backbone=source, lora=Path(card.lora).name, written=written)
     target = folder / FILE_NAME
     write_json(target, {"version": VERSION, **asdict(card)})
     return target
 
 
 def read_network_card(path: str | Path) -> NetworkCard:
-    """The card in ``path``, a folder or the file itself; a tiny backbone's path comes out absolute.
+    """The card in ``path``, a folder or the file itself, with absolute paths.
 
     Raises:
         FileNotFoundError: no such file.
@@ -154,42 +181,63 @@ def read_network_card(path: str | Path) -> NetworkCard:
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} is no network card: {error}") from error
+    folder = file.resolve().parent
+    card = replace(card, lora=str(folder / card.lora))
     if card.backbone.kind == "tiny":
-        absolute = (file.resolve().parent / card.backbone.path).resolve()
-        card = replace(card, backbone=replace(card.backbone, path=str(absolute)))
+        absolute = str((folder / card.backbone.path).resolve())
+        card = replace(card, backbone=replace(card.backbone, path=absolute))
     return card
 
 
-def require_backbone(network: Network) -> BackboneSource:
-    """The network's backbone, after a check that a tiny one is there and the one it was trained on.
+def require_backbone(card: NetworkCard) -> BackboneSource:
+    """The card's backbone, after a check that a tiny one is there and the one it was trained on.
 
     Raises:
         FileNotFoundError: the weight file is missing.
         ValueError: it has changed since.
     """
-    source = network.card.backbone
+    source = card.backbone
     if source.kind == "tiny":
-        card = network.folder / FILE_NAME
+        file = Path(card.lora).parent / FILE_NAME
         if not Path(source.path).is_file():
             raise FileNotFoundError(
-                f"{card}: its base weights {source.path} do not exist; "
+                f"{file}: its base weights {source.path} do not exist; "
                 "put them there or mend backbone.path in the card"
             )
         if _sha256(Path(source.path)) != source.sha256:
             raise ValueError(
-                f"{card}: its LoRA was trained on other base weights than {source.path} now holds; "
+                f"{file}: its LoRA was trained on other base weights than {source.path} now holds; "
                 "restore these, or train again with: make train"
             )
     return source
 
 
-def networks_of(run: str | Path) -> dict[Task, Network]:
+def networks_of(run: str | Path) -> dict[Task, NetworkCard]:
     """The networks of a run, by task: of several with one task the one that was written last.
 
     A card counts when its LoRA file is there. ``run`` may also be the folder of one stage.
     """
-    run = Path(run)
-    return _newest(sorted([*run.glob(FILE_NAME), *run.glob(f"*/{FILE_NAME}")]))
+    run, found = Path(run), dict[Task, NetworkCard]()
+    for file in sorted([*run.glob(FILE_NAME), *run.glob(f"*/{FILE_NAME}")]):
+        card = read_network_card(file)
+        rival = found.get(card.task)
+        if Path(card.lora).is_file() and (not rival or rival.written < card.written):
+            found[card.task] = card
+    return found
+
+
+def require_deblurnet(cards: Mapping[Task, NetworkCard], run: str | Path) -> NetworkCard:
+    """The DeblurNet of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if "deblur" not in cards:
+        raise FileNotFoundError(
+            f"{run} has no DeblurNet: no network.json of one with its LoRA file; train it, or "
+            "leave deblurring out"
+        )
+    return cards["deblur"]
 
 
 def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh")) -> Path:
@@ -205,32 +253,17 @@ def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"))
     def complete(run: Path) -> bool:
         networks = networks_of(run)
         bokeh = networks.get("bokeh")
-        direct = bokeh is not None and bokeh.card.variant == "direct"
+        direct = bokeh is not None and bokeh.variant == "direct"
         return (wanted - {"deblur"} if direct else wanted) <= set(networks)
 
     return latest_of(outputs, complete, f"networks for {' and '.join(sorted(wanted))}")
 
 
-def described(networks: Mapping[Task, Network]) -> str:
+def described(cards: Mapping[Task, NetworkCard]) -> str:
     """What the networks of a run are, in a line: ``deblur 1200 steps, bokeh 300 steps``."""
-    parts = [
-        f"{task} {network.card.trained_steps or '?'} steps" for task, network in networks.items()
-    ]
-    return ", ".join(parts) + (", a trial (debug=...)" if _is_trial(networks) else "")
-
-
-def _is_trial(networks: Mapping[Task, Network]) -> bool:
-    return any(network.card.trial for network in networks.values())
-
-
-def _newest(files: Iterable[Path]) -> dict[Task, Network]:
-    found: dict[Task, Network] = {}
-    for file in files:
-        network = Network(file.parent, read_network_card(file))
-        rival = found.get(network.card.task)
-        if network.lora.is_file() and (not rival or rival.card.written < network.card.written):
-            found[network.card.task] = network
-    return found
+    parts = [f"{task} {card.trained_steps or '?'} steps" for task, card in cards.items()]
+    trial = any(card.trial for card in cards.values())
+    return ", ".join(parts) + (", a trial (debug=...)" if trial else "")
 
 
 def _sha256(path: Path) -> str:

@@ -1,28 +1,23 @@
 """The camera that a user calls: deblur, depth, focus, defocus map, bokeh.
 
 A photograph of any size goes in and the same photograph with another depth of field comes out.
-Networks take sizes that are whole tokens, so the picture is resized for them (Lanczos) and the
-result is resized back; the backbone's tiling cuts what is larger than it was trained on.
-``assembly`` puts a pipeline together from files.
+Networks take sizes that are whole tokens, so the image is resized for them (Lanczos) and the result
+is resized back; the backbone's tiling cuts what is larger than it was trained on.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
-from genrefocus.editing import Edit, Editor
 from genrefocus.estimators import DepthEstimator, Photo
-from genrefocus.geometry import (
-    DepthResize,
-    View,
-    resize_disparity,
-    resize_image,
-    resize_long_edge_and_crop,
-)
+from genrefocus.geometry import View, resize_disparity, resize_image, resize_long_edge_and_crop
+from genrefocus.network import Device, Network, load_networks
+from genrefocus.network_card import NetworkCard, Task, require_deblurnet
 from genrefocus.noise import seeded_generators
 from genrefocus.optics import (
     MAX_COC,
@@ -32,14 +27,6 @@ from genrefocus.optics import (
     focus_disparity,
     require_spread,
 )
-from genrefocus.sampling import tiles
-
-# What the released networks are asked for, and how (released inference code).
-DEBLUR_PROMPT = "a sharp photo with everything in focus"
-DEBLUR_GUIDANCE = 3.5
-BOKEH_PROMPT = "an excellent photo with a large aperture"
-BOKEH_GUIDANCE = 1.0
-STEPS = 28
 
 Focus = tuple[int, int] | Tensor | float
 """What shall be sharp: a pixel (x, y), a mask (H, W) that is True there, or a disparity in 1/m."""
@@ -94,63 +81,11 @@ class RefocusPipeline:
     Args:
         deblur: DeblurNet; None takes every photograph for all in focus.
         bokeh: BokehNet.
-        deblur_prompt, bokeh_prompt: what the networks are asked for. The first is free text: naming
-            what a blurred sign says helps to restore it.
-        deblur_steps, bokeh_steps: Euler steps.
-        depth_resize: how disparity is brought to another size with its picture.
-        largest_radius: of the defocus maps that BokehNet was trained on, px; None: not known.
-        deblur_takes_draft: DeblurNet reads a deblurred draft beside the photograph.
-
-    Raises:
-        ValueError: less than one step.
     """
 
-    def __init__(
-        self,
-        deblur: Editor | None,
-        bokeh: Editor,
-        *,
-        deblur_prompt: str = DEBLUR_PROMPT,
-        bokeh_prompt: str = BOKEH_PROMPT,
-        deblur_steps: int = STEPS,
-        bokeh_steps: int = STEPS,
-        depth_resize: DepthResize = "nearest",
-        largest_radius: float | None = None,
-        deblur_takes_draft: bool = False,
-    ) -> None:
-        for name, steps in (("deblur_steps", deblur_steps), ("bokeh_steps", bokeh_steps)):
-            if steps < 1:
-                raise ValueError(f"{name} must be at least 1, got {steps}")
+    def __init__(self, deblur: Network | None, bokeh: Network) -> None:
         self.deblur, self.bokeh = deblur, bokeh
-        self.deblur_prompt, self.bokeh_prompt = deblur_prompt, bokeh_prompt
-        self.deblur_steps, self.bokeh_steps = deblur_steps, bokeh_steps
-        self.depth_resize: DepthResize = depth_resize
-        self.largest_radius, self._warned = largest_radius, False
-        self.deblur_takes_draft = deblur_takes_draft
-
-    def __call__(
-        self,
-        photo: Tensor,
-        *,
-        focus: Focus,
-        strength: BlurStrength,
-        disparity: Tensor | None = None,
-        estimator: DepthEstimator | None = None,
-        long_edge: int | None = None,
-        seed: int = 0,
-        draft: Tensor | None = None,
-    ) -> Refocused:
-        """:meth:`prepare` and :meth:`refocus` in one."""
-        scene = self.prepare(
-            photo,
-            focus=focus,
-            disparity=disparity,
-            estimator=estimator,
-            long_edge=long_edge,
-            seed=seed,
-            draft=draft,
-        )
-        return self.refocus(scene, strength, seed=seed)
+        self._warned = False
 
     def prepare(
         self,
@@ -194,7 +129,7 @@ class RefocusPipeline:
             require_spread(disparity)
             focus = _plane_of_focus(disparity, focus)
         if long_edge is not None:
-            view = resize_long_edge_and_crop(view, long_edge, self._token, depth=self.depth_resize)
+            view = resize_long_edge_and_crop(view, long_edge, self._token)
             focus = _carry(focus, size, view, long_edge)
             if draft is not None:
                 draft = resize_long_edge_and_crop(View(draft), long_edge, self._token).image
@@ -228,40 +163,45 @@ class RefocusPipeline:
         size = _size(scene.working)
         disparity = scene.disparity
         if size != _size(disparity):
-            disparity = resize_disparity(disparity, *size, mode=self.depth_resize)
+            disparity = resize_disparity(disparity, *size)
         control = defocus_map(disparity, scene.focus_disparity, strength.resized(*size))
         self._warn_beyond_training(control)
-        edit = Edit([self.bokeh_prompt], scene.working[None], control=control[None, None])
-        image = _generate(self.bokeh, edit, self.bokeh_steps, (seed, 1), "bokeh", report)
+        image = self.bokeh.generate(
+            scene.working[None],
+            seeded_generators(seed, [1]),
+            control=control[None, None],
+            report=report and partial(report, "bokeh"),
+        )
         return Refocused(
-            resize_image(image, *_size(scene.aif)),
+            resize_image(image[0], *_size(scene.aif)),
             defocus_map(scene.disparity, scene.focus_disparity, strength),
             strength,
         )
 
     def _warn_beyond_training(self, control: Tensor) -> None:
-        radius = float(control.max()) * MAX_COC
-        if self.largest_radius is None or self._warned or radius <= self.largest_radius * 1.01:
+        radius, largest = float(control.max()) * MAX_COC, self.bokeh.largest_radius
+        if largest is None or self._warned or radius <= largest * 1.01:
             return
         self._warned = True
         warnings.warn(
             f"a blur radius of {radius:.1f} px is asked for, and BokehNet was trained up to "
-            f"{self.largest_radius:.1f} px: the picture may be blurred too little or wrongly",
+            f"{largest:.1f} px: the image may be blurred too little or wrongly",
             BeyondTraining,
             stacklevel=3,
         )
 
     @property
     def _token(self) -> int:
-        return self.bokeh.backbone.pixels_per_token
+        return self.bokeh.denoiser.backbone.pixels_per_token
 
     def _require_draft(self, draft: Tensor | None, size: tuple[int, int]) -> None:
-        if draft is None and self.deblur_takes_draft:
+        wanted = self.deblur is not None and self.deblur.takes_draft
+        if draft is None and wanted:
             raise ValueError(
                 "this DeblurNet reads a deblurred draft beside the photograph: give one "
                 "(--draft FILE), or leave deblurring out"
             )
-        if draft is not None and not self.deblur_takes_draft:
+        if draft is not None and not wanted:
             raise ValueError("no DeblurNet takes part that reads a draft; leave the draft out")
         if draft is not None and _size(draft) != size:
             raise ValueError(
@@ -282,12 +222,14 @@ class RefocusPipeline:
         """The scene of a view that has its final size; ``focus`` is in this view."""
         if (view.disparity is None) == (estimator is None):
             raise ValueError("depth comes from a disparity map or from an estimator: give one")
-        height, width = (-(-edge // self._token) * self._token for edge in _size(view.image))
-        working = resize_image(view.image, height, width)
+        working = self.bokeh.to_whole_tokens(view.image)
         if self.deblur is not None:
-            beside = None if draft is None else resize_image(draft, height, width)[None]
-            edit = Edit([self.deblur_prompt], working[None], draft=beside)
-            working = _generate(self.deblur, edit, self.deblur_steps, (seed, 0), "deblur", report)
+            working = self.deblur.generate(
+                working[None],
+                seeded_generators(seed, [0]),
+                draft=None if draft is None else self.bokeh.to_whole_tokens(draft)[None],
+                report=report and partial(report, "deblur"),
+            )[0]
         aif = resize_image(working, view.height, view.width)
         disparity = view.disparity
         if disparity is None:
@@ -299,43 +241,44 @@ class RefocusPipeline:
         return Scene(aif, working, disparity, focus, photo_size, view.strength)
 
 
-def _generate(
-    editor: Editor,
-    edit: Edit,
-    steps: int,
-    noise: tuple[int, int],
-    stage: str,
-    report: Report | None,
-) -> Tensor:
-    """The edited image (3, H, W); ``noise`` is the seed and the number of its stream."""
-    edit = edit.to(editor.backbone.device)
-    grid = editor.backbone.grid(*_size(edit.source))
-    tiling = editor.denoiser.tiling
-    parts = len(tiles(grid, tiling.size, tiling.stride)) if tiling.applies(grid) else 1
-    with _reported(editor, stage, steps * parts, report):
-        image = editor.generate(edit, steps, seeded_generators(noise[0], [noise[1]]))
-    return image[0].float().cpu()
+def load_pipeline(
+    cards: Mapping[Task, NetworkCard],
+    origin: str | Path,
+    *,
+    deblur: bool = True,
+    deblur_prompt: str | None = None,
+    steps: int | None = None,
+    device: Device = "cpu",
+    vae_tiling: bool = False,
+) -> RefocusPipeline:
+    """The pipeline of the networks of a run, or of LoRA files.
 
+    Args:
+        cards: see :func:`load_networks`.
+        origin: where the cards come from, for messages.
+        deblur: False leaves DeblurNet out.
+        deblur_prompt, steps: in place of the cards'.
+        device, vae_tiling: see :func:`load_networks`, also for further errors.
 
-@contextmanager
-def _reported(editor: Editor, stage: str, total: int, report: Report | None) -> Iterator[None]:
-    """Report every evaluation of the transformer, whose last layer runs once in each."""
-    if report is None:
-        yield
-        return
-    done = 0
-
-    def count(*_: object) -> None:
-        nonlocal done
-        done += 1
-        report(stage, done, total)
-
-    report(stage, 0, total)
-    hook = editor.backbone.transformer.proj_out.register_forward_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
+    Raises:
+        FileNotFoundError: there is no BokehNet, or no DeblurNet where one is needed.
+        ValueError: there is a ``deblur_prompt`` but no DeblurNet.
+    """
+    if "bokeh" not in cards:
+        raise FileNotFoundError(
+            f"{origin} has no BokehNet: no network.json of one with its LoRA file"
+        )
+    chosen: dict[Task, NetworkCard] = {"bokeh": cards["bokeh"]}
+    if deblur and cards["bokeh"].variant != "direct":
+        card = require_deblurnet(cards, origin)
+        prompt = card.prompt if deblur_prompt is None else deblur_prompt
+        chosen["deblur"] = replace(card, prompt=prompt)
+    elif deblur_prompt is not None:
+        raise ValueError(f"no DeblurNet takes part that could be asked for '{deblur_prompt}'")
+    if steps is not None:
+        chosen = {task: replace(card, steps=steps) for task, card in chosen.items()}
+    networks = load_networks(chosen, device=device, vae_tiling=vae_tiling)
+    return RefocusPipeline(networks.get("deblur"), networks["bokeh"])
 
 
 def _plane_of_focus(disparity: Tensor, focus: Focus) -> float:
@@ -370,5 +313,5 @@ def _require_inside(point: tuple[int, int], size: tuple[int, int]) -> None:
         raise ValueError(f"focus {x},{y} lies outside the {width}x{height} px photograph (WxH)")
 
 
-def _size(picture: Tensor) -> tuple[int, int]:
-    return picture.shape[-2], picture.shape[-1]
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[-2], image.shape[-1]

@@ -31,15 +31,11 @@ class Tiling:
         when: ``shorter_edge`` tiles as soon as the shorter edge holds a tile, so that an image of
             exactly one tile counts as tiled (released); ``longer_edge`` tiles when the longer edge
             exceeds one; ``never``.
-        ids: of a deblurred draft beside the photograph. ``shifted``: beside the image in training
-            and in sampling, whole and in tiles, as networks trained here are trained. ``released``:
-            as the release samples, which drops the shift in tiles.
     """
 
     size: int = 32
     stride: int = 28
     when: Literal["shorter_edge", "longer_edge", "never"] = "shorter_edge"
-    ids: DraftIds = "shifted"
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.size:
@@ -48,8 +44,6 @@ class Tiling:
             raise ValueError(
                 f"tiling when '{self.when}' unknown: use shorter_edge, longer_edge or never"
             )
-        if self.ids not in ("released", "shifted"):
-            raise ValueError(f"tile ids '{self.ids}' unknown: use released or shifted")
 
     def applies(self, grid: tuple[int, int]) -> bool:
         """Whether an image of ``grid`` tokens is cut into tiles."""

@@ -15,11 +15,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from genrefocus import denoiser
-from genrefocus.backbone import Branch, TextEmbedding, branches, multi_condition_forward
+from genrefocus.backbone import (
+    Backbone,
+    Branch,
+    TextEmbedding,
+    branches,
+    multi_condition_forward,
+)
 from genrefocus.backbone.lora import lora_from_state
+from genrefocus.backbone.tiny import HashedWords, PixelCodec
 from genrefocus.cli import main
 from genrefocus.compat import TOLERANCE, relative_error
-from genrefocus.denoiser import Condition, Denoiser
+from genrefocus.denoiser import ConditionTokens, Denoiser, Latents
 from genrefocus.flow import Flow, Shift
 from genrefocus.sampling import Tiling
 
@@ -54,23 +61,21 @@ def error():
         {key.removeprefix("base."): t[key] for key in t if key.startswith("base.")}
     )
     released = {key: t[key] for key in t if key.startswith("transformer.")}
-    loras = (lora_from_state(released, transformer, source=str(BOKEH)),)
+    lora = lora_from_state(released, transformer, source=str(BOKEH))
 
     @torch.no_grad()
-    def run(
-        *, image_loras=(), condition_timestep=0.0, condition_guidance=1.0, condition_loras=loras
-    ):
-        image = Branch(t["hidden"], t["img_ids"], t["timestep"], t["guidance"], image_loras)
+    def run(*, condition_timestep=0.0, condition_guidance=1.0, lora=lora):
+        image = Branch(t["hidden"], t["img_ids"], t["timestep"], t["guidance"])
         at = torch.full_like(t["timestep"], condition_timestep)
         guidance = torch.full_like(t["timestep"], condition_guidance)
         conditions = [
-            Branch(t[name], t[f"{name}_ids"], at, guidance, condition_loras)
-            for name in ("cond0", "cond1")
+            Branch(t[name], t[f"{name}_ids"], at, guidance) for name in ("cond0", "cond1")
         ]
-        ours = multi_condition_forward(transformer, t["text"], t["pooled"], image, conditions)
+        ours = multi_condition_forward(
+            transformer, t["text"], t["pooled"], image, conditions, lora=lora
+        )
         return float((ours - t["expected"]).norm() / t["expected"].norm())
 
-    run.loras = loras
     return run
 
 
@@ -83,8 +88,15 @@ def test_conditions_that_see_each_other_show(error, monkeypatch):
     assert error() == pytest.approx(3e-3, rel=0.5)
 
 
-def test_lora_on_the_noisy_image_shows(error):
-    assert error(image_loras=error.loras) == pytest.approx(0.2, rel=0.5)
+def test_lora_on_the_noisy_image_shows(error, monkeypatch):
+    layout = branches._Layout
+
+    def from_the_first(self, y, x, name, start):
+        first = start - (self.lengths[0] if x.shape[1] > len(self.lengths) else 1)
+        return torch.cat([y[:, :first], y[:, first:] + self.lora.delta(name, x[:, first:])], 1)
+
+    monkeypatch.setattr(layout, "_with_lora", from_the_first)
+    assert error() == pytest.approx(0.2, rel=0.5)
 
 
 def test_a_condition_timestep_other_than_zero_shows(error):
@@ -96,7 +108,7 @@ def test_the_noisy_images_guidance_on_a_condition_shows(error):
 
 
 def test_missing_lora_shows(error):
-    assert error(condition_loras=()) > 100 * TOLERANCE
+    assert error(lora=None) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize(("ids", "same"), [("shifted", True), ("released", False)])
@@ -113,21 +125,21 @@ def test_the_draft_lies_beside_the_image_in_training_and_in_tiles(ids, same, mon
         one = {name: t[name][row : row + 1] for name in ("hidden", "text", "pooled", "timestep")}
         sigma = float(one["timestep"])
         monkeypatch.setattr(denoiser, "schedule", lambda steps, mu, at=sigma: [at, 0.0])
+        backbone = Backbone(
+            *(transformer, PixelCodec(8), HashedWords(1, 1, 1)), shift=Shift(), tiling=Tiling(7, 7)
+        )
         network = Denoiser(
-            transformer,
-            Flow(),
-            Shift(),
-            loras=(lora,),
-            guidance=float(t["guidance"][row]),
-            tiling=Tiling(7, 7, ids=ids),
+            backbone, Flow(), lora, guidance=float(t["guidance"][row]), draft_ids=ids
         )
         text, x = TextEmbedding(one["text"], one["pooled"]), one["hidden"]
-        conditions = [Condition(t["cond0"][row][None], (0, 32)), Condition(t["cond1"][row][None])]
+        draft, blurry = (t[name][row][None] for name in ("cond0", "cond1"))
+        conditions = [ConditionTokens(draft, (0, 32)), ConditionTokens(blurry)]
+        latents = Latents(text, conditions, x, x, x, grid)
         with torch.no_grad():  # towards x from x the velocity is 0, so the loss is the output's
-            loss = network.loss(text, x, x, conditions, x, grid, one["timestep"])
+            loss = network.loss(latents, one["timestep"])
         expected = t["expected"][row]
         torch.testing.assert_close(loss[0], expected.square().mean(), rtol=1e-4, atol=0)
-        velocity = (x - network.sample(text, x, conditions, x, grid, 1))[0] / sigma
+        velocity = (x - network.sample_tokens(latents, 1))[0] / sigma
         gap = float((velocity - expected).norm() / expected.norm())
         assert gap < 10 * TOLERANCE if same else gap > 3e-3
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genrefocus.backbone import Lora
-from genrefocus.backbone.flux import build_tiny, save_tiny
+from genrefocus.backbone.tiny import build_tiny, save_tiny
 from genrefocus.flow import Flow
 from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
 
@@ -49,7 +49,7 @@ def write_echo_run(tiny_settings: dict[str, Any]) -> Callable[[Path, Path], None
 
     def write(run: Path, base: Path) -> None:
         backbone = build_tiny(**tiny_settings)
-        for last in (backbone.transformer.proj_out, backbone.local.last):
+        for last in (backbone.transformer.proj_out, backbone.pixel_path.last):
             torch.nn.init.zeros_(last.weight)
             torch.nn.init.zeros_(last.bias)
         save_tiny(backbone, base, settings=tiny_settings, card={})
@@ -69,7 +69,7 @@ def write_echo_run(tiny_settings: dict[str, Any]) -> Callable[[Path, Path], None
                 guidance=1.0,
                 steps=2,
                 rank=2,
-                lora_file=f"{task}Net.safetensors",
+                lora=f"{task}Net.safetensors",
             )
             write_network_card(stage, card)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from genrefocus.backbone import Lora
-from genrefocus.backbone.flux import build_tiny
+from genrefocus.backbone.tiny import build_tiny
 
 pytestmark = pytest.mark.slow
 

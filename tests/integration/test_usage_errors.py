@@ -149,7 +149,10 @@ def test_a_pipe_that_nobody_reads(repo_root: Path) -> None:
         (["benchmark=lightfields"], "values are not given: benchmark.folder=..."),
         (["+methods.mine._target_=no.such.Thing"], "no.such.Thing"),
         (["run=latest"], "run=null measures without one"),
-        (["run=/absent"], "/absent does not exist; name the folder of a run"),
+        (
+            ["run=/absent"],
+            "/absent does not exist or has no trained network; name the folder of a run",
+        ),
         (["+loras.released.deblur=/absent"], "LoRA file /absent does not exist"),
         (["+predictions.identity=/absent"], "several methods are called identity"),
     ],

@@ -40,12 +40,12 @@ def measured(step: Step) -> int:
 
     ids, level = image_ids(*step.grid), torch.full((step.batch,), 0.5)
     image, *others = (
-        Branch(torch.randn(step.batch, len(ids), 16), ids, level, level, loras)
-        for loras in ((), *[(lora,)] * step.conditions)
+        Branch(torch.randn(step.batch, len(ids), 16), ids, level, level)
+        for _ in range(1 + step.conditions)
     )
     text, pooled = torch.randn(step.batch, step.text, 24), torch.randn(step.batch, 24)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        multi_condition_forward(transformer, text, pooled, image, others)
+        multi_condition_forward(transformer, text, pooled, image, others, lora=lora)
     return sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in own)
 
 

@@ -25,8 +25,7 @@ from transformers import (
 )
 
 from genrefocus.backbone import Lora, load_flux_dev
-from genrefocus.denoiser import Condition
-from genrefocus.editing import Edit, Editor
+from genrefocus.denoiser import Conditions, Denoiser, Latents
 from genrefocus.flow import Flow
 from genrefocus.noise import seeded_generators
 
@@ -205,7 +204,7 @@ def test_images_are_encoded_as_in_the_pipeline(pipeline, backbone):
 @torch.no_grad()
 def test_decoding_is_that_of_the_pipeline(pipeline, backbone):
     tokens = torch.randn(1, 64, 16)
-    ours = backbone.decode(tokens, 32, 32)
+    ours = backbone.decode(tokens, (8, 8))
     latents = pipeline._unpack_latents(tokens, 32, 32, pipeline.vae_scale_factor)
     decoded = pipeline.vae.decode(latents / 0.3611 + 0.1159, return_dict=False)[0]
     expected = pipeline.image_processor.postprocess(decoded, output_type="pt")
@@ -226,9 +225,9 @@ def test_text_to_image_is_that_of_the_pipeline(pipeline, backbone):
         max_sequence_length=40,
         output_type="pt",
     ).images
-    editor = Editor(backbone, Flow(), guidance=3.5)
-    tokens = editor.denoiser.sample(backbone.embed([PROMPT]), noise, [], noise, (8, 8), 4)
-    torch.testing.assert_close(backbone.decode(tokens, 32, 32), expected, rtol=1e-4, atol=1e-5)
+    denoiser = Denoiser(backbone, Flow(), guidance=3.5)
+    latents = Latents(backbone.embed([PROMPT]), [], noise, noise, None, (8, 8))
+    torch.testing.assert_close(denoiser.sample(latents, 4), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_process_encodes_and_the_others_read(folder, backbone, tmp_path, monkeypatch):
@@ -263,15 +262,16 @@ def test_weights_are_mapped_from_their_file(backbone):
 def test_an_edit_trains_and_samples(dtype, folder):
     backbone = load_flux_dev(folder, dtype=dtype, max_text_length=40)
     lora = Lora.for_transformer(backbone.transformer, 4, generator=seeded_generators(0, [0])[0])
-    editor = Editor(backbone, Flow(), loras=(lora,), guidance=3.5)
+    denoiser = Denoiser(backbone, Flow(), lora, guidance=3.5)
     source, control, target = images()
-    edit = Edit([PROMPT, OTHER], source, control, draft=target)
+    conditions = Conditions([PROMPT, OTHER], source, control, draft=target)
     with torch.inference_mode():  # validation comes first in a Lightning run
-        picture = editor.generate(edit, 2, seeded_generators(7, [1, 2]))
+        picture = denoiser.sample(denoiser.encode(conditions, seeded_generators(7, [1, 2])), 2)
     assert picture.shape == (2, 3, 32, 32) and picture.dtype == torch.float32
     assert picture.isfinite().all() and picture.min() >= 0 and picture.max() <= 1
 
-    loss = editor.loss(edit, target, torch.tensor([0.3, 0.8]), seeded_generators(7, [1, 2]))
+    latents = denoiser.encode(conditions, seeded_generators(7, [1, 2]), target)
+    loss = denoiser.loss(latents, torch.tensor([0.3, 0.8]))
     assert loss.shape == (2,) and loss.dtype == torch.float32
     loss.mean().backward()
     assert {p.dtype for p in lora.parameters()} == {torch.float32}
@@ -283,24 +283,22 @@ def test_an_edit_trains_and_samples(dtype, folder):
 
 def test_bf16_loss_is_close_to_fp32(folder):
     source, control, target = images()
-    edit = Edit([PROMPT, PROMPT], source, control)
-    sigma = torch.tensor([0.3, 0.8])
-    full, half = (
-        Editor(load_flux_dev(folder, dtype=dtype, max_text_length=40), Flow())
-        .loss(edit, target, sigma, seeded_generators(7, [1, 2]))
-        .detach()
-        for dtype in (torch.float32, torch.bfloat16)
-    )
+    conditions, losses = Conditions([PROMPT, PROMPT], source, control), []
+    for dtype in (torch.float32, torch.bfloat16):
+        denoiser = Denoiser(load_flux_dev(folder, dtype=dtype, max_text_length=40), Flow())
+        latents = denoiser.encode(conditions, seeded_generators(7, [1, 2]), target)
+        losses.append(denoiser.loss(latents, torch.tensor([0.3, 0.8])).detach())
+    full, half = losses
     torch.testing.assert_close(half, full, rtol=2e-2, atol=0)
 
 
 def test_conditions_keep_their_released_order_and_shift(backbone):
     source, control, target = images()
-    editor = Editor(backbone, Flow())
-    edit = Edit([PROMPT] * 2, source, control, draft=target)
-    conditions, reference = editor._conditions(edit, seeded_generators(0, [1, 2]))
-    assert [condition.delta for condition in conditions] == [(0, 32), (0, 0), (0, 0)]
-    assert isinstance(conditions[0], Condition) and reference is conditions[1].tokens
+    given = Conditions([PROMPT] * 2, source, control, draft=target)
+    latents = Denoiser(backbone, Flow()).encode(given, seeded_generators(0, [1, 2]))
+    conditions = latents.conditions
+    assert [condition.shift for condition in conditions] == [(0, 32), (0, 0), (0, 0)]
+    assert latents.source is conditions[1].tokens
     # The map is encoded as it is, three equal channels in [0, 1].
     generators = seeded_generators(0, [1, 2])
     backbone.encode_image(target, generators), backbone.encode_image(source, generators)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from genrefocus.backbone.flux import build_tiny, save_tiny
+from genrefocus.backbone.tiny import build_tiny, save_tiny
 from genrefocus.writing import whole, write_atomically, write_json
 from lit_models.checkpoints import WholeCheckpoints, read_checkpoint
 

@@ -7,8 +7,9 @@ import torch
 from diffusers import AutoencoderKL, FluxPipeline
 
 from genrefocus.backbone import TextEmbedding
-from genrefocus.backbone.codec import PixelCodec, VaeCodec, pack, unpack
-from genrefocus.backbone.text import HashedWords, PromptCache
+from genrefocus.backbone.codec import VaeCodec, pack, unpack
+from genrefocus.backbone.text import PromptCache
+from genrefocus.backbone.tiny import HashedWords, PixelCodec
 from genrefocus.noise import seeded_generators
 from tests.fake_cuda import CUDA, fake_cuda
 

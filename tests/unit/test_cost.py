@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from datamodules.items import spread
-from genrefocus.backbone.flux import build_tiny
+from genrefocus.backbone.tiny import build_tiny
 from genrefocus.cli import validation_share
 from genrefocus.cli.configuration import compose_training
 from genrefocus.cost import Cost, validation_sample

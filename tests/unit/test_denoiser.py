@@ -1,28 +1,32 @@
-"""What the denoiser hands to the forward, and the flow around it."""
+"""Denoiser: what the forward is given, the flow around it, noise that belongs to a sample."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from genrefocus import denoiser as module
 from genrefocus.backbone import TextEmbedding
-from genrefocus.denoiser import Condition, Denoiser, image_ids
-from genrefocus.flow import Flow, Shift, interpolate, schedule
+from genrefocus.backbone.tiny import build_tiny
+from genrefocus.denoiser import Conditions, ConditionTokens, Denoiser, Latents, image_ids
+from genrefocus.flow import Flow, Shift, SigmaDistribution, interpolate, schedule
+from genrefocus.noise import noise_like, seeded_generators
 from genrefocus.sampling import Tiling
+from lit_models import DeblurNet
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """Replace the network by one that answers with x, and keep what it was given."""
-    seen = []
+class Recording(nn.Module):
+    """A backbone that answers with half of x, and keeps what it was given."""
 
-    def forward(transformer, text, pooled, image, conditions):
-        seen.append((image, conditions))
-        return image.tokens * 0.5
+    def __init__(self, tiling=None, answer=lambda image, conditions: image.tokens * 0.5):
+        super().__init__()
+        self.shift, self.tiling = Shift(), tiling or Tiling()
+        self.answer, self.calls = answer, []
 
-    monkeypatch.setattr(module, "multi_condition_forward", forward)
-    return seen
+    def forward(self, text, image, conditions, grid, *, lora, isolated):
+        self.calls.append(SimpleNamespace(image=image, conditions=conditions, lora=lora))
+        return self.answer(image, conditions)
 
 
 TEXT = TextEmbedding(torch.zeros(2, 3, 12), torch.zeros(2, 10))
@@ -33,11 +37,17 @@ def tokens(grid, seed=0, dtype=torch.float32):
     return torch.randn(2, grid[0] * grid[1], 4, generator=generator).to(dtype)
 
 
-def sample(grid, *, steps=2, flow=None, **settings):
-    denoiser = Denoiser(None, flow or Flow(), Shift(), **settings)
+def latents(grid, conditions, source, noise, target=None):
+    return Latents(TEXT, conditions, source, noise, target, grid)
+
+
+def sample(grid, *, steps=2, **settings):
+    """Calls of the backbone while a source with a draft is sampled."""
     draft, source = tokens(grid, 1), tokens(grid, 2)
-    conditions = [Condition(draft, (0, 32)), Condition(source)]
-    return denoiser.sample(TEXT, tokens(grid), conditions, source, grid, steps)
+    conditions = [ConditionTokens(draft, (0, 32)), ConditionTokens(source)]
+    denoiser = Denoiser(Recording(), Flow(), **settings)
+    denoiser.sample_tokens(latents(grid, conditions, source, tokens(grid)), steps)
+    return denoiser.backbone.calls
 
 
 def test_image_ids_are_those_of_diffusers():
@@ -45,26 +55,23 @@ def test_image_ids_are_those_of_diffusers():
 
     expected = FluxPipeline._prepare_latent_image_ids(1, 5, 7, "cpu", torch.float32)
     assert torch.equal(image_ids(5, 7), expected)
-    shifted = image_ids(5, 7, delta=(2, 32))
+    shifted = image_ids(5, 7, shift=(2, 32))
     assert torch.equal(shifted - expected, torch.tensor([0.0, 2.0, 32.0]).expand(35, 3))
 
 
-def test_published_branch_rules(calls):
+def test_published_branch_rules():
     lora = object()
-    sample((4, 6), steps=3, loras=(lora,), guidance=3.5)
-    sigmas = schedule(3, Shift().mu(24))
+    calls = sample((4, 6), steps=3, lora=lora, guidance=3.5)
     assert len(calls) == 3
-    for sigma, (image, conditions) in zip(sigmas, calls, strict=False):
-        assert image.timestep.tolist() == [pytest.approx(sigma)] * 2
-        assert image.guidance.tolist() == [3.5] * 2 and image.loras == ()
-        assert torch.equal(image.ids, image_ids(4, 6))
-        draft, source = conditions
-        assert torch.equal(draft.ids, image_ids(4, 6, delta=(0, 32)))
-        assert torch.equal(source.ids, image_ids(4, 6))
-        for branch in conditions:
+    for sigma, call in zip(schedule(3, Shift().mu(24)), calls, strict=False):
+        assert call.image.timestep.tolist() == [pytest.approx(sigma)] * 2
+        assert call.image.guidance.tolist() == [3.5] * 2 and call.lora is lora
+        draft, source = call.conditions
+        assert torch.equal(draft.ids, image_ids(4, 6, shift=(0, 32)))
+        assert torch.equal(source.ids, image_ids(4, 6)) and torch.equal(call.image.ids, source.ids)
+        for branch in call.conditions:
             assert branch.timestep.tolist() == [0.0] * 2
             assert branch.guidance.tolist() == [1.0] * 2
-            assert branch.loras == (lora,)
 
 
 @pytest.mark.parametrize(
@@ -76,30 +83,28 @@ def test_published_branch_rules(calls):
         ("released", (31, 49), 32),  # shorter edge below a tile: not tiled
     ],
 )
-def test_tiles_have_the_ids_of_one_tile(ids, grid, column, calls):
-    sample(grid, steps=1, tiling=Tiling(ids=ids))
+def test_tiles_have_the_ids_of_one_tile(ids, grid, column):
     cut = Tiling().applies(grid)
-    for image, (draft, _) in calls:
+    for call in sample(grid, steps=1, draft_ids=ids):
+        draft, _ = call.conditions
         rows, columns = (32, 32) if cut else grid
-        assert torch.equal(image.ids, image_ids(rows, columns))
-        assert torch.equal(draft.ids, image_ids(rows, columns, delta=(0, column)))
-        assert image.tokens.shape[1] == rows * columns == draft.tokens.shape[1]
+        assert torch.equal(call.image.ids, image_ids(rows, columns))
+        assert torch.equal(draft.ids, image_ids(rows, columns, shift=(0, column)))
+        assert call.image.tokens.shape[1] == rows * columns == draft.tokens.shape[1]
 
 
-def test_mu_is_that_of_the_whole_image(calls):
-    sample((40, 49), steps=4)
-    seen = [float(image.timestep[0]) for image, _ in calls[::4]]
+def test_mu_is_that_of_the_whole_image():
+    seen = [float(call.image.timestep[0]) for call in sample((40, 49), steps=4)[::4]]
     assert seen == schedule(4, Shift().mu(40 * 49))[:-1]
 
 
-def test_sigma_stays_fp32_with_bf16_tokens(calls):
+def test_sigma_stays_fp32_with_bf16_tokens():
     """Rounded to bf16 it would be off by up to 0.2 %; the forward rounds the timestep instead."""
     grid, sigma = (2, 3), torch.tensor([0.8148118, 0.3])
     clean, noise = tokens(grid, 0, torch.bfloat16), tokens(grid, 1, torch.bfloat16)
-    loss = Denoiser(None, Flow(), Shift()).loss(
-        TEXT, clean, noise, [Condition(clean)], clean, grid, sigma
-    )
-    image, _ = calls[0]
+    denoiser = Denoiser(Recording(), Flow())
+    loss = denoiser.loss(latents(grid, [ConditionTokens(clean)], clean, noise, clean), sigma)
+    image = denoiser.backbone.calls[0].image
     assert torch.equal(image.timestep, sigma)
     assert image.tokens.dtype == torch.bfloat16
     expected = interpolate(clean.float(), noise.float(), sigma).bfloat16()
@@ -108,49 +113,146 @@ def test_sigma_stays_fp32_with_bf16_tokens(calls):
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "residual"])
-def test_a_perfect_network_recovers_the_target_through_tiles(prediction, monkeypatch):
+def test_a_perfect_network_recovers_the_target_through_tiles(prediction):
     """Sampling from a condition start with the exact answer, cut into tiles."""
     grid = (10, 13)
     clean, noise, source = tokens(grid, 3), tokens(grid, 4), tokens(grid, 5)
     flow = Flow("condition", prediction)
     answer = flow.endpoint(noise, source) - clean if prediction == "velocity" else clean - source
     # The answer travels as a condition, so that it is cut like everything else.
-    monkeypatch.setattr(module, "multi_condition_forward", lambda *args: args[4][1].tokens)
-    denoiser = Denoiser(None, flow, Shift(), tiling=Tiling(6, 4, when="longer_edge"))
-    conditions = [Condition(source), Condition(answer)]
-    out = denoiser.sample(TEXT, noise, conditions, source, grid, 5)
+    backbone = Recording(Tiling(6, 4, when="longer_edge"), lambda _, given: given[1].tokens)
+    conditions = [ConditionTokens(source), ConditionTokens(answer)]
+    out = Denoiser(backbone, flow).sample_tokens(latents(grid, conditions, source, noise), 5)
     torch.testing.assert_close(out, clean, rtol=1e-4, atol=1e-5)
 
 
-def test_a_copy_shares_the_frozen_network_and_owns_its_adapters(tiny_flux, random_lora):
-    transformer = tiny_flux()
-    lora = random_lora(transformer)
-    denoiser = Denoiser(transformer, Flow(), Shift(), loras=(lora,))
-    copied_lora, copied = copy.deepcopy((lora, denoiser))
-    assert copied.transformer is transformer
-    assert copied.loras == (copied_lora,) and copied_lora is not lora
-
-
-def test_with_loras_changes_nothing_else(tiny_flux, random_lora):
-    transformer = tiny_flux()
-    denoiser = Denoiser(transformer, Flow(), Shift(), guidance=2.0)
-    lora = random_lora(transformer)
-    other = denoiser.with_loras(lora)
-    assert other.loras == (lora,) and other.guidance == 2.0 and denoiser.loras == ()
-
-
 @pytest.mark.parametrize("grid", [(32, 32), (31, 49), (40, 49)])
-def test_a_draft_lies_beside_the_image_in_training_and_in_sampling(grid, calls):
+def test_a_draft_lies_beside_the_image_in_training_and_in_sampling(grid):
     """One rule, whole and in tiles: what was trained at 512 px is sampled alike at 512 px."""
-    draft, source = Condition(tokens(grid, 1), (0, 32)), Condition(tokens(grid, 2))
-    denoiser = Denoiser(None, Flow(), Shift())
-    denoiser.loss(
-        TEXT, source.tokens, tokens(grid), [draft, source], source.tokens, grid, torch.ones(2)
+    draft, source = ConditionTokens(tokens(grid, 1), (0, 32)), ConditionTokens(tokens(grid, 2))
+    denoiser = Denoiser(Recording(), Flow())
+    given = latents(grid, [draft, source], source.tokens, tokens(grid), source.tokens)
+    denoiser.loss(given, torch.ones(2))
+    denoiser.sample_tokens(given, 1)
+    assert len(denoiser.backbone.calls) > 1
+    for call in denoiser.backbone.calls:
+        beside, edited = call.conditions
+        assert torch.equal(edited.ids, call.image.ids)
+        shift = torch.tensor([0, 0, 32]).expand(len(edited.ids), 3)
+        assert torch.equal(beside.ids - edited.ids, shift)
+
+
+# Randomness.
+
+
+def test_streams_are_a_function_of_seed_and_number():
+    def draw(seed, numbers):
+        return [torch.rand((), generator=g).item() for g in seeded_generators(seed, numbers)]
+
+    first = draw(0, [5, 6, 7])
+    assert draw(0, [7, 5, 6]) == [first[2], first[0], first[1]]
+    assert len({*first, *draw(1, [5, 6, 7]), *draw(5, [0]), *draw(6, [0])}) == 8
+    assert draw(0, [2**31 + 1]) != draw(0, [1])  # numbers of any size
+
+
+def test_noise_belongs_to_the_row():
+    tokens = torch.zeros(3, 4, 5, dtype=torch.bfloat16)
+    all_rows = noise_like(tokens, seeded_generators(0, [1, 2, 3]))
+    assert all_rows.dtype == torch.bfloat16
+    assert torch.equal(noise_like(tokens[:1], seeded_generators(0, [3]))[0], all_rows[2])
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_settings):
+    return (
+        build_tiny(**{**tiny_settings, "pixel_factor": 2, "tile": 8, "tile_stride": 6})
+        .requires_grad_(False)
+        .eval()
     )
-    denoiser.sample(TEXT, tokens(grid), [draft, source], source.tokens, grid, 1)
-    assert len(calls) > 1
-    for image, (beside, edited) in calls:
-        assert torch.equal(edited.ids, image.ids)
-        assert torch.equal(
-            beside.ids - image.ids, torch.tensor([0, 0, 32]).expand(len(image.ids), 3)
-        )
+
+
+@pytest.fixture
+def lora(backbone, random_lora):
+    return random_lora(backbone.transformer)
+
+
+def given(rows=slice(0, 3)):
+    generator = torch.Generator().manual_seed(0)
+    source, draft, target = torch.rand(3, 3, 3, 16, 24, generator=generator)
+    control = torch.rand(3, 1, 16, 24, generator=generator)
+    prompts = ["one", "two", "one"][rows]
+    return Conditions(prompts, source[rows], control[rows], draft[rows]), target[rows]
+
+
+@pytest.mark.parametrize("flow", [Flow(), Flow("condition", "residual")], ids=["noise", "image"])
+def test_loss_and_image_of_a_sample_do_not_depend_on_its_batch(flow, backbone, lora):
+    denoiser = Denoiser(backbone, flow, lora, guidance=3.5)
+    sigma = torch.tensor([0.2, 0.5, 0.9])
+    whole, target = given()
+    encoded = denoiser.encode(whole, seeded_generators(3, [10, 11, 12]), target)
+    losses, images = denoiser.loss(encoded, sigma), denoiser.sample(encoded, 2)
+    for row in range(3):
+        part, target = given(slice(row, row + 1))
+        encoded = denoiser.encode(part, seeded_generators(3, [10 + row]), target)
+        alone, image = denoiser.loss(encoded, sigma[row : row + 1]), denoiser.sample(encoded, 2)
+        torch.testing.assert_close(alone[0], losses[row], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(image[0], images[row], rtol=1e-4, atol=1e-5)
+
+
+def test_the_global_generator_is_left_alone(backbone, lora):
+    before = torch.get_rng_state()
+    whole, target = given()
+    denoiser = Denoiser(backbone, Flow(), lora)
+    encoded = denoiser.encode(whole, seeded_generators(0, [0, 1, 2]), target)
+    denoiser.loss(encoded, torch.full((3,), 0.5))
+    denoiser.sample(encoded, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Conditions.
+
+
+def test_every_condition_matters(backbone, lora):
+    """Each image changes the image; a large image is cut into tiles on the way."""
+    denoiser = Denoiser(backbone, Flow(), lora)
+    whole, _ = given()
+    large = Conditions(
+        whole.prompts, *(x.repeat(1, 1, 3, 2) for x in (whole.source, whole.control, whole.draft))
+    )
+    assert backbone.tiling.applies(backbone.grid(*large.source.shape[-2:]))
+    for some in (whole, large):
+        images = [
+            denoiser.sample(denoiser.encode(changed, seeded_generators(0, [0, 1, 2])), 1)
+            for changed in (
+                some,
+                Conditions(some.prompts, some.source.flip(-1), some.control, some.draft),
+                Conditions(some.prompts, some.source, some.control.flip(-1), some.draft),
+                Conditions(some.prompts, some.source, some.control, some.draft.flip(-1)),
+                Conditions(some.prompts, some.source, some.control),
+                Conditions(["other"] * 3, some.source, some.control, some.draft),
+            )
+        ]
+        assert all(image.shape == some.source.shape for image in images)
+        assert not any(torch.equal(images[0], image) for image in images[1:])
+
+
+# What is frozen is shared, what is trained is copied.
+
+
+def test_an_averaged_copy_shares_the_backbone_and_owns_its_lora(backbone):
+    module = DeblurNet(
+        backbone,
+        flow=Flow(),
+        sigma=SigmaDistribution(),
+        rank=2,
+        prompt="sharp",
+        guidance=1.0,
+        steps=1,
+        optimizer=torch.optim.SGD,
+        warmup_steps=1,
+        decay_steps=None,
+        seed=0,
+    )
+    copied = copy.deepcopy(module)
+    assert copied.backbone is backbone and copied.denoiser.backbone is backbone
+    assert copied.denoiser.lora is copied.lora and copied.lora is not module.lora

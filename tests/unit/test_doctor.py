@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genrefocus.backbone.flux import build_tiny, save_tiny
+from genrefocus.backbone.tiny import build_tiny, save_tiny
 from genrefocus.cli import main
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardWriter

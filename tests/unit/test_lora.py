@@ -6,7 +6,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from genrefocus.backbone import Branch, Lora, lora_modules, multi_condition_forward
+from genrefocus.backbone import Branch, Lora, branches, lora_modules, multi_condition_forward
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import load_lora, read_lora
 
@@ -179,9 +179,19 @@ def image_inputs(text_tokens):
     return draw(2, text_tokens, 12), draw(2, 10), draw(2, 12, 16), ids
 
 
-def ours_with_lora_everywhere(transformer, lora, text, pooled, tokens, ids):
-    branch = Branch(tokens, ids, torch.tensor([0.3, 0.8]), torch.tensor([3.5, 1.0]), (lora,))
-    return multi_condition_forward(transformer, text, pooled, branch)
+@pytest.fixture
+def ours_with_lora_everywhere(monkeypatch):
+    """Our forward with the LoRA on the noisy image, where peft has it."""
+
+    def whole(layout, y, x, name, start):
+        return y + layout.lora.delta(name, x)
+
+    def forward(transformer, lora, text, pooled, tokens, ids):
+        monkeypatch.setattr(branches._Layout, "_with_lora", whole)
+        branch = Branch(tokens, ids, torch.tensor([0.3, 0.8]), torch.tensor([3.5, 1.0]))
+        return multi_condition_forward(transformer, text, pooled, branch, lora=lora)
+
+    return forward
 
 
 def theirs(transformer, text, pooled, tokens, ids):
@@ -200,7 +210,7 @@ def theirs(transformer, text, pooled, tokens, ids):
 @pytest.mark.parametrize(("text_tokens", "single"), [(0, 2), (5, 0)])
 @torch.no_grad()
 def test_peft_reads_our_file_and_computes_the_same(
-    text_tokens, single, tiny_flux, random_lora, tmp_path
+    text_tokens, single, tiny_flux, random_lora, ours_with_lora_everywhere, tmp_path
 ):
     transformer, path = tiny_flux(num_single_layers=single), tmp_path / "lora.safetensors"
     random_lora(transformer, 4).save(path)
@@ -220,7 +230,7 @@ def test_peft_reads_our_file_and_computes_the_same(
 
 
 @torch.no_grad()
-def test_diffusers_loads_our_file(tiny_flux, random_lora, tmp_path):
+def test_diffusers_loads_our_file(tiny_flux, random_lora, ours_with_lora_everywhere, tmp_path):
     """The two calls behind ``FluxPipeline.load_lora_weights``, which users will make."""
     transformer, path = tiny_flux(), tmp_path / "lora.safetensors"
     random_lora(transformer, 4).save(path)

@@ -10,12 +10,12 @@ import pytest
 from genrefocus.flow import Flow
 from genrefocus.network_card import (
     BackboneSource,
-    Network,
     NetworkCard,
     described,
     latest_run,
     networks_of,
     read_network_card,
+    released_card,
     require_backbone,
     write_network_card,
 )
@@ -38,33 +38,34 @@ def card_of(task: str, base: Path, **changes: object) -> NetworkCard:
         guidance=2.5,
         steps=7,
         rank=4,
-        lora_file=f"{task}.safetensors",
+        lora=f"{task}.safetensors",
     )
     return replace(card, **changes)  # type: ignore[arg-type]
 
 
-def stage(folder: Path, card: NetworkCard) -> Network:
+def stage(folder: Path, card: NetworkCard) -> NetworkCard:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / card.lora_file).touch()
+    (folder / card.lora).touch()
     write_network_card(folder, card)
     (folder.parent / "config.yaml").write_text(f"trial: {str(card.trial).lower()}")
-    return Network(folder, read_network_card(folder))
+    return read_network_card(folder)
 
 
 def test_a_card_comes_back_as_it_was_written(base: Path, tmp_path: Path) -> None:
-    card = card_of("bokeh", base, variant="direct", independent=True)
-    network = stage(tmp_path / "run" / "bokehnet", card)
-    assert replace(network.card, written="", backbone=card.backbone) == card
-    assert require_backbone(network).path == str(base)
+    card = card_of("bokeh", base, variant="direct", isolate_conditions=True)
+    found = stage(tmp_path / "run" / "bokehnet", card)
+    assert found.lora == str(tmp_path / "run" / "bokehnet" / card.lora)
+    assert replace(found, written="", backbone=card.backbone, lora=card.lora) == card
+    assert require_backbone(found).path == str(base)
     flux = replace(card, backbone=BackboneSource("flux_dev", "someone/FLUX.1-dev"))
-    assert stage(tmp_path / "flux", flux).card.backbone == flux.backbone
+    assert stage(tmp_path / "flux", flux).backbone == flux.backbone
 
 
 def test_a_checkout_may_be_moved(base: Path, tmp_path: Path) -> None:
     stage(tmp_path / "checkout" / "outputs" / "run" / "bokehnet", card_of("bokeh", base))
     shutil.move(tmp_path / "checkout", tmp_path / "moved")
     folder = tmp_path / "moved" / "outputs" / "run" / "bokehnet"
-    source = require_backbone(Network(folder, read_network_card(folder)))
+    source = require_backbone(read_network_card(folder))
     assert Path(source.path) == tmp_path / "moved" / "weights" / "base.safetensors"
 
 
@@ -105,9 +106,9 @@ def test_of_two_networks_the_later_counts_and_unfinished_stages_do_not(
 ) -> None:
     stage(tmp_path / "z_first", card_of("bokeh", base, prompt="first"))
     second = stage(tmp_path / "a_second", card_of("bokeh", base, prompt="second"))
-    stage(tmp_path / "unfinished", card_of("bokeh", base)).lora.unlink()
+    Path(stage(tmp_path / "unfinished", card_of("bokeh", base)).lora).unlink()
     assert networks_of(tmp_path) == {"bokeh": second}
-    assert networks_of(tmp_path / "z_first")["bokeh"].card.prompt == "first"
+    assert networks_of(tmp_path / "z_first")["bokeh"].prompt == "first"
     assert networks_of(tmp_path / "absent") == {}
 
 
@@ -137,3 +138,13 @@ def test_a_trial_is_not_the_latest_run(base: Path, tmp_path: Path) -> None:
     assert latest_run(outputs, ["deblur"]) == outputs / "deblur" / "a"
     assert described(networks_of(outputs / "deblur" / "a")) == "deblur 300 steps"
     assert described(networks_of(trial)) == "deblur ? steps, a trial (debug=...)"
+
+
+def test_released_files_are_asked_as_the_release_asks() -> None:
+    deblur, bokeh = (released_card(task, "flux", f"{task}Net") for task in ("deblur", "bokeh"))  # type: ignore[arg-type]
+    assert (deblur.prompt, deblur.guidance) == ("a sharp photo with everything in focus", 3.5)
+    assert (bokeh.prompt, bokeh.guidance) == ("an excellent photo with a large aperture", 1.0)
+    assert deblur.flow == bokeh.flow == Flow() and deblur.steps == bokeh.steps == 28
+    assert deblur.draft_ids == "released" and deblur.variant == "standard"
+    drafted = released_card("deblur", "flux", "deblurNet", pre_deblur=True)
+    assert drafted.variant == "pre_deblur"

@@ -2,34 +2,48 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import interpolate
 
-from genrefocus import pipeline as camera
 from genrefocus.backbone import Backbone, Lora
-from genrefocus.backbone.flux import build_tiny
-from genrefocus.editing import Edit, Editor
+from genrefocus.backbone.tiny import build_tiny
+from genrefocus.denoiser import Denoiser
 from genrefocus.estimators import Photo
 from genrefocus.flow import Flow
+from genrefocus.geometry import resize_image
+from genrefocus.network import Network
 from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import BeyondTraining, RefocusPipeline
 from genrefocus.rejection import Reason, Rejected
 
 
-class Answering(Editor):
+class Given(NamedTuple):
+    source: Tensor
+    control: Tensor | None
+
+
+class Answering(Network):
     """A network that answers with a function of what it is given, and remembers it."""
 
-    def __init__(self, backbone: Backbone, answer: Any) -> None:
-        super().__init__(backbone, Flow())
-        self.answer, self.edits = answer, []  # type: ignore[var-annotated]
+    def __init__(self, backbone: Backbone, answer: Any, **settings: Any) -> None:
+        super().__init__(Denoiser(backbone, Flow()), "a photo", 1, **settings)
+        vars(self).update(answer=answer, given=[])
 
-    def generate(self, edit: Edit, steps: int, generators: Sequence[Generator]) -> Tensor:
-        self.edits.append(edit)
-        return self.answer(edit)
+    def generate(
+        self,
+        source: Tensor,
+        generators: Sequence[Generator],
+        *,
+        control: Tensor | None = None,
+        draft: Tensor | None = None,
+        report: Any = None,
+    ) -> Tensor:
+        self.given.append(Given(source, control))  # type: ignore[attr-defined]
+        return self.answer(self.given[-1])  # type: ignore[attr-defined]
 
 
 class Estimator:
@@ -51,13 +65,13 @@ def step(height: int, width: int) -> Tensor:
     return disparity
 
 
-def source(edit: Edit) -> Tensor:
-    return edit.source
+def source(given: Given) -> Tensor:
+    return given.source
 
 
-def control(edit: Edit) -> Tensor:
-    assert edit.control is not None
-    return edit.control.expand(-1, 3, -1, -1)
+def control(given: Given) -> Tensor:
+    assert given.control is not None
+    return given.control.expand(-1, 3, -1, -1)
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +89,15 @@ def photo() -> Tensor:
 def ask(pipeline: RefocusPipeline, photo: Tensor, k: float = 20.0, **given: Any):
     height, width = photo.shape[-2:]
     given = {"focus": (0, 0), "disparity": step(height, width), **given}
-    return pipeline(photo, strength=BlurStrength(k, height, width), **given)
-
-
-def test_released_prompts_and_guidance() -> None:
-    assert camera.DEBLUR_PROMPT == "a sharp photo with everything in focus"
-    assert camera.BOKEH_PROMPT == "an excellent photo with a large aperture"
-    assert (camera.DEBLUR_GUIDANCE, camera.BOKEH_GUIDANCE, camera.STEPS) == (3.5, 1.0, 28)
+    seed = given.pop("seed", 0)
+    scene = pipeline.prepare(photo, seed=seed, **given)
+    return pipeline.refocus(scene, BlurStrength(k, height, width), seed=seed)
 
 
 def test_any_size_comes_back_as_it_went_in(backbone: Backbone, photo: Tensor) -> None:
     deblur, bokeh = Answering(backbone, source), Answering(backbone, source)
     result = ask(RefocusPipeline(deblur, bokeh), photo)
-    assert bokeh.edits[0].source.shape == deblur.edits[0].source.shape == (1, 3, 104, 80)
+    assert bokeh.given[0].source.shape == deblur.given[0].source.shape == (1, 3, 104, 80)
     assert result.image.shape == (3, 101, 77)
     torch.testing.assert_close(result.image, photo, rtol=0, atol=0.01)
     whole = photo[:, :96, :72].contiguous()
@@ -102,20 +112,10 @@ def test_the_network_sees_the_defocus_map_of_the_photograph(backbone: Backbone) 
     assert result.image[:, :, 0].unique().item() == 0
     torch.testing.assert_close(result.image[:, :, -1], torch.full((3, 104), 20 * 0.5 / 100))
     result = ask(pipeline, torch.rand(3, 101, 77))
-    seen = bokeh.edits[-1].control
+    seen = bokeh.given[-1].control
     assert seen is not None and float(seen.max()) == pytest.approx(0.1 * 104 / 101)
     assert seen.unique().numel() == 2  # no depth between the two surfaces is invented
     torch.testing.assert_close(result.defocus, (1 - step(101, 77)) * 0.2)
-
-
-def test_depth_can_be_resized_as_the_released_scripts_do(backbone: Backbone) -> None:
-    bokeh = Answering(backbone, control)
-    disparity = torch.rand(30, 50, generator=torch.Generator().manual_seed(0)) + 0.1
-    pipeline = RefocusPipeline(None, bokeh, depth_resize="bilinear_after_inversion")
-    ask(pipeline, torch.rand(3, 30, 50), disparity=disparity)
-    expected = interpolate(disparity[None, None], (32, 56), mode="bilinear")
-    expected = (expected - disparity[0, 0]).abs() * 20 * 56 / 50 / 100
-    torch.testing.assert_close(bokeh.edits[0].control, expected)
 
 
 def test_focus_by_pixel_mask_and_disparity(backbone: Backbone, photo: Tensor) -> None:
@@ -133,7 +133,7 @@ def test_focus_by_pixel_mask_and_disparity(backbone: Backbone, photo: Tensor) ->
 
 
 def test_depth_is_estimated_on_the_deblurred_picture(backbone: Backbone, photo: Tensor) -> None:
-    deblur = Answering(backbone, lambda edit: 1 - edit.source)
+    deblur = Answering(backbone, lambda given: 1 - given.source)
     estimator = Estimator()
     pipeline = RefocusPipeline(deblur, Answering(backbone, source))
     scene = pipeline.prepare(photo, focus=(76, 0), estimator=estimator)
@@ -166,19 +166,26 @@ def test_a_focus_that_is_cropped_away_is_named(backbone: Backbone) -> None:
         pipeline.prepare(torch.rand(3, 84, 150), focus=(0, 40), estimator=Estimator(), long_edge=70)
 
 
-def trained(backbone: Backbone, flow: Flow) -> Editor:
-    """An editor whose adapter is random, so that every condition counts."""
+def trained(backbone: Backbone, steps: int) -> Network:
+    """A network whose LoRA is random, so that every condition counts."""
     generator = torch.Generator().manual_seed(1)
     lora = Lora.for_transformer(backbone.transformer, 2, generator=generator)
     for weight in lora.lora_b.values():
         torch.nn.init.normal_(weight, std=0.3, generator=generator)
-    return Editor(backbone, flow, loras=(lora.requires_grad_(False),))
+    return Network(Denoiser(backbone, Flow(), lora.requires_grad_(False)), "a photo", steps)
+
+
+def test_a_batch_of_any_size_goes_to_whole_tokens_and_back_by_lanczos(backbone: Backbone) -> None:
+    """As in the pipeline, so that one photograph has one all-in-focus image."""
+    network, photographs = Answering(backbone, source), torch.rand(2, 3, 14, 19)
+    edited = network(photographs)
+    whole = torch.stack([resize_image(one, 16, 24) for one in photographs])
+    assert torch.equal(network.given[0].source, whole)  # type: ignore[attr-defined]
+    assert torch.equal(edited, torch.stack([resize_image(one, 14, 19) for one in whole]))
 
 
 def test_seed_k_and_steps_decide_the_picture_and_nothing_else(backbone: Backbone) -> None:
-    pipeline = RefocusPipeline(
-        trained(backbone, Flow()), trained(backbone, Flow()), deblur_steps=2, bokeh_steps=2
-    )
+    pipeline = RefocusPipeline(trained(backbone, 2), trained(backbone, 2))
     photo = torch.rand(3, 24, 32)
     first = ask(pipeline, photo).image
     assert torch.equal(first, ask(pipeline, photo).image)
@@ -190,8 +197,7 @@ def test_seed_k_and_steps_decide_the_picture_and_nothing_else(backbone: Backbone
 
 def test_large_pictures_are_tiled_and_every_evaluation_is_reported(backbone: Backbone) -> None:
     """Tiles of 4 x 4 tokens every 3: one covers 32 x 32 px, 4 rows of 3 cover 101 x 77 px."""
-    editor = trained(backbone, Flow())
-    pipeline = RefocusPipeline(editor, editor, deblur_steps=3, bokeh_steps=2)
+    pipeline = RefocusPipeline(trained(backbone, 3), trained(backbone, 2))
     told: list[tuple[str, int, int]] = []
 
     def report(stage: str, done: int, total: int) -> None:
@@ -208,7 +214,7 @@ def test_large_pictures_are_tiled_and_every_evaluation_is_reported(backbone: Bac
             for stage, steps in (("deblur", 3), ("bokeh", 2))
             for done in range(steps * parts + 1)
         ]
-    assert not backbone.transformer.proj_out._forward_hooks
+    assert not backbone._forward_hooks
 
 
 def test_what_fills_one_tile_is_the_same_with_and_without_tiling(
@@ -217,8 +223,7 @@ def test_what_fills_one_tile_is_the_same_with_and_without_tiling(
     photo, images = torch.rand(3, 32, 32), []
     for tile in (4, 100):
         backbone = build_tiny(**{**tiny_settings, "tile": tile}).requires_grad_(False)
-        editor = trained(backbone, Flow())
-        images.append(ask(RefocusPipeline(None, editor, bokeh_steps=2), photo).image)
+        images.append(ask(RefocusPipeline(None, trained(backbone, 2)), photo).image)
     assert torch.equal(*images)
 
 
@@ -241,7 +246,7 @@ def test_wrong_input_is_named_before_a_network_runs(
     deblur = Answering(backbone, source)
     with pytest.raises(ValueError, match=message):
         ask(RefocusPipeline(deblur, Answering(backbone, source)), photo, **given)
-    assert not deblur.edits
+    assert not deblur.given
 
 
 def test_k_of_another_size_and_a_negative_focus_are_refused(
@@ -254,8 +259,8 @@ def test_k_of_another_size_and_a_negative_focus_are_refused(
     with pytest.raises(Rejected) as refusal:
         ask(pipeline, photo, focus=-0.5)
     assert refusal.value.reason is Reason.FOCUS_DISPARITY_NEGATIVE
-    with pytest.raises(ValueError, match="bokeh_steps must be at least 1"):
-        RefocusPipeline(None, pipeline.bokeh, bokeh_steps=0)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        replace(trained(backbone, 1), steps=0)
 
 
 def test_blur_beyond_training_gives_one_warning_with_both_numbers(
@@ -263,7 +268,7 @@ def test_blur_beyond_training_gives_one_warning_with_both_numbers(
 ) -> None:
     disparity = torch.ones(101, 77)
     disparity[:50] = 1.5
-    pipeline = RefocusPipeline(None, Answering(backbone, source), largest_radius=5.0)
+    pipeline = RefocusPipeline(None, Answering(backbone, source, largest_radius=5.0))
     scene = pipeline.prepare(photo, focus=1.0, disparity=disparity)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -17,9 +17,9 @@ from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import load_image
 from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import ShardDataset
-from genrefocus.editing import seeded_generators
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.exif import ExposureFacts, read_exposure
+from genrefocus.noise import seeded_generators
 from genrefocus.preparation import parts
 from genrefocus.preparation.in_the_wild import Deblur, prepare_photos
 

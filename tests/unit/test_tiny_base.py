@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 
 from datamodules import SceneDataModule
 from genrefocus.backbone import load_tiny
-from genrefocus.backbone.flux import build_tiny, tiny_modules
-from genrefocus.editing import Edit, Editor
+from genrefocus.backbone.tiny import build_tiny, tiny_modules
+from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.noise import seeded_generators
 from lit_models import TinyBase
@@ -133,8 +133,8 @@ def test_file_holds_the_weights_in_half_precision(build, tiny_settings, tmp_path
         assert torch.equal(value, module.weights.state_dict()[name].half().float())
     image = torch.rand(1, 3, 16, 16)
     before, after = (
-        editor.generate(Edit(["a"], image), 1, seeded_generators(0, [0]))
-        for editor in (module.editor, Editor(loaded, FLOW))
+        denoiser.sample(denoiser.encode(Conditions(["a"], image), seeded_generators(0, [0])), 1)
+        for denoiser in (module.denoiser, Denoiser(loaded, FLOW))
     )
     assert (before - image).abs().mean() > 0.01
     torch.testing.assert_close(before, after, atol=5e-3, rtol=0)

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from datamodules import RefocusDataModule
-from genrefocus.backbone.flux import build_tiny
 from genrefocus.backbone.lora import read_lora
+from genrefocus.backbone.tiny import build_tiny
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardWriter
 from genrefocus.flow import Flow, SigmaDistribution

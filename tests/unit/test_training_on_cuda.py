@@ -13,18 +13,17 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from genrefocus.assembly import Deblurrer
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import VaeCodec
-from genrefocus.backbone.flux import build_tiny
-from genrefocus.backbone.text import HashedWords
+from genrefocus.backbone.tiny import HashedWords, build_tiny
 from genrefocus.benchmark.case import Case
-from genrefocus.editing import Editor
+from genrefocus.denoiser import Denoiser
 from genrefocus.flow import Flow, Shift, SigmaDistribution
+from genrefocus.network import Network
+from genrefocus.network_methods import DeblurMethod, RefocusMethod
 from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.sampling import Tiling
-from genrefocus.trained import TrainedBokeh, TrainedDeblur
 from lit_models import BokehNet, DeblurNet, figures, stages
 from lit_models.flow_matching import FlowMatching
 from lit_models.loss_watch import LossWatch, NonFiniteLossError
@@ -338,18 +337,19 @@ def test_the_camera_gives_on_cuda_what_it_gives_on_the_cpu(backbone: Backbone) -
     case = Case("refocus", "a", photo, photo, photo, disparity, 0.5, strength)
 
     def pictures() -> list[Tensor]:
-        editors = [Editor(backbone, Flow(), loras=(network.lora,)) for network in networks]
-        camera = RefocusPipeline(*editors, deblur_steps=2, bokeh_steps=2)
-        shown = camera(photo, focus=(3, 3), strength=strength, disparity=disparity).image
-        deblurrer = Deblurrer(editors[0], "a photo", 1, 0, "weights")
-        methods = (TrainedDeblur(deblurrer, "deblur"), TrainedBokeh(camera, "chain", "weights"))
+        denoisers = [Denoiser(backbone, Flow(), module.lora) for module in modules]
+        deblur, bokeh = (Network(denoiser, "a photo", 2) for denoiser in denoisers)
+        camera = RefocusPipeline(deblur, bokeh)
+        scene = camera.prepare(photo, focus=(3, 3), disparity=disparity)
+        shown = camera.refocus(scene, strength).image
+        methods = (DeblurMethod(deblur, "deblur"), RefocusMethod(camera, "chain"))
         return [shown, *(method(case) for method in methods)]
 
-    networks = [DeblurNet(backbone, **SETTINGS), BokehNet(backbone, **SETTINGS)]
+    modules = [DeblurNet(backbone, **SETTINGS), BokehNet(backbone, **SETTINGS)]
     expected = pictures()
     with fake_cuda():
-        for network in networks:
-            network.ready_on(CUDA)
+        for module in modules:
+            module.ready_on(CUDA)
         found = pictures()
         assert not any(isinstance(one, OnCuda) for one in found)
     for a, b in zip(expected, found, strict=True):

@@ -5,9 +5,10 @@ before.
 """
 
 from genrefocus.backbone.branches import Branch, multi_condition_forward
-from genrefocus.backbone.flux import Backbone, load_flux_dev, load_tiny
+from genrefocus.backbone.flux import Backbone, load_flux_dev
 from genrefocus.backbone.lora import Lora, lora_modules
 from genrefocus.backbone.text import TextEmbedding
+from genrefocus.backbone.tiny import load_tiny
 
 __all__ = [
     "Backbone",

@@ -1,9 +1,8 @@
 """The multi-condition forward of a FLUX transformer.
 
 One packed token sequence: text, noisy image, then one branch for each condition image. Every branch
-brings its own timestep and guidance, hence its own modulation; LoRA is a function of the branch,
-added on the slice of tokens that the branch occupies (released inference forward of Generative
-Refocusing).
+brings its own timestep and guidance, hence its own modulation; LoRA acts on the tokens of the
+conditions alone (released inference forward of Generative Refocusing).
 """
 
 from __future__ import annotations
@@ -33,69 +32,50 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Branch:
-    """Tokens of one image and how the transformer treats them.
+    """Tokens of one image and how the transformer modulates them.
 
     Attributes:
         tokens: (B, N, C) packed latents.
         ids: (N, 3) position ids.
         timestep: (B,) sigma in [0, 1].
         guidance: (B,) guidance value.
-        loras: adapters that act on this branch, none for the noisy image.
-        independent: attend to this branch alone, not to text and noisy image (an option of
-            OminiControl2).
     """
 
     tokens: Tensor
     ids: Tensor
     timestep: Tensor
     guidance: Tensor
-    loras: tuple[Lora, ...] = ()
-    independent: bool = False
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A run of neighbouring branches that share their adapters, as token and as branch ranges."""
-
-    tokens: slice
-    branches: slice
-    loras: tuple[Lora, ...]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Plain data about the packed sequence; nothing in it lives on the device."""
+    """The packed sequence: tokens of the text and of each branch, and the LoRA of the conditions.
+
+    Nothing in it is read back from the device.
+    """
 
     text: int
     lengths: tuple[int, ...]
-    spans: tuple[_Span, ...]
     rotary: tuple[Tensor, Tensor]
     mask: Tensor | None
+    lora: Lora | None
 
     def linear(self, module: nn.Module, name: str, x: Tensor, *, offset: int = 0) -> Tensor:
-        """``module(x)`` plus the LoRA of every span; ``offset`` tokens precede the noisy image."""
-        y = module(x)
-        for span in self.spans:
-            where = slice(span.tokens.start + offset, span.tokens.stop + offset)
-            y = _add_delta(y, x, where, name, span.loras)
-        return y
+        """``module(x)`` plus the LoRA of the conditions; ``offset`` tokens precede the images."""
+        return self._with_lora(module(x), x, name, offset + self.lengths[0])
 
     def modulation(
         self, module: nn.Module, name: str, temb: Tensor, chunks: int
     ) -> tuple[Tensor, ...]:
         """Modulation of each branch from its own embedding: ``chunks`` tensors (B, branches, D)."""
         x = F.silu(temb)
-        y = module(x)
-        for span in self.spans:
-            y = _add_delta(y, x, span.branches, name, span.loras)
-        return y.chunk(chunks, dim=-1)
+        return self._with_lora(module(x), x, name, 1).chunk(chunks, dim=-1)
 
-
-def _add_delta(y: Tensor, x: Tensor, where: slice, name: str, loras: tuple[Lora, ...]) -> Tensor:
-    part = y[:, where]
-    for lora in loras:
-        part = part + lora.delta(name, x[:, where])
-    return torch.cat([y[:, : where.start], part, y[:, where.stop :]], dim=1)
+    def _with_lora(self, y: Tensor, x: Tensor, name: str, start: int) -> Tensor:
+        """The LoRA acts from ``start`` on, where the conditions begin."""
+        if self.lora is None or len(self.lengths) == 1:
+            return y
+        return torch.cat([y[:, :start], y[:, start:] + self.lora.delta(name, x[:, start:])], dim=1)
 
 
 def multi_condition_forward(
@@ -104,6 +84,9 @@ def multi_condition_forward(
     pooled: Tensor,
     image: Branch,
     conditions: Sequence[Branch] = (),
+    *,
+    lora: Lora | None = None,
+    isolated: bool = False,
 ) -> Tensor:
     """Output of the noisy image's tokens, (B, N, C).
 
@@ -115,9 +98,14 @@ def multi_condition_forward(
         pooled: (B, pooled_projection_dim).
         image: the noisy image; carries the step's sigma and the guidance value.
         conditions: condition branches in order, as published with timestep 0 and guidance 1.
+        lora: adapter of the condition branches.
+        isolated: a condition attends to itself alone (an option of OminiControl2).
     """
     branches = (image, *conditions)
-    layout = _layout(transformer, text, branches)
+    lengths = tuple(branch.tokens.shape[1] for branch in branches)
+    ids = torch.cat([image.ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
+    mask = _mask(text.shape[1], lengths, isolated, text.device)
+    layout = _Layout(text.shape[1], lengths, transformer.pos_embed(ids), mask, lora)
     temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
     context = transformer.context_embedder(text)
     x = layout.linear(
@@ -256,45 +244,16 @@ def _time_text(transformer: FluxTransformer2DModel, branch: Branch, pooled: Tens
     return transformer.time_text_embed(timestep, guidance, pooled)
 
 
-def _layout(
-    transformer: FluxTransformer2DModel, text: Tensor, branches: Sequence[Branch]
-) -> _Layout:
-    lengths = tuple(branch.tokens.shape[1] for branch in branches)
-    spans: list[_Span] = []
-    start = 0
-    for index, (branch, length) in enumerate(zip(branches, lengths, strict=True)):
-        if spans and spans[-1].loras == branch.loras and spans[-1].branches.stop == index:
-            last = spans.pop()
-            spans.append(
-                _Span(
-                    slice(last.tokens.start, start + length),
-                    slice(last.branches.start, index + 1),
-                    branch.loras,
-                )
-            )
-        elif branch.loras:
-            spans.append(_Span(slice(start, start + length), slice(index, index + 1), branch.loras))
-        start += length
-    ids = torch.cat(
-        [branches[0].ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)]
-    )
-    mask = _mask(
-        text.shape[1], lengths, tuple(branch.independent for branch in branches), text.device
-    )
-    return _Layout(text.shape[1], lengths, tuple(spans), transformer.pos_embed(ids), mask)
-
-
 @lru_cache(maxsize=4)  # one at full size takes tens of megabytes on the device
 def _mask(
-    text: int, lengths: tuple[int, ...], independent: tuple[bool, ...], device: torch.device
+    text: int, lengths: tuple[int, ...], isolated: bool, device: torch.device
 ) -> Tensor | None:
     """(L, L) True where a query may see a key, or None where all see all."""
-    if len(lengths) < 3 and not any(independent):
+    if len(lengths) < 3 and not (isolated and len(lengths) == 2):
         return None
     with torch.inference_mode(False):  # the cached mask may serve a backward pass later
         segments = (text + lengths[0], *lengths[1:])
         owner = torch.tensor([i for i, n in enumerate(segments) for _ in range(n)])
-        alone = torch.tensor(independent)[owner]
         query, key = owner[:, None], owner[None, :]
-        visible = (query == 0) | (query == key) | ((key == 0) & ~alone[:, None])
-        return visible.to(device)
+        visible = (query == 0) | (query == key)
+        return (visible if isolated else visible | (key == 0)).to(device)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -54,20 +53,6 @@ class VaeCodec(nn.Module):
         config = self.vae.config
         scaled = latents.to(self.vae.dtype) / config.scaling_factor + config.shift_factor
         return self.vae.decode(scaled, return_dict=False)[0]
-
-
-class PixelCodec:
-    """Lossless rearrangement of pixels into latents, for images too small for an autoencoder."""
-
-    def __init__(self, factor: int) -> None:
-        self.factor = factor
-        self.channels = 3 * factor * factor
-
-    def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        return F.pixel_unshuffle(image, self.factor)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return F.pixel_shuffle(latents, self.factor)
 
 
 def pack(latents: Tensor) -> Tensor:

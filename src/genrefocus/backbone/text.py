@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,32 +43,6 @@ class TextEncoder(Protocol):
     def loaded(self, device: torch.device) -> AbstractContextManager[Encode]:
         """The encoder in memory, computing on ``device``; what it returns is on the CPU."""
         ...
-
-
-class HashedWords:
-    """A fixed random vector for every word: the text encoder of the tiny backbone.
-
-    It knows no language. It gives prompts distinct, reproducible embeddings, which is what a model
-    needs that is trained with a handful of prompts.
-    """
-
-    def __init__(self, tokens: int, token_dim: int, pooled_dim: int) -> None:
-        self.tokens, self.token_dim, self.pooled_dim = tokens, token_dim, pooled_dim
-        self.identity = f"words-{tokens}-{token_dim}-{pooled_dim}"
-
-    def loaded(self, device: torch.device) -> AbstractContextManager[Encode]:
-        return nullcontext(self)
-
-    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
-        tokens = torch.zeros(len(prompts), self.tokens, self.token_dim)
-        pooled = torch.zeros(len(prompts), self.pooled_dim)
-        for row, prompt in enumerate(prompts):
-            words = prompt.lower().split()
-            for column, word in enumerate(words[: self.tokens]):
-                tokens[row, column] = _word_vector(word, self.token_dim)
-            for word in words:
-                pooled[row] += _word_vector(word, self.pooled_dim) / len(words) ** 0.5
-        return TextEmbedding(tokens, pooled)
 
 
 class FluxTextEncoders:
@@ -195,8 +169,3 @@ class PromptCache:
         self._recent[prompt] = embedding
         if self.folder is not None and len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
-
-
-def _word_vector(word: str, dim: int) -> Tensor:
-    seed = int.from_bytes(hashlib.sha256(f"{dim}:{word}".encode()).digest()[:7], "big")
-    return torch.randn(dim, generator=torch.Generator().manual_seed(seed))

@@ -21,9 +21,10 @@ from genrefocus.benchmark.results import read_results, write_notes
 from genrefocus.benchmark.runner import gather, run
 from genrefocus.benchmark.tables import build_tables, shown, write_tables
 from genrefocus.cli.benchmark_parts import Entry, Own, OwnError, entry_of, shown_path
-from genrefocus.network_card import described, latest_run, networks_of
+from genrefocus.network import load_networks
+from genrefocus.network_card import described, latest_run, networks_of, released_card
+from genrefocus.network_methods import CaseDepth, EstimatedDepth, methods_of
 from genrefocus.progress import Bars
-from genrefocus.trained import CaseDepth, EstimatedDepth, methods_from_flux, methods_from_run
 
 _WITHOUT_NETWORK = (Identity, Classical, Unsharp, RichardsonLucy, Predictions)
 _LOG_WIDTH = 140
@@ -153,21 +154,19 @@ def _methods(
     origins: list[str] = []
     for name, given in runs.items():
         folder = _latest(outputs, tasks) if given == "latest" else Path(given)
-        found.append(
-            methods_from_run(folder, outputs=outputs, name=str(name), device=device, depth=depth)
-        )
-        origins.append(f"{name}: {shown_path(folder)}, {described(networks_of(folder))}")
+        if not (cards := networks_of(folder)):
+            raise FileNotFoundError(
+                f"{folder} does not exist or has no trained network; name the folder of a run, or "
+                "train one with: make train"
+            )
+        found.append(methods_of(load_networks(cards, device=device), str(name), depth=depth))
+        origins.append(f"{name}: {shown_path(folder)}, {described(cards)}")
         console.print(origins[-1], soft_wrap=True, markup=False)
     for name, files in config.loras.items():
-        loras = methods_from_flux(
-            config.flux,
-            deblur_lora=files.get("deblur"),
-            bokeh_lora=files.get("bokeh"),
-            name=str(name),
-            device=device,
-            depth=depth,
-        )
-        found.append(loras)
+        released = {task: released_card(task, config.flux, file) for task, file in files.items()}
+        if not released or set(released) - {"deblur", "bokeh"}:
+            raise ValueError(f"method {name} names no LoRA file: give deblur, bokeh or both")
+        found.append(methods_of(load_networks(released, device=device), str(name), depth=depth))
         named = ", ".join(f"{task} {Path(file).name}" for task, file in files.items())
         origins.append(f"{name}: {named} on {shown_path(config.flux)}")
     own = [_own(str(name), one) for name, one in config.methods.items()]

@@ -100,7 +100,7 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
             skip = scenes and name in _ESTIMATORS
             parts[name] = None if skip else instantiate(config[name], _convert_="all")
     if "deblur" in parts:
-        parts["deblur_name"] = parts["deblur"].name
+        parts["deblur_name"] = parts["deblur"].weights
         Console(stderr=True).print(
             f"DeblurNet: {parts['deblur'].origin}, {parts['deblur'].steps} sampling steps",
             soft_wrap=True,

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from genrefocus.assembly import pipeline_from_flux, pipeline_from_run
 from genrefocus.cli.inputs import (
     load_disparity,
     load_mask,
@@ -22,9 +21,9 @@ from genrefocus.cli.inputs import (
 )
 from genrefocus.data.images import load_image
 from genrefocus.estimators import DepthEstimator, DepthPro
-from genrefocus.network_card import latest_run
+from genrefocus.network_card import NetworkCard, Task, latest_run, networks_of, released_card
 from genrefocus.optics import BlurStrength
-from genrefocus.pipeline import DEBLUR_PROMPT, STEPS, Focus, RefocusPipeline, Report
+from genrefocus.pipeline import Focus, RefocusPipeline, Report, load_pipeline
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,22 +79,22 @@ def _numbered(path: Path, k: float, count: int) -> Path:
 
 
 def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
+    origin, cards = args.flux, dict[Task, NetworkCard]()
     if args.flux is not None:
-        return pipeline_from_flux(
-            args.flux,
-            deblur_lora=args.deblur_lora,
-            bokeh_lora=args.bokeh_lora,
-            deblur_prompt=DEBLUR_PROMPT if args.prompt_deblur is None else args.prompt_deblur,
-            steps=args.steps or STEPS,
-            device=device,
-            vae_tiling=args.vae_tiling,
-            deblur_takes_draft=args.draft is not None,
-        )
-    run: str | Path = args.run
-    if run == "latest":
-        run = latest_run("outputs", ("bokeh",) if args.no_deblur else ("deblur", "bokeh"))
-    return pipeline_from_run(
-        run,
+        cards["bokeh"] = released_card("bokeh", args.flux, args.bokeh_lora)
+        if args.deblur_lora is not None:
+            drafted = args.draft is not None
+            cards["deblur"] = released_card(
+                "deblur", args.flux, args.deblur_lora, pre_deblur=drafted
+            )
+    else:
+        origin = args.run
+        if origin == "latest":
+            origin = latest_run("outputs", ("bokeh",) if args.no_deblur else ("deblur", "bokeh"))
+        cards = networks_of(origin)
+    return load_pipeline(
+        cards,
+        origin,
         deblur=not args.no_deblur,
         deblur_prompt=args.prompt_deblur,
         steps=args.steps,

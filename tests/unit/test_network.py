@@ -8,14 +8,22 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-from genrefocus import assembly
-from genrefocus.assembly import deblurrer_from_run, pipeline_from_flux, pipeline_from_run
+from genrefocus import network
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.codec import VaeCodec
-from genrefocus.backbone.flux import build_tiny, save_tiny
-from genrefocus.backbone.text import HashedWords
+from genrefocus.backbone.tiny import HashedWords, build_tiny, save_tiny
 from genrefocus.flow import Flow, Shift
-from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+from genrefocus.network import deblurnet_of_run
+from genrefocus.network_card import (
+    BOKEH_PROMPT,
+    DEBLUR_PROMPT,
+    BackboneSource,
+    NetworkCard,
+    networks_of,
+    released_card,
+    write_network_card,
+)
+from genrefocus.pipeline import RefocusPipeline, load_pipeline
 from genrefocus.sampling import Tiling
 
 PHOTO = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(0))
@@ -51,26 +59,34 @@ def card(task: str, base: Path, **changes: Any) -> NetworkCard:
             guidance=1.0,
             steps=3,
             rank=2,
-            lora_file="lora.safetensors",
+            lora="lora.safetensors",
         ),
         **changes,
     )
 
 
+def pipeline_from_run(run: Path, **settings: Any) -> RefocusPipeline:
+    return load_pipeline(networks_of(run), run, **settings)
+
+
 def test_a_run_is_asked_as_its_cards_say(run: Path) -> None:
     pipeline = pipeline_from_run(run)
     assert pipeline.deblur is not None
-    assert pipeline.deblur.backbone is pipeline.bokeh.backbone
-    assert (pipeline.deblur_prompt, pipeline.bokeh_prompt) == ("deblur please", "bokeh please")
-    assert (pipeline.deblur_steps, pipeline.bokeh_steps) == (3, 3)
-    for editor, guidance in ((pipeline.deblur, 3.0), (pipeline.bokeh, 1.5)):
-        assert editor.denoiser.guidance == guidance
-        assert editor.denoiser.flow == Flow("condition", "residual", 0.1)
-        (lora,) = editor.denoiser.loras
-        assert lora.rank == 2 and not any(p.requires_grad for p in lora.parameters())
+    assert pipeline.deblur.denoiser.backbone is pipeline.bokeh.denoiser.backbone
+    assert (pipeline.deblur.prompt, pipeline.bokeh.prompt) == ("deblur please", "bokeh please")
+    assert (pipeline.deblur.steps, pipeline.bokeh.steps) == (3, 3)
+    for one, guidance in ((pipeline.deblur, 3.0), (pipeline.bokeh, 1.5)):
+        assert one.denoiser.guidance == guidance
+        assert one.denoiser.flow == Flow("condition", "residual", 0.1)
+        lora = one.denoiser.lora
+        assert (
+            lora is not None
+            and lora.rank == 2
+            and not any(p.requires_grad for p in lora.parameters())
+        )
     chosen = pipeline_from_run(run, deblur_prompt="a sign that says EXIT", steps=1)
-    assert chosen.deblur_prompt == "a sign that says EXIT"
-    assert (chosen.deblur_steps, chosen.bokeh_steps) == (1, 1)
+    assert chosen.deblur is not None and chosen.deblur.prompt == "a sign that says EXIT"
+    assert (chosen.deblur.steps, chosen.bokeh.steps) == (1, 1)
     assert pipeline_from_run(run / "bokehnet", deblur=False).deblur is None
 
 
@@ -99,7 +115,7 @@ def test_a_network_with_a_draft_is_asked_with_one(run: Path, tmp_path: Path) -> 
     base = tmp_path / "base.safetensors"
     write_network_card(run / "deblurnet", card("deblur", base, variant="pre_deblur"))
     with pytest.raises(ValueError, match="reads a deblurred draft"):
-        deblurrer_from_run(run, outputs=tmp_path)
+        deblurnet_of_run(run, outputs=tmp_path)
     pipeline = pipeline_from_run(run)
     torch.manual_seed(0)
     photo, draft, other = torch.rand(3, 3, 40, 48)
@@ -150,33 +166,31 @@ def flux(monkeypatch: pytest.MonkeyPatch, tiny_settings: dict[str, Any]) -> Back
         tiling=Tiling(4, 3),
     )
     backbone.words = words  # type: ignore[assignment]
-    monkeypatch.setattr(assembly, "load_flux_dev", lambda path, **settings: backbone)
+    monkeypatch.setattr(network, "load_flux_dev", lambda path, **settings: backbone)
     return backbone
 
 
 def test_flux_with_released_loras(flux: Backbone, tmp_path: Path) -> None:
     for name in ("deblurNet", "bokehNet"):
         write_lora(tmp_path / f"{name}.safetensors", flux)
-    pipeline = pipeline_from_flux(
-        "folder",
-        deblur_lora=tmp_path / "deblurNet.safetensors",
-        bokeh_lora=tmp_path / "bokehNet.safetensors",
-        steps=1,
-        vae_tiling=True,
-    )
+    cards = {
+        task: released_card(task, "folder", tmp_path / f"{task}Net.safetensors")  # type: ignore[arg-type]
+        for task in ("deblur", "bokeh")
+    }
+    pipeline = load_pipeline(cards, "folder", steps=1, vae_tiling=True)  # type: ignore[arg-type]
     assert pipeline.deblur is not None
-    assert pipeline.deblur.denoiser.guidance == 3.5 and pipeline.bokeh.denoiser.guidance == 1.0
-    assert pipeline.deblur.denoiser.flow == pipeline.bokeh.denoiser.flow == Flow()
+    assert pipeline.deblur.denoiser.backbone is pipeline.bokeh.denoiser.backbone is flux
     assert flux.codec.vae.use_tiling  # type: ignore[attr-defined]
     disparity = torch.linspace(0.1, 1, 15 * 23).reshape(15, 23)
     scene = pipeline.prepare(PHOTO[:, :15, :23], focus=(0, 0), disparity=disparity)
     assert scene.working.shape == (3, 16, 24) and scene.aif.isfinite().all()
     # The text encoders are large: they are loaded once, for both prompts.
     assert flux.words.calls == [  # type: ignore[union-attr]
-        sorted([assembly.DEBLUR_PROMPT, pipeline.bokeh_prompt])
+        sorted([DEBLUR_PROMPT, BOKEH_PROMPT])
     ]
 
 
 def test_flux_needs_its_lora_files_first(flux: Backbone, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors does not exist"):
-        pipeline_from_flux("folder", deblur_lora=None, bokeh_lora=tmp_path / "absent.safetensors")
+        card = released_card("bokeh", "folder", tmp_path / "absent.safetensors")
+        load_pipeline({"bokeh": card}, "folder", deblur=False)

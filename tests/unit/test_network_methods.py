@@ -1,6 +1,7 @@
 """Trained networks as methods: asked as the protocols say, loaded once, true parts swapped in."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,49 +10,39 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrefocus import trained
-from genrefocus.backbone import Lora
-from genrefocus.backbone.flux import build_tiny
+from genrefocus.backbone.tiny import build_tiny
 from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.protocol import load_protocol
-from genrefocus.editing import Editor
+from genrefocus.denoiser import Denoiser
 from genrefocus.estimators import SidecarDepth
 from genrefocus.flow import Flow
-from genrefocus.optics import BlurStrength
-from genrefocus.pipeline import RefocusPipeline
-from genrefocus.trained import (
+from genrefocus.network import Network
+from genrefocus.network_card import Task, released_card
+from genrefocus.network_methods import (
     EstimatedDepth,
+    RefocusMethod,
     SimulatedDepth,
-    TrainedBokeh,
-    methods_from_flux,
     methods_of,
     nearest_to_focus,
 )
+from genrefocus.optics import BlurStrength
 
 SIZE = 16, 24
 
 
 @pytest.fixture
-def pipeline(tiny_settings: dict[str, Any]) -> RefocusPipeline:
-    """Networks that return what they are given."""
+def networks(tiny_settings: dict[str, Any]) -> dict[Task, Network]:
+    """Networks that return what they are given, asked as the released ones."""
     backbone = build_tiny(**tiny_settings)
-    for last in (backbone.transformer.proj_out, backbone.local.last):
+    for last in (backbone.transformer.proj_out, backbone.pixel_path.last):
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.zeros_(last.bias)
-    editor = Editor(backbone, Flow("condition", "residual", 0.0))
-    return RefocusPipeline(editor, editor)
-
-
-@pytest.fixture
-def files(tmp_path: Path, tiny_settings: dict[str, Any]) -> tuple[Path, Path]:
-    backbone = build_tiny(**tiny_settings)
-    found = []
-    for name in ("deblurNet", "bokehNet"):
-        generator = torch.Generator().manual_seed(0)
-        lora = Lora.for_transformer(backbone.transformer, 2, generator=generator)
-        lora.save(tmp_path / f"{name}.safetensors")
-        found.append(tmp_path / f"{name}.safetensors")
-    return found[0], found[1]
+    denoiser, found = Denoiser(backbone, Flow("condition", "residual", 0.0)), {}
+    tasks: tuple[Task, Task] = ("deblur", "bokeh")
+    for task in tasks:
+        card = released_card(task, "flux", f"{task}Net.safetensors")
+        found[task] = Network(denoiser, card.prompt, card.steps, weights=f"{task}Net 0123")
+    return found
 
 
 @pytest.fixture
@@ -70,21 +61,8 @@ def case() -> Case:
     )
 
 
-def test_released_weights_are_asked_as_the_protocols_say(
-    pipeline: RefocusPipeline, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded: list[dict[str, Any]] = []
-
-    def load(flux: str, **settings: Any) -> RefocusPipeline:
-        loaded.append(settings)
-        steps = settings["steps"]
-        return RefocusPipeline(
-            pipeline.deblur, pipeline.bokeh, deblur_steps=steps, bokeh_steps=steps
-        )
-
-    monkeypatch.setattr(trained, "pipeline_from_flux", load)
-    methods = methods_from_flux("flux", deblur_lora=files[0], bokeh_lora=files[1], name="released")
-    assert len(loaded) == 1, "FLUX is loaded once for all tasks"
+def test_released_weights_are_asked_as_the_protocols_say(networks: dict[Task, Network]) -> None:
+    methods = methods_of(networks, "released")
     for task, dataset in (
         ("deblur", "dpdd"),
         ("deblur", "realdof"),
@@ -98,13 +76,19 @@ def test_released_weights_are_asked_as_the_protocols_say(
             asked = {stage: prompt for stage, (prompt, _) in method.asked.items()}  # type: ignore[attr-defined]
             assert asked == protocol.prompts
             assert {steps for _, steps in method.asked.values()} == {protocol.steps}  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="method released names no LoRA file"):
-        methods_from_flux("flux", deblur_lora=None, bokeh_lora=None, name="released")
 
 
-def test_true_parts_are_swapped_in(
-    pipeline: RefocusPipeline, files: tuple[Path, Path], case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_there_decides_what_is_answered(networks: dict[Task, Network]) -> None:
+    for task in networks:
+        assert list(methods_of({task: networks[task]}, "one")) == [task]
+    direct = replace(networks["bokeh"], variant="direct")
+    assert list(methods_of({"bokeh": direct}, "direct")) == ["refocus"]
+    drafted = {**networks, "deblur": replace(networks["deblur"], variant="pre_deblur")}
+    with pytest.raises(ValueError, match="reads a deblurred draft"):
+        methods_of(drafted, "drafted")
+
+
+def test_true_parts_are_swapped_in(networks: dict[Task, Network], case: Case) -> None:
     seen: list[Tensor] = []
 
     def half(case: Case, aif: Tensor) -> Tensor:
@@ -113,17 +97,12 @@ def test_true_parts_are_swapped_in(
         return 2 / case.disparity  # type: ignore[operator]
 
     half.name = "half"  # type: ignore[attr-defined]
-    methods = methods_of(
-        pipeline,
-        "ours",
-        deblur_lora=files[0],
-        bokeh_lora=files[1],
-        depth=half,  # type: ignore[arg-type]
-    )
+    few = {task: replace(network, steps=2) for task, network in networks.items()}
+    methods = methods_of(few, "ours", depth=half)  # type: ignore[arg-type]
     scenes = {}
     for method in methods["refocus"]:
-        assert isinstance(method, TrainedBokeh)
-        scenes[method.name] = method._prepare(case)
+        assert isinstance(method, RefocusMethod)
+        scenes[method.name] = method.scene(case)
     assert list(scenes) == [
         "ours",
         "ours_estimated_depth",

@@ -1,0 +1,258 @@
+"""Trained networks: loaded as their cards describe them, and asked for images."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from genrefocus.backbone import Backbone, load_flux_dev, load_tiny
+from genrefocus.backbone.codec import VaeCodec
+from genrefocus.backbone.lora import load_lora
+from genrefocus.denoiser import Conditions, Denoiser
+from genrefocus.geometry import resize_image
+from genrefocus.network_card import (
+    DEBLUR_PROMPT,
+    STEPS,
+    BackboneSource,
+    NetworkCard,
+    Task,
+    Variant,
+    latest_run,
+    networks_of,
+    released_card,
+    require_backbone,
+    require_deblurnet,
+)
+from genrefocus.noise import seeded_generators
+from genrefocus.sampling import tiles
+
+Device = str | torch.device
+
+
+@dataclass(frozen=True)
+class Network:
+    """A DeblurNet or BokehNet and how it is asked. Called with photographs, it edits them.
+
+    Attributes:
+        denoiser: with its LoRA.
+        prompt: what the network is asked for. That of DeblurNet is free text: naming what a blurred
+            sign says helps to restore it.
+        steps: Euler steps.
+        variant: see :class:`NetworkCard`.
+        largest_radius: of the defocus maps that it was trained on, px; None: not known.
+        seed: of the noise, when the network is called.
+        weights: name of its LoRA file with a digest, for provenance.
+        origin: path of the LoRA file, for messages.
+
+    Raises:
+        ValueError: less than one step.
+    """
+
+    denoiser: Denoiser
+    prompt: str
+    steps: int
+    variant: Variant = "standard"
+    largest_radius: float | None = None
+    seed: int = 0
+    weights: str = ""
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+    @property
+    def takes_draft(self) -> bool:
+        """Whether it reads a deblurred draft beside the photograph."""
+        return self.variant == "pre_deblur"
+
+    def require_no_draft(self) -> None:
+        """
+        Raises:
+            ValueError: it reads a deblurred draft.
+        """
+        if self.takes_draft:
+            raise ValueError(
+                f"{self.origin or 'the network'} reads a deblurred draft beside the photograph, "
+                "and here there is none; use a DeblurNet without one"
+            )
+
+    def __call__(self, photographs: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
+        """Photographs (B, 3, H, W) in [0, 1] of any size, edited; same shape, on the CPU.
+
+        The noise of a photograph is that of the seed and its number, whatever its neighbours;
+        without numbers all have number 0.
+
+        Raises:
+            ValueError: the network reads a draft, and a photograph alone has none.
+        """
+        self.require_no_draft()
+        height, width = photographs.shape[-2:]
+        whole = torch.stack([self.to_whole_tokens(one) for one in photographs])
+        noise = seeded_generators(self.seed, [0] * len(whole) if numbers is None else numbers)
+        edited = self.generate(whole, noise)
+        return torch.stack([resize_image(one, height, width) for one in edited])
+
+    def to_whole_tokens(self, image: Tensor) -> Tensor:
+        """An image (3, H, W) scaled up so that both sides are whole tokens (released size rule)."""
+        token = self.denoiser.backbone.pixels_per_token
+        height, width = (-(-edge // token) * token for edge in image.shape[-2:])
+        return resize_image(image, height, width)
+
+    def generate(
+        self,
+        source: Tensor,
+        generators: Sequence[Generator],
+        *,
+        control: Tensor | None = None,
+        draft: Tensor | None = None,
+        report: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Edited images (B, 3, H, W) in [0, 1], fp32 on the CPU; sides are whole tokens.
+
+        Args:
+            source, control, draft: see :class:`Conditions`.
+            generators: one a row.
+            report: is told of (evaluations done, evaluations in all), one for each tile and step.
+        """
+        conditions = Conditions([self.prompt] * len(source), source, control, draft)
+        latents = self.denoiser.encode(conditions, generators)
+        with self._reported(latents.grid, report):
+            return self.denoiser.sample(latents, self.steps).float().cpu()
+
+    @contextmanager
+    def _reported(
+        self, grid: tuple[int, int], report: Callable[[int, int], None] | None
+    ) -> Iterator[None]:
+        if report is None:
+            yield
+            return
+        backbone, done = self.denoiser.backbone, 0
+        size, stride = backbone.tiling.size, backbone.tiling.stride
+        parts = len(tiles(grid, size, stride)) if backbone.tiling.applies(grid) else 1
+
+        def count(*_: object) -> None:
+            nonlocal done
+            done += 1
+            report(done, self.steps * parts)
+
+        report(0, self.steps * parts)
+        hook = backbone.register_forward_hook(count)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def load_networks(
+    cards: Mapping[Task, NetworkCard], *, device: Device = "cpu", vae_tiling: bool = False
+) -> dict[Task, Network]:
+    """The networks that cards describe; those of one backbone share it.
+
+    Prompts are encoded in one go, for which FLUX loads its text encoders once.
+
+    Args:
+        cards: of a run (:func:`networks_of`) or of LoRA files (:func:`released_card`).
+        device: where the networks run.
+        vae_tiling: encode and decode large images in tiles, which bounds the memory of FLUX's
+            autoencoder and changes the result a little.
+
+    Raises:
+        FileNotFoundError: a LoRA file or the backbone of a network is missing.
+        ValueError: a file does not fit its card.
+        OSError: FLUX is neither a local folder nor reachable on the hub.
+    """
+    for card in cards.values():
+        if not Path(card.lora).is_file():
+            raise FileNotFoundError(f"LoRA file {card.lora} does not exist")
+    backbones: dict[BackboneSource, Backbone] = {}
+    for source in map(require_backbone, cards.values()):
+        if source not in backbones:
+            backbones[source] = _load_backbone(source, device, vae_tiling)
+            prompts = {card.prompt for card in cards.values() if card.backbone == source}
+            backbones[source].prompts.learn(prompts, backbones[source].device)
+    return {task: _network(card, backbones[card.backbone]) for task, card in cards.items()}
+
+
+def deblurnet_of_run(
+    run: str | Path,
+    *,
+    outputs: str | Path,
+    steps: int | None = None,
+    seed: int = 0,
+    device: Device = "cpu",
+) -> Network:
+    """The DeblurNet of a training run.
+
+    Args:
+        run: folder of a run, or of its stage; ``latest`` is the newest below ``outputs``.
+        outputs: where ``latest`` looks.
+        steps: in place of the card's.
+        seed: of the noise.
+        device: where it runs.
+
+    Raises:
+        FileNotFoundError: no run, no network in it, or its backbone is missing.
+        ValueError: files do not fit their card, or it reads a deblurred draft.
+    """
+    folder = latest_run(outputs, ("deblur",)) if run == "latest" else Path(run)
+    card = require_deblurnet(networks_of(folder), folder)
+    network = load_networks({"deblur": card}, device=device)["deblur"]
+    network.require_no_draft()
+    return replace(network, steps=network.steps if steps is None else steps, seed=seed)
+
+
+def deblurnet_of_lora(
+    flux: str,
+    *,
+    lora: str | Path,
+    prompt: str = DEBLUR_PROMPT,
+    steps: int = STEPS,
+    seed: int = 0,
+    device: Device = "cpu",
+) -> Network:
+    """A DeblurNet as a LoRA file on FLUX.1-dev; see :func:`load_networks` for errors."""
+    card = replace(released_card("deblur", flux, lora, steps=steps), prompt=prompt)
+    return replace(load_networks({"deblur": card}, device=device)["deblur"], seed=seed)
+
+
+def _network(card: NetworkCard, backbone: Backbone) -> Network:
+    lora = load_lora(card.lora, backbone.transformer).requires_grad_(False)
+    if card.rank not in (None, lora.rank):
+        raise ValueError(f"{card.lora} has rank {lora.rank} but its card says {card.rank}")
+    denoiser = Denoiser(
+        backbone,
+        card.flow,
+        lora,
+        guidance=card.guidance,
+        isolate_conditions=card.isolate_conditions,
+        draft_ids=card.draft_ids,
+    )
+    return Network(
+        denoiser,
+        card.prompt,
+        card.steps,
+        card.variant,
+        card.largest_radius,
+        weights=weights_name(card.lora),
+        origin=card.lora,
+    )
+
+
+def weights_name(lora: str | Path) -> str:
+    """Name of a LoRA file with a digest of its content, for provenance."""
+    return f"{Path(lora).name} {hashlib.sha256(Path(lora).read_bytes()).hexdigest()[:16]}"
+
+
+def _load_backbone(source: BackboneSource, device: Device, vae_tiling: bool) -> Backbone:
+    if source.kind == "tiny":
+        return load_tiny(source.path, device=device)
+    backbone = load_flux_dev(source.path, device=device, gradient_checkpointing=False)
+    if vae_tiling:
+        assert isinstance(backbone.codec, VaeCodec)
+        backbone.codec.vae.enable_tiling()
+    return backbone

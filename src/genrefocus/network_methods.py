@@ -1,0 +1,228 @@
+"""Networks as methods of the benchmark: DeblurNet, BokehNet, both in a chain, or one for both.
+
+They answer through the pipeline that users call.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genrefocus.benchmark.case import Case, Method, Task
+from genrefocus.estimators import DepthEstimator, Photo
+from genrefocus.network import Network
+from genrefocus.network_card import Task as NetworkTask
+from genrefocus.pipeline import RefocusPipeline, Scene
+from genrefocus.render.estimates import estimate_depth
+
+NEAREST = 0.01
+"""Part of the pixels, those nearest to the true plane of focus, that name it in estimated depth."""
+
+
+class CaseDepth(Protocol):
+    """Depth of a case as a camera would have to find it, in place of the true one."""
+
+    @property
+    def name(self) -> str:
+        """What estimates, in which revision."""
+
+    def __call__(self, case: Case, aif: Tensor) -> Tensor:
+        """(H, W) in metres, of the all-in-focus picture (3, H, W) of the case."""
+
+
+@dataclass(frozen=True)
+class EstimatedDepth:
+    """Of an estimator, such as Depth Pro, or files named after the keys."""
+
+    estimator: DepthEstimator
+
+    @property
+    def name(self) -> str:
+        return self.estimator.name
+
+    def __call__(self, case: Case, aif: Tensor) -> Tensor:
+        (depth,) = self.estimator.depth([Photo(case.key, case.image, aif)])
+        return depth
+
+
+@dataclass(frozen=True)
+class SimulatedDepth:
+    """True depth with the errors of an estimator (``render.estimates``), the same at every call.
+
+    Attributes:
+        seed: of the errors, with the case's key.
+    """
+
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"simulated errors of an estimator, seed {self.seed}"
+
+    def __call__(self, case: Case, aif: Tensor) -> Tensor:
+        if case.disparity is None:
+            raise ValueError(f"case {case.key} has no depth that errors could be added to")
+        rng = np.random.default_rng((self.seed, zlib.crc32(case.key.encode())))
+        least = 1e-3 * float(case.disparity.max())  # what lies at infinity has no finite depth
+        return torch.from_numpy(
+            estimate_depth(case.disparity.clamp_min(least).numpy(), rng).astype(np.float32)
+        )
+
+
+@dataclass(frozen=True)
+class _OfCase:
+    """A case's depth as the estimator that the pipeline asks."""
+
+    depth_of: CaseDepth
+    case: Case
+
+    holds_network = False
+
+    @property
+    def name(self) -> str:
+        return self.depth_of.name
+
+    def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
+        return [self.depth_of(self.case, photo.aif) for photo in photos]
+
+
+@dataclass(frozen=True)
+class DeblurMethod:
+    """DeblurNet."""
+
+    network: Network
+    name: str
+
+    needs_k = False
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.network.weights}, {dict(self.asked)}, seed {self.network.seed}"
+
+    @property
+    def asked(self) -> Mapping[str, tuple[str, int]]:
+        """Stage -> prompt and steps."""
+        return {"deblur": (self.network.prompt, self.network.steps)}
+
+    def __call__(self, case: Case) -> Tensor:
+        return self.network(case.image[None])[0]
+
+
+@dataclass(frozen=True)
+class RefocusMethod:
+    """BokehNet on the case's sharp image, or the chain of both networks on its photograph.
+
+    Attributes:
+        pipeline: with DeblurNet for ``refocus``, without for ``bokeh``.
+        name: in tables.
+        true_aif: start from the true all-in-focus image, which leaves out what the first stage
+            loses.
+        depth: in place of the true depth.
+        seed: of the noise.
+    """
+
+    pipeline: RefocusPipeline
+    name: str
+    true_aif: bool = False
+    depth: CaseDepth | None = None
+    seed: int = 0
+    _prepared: dict[str, Scene] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    needs_k = True
+
+    @property
+    def _networks(self) -> dict[str, Network]:
+        stages = {"deblur": self.pipeline.deblur, "bokeh": self.pipeline.bokeh}
+        return {stage: network for stage, network in stages.items() if network is not None}
+
+    @property
+    def fingerprint(self) -> str:
+        weights = ", ".join(network.weights for network in self._networks.values())
+        depth = "true depth" if self.depth is None else self.depth.name
+        aif = ", true all-in-focus image" if self.true_aif else ""
+        return f"{weights}, {dict(self.asked)}, {depth}{aif}, seed {self.seed}"
+
+    @property
+    def asked(self) -> Mapping[str, tuple[str, int]]:
+        """Stage -> prompt and steps."""
+        return {stage: (one.prompt, one.steps) for stage, one in self._networks.items()}
+
+    def __call__(self, case: Case) -> Tensor:
+        if case.strength is None:
+            raise ValueError(f"case {case.key} has no K")
+        return self.pipeline.refocus(self.scene(case), case.strength, seed=self.seed).image
+
+    def scene(self, case: Case) -> Scene:
+        """What does not depend on K, kept for the case at hand."""
+        if case.key not in self._prepared:
+            self._prepared.clear()
+            self._prepared[case.key] = self._prepare(case)
+        return self._prepared[case.key]
+
+    def _prepare(self, case: Case) -> Scene:
+        if case.disparity is None or case.focus_disparity is None:
+            raise ValueError(f"case {case.key} has no depth or focus")
+        image = case.aif if self.true_aif else case.image
+        if image is None:
+            raise ValueError(f"case {case.key} has no true all-in-focus image")
+        if self.depth is None:
+            return self.pipeline.prepare(
+                image, focus=case.focus_disparity, disparity=case.disparity, seed=self.seed
+            )
+        focus = nearest_to_focus(case.disparity, case.focus_disparity)
+        estimator = _OfCase(self.depth, case)
+        return self.pipeline.prepare(image, focus=focus, estimator=estimator, seed=self.seed)
+
+
+def nearest_to_focus(disparity: Tensor, focus_disparity: float) -> Tensor:
+    """Mask (H, W) of the pixels nearest to the plane of focus, one in a hundred and one at least.
+
+    What shall be sharp, said in a way that holds for any estimate of depth.
+    """
+    distance = (disparity - focus_disparity).abs()
+    count = max(1, round(NEAREST * distance.numel()))
+    return distance <= distance.flatten().kthvalue(count).values
+
+
+def methods_of(
+    networks: Mapping[NetworkTask, Network], name: str, *, depth: CaseDepth | None = None
+) -> dict[Task, list[Method]]:
+    """What networks can answer, by task.
+
+    ``deblur`` where there is a DeblurNet, ``bokeh`` where there is a BokehNet. Where there are
+    both, ``refocus`` has their chain, and with ``_true_aif`` the second stage on the true
+    all-in-focus image; one network for both answers ``refocus`` alone. With ``depth`` there are the
+    same with ``_estimated_depth``, so that the differences say which stage loses how much.
+
+    Args:
+        networks: see :func:`genrefocus.network.load_networks`.
+        name: in tables.
+        depth: measured in addition to the true depth.
+
+    Raises:
+        ValueError: DeblurNet reads a deblurred draft, which cases do not have.
+    """
+    deblur, bokeh = networks.get("deblur"), networks.get("bokeh")
+    if bokeh is not None and bokeh.variant == "direct":
+        return {"refocus": [RefocusMethod(RefocusPipeline(None, bokeh), name)]}
+    if deblur is not None:
+        deblur.require_no_draft()
+    depths = {"": None} | ({} if depth is None else {"_estimated_depth": depth})
+    found: dict[Task, list[Method]] = {}
+    if deblur is not None:
+        found["deblur"] = [DeblurMethod(deblur, name)]
+    if bokeh is not None:
+        alone = RefocusPipeline(None, bokeh)
+        found["bokeh"] = [RefocusMethod(alone, name + s, depth=d) for s, d in depths.items()]
+        if deblur is not None:
+            both = RefocusPipeline(deblur, bokeh)
+            found["refocus"] = [RefocusMethod(both, name + s, depth=d) for s, d in depths.items()]
+            found["refocus"] += [
+                RefocusMethod(alone, f"{name}_true_aif{s}", true_aif=True, depth=d)
+                for s, d in depths.items()
+            ]
+    return found
