@@ -64,14 +64,14 @@ def test_what_a_benchmark_leaves(one_process: Path) -> None:
         if (row.task, row.method, row.metric) == ("deblur", "identity", "psnr"):
             pair = [load_image(pictures / name / f"{row.key}.png") for name in ("input", "target")]
             assert row.value == pytest.approx(float(psnr(pair[0][None], pair[1][None])), abs=1e-3)
-    kinds = {curve.kind for curve in results.curves}
-    assert kinds == {"ssim_k", "lvcorr", "radius_error"}
-    swept = [curve for curve in results.curves if curve.pictures]
+    curves = list(results.curves.itertuples())
+    assert {curve.kind for curve in curves} == {"ssim_k", "lvcorr", "radius_error"}
+    swept = [curve for curve in curves if curve.pictures]
     assert {curve.kind for curve in swept} == {"lvcorr"} and len(swept) >= 2
     for curve in swept:
         sharpness = [float(load_image(one).std()) for one in curve.pictures]
         assert len(sharpness) == 4 and sharpness[0] > sharpness[-1]
-    radii = [c for c in results.curves if c.kind == "radius_error" and c.task == "bokeh"]
+    radii = [c for c in curves if c.kind == "radius_error" and c.task == "bokeh"]
     errors = {curve.method: max(curve.y) for curve in radii}
     assert errors["classical_layered"] < errors["identity"]
 

@@ -240,16 +240,11 @@ def image_grid(
 
 
 def record(sweep: Sweep) -> dict[str, Any]:
-    """The comparison as JSON data."""
-    cells: dict[str, Any] = {}
-    for one in plain(compare(sweep)):
-        cell, metric, low, high = (one.pop(name) for name in ("cell", "metric", "low", "high"))
-        own = cells.setdefault(cell, {"steps": sweep.steps(cell), "figures": {}})
-        own["figures"][metric] = {**one, "interval": None if low is None else [low, high]}
+    """The comparison as JSON data; ``figures`` has a record for each cell and metric."""
     return {
         "baseline": sweep.baseline,
         "seeds": list(sweep.seeds),
-        "cells": cells,
+        "figures": [{**one, "steps": sweep.steps(one["cell"])} for one in plain(compare(sweep))],
         "references": references_of(sweep),
         "failed": {_name(at): reason for at, reason in sweep.failures.items()},
         "missing": sweep.missing,

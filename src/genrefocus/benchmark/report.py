@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from genrefocus.benchmark.results import INPUT, TARGET, Curve, CurveKind, Results
+from genrefocus.benchmark.results import INPUT, TARGET, Results
 from genrefocus.benchmark.tables import (
     BenchmarkTable,
     cell_text,
@@ -29,7 +29,7 @@ SERIES = 4  # rows of images over K, of each method
 
 _CASE_EDGE, _THUMBNAIL_EDGE, _SERIES_EDGE = 480, 128, 160  # px
 
-_CHARTS: Mapping[CurveKind, Mapping[str, Any]] = {
+_CHARTS: Mapping[str, Mapping[str, Any]] = {
     "ssim_k": {
         "title": "Search of K",
         "explanation": "SSIM with the target over K, a line for each image; dots are the K that "
@@ -87,7 +87,8 @@ def _section(results: Results, table: BenchmarkTable) -> dict[str, Any]:
     own = table.methods
     whole = [one for one in own if not any(one.startswith(f"{other}_") for other in own)]
     answers = [name for name in reversed(whole) if name in present]
-    drawn = [c for c in results.curves if (c.task, c.dataset) == (table.task, table.dataset)]
+    curves = results.curves
+    drawn = curves[(curves["task"] == table.task) & (curves["dataset"] == table.dataset)]
     return {
         "anchor": f"{table.task}-{table.dataset}",
         "table": table,
@@ -184,15 +185,15 @@ class _Album:
         return self._results.image(self._table.task, self._table.dataset, name, key)
 
 
-def _charts(curves: Sequence[Curve], methods: Sequence[str]) -> list[dict[str, Any]]:
+def _charts(curves: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
     """A chart of each kind: a panel for each method, or one for all where none is of an image."""
     found = []
     for kind, chart in _CHARTS.items():
         panels: dict[str, list[charts.Series]] = {}
         for place, method in enumerate(methods):
-            own = [c for c in curves if (c.kind, c.method) == (kind, method)]
-            for curve in (own[n] for n in spread(len(own), CURVES)):
-                whole = curve.key is None
+            own = curves[(curves["kind"] == kind) & (curves["method"] == method)]
+            for curve in own.iloc[spread(len(own), CURVES)].itertuples():
+                whole = pd.isna(curve.key)
                 colour = charts.SERIES[place % len(charts.SERIES)]
                 series = charts.Series(curve.x, curve.y, colour, method if whole else None)
                 panels.setdefault("" if whole else method, []).append(series)
@@ -202,13 +203,13 @@ def _charts(curves: Sequence[Curve], methods: Sequence[str]) -> list[dict[str, A
     return found
 
 
-def _series(curves: Sequence[Curve], methods: Sequence[str]) -> list[dict[str, Any]]:
+def _series(curves: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
     """Answers of every method to some images over K."""
     found = []
     for method in methods:
-        own = [c for c in curves if c.method == method and c.pictures]
-        for curve in (own[n] for n in spread(len(own), SERIES)):
+        own = curves[(curves["method"] == method) & (curves["pictures"].str.len() > 0)]
+        for curve in own.iloc[spread(len(own), SERIES)].itertuples():
             uris = [file_uri(path, _SERIES_EDGE) for path in curve.pictures]
             steps = [(f"{k:.4g}", uri) for k, uri in zip(curve.x, uris, strict=True)]
-            found.append({"method": method, "key": curve.key or "", "steps": steps})
+            found.append({"method": method, "key": curve.key, "steps": steps})
     return sorted(found, key=lambda one: one["key"])

@@ -5,15 +5,14 @@
     rows.parquet                                        figures of single images
     protocols/<task>-<dataset>.yaml                     what they were measured under
     pictures/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
-    curves.jsonl                                        optional, a ``Curve`` as JSON in each line
+    curves.jsonl                                        optional, a curve as JSON in each line
     notes.json                                          optional, what to know about the run
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -27,38 +26,13 @@ Place = tuple[str, str, str]
 INPUT, TARGET = "input", "target"
 """Folders of images beside those of the methods."""
 
-CurveKind = Literal["ssim_k", "radius_error", "lvcorr"]
+CURVE_COLUMNS = ("kind", "task", "dataset", "method", "key", "x", "y", "pictures")
+"""A curve of a method: ``kind`` is ``ssim_k`` (SSIM with the target over K), ``lvcorr`` (Laplacian
+variance over K) or ``radius_error`` (error of the blur radius over the radius asked for); ``key``
+is missing where it is of the whole data set; ``x`` and ``y`` are lists in the order of x;
+``pictures`` are files of the answers at x, empty where they were not kept."""
 
 _PLACE = ["task", "dataset", "method"]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve of a method, of one image or of a whole data set.
-
-    Attributes:
-        kind: ``ssim_k`` (SSIM with the target over K), ``radius_error`` (error of the blur radius
-            over the radius asked for) or ``lvcorr`` (Laplacian variance over K).
-        task, dataset, method: what it belongs to.
-        key: of the image; None for the data set.
-        x, y: equally many finite values, in the order of x.
-        pictures: files of the answers at x; empty where they were not kept.
-    """
-
-    kind: CurveKind
-    task: str
-    dataset: str
-    method: str
-    key: str | None
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    pictures: tuple[Path, ...] = field(default=(), compare=False)
-
-    def __post_init__(self) -> None:
-        if not len(self.x) == len(self.y) > 0 or len(self.pictures) not in (0, len(self.x)):
-            raise ValueError(
-                f"it has {len(self.x)} x, {len(self.y)} y and {len(self.pictures)} pictures"
-            )
 
 
 @dataclass(frozen=True)
@@ -69,7 +43,7 @@ class Results:
         name: of the folder, or of all of them.
         figures: the long table, see ``benchmark.figures``.
         protocols: (task, dataset) -> protocol.
-        curves: all curves.
+        curves: the table with ``CURVE_COLUMNS``.
         folders: task, data set and method -> folders of results, and the method's name there.
         notes: (task, dataset) -> what to know about the run: methods, cases that were left out.
     """
@@ -77,7 +51,7 @@ class Results:
     name: str
     figures: pd.DataFrame
     protocols: Mapping[tuple[str, str], Protocol]
-    curves: tuple[Curve, ...]
+    curves: pd.DataFrame
     folders: Mapping[Place, tuple[tuple[Path, str], ...]]
     notes: Mapping[tuple[str, str], tuple[str, ...]]
 
@@ -153,19 +127,16 @@ def merge(parts: Sequence[Results]) -> Results:
         for place, some in part.figures.groupby(_PLACE):
             content = some.sort_values(["key", "metric"]).to_csv(index=False)
             contents.setdefault(place, set()).add(content)
-    figures: list[pd.DataFrame] = []
-    curves: dict[Curve, None] = {}
+    figures, curves = [], []
     folders: dict[Place, tuple[tuple[Path, str], ...]] = {}
     for part in parts:
         label = {
             place: place[2] if len(contents[place]) == 1 else f"{place[2]} @ {part.name}"
             for place in part.folders
         }
-        names = [label[place] for place in part.figures[_PLACE].itertuples(index=False, name=None)]
-        figures.append(part.figures.assign(method=names))
-        for curve in part.curves:
-            if (name := label.get((curve.task, curve.dataset, curve.method))) is not None:
-                curves[replace(curve, method=name)] = None
+        for rows, found in ((part.figures, figures), (part.curves, curves)):
+            places = rows[_PLACE].itertuples(index=False, name=None)
+            found.append(rows.assign(method=[label.get(place) for place in places]))
         for (task, dataset, method), places in part.folders.items():
             place = task, dataset, label[task, dataset, method]
             folders[place] = (*folders.get(place, ()), *places)
@@ -174,7 +145,8 @@ def merge(parts: Sequence[Results]) -> Results:
         method, _, name = table.loc[twice, "method"].iloc[0].partition(" @ ")
         raise ValueError(f"two folders named {name} have a method {method}; rename one of them")
     name = ", ".join(part.name for part in parts)
-    return Results(name, table, protocols, tuple(curves), folders, notes)
+    drawn = pd.concat(curves, ignore_index=True).drop_duplicates(["kind", *_PLACE, "key"])
+    return Results(name, table, protocols, drawn, folders, notes)
 
 
 def write_notes(notes: Mapping[tuple[str, str], Sequence[str]], folder: str | Path) -> None:
@@ -182,16 +154,13 @@ def write_notes(notes: Mapping[tuple[str, str], Sequence[str]], folder: str | Pa
     write_json(Path(folder) / "notes.json", {"-".join(pair): list(notes[pair]) for pair in notes})
 
 
-def _read_curves(path: Path) -> tuple[Curve, ...]:
-    if not path.is_file():
-        return ()
-    curves = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+def _read_curves(path: Path) -> pd.DataFrame:
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-            record |= {axis: tuple(map(float, record[axis])) for axis in ("x", "y")}
-            record["pictures"] = tuple(path.parent / one for one in record.get("pictures", ()))
-            curves.append(Curve(**record))
-        except (ValueError, TypeError, KeyError) as error:
+            row = json.loads(line)
+        except ValueError as error:
             raise ValueError(f"{path}, line {number} is no curve: {error}") from None
-    return tuple(curves)
+        rows.append({**row, "pictures": [path.parent / one for one in row.get("pictures", ())]})
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))

@@ -222,23 +222,20 @@ def paired_table(table: BenchmarkTable, *, count: bool = False) -> TextTable:
     """The texts of the paired comparisons; ``count`` numbers the keys left out, not naming them."""
     columns = ["metric", "first", "second", "n", "difference", "interval"]
     columns += ["better", "equal", "worse", "p", "left out"]
-    rows = []
-    for one in plain(table.compared):
-        numbers = ("first", "second", "n", "difference", "low", "wins", "ties", "losses")
-        first, second, n, difference, low, *counts = (one[name] for name in numbers)
-        rows.append(
-            [
-                table.heading(one["metric"]),
-                first,
-                second,
-                str(n),
-                "-" if difference is None else number(difference),
-                "-" if low is None else f"[{number(low)}, {number(one['high'])}]",
-                *map(str, counts),
-                "-" if one["p"] is None else f"{one['p']:.2g}",
-                str(len(one["excluded"])) if count else ", ".join(one["excluded"]),
-            ]
-        )
+    rows = [
+        [
+            table.heading(one["metric"]),
+            one["first"],
+            one["second"],
+            str(one["n"]),
+            number(one["difference"]),
+            "-" if one["low"] is None else f"[{number(one['low'])}, {number(one['high'])}]",
+            *(str(one[name]) for name in ("wins", "ties", "losses")),
+            f"{one['p']:.2g}",
+            str(len(one["excluded"])) if count else ", ".join(one["excluded"]),
+        ]
+        for one in plain(table.compared)
+    ]
     return TextTable(pd.DataFrame(rows, columns=columns), {}, left=3)
 
 

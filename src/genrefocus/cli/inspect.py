@@ -1,17 +1,17 @@
 """``genrefocus inspect``: what sets of shards hold."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from genrefocus.data.shards import ShardDataset
-from genrefocus.preparation.inspection import SetFacts, inspect_set, preview
+from genrefocus.preparation.inspection import inspect_set, preview
 from genrefocus.preparation.outcome import QUANTILES, find_sets
 
 _SHOWN = 6  # names of a kind
@@ -27,13 +27,13 @@ def run(args: argparse.Namespace) -> int:
         _write_previews(sets, args.previews, args.samples)
     if args.json:
         verified = {"verified": True} if args.verify else {}
-        shown = {name: {**dataclasses.asdict(one), **verified} for name, one in facts.items()}
+        shown = {name: {**one, **verified} for name, one in facts.items()}
         print(json.dumps(shown, indent=2, allow_nan=False))
         return 0
     console = Console()
     for name, one in facts.items():
         console.print(_table(name, one, args.verify))
-    console.print(f"{len(facts)} sets, {sum(one.samples for one in facts.values())} samples")
+    console.print(f"{len(facts)} sets, {sum(one['samples'] for one in facts.values())} samples")
     return 0
 
 
@@ -44,20 +44,22 @@ def _write_previews(sets: Mapping[str, ShardDataset], folder: Path, most: int) -
             preview(dataset, most).save(folder / f"{name.replace('/', '-')}.png")
 
 
-def _table(name: str, facts: SetFacts, verified: bool) -> Table:
+def _table(name: str, facts: Mapping[str, Any], verified: bool) -> Table:
     table = Table(title=escape(name), title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    size = f"{facts.shards} shard{'s' * (facts.shards != 1)}, {facts.bytes / 2**20:.1f} MiB"
-    table.add_row("samples", f"{facts.samples} in {size}")
+    shards = facts["shards"]
+    size = f"{shards} shard{'s' * (shards != 1)}, {facts['bytes'] / 2**20:.1f} MiB"
+    table.add_row("samples", f"{facts['samples']} in {size}")
     checksums = ", checksums agree" if verified else ""
-    table.add_row("fingerprint", f"{facts.fingerprint}{checksums}")
-    table.add_row("schema version", str(facts.schema_version))
-    counted = {"route": facts.routes, "split": facts.splits, "size (HxW)": facts.sizes}
-    for kind, counts in {**counted, **facts.origins}.items():
+    table.add_row("fingerprint", f"{facts['fingerprint']}{checksums}")
+    table.add_row("schema version", str(facts["schema_version"]))
+    names = {"route": "routes", "split": "splits", "size (HxW)": "sizes"}
+    counted = {title: facts[name] for title, name in names.items()}
+    for kind, counts in {**counted, **facts["origins"]}.items():
         table.add_row(kind.replace("_", " "), _counts(counts))
-    for measure, levels in facts.distributions.items():
-        table.add_row(measure.replace("_", " "), _levels(levels, facts.samples))
+    for measure, levels in facts["distributions"].items():
+        table.add_row(measure.replace("_", " "), _levels(levels, facts["samples"]))
     return table
 
 

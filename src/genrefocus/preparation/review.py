@@ -21,7 +21,7 @@ from genrefocus.writing import write_atomically
 
 Measures = Mapping[str, float | None]
 
-_VERDICTS = {"1": True, "yes": True, "0": False, "no": False}
+_VERDICTS = {"1": True, "yes": True, "0": False, "no": False, "": None}
 _LONG_EDGE = 320  # px
 
 
@@ -96,7 +96,6 @@ def read_verdicts(path: Path) -> dict[str, bool | None]:
         FileNotFoundError: there is none.
         ValueError: a column is missing, a key occurs twice, or a verdict is something else.
     """
-    verdicts: dict[str, bool | None] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets mark their files
         rows = csv.DictReader(file)
         found = rows.fieldnames or []
@@ -105,14 +104,15 @@ def read_verdicts(path: Path) -> dict[str, bool | None]:
                 f"{path} lacks the column {' and '.join(missing)}, it has "
                 f"{', '.join(found) or 'none'}; the first line must be key,good"
             )
+        verdicts: dict[str, bool | None] = {}
         for row in rows:
             key, verdict = (str(row[name] or "").strip() for name in ("key", "good"))
             place = f"{path}, line {rows.line_num}"
             if key in verdicts:
                 raise ValueError(f"{place}: key {key} occurs twice; keep one of the two lines")
-            if verdict and verdict.lower() not in _VERDICTS:
+            if verdict.lower() not in _VERDICTS:
                 raise ValueError(f"{place}: good is {verdict!r}; give 1, 0, yes, no or nothing")
-            verdicts[key] = _VERDICTS[verdict.lower()] if verdict else None
+            verdicts[key] = _VERDICTS[verdict.lower()]
     return verdicts
 
 
@@ -128,12 +128,12 @@ def join_measures(
         ValueError: a key that is not of this preparation, or that was turned away unmeasured.
     """
     read_summary(out)
-    found: dict[str, Measures] = {}
-    for name in (SAMPLES_NAME, LEDGER_NAME):
-        for entry in read_lines(out / name):
-            if entry.get("key") in verdicts and "measures" in entry:
-                own = entry["measures"]
-                found[entry["key"]] = {one: own[one] for one in measures if one in own}
+    lists = (read_lines(out / name) for name in (SAMPLES_NAME, LEDGER_NAME))
+    found: dict[str, Measures] = {
+        entry["key"]: {one: entry["measures"][one] for one in measures if one in entry["measures"]}
+        for entry in itertools.chain.from_iterable(lists)
+        if entry.get("key") in verdicts and "measures" in entry
+    }
     if unknown := [key for key in verdicts if key not in found]:
         shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         raise ValueError(
