@@ -127,7 +127,8 @@ def merge(parts: Sequence[Results]) -> Results:
         for place, some in part.figures.groupby(_PLACE):
             content = some.sort_values(["key", "metric"]).to_csv(index=False)
             contents.setdefault(place, set()).add(content)
-    figures, curves = [], []
+    figures: list[pd.DataFrame] = []
+    curves: list[pd.DataFrame] = []
     folders: dict[Place, tuple[tuple[Path, str], ...]] = {}
     for part in parts:
         label = {
