@@ -103,11 +103,11 @@ def main() -> None:
             row = [METRICS[m](picture, **{n: facts[n] for n in METRICS[m].needs}) for m in SHOWN]
             values.setdefault(name, []).append(row)
             patches = measure_radii(picture, facts["aif"], facts["disparity"], **asked)
-            wide = patches.asked > 2.0
-            ratios.setdefault(name, []).append(patches.measured[wide] / patches.asked[wide])
+            wide = patches.requested > 2.0
+            ratios.setdefault(name, []).append(patches.measured[wide] / patches.requested[wide])
             k = find_focus(patches, facts["strength"].k).k
             fitted.setdefault(name, []).append(k / facts["strength"].k)
-    columns = (*SHOWN, "measured / asked radius", "fitted / asked K")
+    columns = (*SHOWN, "measured / requested radius", "fitted / requested K")
     table = Table("picture", *columns, title="medians over scenes (scenes that give a number)")
     for name, rows in values.items():
         figures = [*np.array(rows).T, torch.cat(ratios[name]).numpy(), np.array(fitted[name])]

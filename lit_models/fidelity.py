@@ -3,12 +3,12 @@
 from typing import Any
 
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from genrefocus.metrics.lpips import LPIPS, lpips_available
-from genrefocus.metrics.lvcorr import PROTOCOL_K, LVCorr
-from genrefocus.metrics.psnr import PSNR
-from genrefocus.metrics.ssim import SSIM
+from genrefocus.metrics.lpips import lpips, lpips_available
+from genrefocus.metrics.lvcorr import lvcorr_of_images
+from genrefocus.metrics.psnr import psnr
+from genrefocus.metrics.ssim import ssim
+from genrefocus.metrics.tally import Tally
 
 
 class Fidelity(nn.Module):
@@ -25,14 +25,15 @@ class Fidelity(nn.Module):
     def __init__(self, prefix: str, methods: tuple[str, ...]) -> None:
         super().__init__()
         self.prefix, self.methods = prefix, methods
-        pair_metrics: dict[str, type[Metric]] = {"psnr": PSNR, "ssim": SSIM}
-        if lpips_available():
-            pair_metrics["lpips"] = LPIPS
+        of_pairs = {"psnr": psnr, "ssim": ssim} | ({"lpips": lpips} if lpips_available() else {})
         self.pairs: Any = nn.ModuleDict(
-            {method: nn.ModuleDict({k: m() for k, m in pair_metrics.items()}) for method in methods}
+            {
+                method: nn.ModuleDict({k: Tally(m) for k, m in of_pairs.items()})
+                for method in methods
+            }
         )
         self.sweeps: Any = nn.ModuleDict(
-            {method: LVCorr(PROTOCOL_K) for method in (*methods, "target")}
+            {method: Tally(lvcorr_of_images) for method in (*methods, "target")}
         )
 
     def update(self, outputs: dict[str, Tensor], target: Tensor) -> None:

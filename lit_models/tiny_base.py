@@ -23,7 +23,8 @@ from genrefocus.backbone.tiny import (
 )
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
-from genrefocus.metrics.psnr import PSNR
+from genrefocus.metrics.psnr import psnr
+from genrefocus.metrics.tally import Tally
 from genrefocus.noise import seeded_generators
 from genrefocus.pretext import Task, blur_by_map, draw_kind, restore
 from lit_models.flow_matching import Batch, OptimizerFactory
@@ -105,7 +106,10 @@ class TinyBase(LightningModule):
             failure_dir, "Lower the learning rate, or train in fp32 (trainer.precision=32-true)."
         )
         self.errors: Any = nn.ModuleDict(
-            {name: nn.ModuleDict({"output": PSNR(), "input": PSNR()}) for name in VALIDATED}
+            {
+                name: nn.ModuleDict({"output": Tally(psnr), "input": Tally(psnr)})
+                for name in VALIDATED
+            }
         )
         self.held_out_loss = MeanMetric()
 

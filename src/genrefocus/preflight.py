@@ -209,7 +209,8 @@ def check_disk(outputs: Path, *, checkpoints: Sequence[int], loras: Sequence[int
 
 def check_metrics() -> Finding:
     """Trunks of LPIPS."""
-    from genrefocus.metrics.lpips import NETS, lpips_available
+    from genrefocus.metrics.lpips import lpips_available
+    from genrefocus.metrics.trunks import NETS
 
     missing = [net for net in NETS if not lpips_available(net)]
     if missing:

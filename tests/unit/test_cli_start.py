@@ -17,8 +17,8 @@ from genrefocus.benchmark.lightfield.reading import Order
 from genrefocus.cli import COMMANDS, applications, build_parser, main
 from genrefocus.cli.arguments import ARGUMENTS
 from genrefocus.geometry import DepthResize
-from genrefocus.metrics.clip_similarity import MODEL
-from genrefocus.metrics.weights import PACKAGE, VERSION
+from genrefocus.metrics.clip import MODEL
+from genrefocus.metrics.trunks import PACKAGE, VERSION
 from genrefocus.render.tone import RESPONSES
 
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "scipy"}

@@ -155,7 +155,6 @@ def test_pictures_are_opened_in_few_places(repo_root):
     allowed = {
         "decoding.py": "photographs",
         "sample.py": "own shards",
-        "verification.py": "an image known by its digest",
     }
     callers = set()
     for folder in ("src", "datamodules", "lit_models"):

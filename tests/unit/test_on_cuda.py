@@ -20,9 +20,10 @@ from genrefocus.benchmark.lightfield import estimate_disparity, refocus
 from genrefocus.benchmark.lightfield.simulated import simulate
 from genrefocus.benchmark.methods import Classical, Identity, Unsharp
 from genrefocus.k_search import k_bounds, search_k
-from genrefocus.metrics.lvcorr import LVCorr
+from genrefocus.metrics.lvcorr import lvcorr_of_images
 from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
+from genrefocus.metrics.tally import Tally
 from genrefocus.optics import BlurStrength, defocus_map, depth_to_disparity, focus_disparity
 from genrefocus.render.apertures import disk, polygon
 from genrefocus.render.layered import render_layered
@@ -224,7 +225,7 @@ def test_metrics(name: str, facts: dict[str, Any]) -> None:
 
 def test_a_sweep(facts: dict[str, Any]) -> None:
     def measured(images: Tensor) -> Tensor:
-        metric = LVCorr().to(images.device)
+        metric = Tally(lvcorr_of_images).to(images.device)
         metric.update(images)
         return metric.compute().mean
 
@@ -278,7 +279,7 @@ def test_light_fields() -> None:
 
 def test_the_instrument_names_the_line() -> None:
     with fake_cuda() as gpu:
-        metric = LVCorr().to("cuda")
+        metric = Tally(lvcorr_of_images).to("cuda")
         metric.update(torch.rand(1, 4, 3, 8, 8).to("cuda"))
         metric.compute()
         assert isinstance(gpu, FakeCuda)

@@ -22,7 +22,7 @@ COMMANDS = {
     "calibrate": "propose gates from samples that a person has reviewed",
     "compare": "compare results folders of benchmarks that were measured under one protocol",
     "ablation": "table of a sweep: means, spread over seeds, differences to the baseline, pictures",
-    "weights": "fill TORCH_HOME with the trunks that LPIPS and DISTS need, and verify them",
+    "weights": "fill TORCH_HOME with the trunks that LPIPS and DISTS need, and check their hashes",
     "doctor": "check set-up, configs, shards, memory and weights before a run; no GPU needed",
     "verify-resume": "prove that a killed and resumed run equals an uninterrupted one",
 }

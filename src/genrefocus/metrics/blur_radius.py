@@ -1,41 +1,42 @@
-"""Is every place blurred by as much as was asked?
+"""Does every part of the image have the requested blur radius?
 
 The blur radius of an output is measured patch by patch: the disc whose blur of the all-in-focus
-picture explains the output best, by least squares in linear light. It is held against the radius
-K * |d - d_f| that the control map asks for, in bins of the asked radius.
+image explains the output best, by least squares in linear light. It is compared with the requested
+radius, K * |d - d_f| of the control map, in bins of the requested radius.
 
-Left out, the same for every method because only the all-in-focus picture and the control map
-decide: pixels that a blur across a depth edge reaches (no single disc explains them), patches of
-several radii, and patches whose texture is so faint that a wrong radius would not show.
+Some patches and pixels do not count: pixels that a blur across a depth edge reaches (no single disc
+explains them), patches of several radii, and patches whose texture is so faint that a wrong radius
+would not show. Only the all-in-focus image and the control map decide this, so that it is the same
+for every method.
 """
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
-from torchmetrics import Metric
 
-from genrefocus.metrics.pairs import check_pair, for_each_valid
+from genrefocus.metrics.info import AIF, CONTROL, Direction, MetricInfo
+from genrefocus.metrics.pairs import check_pair
 from genrefocus.metrics.precision import in_float32
-from genrefocus.metrics.tally import Summary, Tally, summarise
 from genrefocus.optics import BlurStrength, blur_radius
 
 WINDOW = 16
 """Edge of a patch in px; patches lie half a window apart."""
 
 RADIUS_EDGES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Edges in px between the bins of asked radius; the first bin is what is in focus."""
+"""Edges in px between the bins of requested radius; the first bin is what is in focus."""
 
 # A patch counts when a radius wrong by 20 % and half a pixel would change it by this much (rms of
 # linear light), and half of its pixels lie clear of depth edges.
-LEAST_CHANGE = 0.004
-LEAST_CLEAR = 0.5
+MIN_CHANGE = 0.004
+MIN_CLEAR = 0.5
 # Radii of one patch may differ by half a pixel and a fifth.
 SPREAD_PX, SPREAD_FRACTION = 0.5, 0.2
-# A blur half as large again as asked, and one pixel more, still does not reach a clear pixel.
+# A blur 1.5 times the requested one, and one pixel more, still does not reach a clear pixel.
 REACH_FACTOR, REACH_PX = 1.5, 1.0
 
 
@@ -43,15 +44,15 @@ class RadiusPatches(NamedTuple):
     """What was measured in the patches of one image that count.
 
     Attributes:
-        asked: (n,) float32, mean radius of the control map over the patch, px.
-        measured: (n,) float32, radius of the disc that explains the output best, px; at most half
-            as much again as the largest radius asked for, and 2 px.
+        requested: (n,) float32, mean radius of the control map over the patch, px.
+        measured: (n,) float32, radius of the disc that explains the output best, px; at most 1.5
+            times the largest requested radius, and 2 px.
         disparity: (n,) float32, mean over the patch, 1/m.
-        span: least and largest disparity of the whole map, 1/m.
+        span: smallest and largest disparity of the whole map, 1/m.
         coverage: share of all patches that count, in [0, 1].
     """
 
-    asked: Tensor
+    requested: Tensor
     measured: Tensor
     disparity: Tensor
     span: tuple[float, float]
@@ -67,14 +68,16 @@ def measure_radii(
     focus_disparity: float,
     strength: BlurStrength,
 ) -> RadiusPatches:
-    """Measure the blur radius of an output by comparison with the all-in-focus picture.
+    """Measure the blur radius of an output by comparison with the all-in-focus image.
+
+    The result of the last call is remembered, since many metrics read it one after the other.
 
     Args:
         pred: (3, H, W) sRGB in [0, 1], the output.
         aif: same shape and range, all in focus.
         disparity: (H, W), 1/m.
-        focus_disparity: asked for, 1/m.
-        strength: K asked for, stated for H x W.
+        focus_disparity: requested, 1/m.
+        strength: requested K, stated for H x W.
 
     Returns:
         Its patches; none where nothing counts.
@@ -84,24 +87,40 @@ def measure_radii(
             are not finite.
         Rejected: disparity or focus cannot be used; see :func:`genrefocus.optics.blur_radius`.
     """
+    given, request = (pred, aif, disparity), (focus_disparity, strength)
+    for images, settings, patches in _last:
+        pairs = zip(given, images, strict=True)
+        if settings == request and all(a.device == b.device and a.equal(b) for a, b in pairs):
+            return patches
+    found = _measure(pred, aif, disparity, *request)
+    _last[:] = [(tuple(x.detach().clone() for x in given), request, found)]
+    return found
+
+
+_last: list[tuple[tuple[Tensor, ...], tuple[float, BlurStrength], RadiusPatches]] = []
+
+
+def _measure(
+    pred: Tensor, aif: Tensor, disparity: Tensor, focus_disparity: float, strength: BlurStrength
+) -> RadiusPatches:
     if not bool(check_pair(pred[None], aif[None], min_side=WINDOW).all()):
         raise ValueError("an image is not finite")
-    asked = blur_radius(disparity, focus_disparity, strength)
-    clear = _clear_of_edges(asked).float()[None]
-    fit = _Fit(to_linear(pred), clear, asked)
-    grid = _radii(float(asked.max()))
+    requested = blur_radius(disparity, focus_disparity, strength)
+    clear = _clear_of_edges(requested).float()[None]
+    fit = _Fit(to_linear(pred), clear, requested)
+    grid = _radii(float(requested.max()))
     for (low, smaller), (high, larger) in _pairs(to_linear(aif), grid):
         fit.compare(low, smaller, high, larger)
-    mean = _patches(asked[None] * clear) / fit.share.clamp_min(1e-6)
-    inside = torch.where(clear > 0, asked[None], torch.inf)
-    least = -max_pool2d(-inside, WINDOW, WINDOW // 2)
-    most = max_pool2d(asked[None] * clear, WINDOW, WINDOW // 2)
-    counts = fit.share >= LEAST_CLEAR
-    counts &= most - least <= SPREAD_PX + SPREAD_FRACTION * mean
-    counts &= fit.change() >= LEAST_CHANGE
+    mean = _patches(requested[None] * clear) / fit.share.clamp_min(1e-6)
+    inside = torch.where(clear > 0, requested[None], torch.inf)
+    smallest = -max_pool2d(-inside, WINDOW, WINDOW // 2)
+    largest = max_pool2d(requested[None] * clear, WINDOW, WINDOW // 2)
+    counts = fit.share >= MIN_CLEAR
+    counts &= largest - smallest <= SPREAD_PX + SPREAD_FRACTION * mean
+    counts &= fit.change() >= MIN_CHANGE
     distance = _patches(disparity[None] * clear) / fit.share.clamp_min(1e-6)
     return RadiusPatches(
-        asked=mean[counts],
+        requested=mean[counts],
         measured=fit.radius[counts],
         disparity=distance[counts],
         span=(float(disparity.min()), float(disparity.max())),
@@ -109,30 +128,26 @@ def measure_radii(
     )
 
 
-class RadiusErrors(NamedTuple):
-    """Errors of one image by bin of asked radius; each (bins,) float32, bins = edges + 1.
+def errors_by_bin(
+    patches: RadiusPatches, edges: Sequence[float] = RADIUS_EDGES
+) -> tuple[Tensor, Tensor]:
+    """Errors of the measured radii of one image, by bins of requested radius.
 
-    Attributes:
-        bias: mean of measured minus asked radius in px, above 0 where too blurred; NaN in a bin
-            without patches.
-        absolute: mean of its magnitude, px; NaN likewise.
-        patches: how many.
+    Args:
+        patches: measured.
+        edges: between the bins, px.
+
+    Returns:
+        The mean magnitude of measured minus requested radius, and its mean (above 0 where too
+        blurred), each (bins,) float32 in px with bins = edges + 1; NaN in a bin without patches.
     """
-
-    bias: Tensor
-    absolute: Tensor
-    patches: Tensor
-
-
-def errors_by_bin(patches: RadiusPatches, edges: Sequence[float] = RADIUS_EDGES) -> RadiusErrors:
-    """Errors of the measured radii, by bins of asked radius with the given edges in px."""
-    bounds = torch.tensor(tuple(edges), device=patches.asked.device)
-    column = torch.bucketize(patches.asked, bounds, right=True)
-    error = patches.measured - patches.asked
+    bounds = torch.tensor(tuple(edges), device=patches.requested.device)
+    column = torch.bucketize(patches.requested, bounds, right=True)
+    error = patches.measured - patches.requested
     empty = torch.zeros(len(bounds) + 1, device=error.device)
     count = empty.index_add(0, column, torch.ones_like(error))
-    bias, absolute = (empty.index_add(0, column, x) / count for x in (error, error.abs()))
-    return RadiusErrors(bias, absolute, count)
+    magnitude, bias = (empty.index_add(0, column, x) / count for x in (error.abs(), error))
+    return magnitude, bias
 
 
 def bin_names(edges: Sequence[float]) -> list[str]:
@@ -141,125 +156,16 @@ def bin_names(edges: Sequence[float]) -> list[str]:
     return [f"{low}_{high}" for low, high in zip(["0", *names], [*names, "up"], strict=True)]
 
 
-def blur_radius_error(
-    pred: Tensor,
-    aif: Tensor,
-    disparity: Tensor,
-    *,
-    focus_disparity: Sequence[float],
-    strength: Sequence[BlurStrength],
-    signed: bool = False,
-) -> Tensor:
-    """Mean error of the blur radius over the patches of each image, px.
-
-    Args:
-        pred: (B, 3, H, W) sRGB in [0, 1], the outputs.
-        aif: same shape and range, all in focus.
-        disparity: (B, H, W), 1/m.
-        focus_disparity: B values asked for, 1/m.
-        strength: B values of K asked for, stated for H x W.
-        signed: measured minus asked, so that too much blur is positive, instead of the magnitude.
-
-    Returns:
-        (B,) float32; NaN where an image is not finite or no patch counts.
-
-    Raises:
-        ValueError, Rejected: as for :func:`measure_radii`.
-    """
-
-    def measure(i: int) -> float:
-        patches = measure_radii(
-            pred[i], aif[i], disparity[i], focus_disparity=focus_disparity[i], strength=strength[i]
-        )
-        error = patches.measured - patches.asked
-        return float((error if signed else error.abs()).mean())
-
-    return for_each_valid(measure, check_pair(pred, aif, min_side=WINDOW))
-
-
-class BlurRadiusError(Tally):
-    """Mean of :func:`blur_radius_error` over all images seen; see :class:`Summary`."""
-
-    higher_is_better = False
-
-    def update(
-        self,
-        pred: Tensor,
-        aif: Tensor,
-        disparity: Tensor,
-        focus_disparity: Sequence[float],
-        strength: Sequence[BlurStrength],
-    ) -> None:
-        """Add a batch; shapes as for :func:`blur_radius_error`."""
-        self.record(
-            blur_radius_error(
-                pred, aif, disparity, focus_disparity=focus_disparity, strength=strength
-            )
-        )
-
-
-class BlurRadiusByBin(Metric):
-    """Bias and absolute error of the blur radius by bin of asked radius, and the coverage.
-
-    Every image weighs the same within a bin, however many of its patches fall there.
-
-    Args:
-        edges: between the bins, px.
-    """
-
-    full_state_update = False
-    rows: list[Tensor]
-
-    def __init__(self, edges: Sequence[float] = RADIUS_EDGES, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.edges = tuple(edges)
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
-
-    def update(
-        self,
-        pred: Tensor,
-        aif: Tensor,
-        disparity: Tensor,
-        focus_disparity: Sequence[float],
-        strength: Sequence[BlurStrength],
-    ) -> None:
-        """Add a batch; shapes as for :func:`blur_radius_error`."""
-        for i, valid in enumerate(check_pair(pred, aif, min_side=WINDOW).tolist()):
-            row = torch.full((2 * len(self.edges) + 3,), torch.nan, device=pred.device)
-            if valid:
-                patches = measure_radii(
-                    pred[i],
-                    aif[i],
-                    disparity[i],
-                    focus_disparity=focus_disparity[i],
-                    strength=strength[i],
-                )
-                errors = errors_by_bin(patches, self.edges)
-                coverage = row.new_tensor([patches.coverage])
-                row = torch.cat([errors.bias, errors.absolute, coverage])
-            self.rows.append(row[None])
-
-    def compute(self) -> dict[str, Summary]:
-        """Summaries by name; ``failed`` counts images without a patch in the bin."""
-        parts = [self.rows] if isinstance(self.rows, Tensor) else self.rows
-        table = torch.cat(parts) if parts else torch.zeros(0, 2 * len(self.edges) + 3)
-        names = [f"{what}_{bin}" for what in ("bias", "absolute") for bin in bin_names(self.edges)]
-        return {
-            name: summarise(column)
-            for name, column in zip([*names, "coverage"], table.T, strict=True)
-        }
-
-
 class _Fit:
-    """Least squares over radii, pair by pair of neighbouring blurs of the sharp picture."""
+    """Least squares over radii, pair by pair of neighbouring blurs of the sharp image."""
 
-    def __init__(self, light: Tensor, clear: Tensor, asked: Tensor) -> None:
+    def __init__(self, light: Tensor, clear: Tensor, requested: Tensor) -> None:
         self.light, self.clear = light, clear
         self.share = _patches(clear)
         self.radius = torch.zeros_like(self.share)
         self.error = torch.full_like(self.share, torch.inf)
-        # The sharp picture at 20 % and half a pixel less than asked, and at as much more.
-        self.ends = (0.8 * asked - 0.5).clamp_min(0.0), 1.2 * asked + 0.5
+        # The sharp image at 20 % and half a pixel less than requested, and at as much more.
+        self.ends = (0.8 * requested - 0.5).clamp_min(0.0), 1.2 * requested + 0.5
         self.views = [torch.zeros_like(light), torch.zeros_like(light)]
 
     def compare(self, low: float, smaller: Tensor, high: float, larger: Tensor) -> None:
@@ -293,7 +199,7 @@ def _radii(largest: float) -> list[float]:
 def _pairs(
     light: Tensor, radii: list[float]
 ) -> Iterator[tuple[tuple[float, Tensor], tuple[float, Tensor]]]:
-    """Neighbouring radii with the picture blurred by either.
+    """Neighbouring radii with the image blurred by either.
 
     The transform of a disc is known, 2 J1(x) / x with x = 2 pi r f, so that any radius is exact.
     """
@@ -315,12 +221,12 @@ def _pairs(
         before = after
 
 
-def _clear_of_edges(asked: Tensor) -> Tensor:
-    """Pixels (H, W) that no blur across a step of the asked radius reaches."""
-    around = pad(asked[None], (1,) * 4, mode="replicate")
-    most, least = max_pool2d(around, 3, 1)[0], -max_pool2d(-around, 3, 1)[0]
-    step = most - least > SPREAD_PX + 0.1 * most
-    reach = torch.where(step, REACH_FACTOR * most + REACH_PX, 0.0)
+def _clear_of_edges(requested: Tensor) -> Tensor:
+    """Pixels (H, W) that no blur across a step of the requested radius reaches."""
+    around = pad(requested[None], (1,) * 4, mode="replicate")
+    largest, smallest = max_pool2d(around, 3, 1)[0], -max_pool2d(-around, 3, 1)[0]
+    step = largest - smallest > SPREAD_PX + 0.1 * largest
+    reach = torch.where(step, REACH_FACTOR * largest + REACH_PX, 0.0)
     for _ in range(math.ceil(float(reach.max()))):
         reach = torch.maximum(reach, max_pool2d(reach[None], 3, 1, 1)[0] - 1.0)
     return reach <= 0.0
@@ -334,3 +240,33 @@ def to_linear(srgb: Tensor) -> Tensor:
     """Linear light of sRGB values in [0, 1], any shape (IEC 61966-2-1)."""
     power = ((srgb.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4)
     return torch.where(srgb <= 0.04045, srgb / 12.92, power)
+
+
+def _info(
+    name: str, unit: str, direction: Direction, value: Callable[[RadiusPatches], Any]
+) -> MetricInfo:
+    def measure(pred: Tensor, **facts: Any) -> float:
+        return float(value(measure_radii(pred, **facts)))
+
+    return MetricInfo(name, measure, direction, CONTROL | AIF, unit)
+
+
+def _in_bin(patches: RadiusPatches, *, kind: int, number: int) -> Tensor:
+    return errors_by_bin(patches)[kind][number]
+
+
+METRICS = (
+    _info("blur_radius_error", "px", "lower", lambda x: (x.measured - x.requested).abs().mean()),
+    _info("blur_radius_bias", "px", "zero", lambda x: (x.measured - x.requested).mean()),
+    _info("blur_radius_coverage", "", "none", lambda x: x.coverage),
+    *(
+        _info(
+            f"blur_radius_{('error', 'bias')[kind]}_{name}",
+            "px",
+            ("lower", "zero")[kind],
+            functools.partial(_in_bin, kind=kind, number=number),
+        )
+        for number, name in enumerate(bin_names(RADIUS_EDGES))
+        for kind in (0, 1)
+    ),
+)

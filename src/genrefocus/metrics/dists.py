@@ -1,20 +1,19 @@
 """Deep image structure and texture similarity (Ding et al. 2020), as torchmetrics has it.
 
 torchmetrics carries the fitted weights of the layers; the trunk is torchvision's VGG16, read from
-TORCH_HOME and never downloaded here: see :mod:`genrefocus.metrics.weights`.
+TORCH_HOME and never downloaded here: see :mod:`genrefocus.metrics.trunks`.
 """
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genrefocus.metrics.lpips import require_trunk
+from genrefocus.metrics.info import TARGET, MetricInfo, of_batches, version_of
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.precision import in_float32
-from genrefocus.metrics.tally import Tally
+from genrefocus.metrics.trunks import require_trunk, trunk_hash
 
 MIN_SIDE = 16
 
@@ -35,7 +34,7 @@ def dists(pred: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes differ or are not (B, 3, H, W), an image is too small, or values lie
-            outside [0, 1].
+            outside [0, 1], or the trunk's file is damaged.
         NotAvailable: the VGG16 trunk is not in TORCH_HOME.
     """
     file = require_trunk("vgg", "DISTS")
@@ -46,28 +45,24 @@ def dists(pred: Tensor, target: Tensor) -> Tensor:
     return nan_where_invalid(values.reshape(-1).clone(), valid)
 
 
-class DISTS(Tally):
-    """Mean of :func:`dists` over all images seen; see :class:`Summary`.
-
-    Raises:
-        NotAvailable: at construction, when the trunk is not in TORCH_HOME.
-    """
-
-    higher_is_better = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        require_trunk("vgg", "DISTS")
-
-    def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add a batch: both (B, 3, H, W) in [0, 1], at least 16 px a side."""
-        self.record(dists(pred, target))
-
-
 @functools.lru_cache(maxsize=2)
 def _network(file: Path, modified_ns: int, device: torch.device) -> nn.Module:
     """The frozen network; ``file`` and ``modified_ns`` tell states of TORCH_HOME apart."""
     from torchmetrics.functional.image.dists import DISTSNetwork
 
+    trunk_hash("vgg")  # names a damaged file
     with torch.inference_mode(False):
         return DISTSNetwork().requires_grad_(False).eval().to(device)
+
+
+METRICS = (
+    MetricInfo(
+        "dists",
+        of_batches(dists),
+        "lower",
+        TARGET,
+        implementation=version_of("torchmetrics"),
+        require=functools.partial(require_trunk, "vgg", "DISTS"),
+        hash_weights=functools.partial(trunk_hash, "vgg"),
+    ),
+)

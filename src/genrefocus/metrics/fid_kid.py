@@ -4,39 +4,34 @@ FID (Heusel et al. 2017) compares mean and covariance of features, KID (Binkowsk
 the unbiased squared MMD of features under a cubic kernel. Both say nothing about single images, and
 FID is biased for small sets: below some 10,000 images compare it only between sets of one size.
 
-All features are kept. They are put into one order before anything is summed, so that the same
-features give the same figure, bit for bit, in whatever order and on whatever rank they were made.
-A network's features of an image may depend on its batch in the last bits.
+Both take the features of all images (:func:`features`), and put them into one order before they sum
+anything, so that the same features give the same value, bit for bit, in whatever order and on
+whatever rank they were made (torchmetrics' CatMetric gathers them over ranks). A network's features
+of an image may depend on its batch in the last bits.
 """
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from genrefocus.metrics.lpips import NotAvailable
+from genrefocus.metrics.info import NotAvailable
 from genrefocus.metrics.pairs import check_pair
 from genrefocus.metrics.precision import in_float32
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
-def inception_file() -> Path:
-    """Where the weights of the FID Inception network are looked for."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-
-
-def load_inception() -> nn.Module:
-    """The Inception network of FID: 2048 features of images in [0, 1], rounded to 8 bits.
+def require_inception() -> Path:
+    """The weights of the FID Inception network.
 
     Raises:
         NotAvailable: torch-fidelity is not installed, or its weights are not in TORCH_HOME.
     """
-    file = inception_file()
+    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     steps = []
     if importlib.util.find_spec("torch_fidelity") is None:
         steps.append("`pip install torch-fidelity`, in the extra `iqa`")
@@ -44,6 +39,16 @@ def load_inception() -> nn.Module:
         steps.append(f"copy {INCEPTION_FILE} of torch-fidelity's release v0.2.0 to {file}")
     if steps:
         raise NotAvailable(f"FID and KID are not available: {'; '.join(steps)}")
+    return file
+
+
+def load_inception() -> nn.Module:
+    """The Inception network of FID: (B, 3, H, W) in [0, 1], rounded to 8 bits, to (B, 2048).
+
+    Raises:
+        NotAvailable: as for :func:`require_inception`.
+    """
+    file = require_inception()
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     return _Bytes(
@@ -53,6 +58,23 @@ def load_inception() -> nn.Module:
             feature_extractor_weights_path=str(file),
         ).requires_grad_(False)
     )
+
+
+@torch.no_grad()
+@in_float32
+def features(images: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features (B, D) float64 of images (B, 3, H, W) in [0, 1], for :func:`fid` and :func:`kid`.
+
+    Args:
+        images: of one of the two sets.
+        network: (B, 3, H, W) to (B, D), e.g. from :func:`load_inception`.
+
+    Raises:
+        ValueError: an image is not finite: a set without it is another set.
+    """
+    if not bool(check_pair(images, images).all()):
+        raise ValueError("an image is not finite; FID and KID need every image of a set")
+    return network(images).double()
 
 
 class _Bytes(nn.Module):
@@ -80,7 +102,7 @@ def fid(pred: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: shapes do not fit, or a set has fewer than two images.
     """
-    first, second = _checked(pred, target)
+    first, second = _prepared(pred, target)
     means = first.mean(0), second.mean(0)
     covariances = first.T.cov(), second.T.cov()
     roots = torch.linalg.eigvals(covariances[0] @ covariances[1]).sqrt().real.sum()
@@ -96,7 +118,7 @@ def kid(pred: Tensor, target: Tensor) -> Tensor:
 
     Args and errors as for :func:`fid`.
     """
-    first, second = _checked(pred, target)
+    first, second = _prepared(pred, target)
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1.0) ** 3
@@ -108,60 +130,6 @@ def kid(pred: Tensor, target: Tensor) -> Tensor:
     return within(first) + within(second) - 2.0 * kernel(first, second).mean()
 
 
-class _OfSets(Metric):
-    """Gathers features of two sets.
-
-    Args:
-        extractor: (B, 3, H, W) in [0, 1] to (B, D); by default :func:`load_inception`.
-    """
-
-    full_state_update = False
-    higher_is_better = False
-    pred: list[Tensor]
-    target: list[Tensor]
-
-    def __init__(self, extractor: nn.Module | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        # In a tuple, so that the network enters no checkpoint.
-        self._extractor = (load_inception() if extractor is None else extractor,)
-        self.add_state("pred", default=[], dist_reduce_fx="cat")
-        self.add_state("target", default=[], dist_reduce_fx="cat")
-
-    @torch.no_grad()
-    @in_float32
-    def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add images of either set: (B, 3, H, W) each, in [0, 1].
-
-        Raises:
-            ValueError: images that are not finite: a set without them is another set.
-        """
-        for images, features in ((pred, self.pred), (target, self.target)):
-            if not bool(check_pair(images, images).all()):
-                raise ValueError("an image is not finite; FID and KID need every image of a set")
-            features.append(self._extractor[0](images).double())
-
-    def _features(self) -> tuple[Tensor, Tensor]:
-        first, second = (
-            torch.cat([state] if isinstance(state, Tensor) else state)
-            for state in (self.pred, self.target)
-        )
-        return _ordered(first), _ordered(second)
-
-
-class FID(_OfSets):
-    """:func:`fid` of all images seen."""
-
-    def compute(self) -> Tensor:
-        return fid(*self._features())
-
-
-class KID(_OfSets):
-    """:func:`kid` of all images seen."""
-
-    def compute(self) -> Tensor:
-        return kid(*self._features())
-
-
 def _ordered(features: Tensor) -> Tensor:
     """Rows in an order that depends on nothing but their values."""
     rows = np.ascontiguousarray(features.cpu().numpy())
@@ -169,11 +137,11 @@ def _ordered(features: Tensor) -> Tensor:
     return features[torch.from_numpy(keys.argsort(kind="stable")).to(features.device)]
 
 
-def _checked(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _prepared(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if pred.ndim != 2 or target.ndim != 2 or pred.shape[1] != target.shape[1]:
         raise ValueError(
             f"features must be (N, D) and (M, D), not {tuple(pred.shape)} and {tuple(target.shape)}"
         )
     if min(len(pred), len(target)) < 2:
         raise ValueError("a set needs two images at least, many more for a figure worth reading")
-    return pred.double(), target.double()
+    return _ordered(pred.double()), _ordered(target.double())

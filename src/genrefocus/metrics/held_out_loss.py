@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from genrefocus.metrics.blur_radius import bin_names
+
 SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Where a validation evaluates the loss, unless told otherwise."""
 
@@ -55,18 +57,11 @@ class HeldOutLoss(Metric):
                 self.total[row].sum(),
                 self.count[row].sum(),
             )
-        for column, name in enumerate(self._radius_names()):
-            cells[f"{self.prefix}_{name}"] = (
+        for column, name in enumerate(bin_names(self._edges.tolist())):
+            cells[f"{self.prefix}_radius_{name}"] = (
                 self.total[:, column].sum(),
                 self.count[:, column].sum(),
             )
         return {
             name: (total / count).float() for name, (total, count) in cells.items() if count > 0
         }
-
-    def _radius_names(self) -> list[str]:
-        edges = [f"{edge:g}" for edge in self._edges.tolist()]
-        inner = [
-            f"radius_{low}_{high}" for low, high in zip(["0", *edges[:-1]], edges, strict=True)
-        ]
-        return [*inner, f"radius_{edges[-1]}_up"]

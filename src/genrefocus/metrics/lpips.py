@@ -1,44 +1,23 @@
 """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1.
 
 The linear heads ship with the ``lpips`` package. The trunks are torchvision's AlexNet and VGG16,
-which are read from TORCH_HOME and never downloaded here: see :mod:`genrefocus.metrics.weights`.
+which are read from TORCH_HOME and never downloaded here: see :mod:`genrefocus.metrics.trunks`.
 """
 
 import functools
-import pickle
 import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from genrefocus.metrics.info import TARGET, MetricInfo, of_batches, version_of
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.precision import in_float32
-from genrefocus.metrics.tally import Tally
+from genrefocus.metrics.trunks import NETS, Net, require_trunk, trunk_file, trunk_hash
 
-Net = Literal["alex", "vgg"]
-NETS: tuple[Net, ...] = get_args(Net)
-
-TRUNK_FILES: dict[Net, str] = {
-    "alex": "alexnet-owt-7be5be79.pth",
-    "vgg": "vgg16-397923af.pth",
-}
 # Below these the last pooling layer has nothing left to pool.
 MIN_SIDE: dict[Net, int] = {"alex": 31, "vgg": 16}
-
-REMEDY = "run `genrefocus weights`"
-
-
-class NotAvailable(FileNotFoundError):
-    """A metric cannot be computed on this machine; the message says what to run."""
-
-
-def trunk_file(net: Net) -> Path:
-    """Where torchvision looks for the trunk of ``net``: TORCH_HOME/hub/checkpoints."""
-    if net not in NETS:
-        raise ValueError(f"unknown LPIPS trunk {net!r}; choose one of {', '.join(NETS)}")
-    return Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILES[net]
 
 
 def lpips_available(net: Net = "alex") -> bool:
@@ -50,8 +29,7 @@ def lpips_available(net: Net = "alex") -> bool:
 def lpips(pred: Tensor, target: Tensor, *, net: Net = "alex") -> Tensor:
     """LPIPS of each image pair: 0 for equal images, larger is worse.
 
-    The linear heads were fitted on patches of 64 x 64 px, so images of that size are its home
-    ground.
+    The linear heads were fitted on patches of 64 x 64 px, so LPIPS is best founded at that size.
 
     Args:
         pred: (B, 3, H, W) in [0, 1], at least 31 px a side for alex and 16 px for vgg.
@@ -80,40 +58,6 @@ def lpips_map(pred: Tensor, target: Tensor, *, net: Net = "alex") -> Tensor:
     return values[:, 0].masked_fill(~valid[:, None, None], torch.nan)
 
 
-class LPIPS(Tally):
-    """Mean of :func:`lpips` over all images seen; see :class:`Summary`.
-
-    The network is shared and not part of the module, so that it enters no checkpoint.
-
-    Raises:
-        NotAvailable: at construction, when the trunk is not in TORCH_HOME.
-    """
-
-    higher_is_better = False
-
-    def __init__(self, net: Net = "alex", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        require_trunk(net)
-        self.net = net
-
-    @torch.no_grad()
-    def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add a batch: both (B, 3, H, W) in [0, 1], at least 31 (alex) or 16 px (vgg) a side."""
-        self.record(lpips(pred, target, net=self.net))
-
-
-def require_trunk(net: Net, metric: str = "LPIPS") -> Path:
-    """The trunk of ``net``.
-
-    Raises:
-        NotAvailable: it is not in TORCH_HOME; the message names ``metric``.
-    """
-    file = trunk_file(net)
-    if not file.is_file():
-        raise NotAvailable(f"{metric} ({net}) is not available: {file} is missing; {REMEDY}")
-    return file
-
-
 def _measure(pred: Tensor, target: Tensor, net: Net, *, spatial: bool) -> tuple[Tensor, Tensor]:
     file = require_trunk(net)
     valid = check_pair(pred, target, min_side=MIN_SIDE[net])
@@ -126,17 +70,27 @@ def _network(
     net: Net, file: Path, modified_ns: int, device: torch.device, spatial: bool
 ) -> nn.Module:
     """The frozen network; ``file`` and ``modified_ns`` tell states of TORCH_HOME apart."""
-    from lpips import LPIPS as Network  # slow to import, and not needed to look for a file
+    from lpips import LPIPS  # slow to import, and not needed to look for a file
 
+    trunk_hash(net)  # names a damaged file
     # The first caller may be inside inference mode; the next one may want a gradient.
     with warnings.catch_warnings(), torch.inference_mode(False):
         # lpips asks torchvision for its trunk in a way that torchvision has deprecated.
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-        try:
-            network = Network(net=net, spatial=spatial, verbose=False)
-        except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"the LPIPS trunk {file} is damaged ({type(error).__name__}); {REMEDY}"
-            ) from error
+        network = LPIPS(net=net, spatial=spatial, verbose=False)
     network.requires_grad_(False)
     return network.eval().to(device)
+
+
+METRICS = tuple(
+    MetricInfo(
+        f"lpips_{net}",
+        of_batches(lpips, net=net),
+        "lower",
+        TARGET,
+        implementation=f"{version_of('lpips')}, v0.1, {net}",
+        require=functools.partial(require_trunk, net),
+        hash_weights=functools.partial(trunk_hash, net),
+    )
+    for net in NETS
+)

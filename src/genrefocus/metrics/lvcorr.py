@@ -10,14 +10,12 @@ the ground truth. Read it beside PSNR, SSIM and LPIPS, and beside the ground tru
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genrefocus.metrics.precision import in_float32
-from genrefocus.metrics.tally import Tally
 
 PROTOCOL_K = (1.0, 5.0, 10.0, 15.0)
 
@@ -92,24 +90,9 @@ def lvcorr(variances: Tensor, k: Sequence[float] | Tensor) -> Tensor:
     return (-pearson).clamp(-1.0, 1.0).masked_fill(~valid, torch.nan)
 
 
-class LVCorr(Tally):
-    """Mean of :func:`lvcorr` over scenes; see :class:`Summary`.
+def lvcorr_of_images(images: Tensor, k: Sequence[float] = PROTOCOL_K) -> Tensor:
+    """LVCorr of scenes (B, n, 3, H, W) in [0, 1], rendered at each of the n values of K.
 
-    Args:
-        k: the values of K that each scene is rendered at.
+    Returns and errors as for :func:`lvcorr`.
     """
-
-    higher_is_better = True
-
-    def __init__(self, k: Sequence[float] = PROTOCOL_K, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.k = tuple(float(value) for value in k)
-
-    def update(self, images: Tensor) -> None:
-        """Add scenes: (B, n, 3, H, W) in [0, 1], rendered at each of the n values of K."""
-        if images.ndim != 5 or images.shape[1] != len(self.k):
-            raise ValueError(
-                f"images must have shape (B, {len(self.k)}, 3, H, W), one for each K of "
-                f"{self.k}, not {tuple(images.shape)}"
-            )
-        self.record(lvcorr(laplacian_variance(images), self.k))
+    return lvcorr(laplacian_variance(images), k)

@@ -1,25 +1,22 @@
-"""MUSIQ, MANIQA and CLIP-IQA(+): how good a picture looks, without a target, through pyiqa.
+"""MUSIQ, MANIQA and CLIP-IQA(+) through pyiqa: how good an image looks, without a target.
 
-pyiqa is an optional extra (``iqa``). Its networks differ by training set
-and prompts under one name, so that the variant is part of the metric's name and the version of
-pyiqa goes beside it. Weights are read from TORCH_HOME and never downloaded here.
+pyiqa is an optional extra (``iqa``). Its networks differ by training set and prompts under one
+name, so the variant is part of the metric's name and the version of pyiqa goes beside it. Weights
+are read from TORCH_HOME and never downloaded here.
 """
 
 import functools
-import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from genrefocus.metrics.lpips import NotAvailable
+from genrefocus.metrics.info import MetricInfo, NotAvailable, file_hash, of_batches, version_of
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.precision import in_float32
-from genrefocus.metrics.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -54,29 +51,23 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-def weight_files(variant: str) -> tuple[Path, ...]:
-    """Where the weights of a variant are looked for: TORCH_HOME/hub/..."""
-    return tuple(Path(torch.hub.get_dir()) / file for file in _variant(variant).files)
-
-
-def require_no_reference(variant: str) -> str:
-    """Version of pyiqa, if the variant can be computed on this machine.
+def require_no_reference(variant: str) -> tuple[Path, ...]:
+    """The weights of a variant, TORCH_HOME/hub/..., if it can be computed on this machine.
 
     Raises:
         NotAvailable: pyiqa or weights are missing; the message says what to do.
-        ValueError: no such variant.
     """
-    chosen = _variant(variant)
-    installed = importlib.util.find_spec("pyiqa") is not None
-    steps = [] if installed else ["`pip install pyiqa`, the extra `iqa`"]
-    missing = [str(file) for file in weight_files(variant) if not file.is_file()]
-    if missing:
+    files = tuple(Path(torch.hub.get_dir()) / file for file in VARIANTS[variant].files)
+    steps = []
+    if importlib.util.find_spec("pyiqa") is None:
+        steps.append("`pip install pyiqa`, the extra `iqa`")
+    if missing := [str(file) for file in files if not file.is_file()]:
         steps.append(f"copy what pyiqa downloads elsewhere to {' and '.join(missing)}")
-    if chosen.hub and not _in_hub_cache(chosen.hub):
-        steps.append(f"fill the hub's cache (HF_HOME) with `hf download {chosen.hub}`")
+    if (hub := VARIANTS[variant].hub) and not _in_hub_cache(hub):
+        steps.append(f"fill the hub's cache (HF_HOME) with `hf download {hub}`")
     if steps:
         raise NotAvailable(f"{variant} is not available: {'; '.join(steps)}")
-    return importlib.metadata.version("pyiqa")
+    return files
 
 
 @in_float32
@@ -94,45 +85,16 @@ def no_reference(pred: Tensor, *, variant: str) -> Tensor:
         (B,) float32; NaN where an image is not finite.
 
     Raises:
-        ValueError: no such variant, images are not (B, 3, H, W), or values lie outside [0, 1].
+        ValueError: images are not (B, 3, H, W), or values lie outside [0, 1].
         NotAvailable: pyiqa or weights are missing.
     """
-    require_no_reference(variant)
+    files = tuple((file, file.stat().st_mtime_ns) for file in require_no_reference(variant))
     valid = check_pair(pred, pred)
-    files = tuple((file, file.stat().st_mtime_ns) for file in weight_files(variant))
     network = _network(variant, files, pred.device)
     images = pred.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
     with torch.no_grad():
         values = [network(image[None]).reshape(-1)[0] for image in images]
-    return nan_where_invalid(torch.stack(values) if values else pred.new_zeros(0), valid)
-
-
-class NoReference(Tally):
-    """Mean of :func:`no_reference` over all images seen; see :class:`Summary`.
-
-    Attributes:
-        name: of the metric in full, with variant and version.
-
-    Raises:
-        NotAvailable: at construction, when pyiqa or weights are missing.
-    """
-
-    higher_is_better = True
-
-    def __init__(self, variant: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.variant = variant
-        self.name = f"{variant} (pyiqa {require_no_reference(variant)})"
-
-    def update(self, pred: Tensor) -> None:
-        """Add a batch: (B, 3, H, W) in [0, 1]."""
-        self.record(no_reference(pred, variant=self.variant))
-
-
-def _variant(name: str) -> Variant:
-    if name not in VARIANTS:
-        raise ValueError(f"unknown metric {name!r}; choose one of {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+    return nan_where_invalid(torch.stack(values), valid)
 
 
 def _in_hub_cache(model: str) -> bool:
@@ -148,5 +110,19 @@ def _network(
     """The network; ``files`` with their times tell states of TORCH_HOME apart."""
     import pyiqa
 
-    network: torch.nn.Module = pyiqa.create_metric(_variant(variant).pyiqa, device=device)
+    network: torch.nn.Module = pyiqa.create_metric(VARIANTS[variant].pyiqa, device=device)
     return network.requires_grad_(False).eval()
+
+
+def _info(name: str, variant: Variant) -> MetricInfo:
+    return MetricInfo(
+        name,
+        of_batches(no_reference, variant=name),
+        "higher",
+        implementation=f"{version_of('pyiqa')}, {variant.pyiqa}, {variant.what}",
+        require=functools.partial(require_no_reference, name),
+        hash_weights=lambda: file_hash(*require_no_reference(name)),
+    )
+
+
+METRICS = tuple(_info(name, variant) for name, variant in VARIANTS.items())

@@ -1,7 +1,5 @@
 """What a valid pair of image batches is, for every full-reference metric."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -46,12 +44,6 @@ def check_pair(pred: Tensor, target: Tensor, *, min_side: int = 1) -> Tensor:
 def nan_where_invalid(values: Tensor, valid: Tensor) -> Tensor:
     """Per-image values (B,), with NaN wherever ``valid`` (B,) is False."""
     return values.masked_fill(~valid, torch.nan)
-
-
-def for_each_valid(measure: Callable[[int], float], valid: Tensor) -> Tensor:
-    """Values (B,) float32 of a metric that takes one image at a time, by number; NaN if invalid."""
-    values = [measure(i) if ok else torch.nan for i, ok in enumerate(valid.tolist())]
-    return torch.tensor(values, dtype=torch.float32, device=valid.device)
 
 
 def _check_range(name: str, images: Tensor) -> None:

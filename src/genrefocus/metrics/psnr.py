@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from genrefocus.metrics.info import TARGET, MetricInfo, of_batches
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.precision import in_float32
-from genrefocus.metrics.tally import Tally
 
 # Equal images have an infinite PSNR, and one of those would swallow every mean. The cap lies just
 # above the 58.9 dB of rounding to 8 bits, so no difference that a stored image can show is lost.
@@ -35,11 +35,4 @@ def psnr(pred: Tensor, target: Tensor) -> Tensor:
     return nan_where_invalid(-10.0 * torch.log10(mse.clamp_min(floor)), valid)
 
 
-class PSNR(Tally):
-    """Mean of :func:`psnr` over all images seen, in dB; see :class:`Summary`."""
-
-    higher_is_better = True
-
-    def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add a batch: both (B, 3, H, W) in [0, 1]."""
-        self.record(psnr(pred, target))
+METRICS = (MetricInfo("psnr", of_batches(psnr), "higher", TARGET, unit="dB"),)

@@ -3,9 +3,9 @@
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from genrefocus.metrics.info import TARGET, MetricInfo, of_batches, version_of
 from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.precision import in_float32
-from genrefocus.metrics.tally import Tally
 
 SIGMA = 1.5
 WINDOW = 11
@@ -60,11 +60,12 @@ def ssim_map(pred: Tensor, target: Tensor) -> tuple[Tensor, int]:
     return local[..., border:-border, border:-border].mean(1), border
 
 
-class SSIM(Tally):
-    """Mean of :func:`ssim` over all images seen; see :class:`Summary`."""
-
-    higher_is_better = True
-
-    def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add a batch: both (B, 3, H, W) in [0, 1], at least 11 px a side."""
-        self.record(ssim(pred, target))
+METRICS = (
+    MetricInfo(
+        "ssim",
+        of_batches(ssim),
+        "higher",
+        TARGET,
+        implementation=f"{version_of('torchmetrics')}, 11 px Gaussian",
+    ),
+)

@@ -1,7 +1,8 @@
-"""Gathering per-image values over batches and ranks, failures counted."""
+"""Per-image values of a metric over batches and ranks, with failures counted."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,39 +24,40 @@ class Summary(NamedTuple):
 
 
 class Tally(Metric):
-    """Base of the metrics here: keeps every per-image value and summarises them.
+    """Keeps every value of a per-image metric and summarises them.
 
     The state is the list of values itself, concatenated over ranks, and the mean is a correctly
     rounded sum: the same values give the same summary, bit for bit, however they are dealt out to
-    batches and ranks. A rank may have seen no image.
+    batches and ranks. A rank may have seen no image. Networks of a metric enter no checkpoint.
+
+    Args:
+        measure: batches of images to values (B,), e.g. :func:`genrefocus.metrics.psnr.psnr`; NaN
+            or infinite values count as failed.
     """
 
     full_state_update = False
     is_differentiable = False
     values: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, measure: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.measure = measure
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
-    def record(self, values: Tensor) -> None:
-        """Add per-image values (B,); NaN or infinite ones count as failed."""
-        self.values.append(values.detach().float())
+    @torch.no_grad()
+    def update(self, *batches: Tensor) -> None:
+        """Measure the images of a batch; shapes and ranges as for ``measure``."""
+        self.values.append(self.measure(*batches))
 
     def compute(self) -> Summary:
-        """Summarise everything recorded on all ranks."""
+        """Summarise the values of all ranks."""
         # After a synchronisation over ranks the state is one tensor instead of a list.
         parts = [self.values] if isinstance(self.values, Tensor) else self.values
-        return summarise(torch.cat(parts) if parts else torch.zeros(0, device=self.device))
-
-
-def summarise(values: Tensor) -> Summary:
-    """Summary of per-image values (N,), on their device; N may be 0."""
-    numbers = values.tolist()
-    valid = [number for number in numbers if math.isfinite(number)]
-    mean = math.fsum(valid) / len(valid) if valid else math.nan
-    return Summary(
-        mean=torch.tensor(mean, dtype=torch.float32, device=values.device),
-        valid=torch.tensor(len(valid), device=values.device),
-        failed=torch.tensor(len(numbers) - len(valid), device=values.device),
-    )
+        values = [value for part in parts for value in part.tolist()]
+        valid = [value for value in values if math.isfinite(value)]
+        mean = math.fsum(valid) / len(valid) if valid else math.nan
+        return Summary(
+            mean=torch.tensor(mean, dtype=torch.float32, device=self.device),
+            valid=torch.tensor(len(valid), device=self.device),
+            failed=torch.tensor(len(values) - len(valid), device=self.device),
+        )

@@ -11,41 +11,24 @@ from torchmetrics.functional.image import deep_image_structure_and_texture_simil
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from genrefocus.metrics.clip_iqa import PROMPTS, ClipIQA, clip_iqa
-from genrefocus.metrics.clip_similarity import (
+from genrefocus.metrics.clip import (
+    PROMPTS,
     Clip,
-    ClipSimilarity,
+    clip_iqa,
     clip_similarity,
     load_clip,
     require_clip,
 )
-from genrefocus.metrics.dists import DISTS, dists
-from genrefocus.metrics.fid_kid import FID, KID, fid, inception_file, kid, load_inception
-from genrefocus.metrics.lpips import NotAvailable, lpips_available
-from genrefocus.metrics.no_reference import (
-    VARIANTS,
-    NoReference,
-    no_reference,
-    require_no_reference,
-    weight_files,
-)
-from genrefocus.metrics.verification import pattern
+from genrefocus.metrics.dists import dists
+from genrefocus.metrics.fid_kid import INCEPTION_FILE, features, fid, kid, load_inception
+from genrefocus.metrics.info import NotAvailable
+from genrefocus.metrics.lpips import lpips_available
+from genrefocus.metrics.no_reference import VARIANTS, no_reference
+from genrefocus.metrics.registry import METRICS
 
 needs_vgg = pytest.mark.skipif(
     not lpips_available("vgg"), reason="metric weights are missing; run `genrefocus weights`"
 )
-
-
-@pytest.fixture
-def empty_torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A TORCH_HOME without weights, where any attempt to download is an error."""
-
-    def refuse(*_args: object, **_kwargs: object) -> None:
-        raise AssertionError("a download was attempted")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    return tmp_path
 
 
 def images(count: int, size: tuple[int, int] = (40, 56), seed: int = 0) -> Tensor:
@@ -56,8 +39,8 @@ def images(count: int, size: tuple[int, int] = (40, 56), seed: int = 0) -> Tenso
 
 
 @needs_vgg
-def test_dists_equals_the_function_of_torchmetrics_image_by_image() -> None:
-    reference, first, second = pattern()
+def test_dists_equals_the_function_of_torchmetrics_image_by_image(pattern) -> None:
+    reference, first, second = pattern
     pred = torch.cat([first, second, reference, first * math.nan])
     target = reference.expand(4, -1, -1, -1)
     values = dists(pred, target)
@@ -65,11 +48,14 @@ def test_dists_equals_the_function_of_torchmetrics_image_by_image() -> None:
     torch.testing.assert_close(values[:2], expected.detach())
     assert values[2].item() == pytest.approx(0.0, abs=1e-5)
     assert values[3].isnan()
-    metric = DISTS()
-    metric.update(pred, target)
-    assert [x.item() for x in metric.compute()[1:]] == [3, 1]
-    assert dict(metric.state_dict()) == {}
-    assert list(metric.parameters()) == []
+
+
+@needs_vgg
+def test_dists_has_the_figure_that_torchmetrics_documents() -> None:
+    """The first of the five pairs in the docstring of its DISTS."""
+    generator = torch.Generator().manual_seed(42)
+    first, second = (torch.rand(5, 3, 256, 256, generator=generator) for _ in range(2))
+    assert dists(first[:1], second[:1]).item() == pytest.approx(0.1285, abs=2e-4)
 
 
 @needs_vgg
@@ -80,9 +66,8 @@ def test_dists_wants_images_that_its_layers_can_halve() -> None:
 
 
 def test_dists_without_its_trunk_is_not_available(empty_torch_home: Path) -> None:
-    for attempt in (lambda: dists(images(1), images(1)), DISTS):
-        with pytest.raises(NotAvailable, match=r"DISTS .* run `genrefocus weights`"):
-            attempt()
+    with pytest.raises(NotAvailable, match=r"DISTS .* run `genrefocus weights`"):
+        dists(images(1), images(1))
 
 
 # CLIP
@@ -114,11 +99,6 @@ def test_clip_i_is_the_cosine_of_the_projected_embeddings(clip: Clip, clip_folde
 
     expected = [float(vector(a) @ vector(b)) for a, b in zip(pred[:2], target[:2], strict=True)]
     assert values[:2].tolist() == pytest.approx(expected, abs=5e-3)
-    metric = ClipSimilarity(clip)
-    metric.update(pred, target)
-    assert [x.item() for x in metric.compute()[1:]] == [2, 1]
-    assert dict(metric.state_dict()) == {}
-    assert list(metric.parameters()) == []
 
 
 def test_clip_iqa_is_the_probability_of_the_first_prompt(clip: Clip, clip_folder: Path) -> None:
@@ -138,9 +118,6 @@ def test_clip_iqa_is_the_probability_of_the_first_prompt(clip: Clip, clip_folder
     torch.testing.assert_close(values[::2], expected, rtol=1e-4, atol=1e-4)
     swapped = clip_iqa(pred, clip=clip, prompts=(PROMPTS[1], PROMPTS[0]))
     torch.testing.assert_close(values + swapped, torch.tensor([1.0, math.nan, 1.0]), equal_nan=True)
-    metric = ClipIQA(clip)
-    metric.update(pred)
-    assert [x.item() for x in metric.compute()[1:]] == [2, 1]
 
 
 def test_a_clip_that_is_not_there_is_not_available(tmp_path: Path, clip_folder: Path) -> None:
@@ -157,7 +134,7 @@ def test_a_clip_that_is_not_there_is_not_available(tmp_path: Path, clip_folder: 
             if file.name not in left_out:
                 (partial / file.name).symlink_to(file)
         with pytest.raises(NotAvailable, match=r"merges\.txt"):
-            clip_iqa(images(1), clip=load_clip(partial))
+            load_clip(partial)
 
 
 # pyiqa
@@ -168,19 +145,10 @@ def test_without_pyiqa_the_remedy_names_package_and_files(
     variant: str, empty_torch_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    for attempt in (
-        lambda: no_reference(images(1), variant=variant),
-        lambda: NoReference(variant),
-    ):
-        with pytest.raises(NotAvailable, match="pip install pyiqa") as caught:
-            attempt()
-        assert all(str(file) in str(caught.value) for file in weight_files(variant))
-    assert all(file.is_relative_to(empty_torch_home / "hub") for file in weight_files(variant))
-
-
-def test_an_unknown_variant_is_an_error() -> None:
-    with pytest.raises(ValueError, match="choose one of musiq-koniq"):
-        require_no_reference("musiq")
+    with pytest.raises(NotAvailable, match="pip install pyiqa") as caught:
+        no_reference(images(1), variant=variant)
+    for file in VARIANTS[variant].files:
+        assert str(empty_torch_home / "hub" / file) in str(caught.value)
 
 
 def test_musiq_of_pyiqa_with_random_weights(empty_torch_home: Path) -> None:
@@ -188,18 +156,16 @@ def test_musiq_of_pyiqa_with_random_weights(empty_torch_home: Path) -> None:
     from pyiqa.archs.musiq_arch import MUSIQ
 
     with pytest.raises(NotAvailable, match="copy what pyiqa downloads"):
-        NoReference("musiq-koniq")
-    (file,) = weight_files("musiq-koniq")
+        no_reference(images(1), variant="musiq-koniq")
+    file = empty_torch_home / "hub" / VARIANTS["musiq-koniq"].files[0]
     file.parent.mkdir(parents=True)
     torch.save(MUSIQ(pretrained=False).state_dict(), file)
     pred = images(2, (64, 80))
     pred[1] = math.nan
-    metric = NoReference("musiq-koniq")
-    metric.update(pred)
-    assert metric.name == f"musiq-koniq (pyiqa {pyiqa.__version__})"
-    mean, valid, failed = metric.compute()
-    assert mean.item() == pytest.approx(pyiqa.create_metric("musiq")(pred[:1]).item(), rel=1e-4)
-    assert (valid.item(), failed.item()) == (1, 1)
+    values = no_reference(pred, variant="musiq-koniq")
+    assert METRICS["musiq-koniq"].implementation.startswith(f"pyiqa {pyiqa.__version__}, musiq")
+    expected = pyiqa.create_metric("musiq")(pred[:1]).item()
+    assert values.tolist() == pytest.approx([expected, math.nan], rel=1e-4, nan_ok=True)
 
 
 # FID and KID
@@ -223,15 +189,14 @@ class Small(nn.Module):
 def test_fid_and_kid_equal_those_of_torchmetrics() -> None:
     network = Small()
     first, second = images(40), images(30, seed=1) ** 1.3
-    with torch.no_grad():
-        features = network(first), network(second)
+    pred, target = features(first, network), features(second, network)
     other = FrechetInceptionDistance(network, normalize=True)
     other_kid = KernelInceptionDistance(network, normalize=True, subsets=1, subset_size=30)
     for metric in (other, other_kid):
         metric.update(first if metric is other else first[:30], real=False)
         metric.update(second, real=True)
-    assert fid(*features).item() == pytest.approx(other.compute().item(), rel=1e-4)
-    same_size = kid(features[0][:30], features[1]).item()
+    assert fid(pred, target).item() == pytest.approx(other.compute().item(), rel=1e-4)
+    same_size = kid(pred[:30], target).item()
     assert same_size == pytest.approx(other_kid.compute()[0].item(), rel=1e-3)
 
 
@@ -243,42 +208,23 @@ def test_fid_of_a_shift_is_its_square_and_kid_of_a_split_set_is_about_zero() -> 
     assert abs(kid(cloud[:250], cloud[250:]).item()) < 0.02 * kid(cloud, shifted).item()
 
 
-@pytest.mark.parametrize("kind", [FID, KID])
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_sets_give_the_same_figure_however_dealt_out(kind) -> None:
-    network = Small()
-    pred, target = images(24), images(24, seed=1)
-    whole = kind(network)
-    whole.update(pred, target)
-    ranks = [kind(network), kind(network)]
+@pytest.mark.parametrize("distance", [fid, kid])
+def test_sets_give_the_same_figure_bit_for_bit_in_any_order(distance) -> None:
+    pred, target = features(images(24), Small()), features(images(24, seed=1), Small())
     order = torch.randperm(24, generator=torch.Generator().manual_seed(3))
-    for number, part in enumerate(order.split([5, 11, 8])):
-        ranks[number % 2].update(pred[part], target[part.flip(0)])
-    ranks[1].merge_state(ranks[0])
-    # One image at a time: what a network gives may depend on the batch in the last bits.
-    alone = kind(network)
-    for i in range(24):
-        alone.update(pred[i : i + 1], target[i : i + 1])
-    shuffled = kind(network)
-    for i in order.tolist():
-        shuffled.update(pred[i : i + 1], target[i : i + 1])
-    assert torch.equal(alone.compute(), shuffled.compute()), "bit for bit"
-    assert ranks[1].compute().item() == pytest.approx(whole.compute().item(), rel=1e-4, abs=1e-6)
-    assert dict(whole.state_dict()) == {}
-    assert list(whole.parameters()) == []
+    assert torch.equal(distance(pred, target), distance(pred[order], target[order.flip(0)]))
 
 
 def test_fid_without_its_network_and_wrong_use(
     empty_torch_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    for attempt in (load_inception, FID, KID):
-        with pytest.raises(NotAvailable, match="pip install torch-fidelity") as caught:
-            attempt()
-        assert str(inception_file()) in str(caught.value)
+    with pytest.raises(NotAvailable, match="pip install torch-fidelity") as caught:
+        load_inception()
+    assert str(empty_torch_home / "hub/checkpoints" / INCEPTION_FILE) in str(caught.value)
     with pytest.raises(ValueError, match="two images at least"):
         fid(torch.zeros(1, 3), torch.zeros(4, 3))
     with pytest.raises(ValueError, match="features must be"):
         kid(torch.zeros(4, 2), torch.zeros(4, 3))
     with pytest.raises(ValueError, match="not finite"):
-        FID(Small()).update(images(1) * math.nan, images(1))
+        features(images(1) * math.nan, Small())

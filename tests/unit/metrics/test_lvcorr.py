@@ -7,7 +7,13 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, laplace
 
-from genrefocus.metrics.lvcorr import PROTOCOL_K, LVCorr, laplacian_variance, lvcorr
+from genrefocus.metrics.lvcorr import (
+    PROTOCOL_K,
+    laplacian_variance,
+    lvcorr,
+    lvcorr_of_images,
+)
+from genrefocus.metrics.tally import Tally
 
 
 def test_it_is_the_negated_correlation_of_numpy() -> None:
@@ -50,7 +56,7 @@ def test_the_metric_rates_blur_that_grows_and_counts_a_model_that_ignores_k() ->
     growing = [gaussian_filter(sharp, (0, 0.1 * k, 0.1 * k)) for k in PROTOCOL_K]
     obedient = torch.tensor(np.stack(growing)).float()
     deaf = obedient[:1].expand_as(obedient)
-    metric = LVCorr()
+    metric = Tally(lvcorr_of_images)
     metric.update(torch.stack([obedient, deaf, obedient.flip(0)]))
     by_hand = lvcorr(laplacian_variance(obedient)[None], PROTOCOL_K).item()
     assert 0.5 < by_hand <= 1.0
@@ -68,5 +74,5 @@ def test_wrong_input_is_an_error() -> None:
         lvcorr(torch.rand(2, 2), [5, 5])
     with pytest.raises(ValueError, match=r"\(\.\.\., 3, H, W\)"):
         laplacian_variance(torch.rand(4, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"\(B, 4, 3, H, W\)"):
-        LVCorr().update(torch.rand(2, 3, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"not \(2, 3\) for 4"):
+        lvcorr_of_images(torch.rand(2, 3, 3, 8, 8))

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from genrefocus.cli import main
-from genrefocus.metrics.lpips import NotAvailable, lpips_available
+from genrefocus.metrics.info import NotAvailable, file_hash
+from genrefocus.metrics.lpips import lpips_available
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.registry import METRICS, metrics
 from genrefocus.metrics.ssim import ssim
-from genrefocus.metrics.weights import file_hash, trunk_hash
+from genrefocus.metrics.trunks import trunk_file, trunk_hash
 from genrefocus.optics import BlurStrength
 
 
@@ -104,8 +105,6 @@ def test_what_is_missing_has_a_remedy_and_no_number(
 def test_the_hash_of_a_trunk_is_that_of_its_convolutions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genrefocus.metrics.lpips import trunk_file
-
     before = METRICS["lpips_alex"].weights()
     state = torch.load(trunk_file("alex"), weights_only=True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -4,6 +4,7 @@ Scenes are rendered through a sampled lens, which shares nothing with the metric
 """
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -16,19 +17,13 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from genrefocus.metrics import blur_radius as module
-from genrefocus.metrics.bleeding import BleedingShare, bleeding, measure_bleeding
-from genrefocus.metrics.blur_radius import (
-    BlurRadiusByBin,
-    BlurRadiusError,
-    RadiusPatches,
-    blur_radius_error,
-    errors_by_bin,
-    measure_radii,
-)
-from genrefocus.metrics.focus_plane import FocusPlaneError, find_focus, focus_plane_error
-from genrefocus.metrics.in_focus import InFocus, in_focus, in_focus_region
+from genrefocus.metrics.bleeding import measure_bleeding
+from genrefocus.metrics.blur_radius import RadiusPatches, errors_by_bin, measure_radii
+from genrefocus.metrics.focus_plane import find_focus
+from genrefocus.metrics.in_focus import in_focus
 from genrefocus.metrics.lpips import lpips, lpips_available
 from genrefocus.metrics.psnr import psnr
+from genrefocus.metrics.registry import METRICS
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
@@ -73,16 +68,6 @@ class Rendered:
     @functools.cache  # noqa: B019
     def radii(self, pred: Tensor) -> RadiusPatches:
         return measure_radii(pred, self.aif, self.disparity, **self.asked)
-
-    def batch(self, *preds: Tensor) -> dict:
-        n = len(preds)
-        return {
-            "pred": torch.stack(preds),
-            "aif": self.aif.expand(n, -1, -1, -1),
-            "disparity": self.disparity.expand(n, -1, -1),
-            "focus_disparity": [self.focus] * n,
-            "strength": [self.strength] * n,
-        }
 
 
 @functools.cache
@@ -130,21 +115,21 @@ def test_linear_light_is_that_of_the_renderer() -> None:
     torch.testing.assert_close(module.to_linear(values), srgb_to_linear(values))
 
 
-def test_the_truth_has_the_radius_asked_for(rendered: Rendered) -> None:
+def test_the_truth_has_the_requested_radius(rendered: Rendered) -> None:
     patches = rendered.radii(rendered.photo())
-    blurred = patches.asked > 2.0
+    blurred = patches.requested > 2.0
     assert int(blurred.sum()) > 50
-    error = (patches.measured - patches.asked)[blurred]
-    assert error.abs().mean() < 0.05 * patches.asked[blurred].mean()
-    assert error.mean().abs() < 0.03 * patches.asked[blurred].mean()
+    error = (patches.measured - patches.requested)[blurred]
+    assert error.abs().mean() < 0.05 * patches.requested[blurred].mean()
+    assert error.mean().abs() < 0.03 * patches.requested[blurred].mean()
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.2])
 def test_a_wrong_k_is_seen_as_such(rendered: Rendered, factor: float) -> None:
     photo = rendered.photo(k=factor)
     patches = rendered.radii(photo)
-    blurred = patches.asked > 2.0
-    ratio = patches.measured[blurred].sum() / patches.asked[blurred].sum()
+    blurred = patches.requested > 2.0
+    ratio = patches.measured[blurred].sum() / patches.requested[blurred].sum()
     assert ratio.item() == pytest.approx(factor, abs=0.04)
     found = find_focus(patches, rendered.strength.k)
     assert found.k / rendered.strength.k == pytest.approx(factor, abs=0.05)
@@ -154,11 +139,13 @@ def test_a_wrong_k_is_seen_as_such(rendered: Rendered, factor: float) -> None:
 def test_identity_has_no_blur_and_no_plane_of_focus(rendered: Rendered) -> None:
     patches = rendered.radii(rendered.aif)
     assert patches.measured.abs().max() < 1e-3
-    errors = errors_by_bin(patches)
-    counted = errors.patches > 0
-    torch.testing.assert_close(-errors.bias[counted], errors.absolute[counted])
-    assert errors.bias[~counted].isnan().all()
-    assert int(errors.patches.sum()) == len(patches.asked)
+    magnitude, bias = errors_by_bin(patches)
+    torch.testing.assert_close(-bias, magnitude, equal_nan=True)
+    edges = [0, *module.RADIUS_EDGES, math.inf]
+    for number, (low, high) in enumerate(itertools.pairwise(edges)):
+        inside = patches.requested[(patches.requested >= low) & (patches.requested < high)]
+        expected = pytest.approx(inside.mean().item(), abs=2e-3, nan_ok=True)
+        assert magnitude[number].item() == expected
     assert math.isnan(find_focus(patches, rendered.strength.k).disparity)
 
 
@@ -166,16 +153,17 @@ def test_the_same_patches_count_whatever_the_output(rendered: Rendered) -> None:
     noise = torch.rand(rendered.aif.shape, generator=torch.Generator().manual_seed(1))
     for other in (rendered.aif, noise):
         torch.testing.assert_close(
-            rendered.radii(other).asked, rendered.radii(rendered.photo()).asked
+            rendered.radii(other).requested, rendered.radii(rendered.photo()).requested
         )
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 def test_the_plane_of_focus_is_found(rendered: Rendered, shift: float) -> None:
-    values = focus_plane_error(**rendered.batch(rendered.photo(focus=shift)))
-    assert values.item() == pytest.approx(shift, abs=0.03)
-    in_px = focus_plane_error(**rendered.batch(rendered.photo(focus=shift)), in_px=True)
-    assert in_px.item() == pytest.approx(values.item() * rendered.strength.k, rel=1e-5)
+    facts = {"aif": rendered.aif, "disparity": rendered.disparity, **rendered.asked}
+    error = METRICS["focus_plane_error"](rendered.photo(focus=shift), **facts)
+    assert error == pytest.approx(shift, abs=0.03)
+    in_px = METRICS["focus_plane_error_px"](rendered.photo(focus=shift), **facts)
+    assert in_px == pytest.approx(error * rendered.strength.k, rel=1e-5)
 
 
 def patches_of(radius, disparity) -> RadiusPatches:
@@ -195,37 +183,6 @@ def test_focus_between_the_surfaces_and_where_it_cannot_be_told() -> None:
     even = patches_of([3.0] * 5, disparity)
     for hopeless in (far_away, even, patches_of([0.0, 1.0], [1.0, 2.0])):
         assert math.isnan(find_focus(hopeless, 10.0).disparity)
-
-
-def test_metrics_keep_values_and_count_failures(rendered: Rendered) -> None:
-    broken = torch.full_like(rendered.aif, math.nan)
-    batch = rendered.batch(rendered.photo(), rendered.aif, broken)
-    errors = blur_radius_error(**batch)
-    assert errors.isnan().tolist() == [False, False, True]
-    assert errors[1] > 10 * errors[0]
-    signed = blur_radius_error(**batch, signed=True)
-    assert signed[1] == pytest.approx(-errors[1].item())
-    tally = BlurRadiusError()
-    tally.update(**batch)
-    assert [x.item() for x in tally.compute()] == pytest.approx([errors[:2].mean().item(), 2, 1])
-    plane = FocusPlaneError()
-    plane.update(**batch)
-    assert [x.item() for x in plane.compute()[1:]] == [1, 2]
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_bins_over_ranks_equal_one_process(rendered: Rendered) -> None:
-    photo, sharp = rendered.batch(rendered.photo()), rendered.batch(rendered.aif)
-    whole, first, second = BlurRadiusByBin(), BlurRadiusByBin(), BlurRadiusByBin()
-    for metric, batches in ((whole, (photo, sharp)), (first, (sharp,)), (second, (photo,))):
-        for batch in batches:
-            metric.update(**batch)
-    first.merge_state(second)
-    expected = whole.compute()
-    assert str(first.compute()) == str(expected)
-    assert expected["bias_4_8"].mean < -1.0
-    assert expected["coverage"].mean == pytest.approx(rendered.radii(rendered.aif).coverage)
-    assert set(expected) > {"bias_0_0.5", "absolute_16_up"}
 
 
 def test_wrong_use_of_the_blur_radius_is_an_error(rendered: Rendered) -> None:
@@ -283,45 +240,40 @@ def test_bleeding_tells_wrong_orders_from_a_wrong_amount_of_blur() -> None:
 
 
 def two_sides() -> dict:
-    """A near square in focus before a far wall, flat colours, as a batch of one."""
+    """A near square in focus before a far wall, flat colours."""
     near = torch.zeros(64, 64, dtype=torch.bool)
     near[16:48, 16:48] = True
     colours = torch.where(near, torch.tensor([0.9, 0.2, 0.4])[:, None, None], 0.3)
     return {
-        "target": colours[None],
-        "aif": colours[None],
-        "disparity": torch.where(near, 1.0, 0.2)[None],
-        "focus_disparity": [1.0],
-        "strength": [BlurStrength(5.0, 64, 64)],
+        "target": colours,
+        "aif": colours,
+        "disparity": torch.where(near, 1.0, 0.2),
+        "focus_disparity": 1.0,
+        "strength": BlurStrength(5.0, 64, 64),
     }
 
 
 def test_bleeding_is_the_share_mixed_in() -> None:
     case = two_sides()
     linear, near = srgb_to_linear(case["aif"]), case["disparity"] == 1.0
-    front, back = linear[0, :, 32, 32], linear[0, :, 0, 0]
+    front, back = linear[:, 32, 32], linear[:, 0, 0]
     for share in (0.0, 0.25, -0.1):
-        change = share * (back - front)[None, :, None, None] * near
-        pred = linear_to_srgb(linear + change)
-        value = bleeding(pred=pred, **case, side="near").item()
-        assert value == pytest.approx(share, abs=1e-4)
-        assert bleeding(pred=pred, **case, side="far").item() == pytest.approx(0.0, abs=1e-6)
-    tally = BleedingShare("near")
-    tally.update(pred, *case.values())
-    assert tally.compute().mean.item() == pytest.approx(0.1, abs=1e-4)
+        pred = linear_to_srgb(linear + share * (back - front)[:, None, None] * near)
+        measured = measure_bleeding(pred, **case)
+        assert measured.near == pytest.approx(share, abs=1e-4)
+        assert measured.far == pytest.approx(0.0, abs=1e-6)
+    assert METRICS["bleeding"](pred, **case) == pytest.approx(0.1 / 2, abs=1e-4), "magnitudes"
 
 
-def test_without_an_edge_or_without_contrast_bleeding_is_not_told() -> None:
+def test_without_an_edge_or_without_contrast_there_is_no_bleeding() -> None:
     case = two_sides()
     pred = case["target"]
-    in_focus_all_over = {**case, "strength": [BlurStrength(0.1, 64, 64)]}
+    in_focus_all_over = {**case, "strength": BlurStrength(0.1, 64, 64)}
     grey = torch.full_like(pred, 0.5)
     one_colour = {**case, "aif": grey, "target": grey}
-    behind = {**case, "focus_disparity": [0.2]}
+    behind = {**case, "focus_disparity": 0.2}
     for other, output in ((in_focus_all_over, pred), (one_colour, grey), (behind, pred)):
-        assert bleeding(pred=output, **other, side="near").isnan().all()
-    with pytest.raises(ValueError, match="choose one of near, far"):
-        bleeding(pred=pred, **case, side="left")
+        assert math.isnan(measure_bleeding(output, **other).near)
 
 
 # In focus
@@ -336,10 +288,18 @@ def pair(seed: int = 5) -> tuple[Tensor, Tensor]:
     return (target + noise).clamp(0, 1), target
 
 
-def test_the_region_in_focus() -> None:
-    disparity = torch.tensor([[[1.0, 1.04, 1.06, 0.9]]])
-    region = in_focus_region(disparity, focus_disparity=[1.0], strength=[BlurStrength(10, 1, 4)])
-    assert region.tolist() == [[[True, True, False, False]]]
+def test_the_region_in_focus_is_that_of_the_control_map() -> None:
+    pred, target = pair()
+    disparity = torch.linspace(0.9, 1.1, 64).expand(64, 64)
+    region = (10.0 * (disparity - 1.0).abs() < 0.5)[None]
+    value = METRICS["in_focus_psnr"](
+        pred[0],
+        target=target[0],
+        disparity=disparity,
+        focus_disparity=1.0,
+        strength=BlurStrength(10.0, 64, 64),
+    )
+    assert value == in_focus(pred[:1], target[:1], region, measure="psnr").item()
 
 
 def test_only_what_is_in_focus_counts() -> None:
@@ -391,10 +351,8 @@ def test_in_focus_failures_and_wrong_use() -> None:
     region = torch.ones(2, 64, 64, dtype=torch.bool)
     region[1, :, 1:] = False
     region[1, 63] = False  # 63 px are too few
-    tally = InFocus("psnr")
-    tally.update(pred, target, region)
-    assert [x.item() for x in tally.compute()[1:]] == [1, 1]
-    assert tally.higher_is_better
+    values = in_focus(pred, target, region, measure="psnr")
+    assert values.isnan().tolist() == [False, True]
     pred[0, 0, 0, 0] = math.nan
     assert in_focus(pred, target, region, measure="ssim").isnan().all()
     with pytest.raises(ValueError, match="choose one of psnr, ssim, lpips"):

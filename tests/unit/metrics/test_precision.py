@@ -12,9 +12,11 @@ from torch.backends import cudnn
 
 from genrefocus.baselines import classical_bokeh
 from genrefocus.metrics import dists, lpips, no_reference, registry
-from genrefocus.metrics.fid_kid import FID, KID
-from genrefocus.metrics.lvcorr import LVCorr
+from genrefocus.metrics.clip import load_clip
+from genrefocus.metrics.fid_kid import features, fid, kid
+from genrefocus.metrics.lvcorr import lvcorr_of_images
 from genrefocus.metrics.precision import in_float32
+from genrefocus.metrics.trunks import NETS, trunk_file
 from genrefocus.optics import BlurStrength
 
 KERNEL = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -45,8 +47,8 @@ def everything(
     monkeypatch.setattr("importlib.metadata.version", lambda _: "0")
     monkeypatch.setattr(no_reference, "_in_hub_cache", lambda _: True)
     for file in (
-        *(lpips.trunk_file(net) for net in lpips.NETS),
-        *(file for one in no_reference.VARIANTS for file in no_reference.weight_files(one)),
+        *(trunk_file(net) for net in NETS),
+        *(tmp_path / "hub" / x for one in no_reference.VARIANTS.values() for x in one.files),
     ):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -85,17 +87,13 @@ def figures(found: registry.Mapping, facts: dict) -> dict[str, float]:
         for name, info in found.items()
     }
     series = torch.stack([pred, target, facts["aif"], pred.flip(-1)])
-    sweep = LVCorr()
-    sweep.update(series[None])
-    values["lvcorr"] = float(sweep.compute().mean)
-    for kind in (FID, KID):
-        sets = kind(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-        with torch.no_grad():
-            sets._extractor[0][0].weight.copy_(KERNEL[:4, :, :3, :3])
-            sets._extractor[0][0].bias.zero_()
-        sets.update(series, series.flip(-2))
-        values[kind.__name__] = float(sets.compute())
-    return values
+    values["lvcorr"] = float(lvcorr_of_images(series[None]))
+
+    def network(images: Tensor) -> Tensor:
+        return nn.functional.conv2d(images, KERNEL[:4, :, :3, :3]).mean((2, 3))
+
+    sets = features(series, network), features(series.flip(-2), network)
+    return values | {"fid": float(fid(*sets)), "kid": float(kid(*sets))}
 
 
 def test_a_metric_does_not_depend_on_autocast_nor_on_the_dtype_of_its_images(
@@ -136,5 +134,5 @@ def test_a_clip_stored_in_half_precision_computes_in_float32(clip_folder, tmp_pa
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "config.json").unlink()
     CLIPModel.from_pretrained(clip_folder).half().save_pretrained(tmp_path)
-    clip = registry.load_clip(tmp_path)
+    clip = load_clip(tmp_path)
     assert {x.dtype for x in clip.network.parameters()} == {torch.float32}
