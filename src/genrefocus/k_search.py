@@ -9,7 +9,10 @@ is rejected, since a K at the bound of a search says where the search ended and 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
 from genrefocus.optics import BlurStrength, blur_radius
@@ -22,6 +25,51 @@ LEAST_BUDGET = 8
 
 _GOLDEN = (3 - math.sqrt(5)) / 2
 _BOUND_MARGIN = 0.02
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class KRange:
+    """Where K is searched for, relative to the size of the image.
+
+    Attributes:
+        min_radius, max_radius: bounds of K: 99 % of the pixels have a blur radius of at most this,
+            in parts of the long edge.
+        budget: renderings of a search at most.
+
+    Raises:
+        ValueError: a value of another type or outside its range.
+    """
+
+    min_radius: Annotated[float, Field(gt=0, lt=1)]
+    max_radius: Annotated[float, Field(gt=0, lt=1)]
+    budget: Annotated[int, Field(ge=LEAST_BUDGET)]
+
+    def __post_init__(self) -> None:
+        if self.min_radius >= self.max_radius:
+            raise ValueError(f"min_radius {self.min_radius} must be below {self.max_radius}")
+
+    def bounds(self, disparity: Tensor, focus_disparity: float) -> tuple[float, float]:
+        """Lower and upper bound of K, px at 1/m, for an image of the size of its disparity.
+
+        Args:
+            disparity: (H, W), 1/m.
+            focus_disparity: d_f in 1/m.
+
+        Raises:
+            Rejected: ``depth_without_spread`` where 99 % of the pixels are in the plane of focus,
+                and what ``optics.signed_defocus`` rejects.
+        """
+        height, width = disparity.shape
+        unit = blur_radius(disparity, focus_disparity, BlurStrength(1.0, height, width)).flatten()
+        # torch.quantile takes no more than 2^24 values.
+        rank = max(1, math.ceil(RADIUS_QUANTILE * unit.numel()))
+        radius = float(unit.kthvalue(rank).values)
+        if radius <= 0:
+            raise Rejected(
+                Reason.DEPTH_WITHOUT_SPREAD, radius, "99 % of the pixels are in the plane of focus"
+            )
+        edge = max(height, width)
+        return self.min_radius * edge / radius, self.max_radius * edge / radius
 
 
 @dataclass(frozen=True)
@@ -59,7 +107,7 @@ def search_k(
 
     Args:
         score: of a K in px at 1/m; larger is better. Called at most once for a K.
-        low, high: bounds of K, 0 < low < high; see :func:`k_bounds`.
+        low, high: bounds of K, 0 < low < high; see :meth:`KRange.bounds`.
         budget: most evaluations, at least 8.
         tolerance: the search ends when K is known to this part of itself.
         flat: differences of the score below this mean nothing.
@@ -112,48 +160,6 @@ def search_k(
             Reason.SCORE_FLAT, f"the best score is less than {flat} above that of a bound"
         )
     return KSearch(curve.k(x), top, curve.points(), len(curve.seen))
-
-
-def k_bounds(
-    disparity: Tensor,
-    focus_disparity: float,
-    *,
-    height: int,
-    width: int,
-    least_radius: float,
-    largest_radius: float,
-) -> tuple[float, float]:
-    """Bounds of K between which a search makes sense for a picture, from blur radii.
-
-    Args:
-        disparity: (H, W), 1/m.
-        focus_disparity: d_f in 1/m.
-        height, width: the size in px that K is to be stated for, that of ``disparity``.
-        least_radius, largest_radius: px; 99 % of the pixels have a blur radius of at most
-            ``least_radius`` at the lower bound and ``largest_radius`` at the upper one.
-
-    Returns:
-        Lower and upper bound of K, px at 1/m.
-
-    Raises:
-        Rejected: ``depth_without_spread`` where 99 % of the pixels are in the plane of focus, and
-            what ``optics.signed_defocus`` rejects.
-        ValueError: radii without 0 < least < largest, or sizes that disagree.
-    """
-    if not (0 < least_radius < largest_radius < math.inf):
-        raise ValueError(
-            "blur radii must satisfy 0 < least_radius < largest_radius, "
-            f"got {least_radius} and {largest_radius} px"
-        )
-    unit = blur_radius(disparity, focus_disparity, BlurStrength(1.0, height, width)).flatten()
-    # torch.quantile takes no more than 2^24 values.
-    rank = max(1, math.ceil(RADIUS_QUANTILE * unit.numel()))
-    radius = float(unit.kthvalue(rank).values)
-    if radius <= 0:
-        raise Rejected(
-            Reason.DEPTH_WITHOUT_SPREAD, radius, "99 % of the pixels are in the plane of focus"
-        )
-    return least_radius / radius, largest_radius / radius
 
 
 class _Curve:

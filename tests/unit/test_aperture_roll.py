@@ -12,6 +12,7 @@ from genrefocus.data.aperture_roll import build_series
 from genrefocus.data.images import load_image
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import DetailRetention, SidecarDepth
+from genrefocus.k_search import KRange
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import blur_strength_from_exif
 from genrefocus.preparation.aperture_series import ApertureSeries
@@ -94,8 +95,7 @@ def test_calibration_finds_the_k_of_the_lens(series: Path, tmp_path: Path) -> No
         long_edge=1024,
         least_edge=64,
         correct=True,
-        radius_range=(0.0005, 0.08),
-        evaluations=16,
+        k_range=KRange(0.0005, 0.08, 16),
     )
     prepare(
         route,

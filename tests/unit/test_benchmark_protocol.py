@@ -130,7 +130,7 @@ def test_a_metric_more_is_a_difference(protocol: Protocol) -> None:
         ({"crop": 512}, "crop is 512: Input should be a valid array"),
         (
             {"k_search": {"min_radius": 0.001, "max_radius": 0.05, "budget": 13}},
-            "budget is 13: .* 12",
+            "budget is 13; .* 12",
         ),
         ({"k_search": {"min_radius": 0.1, "max_radius": 0.05, "budget": 12}}, "must be below"),
         ({"k_search": {"min_radius": "1e-3", "max_radius": 1, "budget": 12}}, "'1e-3'"),

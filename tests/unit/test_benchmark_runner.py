@@ -17,10 +17,10 @@ from genrefocus.benchmark.methods import (
     RichardsonLucy,
     Unsharp,
 )
-from genrefocus.benchmark.protocol import KRange
 from genrefocus.benchmark.runner import Plan, gather, measure, run
 from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import save_image
+from genrefocus.k_search import KRange
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.ssim import ssim
 from genrefocus.preparation.item import Picture

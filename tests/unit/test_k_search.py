@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrefocus.k_search import KSearch, k_bounds, search_k
+from genrefocus.k_search import KRange, KSearch, search_k
 from genrefocus.metrics.ssim import ssim
 from genrefocus.optics import BlurStrength
 from genrefocus.rejection import Reason, Rejected
@@ -94,9 +94,7 @@ def photograph(seed: int, size: int = 96) -> tuple[Score, float, float]:
         )
         return float(ssim(linear_to_srgb(rendering)[None], linear_to_srgb(target)[None]))
 
-    low, high = k_bounds(
-        disparity, focus, height=size, width=size, least_radius=0.5, largest_radius=25.0
-    )
+    low, high = KRange(0.5 / size, 25 / size, 24).bounds(disparity, focus)
     return score, low, high
 
 
@@ -193,16 +191,14 @@ def test_wrong_use(wrong: dict[str, float]) -> None:
 def test_bounds_are_blur_radii() -> None:
     """Disparity 0 to 2 in even steps about a focus at 0: 99 % lie within 1.98."""
     disparity = torch.linspace(0, 2, 10_001)[1:].reshape(100, 100)
-    arguments = {"height": 100, "width": 100, "least_radius": 0.5, "largest_radius": 20.0}
-    low, high = k_bounds(disparity, 0.0, **arguments)
+    k_range = KRange(0.005, 0.2, 12)
+    low, high = k_range.bounds(disparity, 0.0)
     assert (low, high) == (pytest.approx(0.5 / 1.98, rel=1e-3), pytest.approx(20 / 1.98, rel=1e-3))
     wild = disparity.clone()
     wild[0, :50] = 500.0
-    assert k_bounds(wild, 0.0, **arguments)[1] == pytest.approx(high, rel=0.02)
+    assert k_range.bounds(wild, 0.0)[1] == pytest.approx(high, rel=0.02)
     with pytest.raises(Rejected) as caught:
-        k_bounds(torch.ones(100, 100), 1.0, **arguments)
+        k_range.bounds(torch.ones(100, 100), 1.0)
     assert caught.value.reason is Reason.DEPTH_WITHOUT_SPREAD
-    with pytest.raises(ValueError, match="K is stated for"):
-        k_bounds(disparity, 0.0, **{**arguments, "height": 50})
-    with pytest.raises(ValueError, match="least_radius"):
-        k_bounds(disparity, 0.0, **{**arguments, "least_radius": 0.0})
+    with pytest.raises(ValueError, match="min_radius 0.2 must be below 0.1"):
+        KRange(0.2, 0.1, 12)

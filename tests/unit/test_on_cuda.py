@@ -19,7 +19,7 @@ from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.lightfield import estimate_disparity, refocus
 from genrefocus.benchmark.lightfield.simulated import simulate
 from genrefocus.benchmark.methods import Classical, Identity, Unsharp
-from genrefocus.k_search import k_bounds, search_k
+from genrefocus.k_search import KRange, search_k
 from genrefocus.metrics.lvcorr import lvcorr_of_images
 from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
@@ -244,9 +244,7 @@ def test_k_search(facts: dict[str, Any]) -> None:
             return classical_bokeh(aif, disparity, focus_disparity=1.05, strength=strength)
 
         target = photo(truth)
-        low, high = k_bounds(
-            disparity, 1.05, height=SIZE, width=SIZE, least_radius=0.5, largest_radius=12.0
-        )
+        low, high = KRange(0.5 / SIZE, 12 / SIZE, 10).bounds(disparity, 1.05)
         score = lambda k: float(ssim(photo(k)[None], target[None]))  # noqa: E731
         return search_k(score, low=low, high=high, budget=10).k
 

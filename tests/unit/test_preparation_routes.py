@@ -16,6 +16,7 @@ from genrefocus.data.images import load_image, save_image
 from genrefocus.data.sample import to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import DetailRetention, RefinedMask, SidecarDepth, SidecarMask
+from genrefocus.k_search import KRange
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import BlurStrength, blur_radius
@@ -121,8 +122,7 @@ def calibration(series: Path, **changes: Any) -> ApertureSeries:
         "long_edge": 1024,
         "least_edge": 64,
         "correct": False,
-        "radius_range": (0.002, 0.08),
-        "evaluations": 20,
+        "k_range": KRange(0.002, 0.08, 20),
         "ramps": 0,
     }
     return ApertureSeries(**(arguments | changes))
@@ -156,7 +156,9 @@ def test_an_aperture_series_finds_the_k_that_it_was_rendered_with(
 
 
 def test_a_k_beyond_the_bounds_is_rejected_with_its_curve(series: Path, tmp_path: Path) -> None:
-    narrow = calibration(series, radius_range=(0.0005, 0.004))  # up to 0.6 px; the truth is 2.5 up
+    narrow = calibration(
+        series, k_range=KRange(0.0005, 0.004, 20)
+    )  # up to 0.6 px; the truth is 2.5 up
     with pytest.raises(ValueError, match=r"nothing of 6 found.*6 k_at_bound"):
         make(narrow, RealBokeh3mp(series / "set"), tmp_path)
     [first, *_] = read_lines(tmp_path / "rejections.jsonl")

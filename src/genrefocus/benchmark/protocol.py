@@ -6,14 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from genrefocus.benchmark.case import Task
+from genrefocus.k_search import KRange
 from genrefocus.writing import write_atomically
+
+MOST_RENDERINGS = 12
+"""Of a search of K, so that every method is asked as often."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _FOLDER = resources.files("genrefocus.benchmark") / "protocols"
@@ -48,25 +52,6 @@ class Metric:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class KRange:
-    """Where K is searched for, the same for every method.
-
-    Attributes:
-        min_radius, max_radius: bounds of K, as the blur radius of 99 % of the pixels in parts of
-            the long edge; see ``k_search.k_bounds``.
-        budget: renderings of a search at most.
-    """
-
-    min_radius: Annotated[float, Field(gt=0, lt=1)]
-    max_radius: Annotated[float, Field(gt=0, lt=1)]
-    budget: Annotated[int, Field(ge=8, le=12)]
-
-    def __post_init__(self) -> None:
-        if self.min_radius >= self.max_radius:
-            raise ValueError(f"min_radius {self.min_radius} must be below {self.max_radius}")
-
-
-@dataclass(frozen=True, config=_STRICT)
 class Protocol:
     """Everything that a figure depends on besides the method.
 
@@ -80,7 +65,7 @@ class Protocol:
         prompts: stage -> text, for methods that take one.
         steps: of the sampler, for methods that have one; None where each method states its own.
         seed: of every draw.
-        k_search: None where no K is searched for.
+        k_search: where K is searched for, the same for every method; None where it is not.
         metrics: name -> implementation.
 
     Raises:
@@ -99,6 +84,12 @@ class Protocol:
     seed: int
     k_search: KRange | None
     metrics: Mapping[str, Metric]
+
+    def __post_init__(self) -> None:
+        if self.k_search is not None and self.k_search.budget > MOST_RENDERINGS:
+            raise ValueError(
+                f"k_search.budget is {self.k_search.budget}; give at most {MOST_RENDERINGS}"
+            )
 
     @property
     def hash(self) -> str:

@@ -27,11 +27,10 @@ from torch import Tensor
 from genrefocus.benchmark.case import Case, Method, Score, Task
 from genrefocus.benchmark.cases import CaseSet
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED, figure_table, write_figures
-from genrefocus.benchmark.protocol import KRange
 from genrefocus.data.images import save_image
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
-from genrefocus.k_search import k_bounds, search_k
+from genrefocus.k_search import KRange, search_k
 from genrefocus.metrics.lvcorr import PROTOCOL_K, laplacian_variance, lvcorr
 from genrefocus.metrics.ssim import ssim
 from genrefocus.rejection import Rejected
@@ -267,15 +266,7 @@ def _answer(
         return _rounded(method(case), case), case, None
     if case.disparity is None or case.focus_disparity is None:
         raise ValueError(f"case {case.key} has no depth or focus to search K with")
-    edge = max(case.size)
-    low, high = k_bounds(
-        case.disparity,
-        case.focus_disparity,
-        height=case.size[0],
-        width=case.size[1],
-        least_radius=k_search.min_radius * edge,
-        largest_radius=k_search.max_radius * edge,
-    )
+    low, high = k_search.bounds(case.disparity, case.focus_disparity)
     answers: dict[float, Tensor] = {}
 
     def score(k: float) -> float:

@@ -43,6 +43,7 @@ from genrefocus.data.shards import (
     read_index,
     require_same,
 )
+from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.progress import Bars
 from genrefocus.render.apertures import disk
@@ -73,10 +74,6 @@ DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
     "sweep": {"val": 16, "test": 64},
     "camera_roll": {"train": 600, "val": 64, "test": 64},
 }
-
-SWEEP_K = (1.0, 5.0, 10.0, 15.0)
-"""K of the LVCorr protocol. A sweep sample's own K stands for the last; ``sweep_1``, ``sweep_5``
-and ``sweep_10`` are its scene at K in proportion."""
 
 ROLL_NAME = "roll.json"
 
@@ -190,8 +187,8 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
             scene, *_draw_blur(replace(one, kind="deblur"), scene, number)
         )
     if one.kind == "sweep":
-        for k in SWEEP_K[:-1]:
-            weaker = replace(strength, k=strength.k * k / SWEEP_K[-1])
+        for k in PROTOCOL_K[:-1]:
+            weaker = replace(strength, k=strength.k * k / PROTOCOL_K[-1])
             extras[f"sweep_{k:g}"] = _through_lens(scene, focus, weaker)
     return Sample(
         key=f"{'sweep-' if one.kind == 'sweep' else ''}{one.split}-{number:06d}",

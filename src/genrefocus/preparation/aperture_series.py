@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genrefocus.data.sample import Sample, to_uint8
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo, mask_agreement
-from genrefocus.k_search import KSearch, k_bounds, search_k
+from genrefocus.k_search import KRange, KSearch, search_k
 from genrefocus.metrics.ssim import ssim
 from genrefocus.optics import BlurStrength, depth_to_disparity, focus_disparity
 from genrefocus.preparation.engine import Made
@@ -42,9 +42,7 @@ class ApertureSeries:
         aperture: of the lens.
         long_edge, least_edge: as for other routes, px.
         correct: whether the sharp frame is brought to the colours of the wider one first.
-        radius_range: least and greatest p99 blur radius that the search considers, in parts of the
-            long edge.
-        evaluations: renderings at most.
+        k_range: where K is searched for.
         ramps: px over which estimators smear depth edges, see ``render.layered``; 0 for exact.
         batch_size: pairs at a time, for the estimators.
     """
@@ -55,8 +53,7 @@ class ApertureSeries:
     long_edge: int
     least_edge: int
     correct: bool
-    radius_range: tuple[float, float]
-    evaluations: int
+    k_range: KRange
     ramps: int = 2
     batch_size: int = 4
 
@@ -76,8 +73,7 @@ class ApertureSeries:
             "long_edge": self.long_edge,
             "least_edge": self.least_edge,
             "correct": self.correct,
-            "radius_range": list(self.radius_range),
-            "evaluations": self.evaluations,
+            "k_range": asdict(self.k_range),
             "ramps": self.ramps,
             "batch_size": self.batch_size,
         }
@@ -146,16 +142,7 @@ class ApertureSeries:
 
     def calibrate(self, photo: Photo, disparity: Tensor, focus: float) -> KSearch:
         """K of the photograph by rendering its sharp picture; Rejected where there is none."""
-        height, width = photo.size
-        least, greatest = (share * max(height, width) for share in self.radius_range)
-        low, high = k_bounds(
-            disparity,
-            focus,
-            height=height,
-            width=width,
-            least_radius=least,
-            largest_radius=greatest,
-        )
+        low, high = self.k_range.bounds(disparity, focus)
         sharp = srgb_to_linear(photo.aif)
 
         def score(k: float) -> float:
@@ -163,11 +150,11 @@ class ApertureSeries:
                 sharp,
                 disparity,
                 focus_disparity=focus,
-                strength=BlurStrength(k, height, width),
+                strength=BlurStrength(k, *photo.size),
                 aperture=self.aperture,
                 ramps=self.ramps,
             )
             return float(ssim(linear_to_srgb(rendered)[None], photo.image[None])[0])
 
         with torch.inference_mode():
-            return search_k(score, low=low, high=high, budget=self.evaluations)
+            return search_k(score, low=low, high=high, budget=self.k_range.budget)
