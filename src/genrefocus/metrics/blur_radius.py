@@ -128,20 +128,14 @@ def _measure(
     )
 
 
-def errors_by_bin(
-    patches: RadiusPatches, edges: Sequence[float] = RADIUS_EDGES
-) -> tuple[Tensor, Tensor]:
-    """Errors of the measured radii of one image, by bins of requested radius.
-
-    Args:
-        patches: measured.
-        edges: between the bins, px.
+def errors_by_bin(patches: RadiusPatches) -> tuple[Tensor, Tensor]:
+    """Errors of the measured radii of one image in the bins between ``RADIUS_EDGES``.
 
     Returns:
         The mean magnitude of measured minus requested radius, and its mean (above 0 where too
-        blurred), each (bins,) float32 in px with bins = edges + 1; NaN in a bin without patches.
+        blurred), each (7,) float32 in px; NaN in a bin without patches.
     """
-    bounds = torch.tensor(tuple(edges), device=patches.requested.device)
+    bounds = torch.tensor(RADIUS_EDGES, device=patches.requested.device)
     column = torch.bucketize(patches.requested, bounds, right=True)
     error = patches.measured - patches.requested
     empty = torch.zeros(len(bounds) + 1, device=error.device)

@@ -10,9 +10,8 @@ compared, nor with CLIP-IQA+, whose prompts are learned.
 """
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,31 +32,6 @@ PROMPTS = ("Good photo.", "Bad photo.")
 SCALE = 100.0  # CLIP's logit scale after training
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """A loaded CLIP: network, preparation of images, and tokenizer."""
-
-    network: Any
-    processor: Any
-    tokenizer: Any
-
-
-def load_clip(
-    model: str | Path = MODEL, *, revision: str | None = None, device: str | torch.device = "cpu"
-) -> Clip:
-    """Load a CLIP in float32 from a local folder, or from the hub's cache.
-
-    Args:
-        model: folder with the files of the hub (see :func:`require_clip`), or a hub id.
-        revision: commit of a hub id; without one, the one that the cache calls main.
-        device: torch device.
-
-    Raises:
-        NotAvailable: as for :func:`require_clip`.
-    """
-    return _load(require_clip(model, revision=revision).parent, torch.device(device))
-
-
 def require_clip(model: str | Path = MODEL, *, revision: str | None = None) -> Path:
     """The file of a CLIP's weights, if everything that goes with them is there too.
 
@@ -65,7 +39,8 @@ def require_clip(model: str | Path = MODEL, *, revision: str | None = None) -> P
     looks for the files.
 
     Args:
-        model, revision: as for :func:`load_clip`.
+        model: folder with the files of the hub, or a hub id.
+        revision: commit of a hub id; without one, the one that the cache calls main.
 
     Raises:
         NotAvailable: a file is neither in the folder nor in the hub's cache.
@@ -90,50 +65,42 @@ def require_clip(model: str | Path = MODEL, *, revision: str | None = None) -> P
 
 
 @in_float32
-def clip_embedding(images: Tensor, clip: Clip) -> Tensor:
-    """Image embeddings of length 1: (B, D) float32.
-
-    The model's own processor prepares the images: for the released models it scales the short edge
-    to 224 px, bicubic, and takes the **centre square**, so that the ends of a wide image are lost.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-        clip: from :func:`load_clip`.
-    """
-    prepared = clip.processor(list(images.clamp(0.0, 1.0)), do_rescale=False, return_tensors="pt")
-    pixels = prepared["pixel_values"].to(clip.network.device)
-    with torch.no_grad():
-        return _normalised(clip.network.get_image_features(pixel_values=pixels))
-
-
-@in_float32
-def clip_similarity(pred: Tensor, target: Tensor, *, clip: Clip) -> Tensor:
+def clip_similarity(
+    pred: Tensor, target: Tensor, *, model: str | Path = MODEL, revision: str | None = None
+) -> Tensor:
     """CLIP-I of each image pair: cosine of the image embeddings, 1 for equal images.
 
     Args:
         pred: (B, 3, H, W) in [0, 1].
         target: same shape and range.
-        clip: from :func:`load_clip`.
+        model, revision: as for :func:`require_clip`.
 
     Returns:
-        (B,) float32 in [-1, 1], on the images' device; NaN where an image is not finite.
+        (B,) float32 in [-1, 1]; NaN where an image is not finite.
 
     Raises:
         ValueError: shapes differ or are not (B, 3, H, W), or values lie outside [0, 1].
+        NotAvailable: as for :func:`require_clip`.
     """
+    clip = _load(require_clip(model, revision=revision).parent, pred.device)
     valid = check_pair(pred, target)
-    first, second = (clip_embedding(x.nan_to_num(0.0, 0.0, 0.0), clip) for x in (pred, target))
-    cosine = (first * second).sum(-1).clamp(-1.0, 1.0).to(pred.device)
-    return nan_where_invalid(cosine, valid)
+    first, second = (_embedding(images, clip) for images in (pred, target))
+    return nan_where_invalid((first * second).sum(-1).clamp(-1.0, 1.0), valid)
 
 
 @in_float32
-def clip_iqa(pred: Tensor, *, clip: Clip, prompts: tuple[str, str] = PROMPTS) -> Tensor:
+def clip_iqa(
+    pred: Tensor,
+    *,
+    model: str | Path = MODEL,
+    revision: str | None = None,
+    prompts: tuple[str, str] = PROMPTS,
+) -> Tensor:
     """Probability that CLIP gives the first prompt over the second, for each image.
 
     Args:
         pred: (B, 3, H, W) in [0, 1].
-        clip: from :func:`load_clip`.
+        model, revision: as for :func:`require_clip`.
         prompts: the better and the worse description; by default the paper's for quality.
 
     Returns:
@@ -141,29 +108,25 @@ def clip_iqa(pred: Tensor, *, clip: Clip, prompts: tuple[str, str] = PROMPTS) ->
 
     Raises:
         ValueError: images are not (B, 3, H, W), or values lie outside [0, 1].
+        NotAvailable: as for :func:`require_clip`.
     """
+    clip = _load(require_clip(model, revision=revision).parent, pred.device)
     valid = check_pair(pred, pred)
-    images = clip_embedding(pred.nan_to_num(0.0, 0.0, 0.0), clip)
-    logits = SCALE * images @ _prompt_embedding(clip, prompts).T
-    return nan_where_invalid(logits.softmax(-1)[:, 0].to(pred.device), valid)
+    logits = SCALE * _embedding(pred, clip) @ _prompt_embedding(clip, prompts).T
+    return nan_where_invalid(logits.softmax(-1)[:, 0], valid)
 
 
 def infos(model: str | Path = MODEL, revision: str | None = None) -> tuple[MetricInfo, ...]:
-    """CLIP-I and CLIP-IQA with a CLIP; arguments as for :func:`load_clip`."""
+    """CLIP-I and CLIP-IQA with a CLIP; arguments as for :func:`require_clip`."""
     require = functools.partial(require_clip, model, revision=revision)
-    implementation = f"{version_of('transformers')}, {model}" + (f"@{revision}" if revision else "")
-
-    def measure(function: Any, pred: Tensor, **images: Tensor) -> float:
-        clip = load_clip(model, revision=revision, device=pred.device)
-        return of_batches(function, clip=clip)(pred, **images)
-
     return tuple(
         MetricInfo(
             name,
-            functools.partial(measure, function),
+            of_batches(function, model=model, revision=revision),
             "higher",
             needs,
-            implementation=implementation,
+            implementation=f"{version_of('transformers')}, {model}"
+            + (f"@{revision}" if revision else ""),
             require=require,
             hash_weights=lambda: file_hash(require()),
         )
@@ -177,30 +140,48 @@ def infos(model: str | Path = MODEL, revision: str | None = None) -> tuple[Metri
 METRICS = infos()
 
 
+class _Clip(NamedTuple):
+    network: Any
+    processor: Any
+    tokenizer: Any
+
+
+@functools.lru_cache(maxsize=2)
+def _load(folder: Path, device: torch.device) -> _Clip:
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    network = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return _Clip(
+        network.requires_grad_(False).eval().to(device),
+        CLIPImageProcessor.from_pretrained(folder, local_files_only=True),
+        CLIPTokenizer.from_pretrained(folder, local_files_only=True),
+    )
+
+
+@torch.no_grad()
+def _embedding(images: Tensor, clip: _Clip) -> Tensor:
+    """Image embeddings of length 1, (B, D).
+
+    The model's own processor prepares the images: for the released models it scales the short edge
+    to 224 px, bicubic, and takes the centre square, so that the ends of a wide image are lost.
+    """
+    shown = images.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
+    prepared = clip.processor(list(shown), do_rescale=False, return_tensors="pt").to(images.device)
+    return _normalised(clip.network.get_image_features(pixel_values=prepared["pixel_values"]))
+
+
 @functools.lru_cache(maxsize=8)
-def _prompt_embedding(clip: Clip, prompts: tuple[str, str]) -> Tensor:
+@torch.no_grad()
+def _prompt_embedding(clip: _Clip, prompts: tuple[str, str]) -> Tensor:
     tokens = clip.tokenizer(list(prompts), padding=True, return_tensors="pt").to(
         clip.network.device
     )
-    with torch.no_grad():
-        features = clip.network.get_text_features(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        )
+    features = clip.network.get_text_features(
+        input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+    )
     return _normalised(features)
 
 
 def _normalised(features: Any) -> Tensor:
     # transformers 5 gives an output object where earlier ones gave the tensor.
     return torch.nn.functional.normalize(getattr(features, "pooler_output", features), dim=-1)
-
-
-@functools.lru_cache(maxsize=2)
-def _load(folder: Path, device: torch.device) -> Clip:
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    network = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return Clip(
-        network.requires_grad_(False).eval().to(device),
-        CLIPImageProcessor.from_pretrained(folder, local_files_only=True),
-        CLIPTokenizer.from_pretrained(folder, local_files_only=True),
-    )

@@ -11,14 +11,7 @@ from torchmetrics.functional.image import deep_image_structure_and_texture_simil
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from genrefocus.metrics.clip import (
-    PROMPTS,
-    Clip,
-    clip_iqa,
-    clip_similarity,
-    load_clip,
-    require_clip,
-)
+from genrefocus.metrics.clip import PROMPTS, clip_iqa, clip_similarity, require_clip
 from genrefocus.metrics.dists import dists
 from genrefocus.metrics.fid_kid import INCEPTION_FILE, features, fid, kid, load_inception
 from genrefocus.metrics.info import NotAvailable
@@ -74,16 +67,22 @@ def test_dists_without_its_trunk_is_not_available(empty_torch_home: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def clip(clip_folder: Path) -> Clip:
-    return load_clip(clip_folder)
+def network(clip_folder: Path) -> nn.Module:
+    from transformers import CLIPModel
+
+    return CLIPModel.from_pretrained(clip_folder, local_files_only=True)
 
 
-def test_clip_i_is_the_cosine_of_the_projected_embeddings(clip: Clip, clip_folder: Path) -> None:
+def test_clip_i_is_the_cosine_of_the_projected_embeddings(
+    network: nn.Module, clip_folder: Path
+) -> None:
     pred, target = images(3), images(3, seed=1)
     pred[2] = math.inf
-    values = clip_similarity(pred, target, clip=clip)
+    values = clip_similarity(pred, target, model=clip_folder)
     assert values.isnan().tolist() == [False, False, True]
-    assert clip_similarity(target, target, clip=clip).tolist() == pytest.approx([1.0] * 3, rel=1e-5)
+    assert clip_similarity(target, target, model=clip_folder).tolist() == pytest.approx(
+        [1.0] * 3, rel=1e-5
+    )
     # By another way: 8-bit pictures through Pillow, the forward of the whole model.
     from PIL import Image
     from transformers import CLIPProcessor
@@ -95,18 +94,20 @@ def test_clip_i_is_the_cosine_of_the_projected_embeddings(clip: Clip, clip_folde
             text=["a"], images=Image.fromarray(rounded), return_tensors="pt", padding=True
         )
         with torch.no_grad():
-            return clip.network(**inputs).image_embeds[0]
+            return network(**inputs).image_embeds[0]
 
     expected = [float(vector(a) @ vector(b)) for a, b in zip(pred[:2], target[:2], strict=True)]
     assert values[:2].tolist() == pytest.approx(expected, abs=5e-3)
 
 
-def test_clip_iqa_is_the_probability_of_the_first_prompt(clip: Clip, clip_folder: Path) -> None:
+def test_clip_iqa_is_the_probability_of_the_first_prompt(
+    network: nn.Module, clip_folder: Path
+) -> None:
     from transformers import CLIPProcessor
 
     pred = images(3)
     pred[1, 0, 0, 0] = math.nan
-    values = clip_iqa(pred, clip=clip)
+    values = clip_iqa(pred, model=clip_folder)
     assert values.isnan().tolist() == [False, True, False]
     processor = CLIPProcessor.from_pretrained(clip_folder, local_files_only=True)
     inputs = processor(
@@ -114,17 +115,16 @@ def test_clip_iqa_is_the_probability_of_the_first_prompt(clip: Clip, clip_folder
         return_tensors="pt",
     )  # fmt: skip
     with torch.no_grad():
-        expected = clip.network(**inputs).logits_per_image.softmax(-1)[:, 0]
+        expected = network(**inputs).logits_per_image.softmax(-1)[:, 0]
     torch.testing.assert_close(values[::2], expected, rtol=1e-4, atol=1e-4)
-    swapped = clip_iqa(pred, clip=clip, prompts=(PROMPTS[1], PROMPTS[0]))
+    swapped = clip_iqa(pred, model=clip_folder, prompts=(PROMPTS[1], PROMPTS[0]))
     torch.testing.assert_close(values + swapped, torch.tensor([1.0, math.nan, 1.0]), equal_nan=True)
 
 
 def test_a_clip_that_is_not_there_is_not_available(tmp_path: Path, clip_folder: Path) -> None:
     for missing in (tmp_path, "somebody/clip-of-nowhere"):
-        for attempt in (load_clip, require_clip):
-            with pytest.raises(NotAvailable, match=r"copy config\.json"):
-                attempt(missing)
+        with pytest.raises(NotAvailable, match=r"copy config\.json"):
+            clip_similarity(images(1), images(1), model=missing)
     assert require_clip(clip_folder) == clip_folder / "model.safetensors"
     # transformers would make up what is missing beside the weights.
     for number, left_out in enumerate(({"vocab.json", "merges.txt"}, {"preprocessor_config.json"})):
@@ -134,7 +134,7 @@ def test_a_clip_that_is_not_there_is_not_available(tmp_path: Path, clip_folder: 
             if file.name not in left_out:
                 (partial / file.name).symlink_to(file)
         with pytest.raises(NotAvailable, match=r"merges\.txt"):
-            load_clip(partial)
+            clip_iqa(images(1), model=partial)
 
 
 # pyiqa

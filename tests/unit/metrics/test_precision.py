@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 
 from genrefocus.baselines import classical_bokeh
-from genrefocus.metrics import dists, lpips, no_reference, registry
-from genrefocus.metrics.clip import load_clip
+from genrefocus.metrics import clip, dists, lpips, no_reference, registry
 from genrefocus.metrics.fid_kid import features, fid, kid
 from genrefocus.metrics.lvcorr import lvcorr_of_images
 from genrefocus.metrics.precision import in_float32
@@ -134,5 +133,5 @@ def test_a_clip_stored_in_half_precision_computes_in_float32(clip_folder, tmp_pa
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "config.json").unlink()
     CLIPModel.from_pretrained(clip_folder).half().save_pretrained(tmp_path)
-    clip = load_clip(tmp_path)
-    assert {x.dtype for x in clip.network.parameters()} == {torch.float32}
+    network = clip._load(tmp_path, torch.device("cpu")).network
+    assert {x.dtype for x in network.parameters()} == {torch.float32}
