@@ -16,10 +16,9 @@ from rich.console import Console
 from genrefocus.benchmark.case import TASKS, Method, Task
 from genrefocus.benchmark.methods import Classical, Identity, Predictions, RichardsonLucy, Unsharp
 from genrefocus.benchmark.protocol import write_protocol
-from genrefocus.benchmark.report import write_report
-from genrefocus.benchmark.results import read_results, write_notes
+from genrefocus.benchmark.report import REPORT_NAME, publish
+from genrefocus.benchmark.results import write_notes
 from genrefocus.benchmark.runner import gather, run
-from genrefocus.benchmark.tables import build_tables, shown, write_tables
 from genrefocus.cli.benchmark_parts import Entry, Own, OwnError, entry_of, shown_path
 from genrefocus.network import load_networks
 from genrefocus.network_card import described, latest_run, networks_of, released_card
@@ -122,13 +121,9 @@ def _conclude(entries: Sequence[Entry], out: Path, config: DictConfig, console: 
     if gather(out, plans, [one.cases for one in entries], names) is None:
         console.print(f"job {config.job} of {config.jobs} is done; others are not yet")
         return
-    results = read_results(out)
-    tables = build_tables(results, seed=config.seed)
-    console.print(*shown(tables, console.width), sep="\n")
-    write_tables(tables, out)
-    report = write_report(results, tables, out / "report.html")
+    publish(out, console, seed=config.seed)
     console.print(
-        f"figures of single images, tables and report in {out}\nreport {report}",
+        f"figures of single images, tables and report in {out}\nreport {out / REPORT_NAME}",
         soft_wrap=True,
         markup=False,
     )
