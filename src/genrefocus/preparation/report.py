@@ -5,8 +5,7 @@ extremes of every measure, and what was rejected. It holds all of its images, so
 sent and opened anywhere, and equal sets give equal bytes.
 """
 
-import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -94,8 +93,11 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
     parameters = summary["set"]["parameters"]
     samples = tabulate(read_lines(out / SAMPLES_NAME))
     album = Album(out, samples["key"])
-    counts, rejected, chosen = _read_ledger(out / LEDGER_NAME)
+    ledger = list(read_lines(out / LEDGER_NAME))
+    rejected = tabulate(ledger)
     names = {*samples, *rejected} - {"name", "key", "split"}
+    away = Counter(entry["split"] for entry in ledger)
+    reasons = _by_reason(ledger)
     measures = [
         _measure(name, samples, rejected, parameters["gates"].get(name, {}), album)
         for name in sorted(names, key=_rank)
@@ -108,23 +110,23 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
         summary=summary,
         written=sum(summary["written"].values()),
         splits=[
-            (split, written, counts["split", split])
+            (split, written, away[split])
             for split in (*SPLITS, None)
-            if (written := summary["written"].get(split, 0)) or counts["split", split]
+            if (written := summary["written"].get(split, 0)) or away[split]
         ],
         reasons=[
             {
                 "reason": reason,
-                "count": counts["reason", reason],
+                "count": len(some),
                 "examples": [_with_image(some[n], root) for n in spread(len(some), EXAMPLES)],
             }
-            for reason, some in chosen.items()
+            for reason, some in reasons.items()
         ],
         measured_only=[name for name in summary["measured_only"] if name in names],
         parameters=parameters,
         measures=measures,
         sheet=album.sheet(samples.iloc[spread(len(samples), SHEET_SAMPLES)], SHEET_EDGE),
-        curves=_calibrations(samples["key"], album, chosen),
+        curves=_calibrations(samples["key"], album, reasons),
         most_curves=CURVES,
     )
 
@@ -181,55 +183,24 @@ class Album:
         return dataset[number]
 
 
-def tabulate(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def tabulate(entries: Iterable[Entry]) -> pd.DataFrame:
     """Name, key, split and measures of those entries that were measured.
 
     Returns:
         Columns ``name`` (of the item in its source), ``key`` (of the sample), ``split`` and a
         column for each measure, NaN where an entry has none.
     """
-    listed = (
-        {"name": one["name"], "key": one.get("key"), "split": one["split"], **one["measures"]}
-        for one in entries
-        if "measures" in one
-    )
-    parts = [pd.DataFrame(columns=["name", "key", "split"])]
-    while some := list(itertools.islice(listed, 50_000)):  # dictionaries take much memory
-        parts.append(pd.DataFrame(some).astype({name: float for name in _measures(some)}))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    measured = [one for one in entries if "measures" in one]
+    names = pd.DataFrame(measured, columns=["name", "key", "split"])
+    return names.join(pd.DataFrame([one["measures"] for one in measured], dtype=float))
 
 
-def _measures(entries: Iterable[Mapping[str, Any]]) -> set[str]:
-    return set().union(*entries) - {"name", "key", "split"}
-
-
-def _read_ledger(path: Path) -> tuple[Counter[tuple], pd.DataFrame, dict[str, list[Entry]]]:
-    """What was rejected: counts, measures, and evenly spread examples of each reason.
-
-    Returns:
-        (``split`` or ``reason``, its name) -> count; the table of ``tabulate``; reason -> at most
-        CURVES entries, the most frequent reason first. The ledger is read twice and never held.
-    """
-    counts: Counter[tuple] = Counter()
-
-    def counted() -> Iterable[Entry]:
-        for entry in read_lines(path):
-            counts.update((name, entry[name]) for name in ("split", "reason"))
-            yield entry
-
-    measured = tabulate(counted())
-    reasons = {reason: count for (name, reason), count in counts.items() if name == "reason"}
-    wanted = {reason: set(spread(count, CURVES)) for reason, count in reasons.items()}
-    chosen: dict[str, list[Entry]] = {
-        reason: [] for reason in sorted(reasons, key=lambda one: (-reasons[one], one))
-    }
-    seen: Counter[str] = Counter()
-    for entry in read_lines(path):
-        reason = entry["reason"]
-        if seen[reason] in wanted[reason]:
-            chosen[reason].append(entry)
-        seen[reason] += 1
-    return counts, measured, chosen
+def _by_reason(ledger: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """What was rejected for each reason, the most frequent first."""
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for entry in ledger:
+        found[entry["reason"]].append(entry)
+    return dict(sorted(found.items(), key=lambda one: (-len(one[1]), one[0])))
 
 
 def _calibrations(
@@ -238,7 +209,10 @@ def _calibrations(
     """SSIM over K of evenly spread samples whose K was calibrated, and of rejected ones."""
     accepted = (album.provenance(keys[n]) for n in spread(len(keys), CURVES))
     groups = {"accepted": [one.get("calibration") for one in accepted]}
-    groups |= {reason: [one["value"] for one in some] for reason, some in rejected.items()}
+    groups |= {
+        reason: [some[n]["value"] for n in spread(len(some), CURVES)]
+        for reason, some in rejected.items()
+    }
     panels = {}
     for title, found in groups.items():
         colour = "accepted" if title == "accepted" else "rejected"
