@@ -28,7 +28,7 @@ train: $(READY) ## train the whole scheme; ARGS="trainer=gpu scale=paper" overri
 	$(ENVIRONMENT) exec $(BIN)/python train.py experiment=semi_supervised $(ARGS)
 
 test: $(READY) ## run the tests; ARGS="-k optics" picks some
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 benchmark: $(READY) ## measure the latest run beside doing nothing and classical methods
 	$(ENVIRONMENT) exec $(BIN)/genrefocus benchmark run=latest $(ARGS)

@@ -1,16 +1,33 @@
 """Overrides that make train.py small enough for a test, and a run whose answers are known."""
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 import torch
 
 from genrefocus.backbone import Lora
 from genrefocus.backbone.tiny import build_tiny, save_tiny
+from genrefocus.cli import verify_resume
 from genrefocus.flow import Flow
 from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+from tests.warm import Python
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_runs() -> Iterator[None]:
+    """Runs that ``genrefocus verify-resume`` starts, and tests by its functions, start warm."""
+
+    def start(command: list[str], *, stdout: IO[bytes], **_: object) -> Python:
+        return Python(*command[1:], out=Path(stdout.name))
+
+    with pytest.MonkeyPatch.context() as patch:
+        warm = SimpleNamespace(Popen=start, STDOUT=subprocess.STDOUT)
+        patch.setattr(verify_resume, "subprocess", warm)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from genrefocus.benchmark.results import Results, read_results
 from genrefocus.cli import main
 from genrefocus.data.images import load_image, save_image
 from genrefocus.metrics.psnr import psnr
+from tests.warm import Python, python
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,7 @@ def one_process(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def command(*given: str) -> list[str]:
-    return [sys.executable, "-m", "genrefocus.cli", "benchmark", "run=null", *given]
+    return ["-m", "genrefocus.cli", "benchmark", "run=null", *given]
 
 
 def test_what_a_benchmark_leaves(one_process: Path) -> None:
@@ -80,8 +81,8 @@ def test_two_ranks_of_torchrun_leave_the_same(
     settings: list[str], one_process: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "results"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
-    given = [*command(*settings, f"out={out}", "workers=0")[2:]]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    given = command(*settings, f"out={out}", "workers=0")
     done = subprocess.run([*launcher, *given], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "of 2 is done; others are not yet" in done.stderr
@@ -94,14 +95,15 @@ def test_a_killed_benchmark_goes_on_where_it_was(
 ) -> None:
     out = tmp_path / "results"
     begun = command(*settings, f"out={out}", "workers=2")
-    with subprocess.Popen(begun, stderr=subprocess.DEVNULL, start_new_session=True) as process:
-        while len(list(out.glob("cells/*/*/*.json"))) < 5:
-            assert process.poll() is None, "it was to be killed at work"
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+    process = Python(*begun, out=tmp_path / "log")
+    while len(list(out.glob("cells/*/*/*.json"))) < 5:
+        assert process.poll() is None, "it was to be killed at work"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/*.json")}
     assert not (out / "results.json").exists()
-    done = subprocess.run(begun, capture_output=True, text=True, check=False)
+    done = python(*begun, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     for name in FILES:

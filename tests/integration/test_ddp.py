@@ -1,13 +1,12 @@
 """Two processes over gloo do what one does: the global batch does not depend on their number."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from genrefocus.cli.verify_resume import finish, read_trace
+from tests.warm import python
 
 STAGE, STEPS = "deblurnet", 3
 
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(("trainer", "runs"), [("ddp_cpu", "sweep_*/0"), ("fsdp_cpu", "*")])
 def test_two_processes_equal_one(
-    trainer: str, runs: str, tiny_training: list[str], repo_root: Path, tmp_path: Path
+    trainer: str, runs: str, tiny_training: list[str], tmp_path: Path
 ) -> None:
     """As a run, and as a sweep without a name; evaluated in two processes, the run is moved."""
     fit = f"stages.{STAGE}.fit"
@@ -50,8 +49,7 @@ def test_two_processes_equal_one(
         for name in ("one", "two")
     ]
     assert summaries[0]["metrics"] == pytest.approx(summaries[1]["metrics"], abs=1e-3)
-    command = [sys.executable, "eval.py", f"run={tmp_path}/two/deblur/moved"]
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    done = python("eval.py", f"run={tmp_path}/two/deblur/moved", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (record,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
     evaluated = json.loads(Path(json.loads(record)["evaluation"]).read_text())[STAGE]
@@ -81,13 +79,13 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 def test_the_base_is_split_in_training_also_after_a_validation(
-    tiny_training: list[str], repo_root: Path, tmp_path: Path
+    tiny_training: list[str], tmp_path: Path
 ) -> None:
     fit = f"stages.{STAGE}.fit"
     steps = [f"{fit}.max_steps=4", f"{fit}.val_check_interval=2"]
     given = [*tiny_training, *steps, "trainer=fsdp_cpu", "trainer.devices=1"]
-    command = [sys.executable, "-c", SPY, *given, f"paths.outputs={tmp_path}"]
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    (tmp_path / "spy.py").write_text(SPY)
+    done = python(str(tmp_path / "spy.py"), *given, f"paths.outputs={tmp_path}", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     seen = {line for line in done.stdout.splitlines() if line.startswith("SPY")}
     assert {f"SPY on_train_batch_start step {n} split True" for n in range(4)} <= seen

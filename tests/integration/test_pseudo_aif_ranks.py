@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from genrefocus.backbone import Lora
 from genrefocus.backbone.tiny import build_tiny
+from tests.warm import Python, python
 
 pytestmark = pytest.mark.slow
 
@@ -54,17 +54,18 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def test_a_killed_first_rank_leaves_no_orphan_and_the_run_goes_on(
-    given: list[str], repo_root: Path, tmp_path: Path
+    given: list[str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "train.py", *given, f"paths.outputs={tmp_path}", "trainer=ddp_cpu"]
-    first = subprocess.Popen(command, cwd=repo_root, start_new_session=True)
+    command = ["train.py", *given, f"paths.outputs={tmp_path}", "trainer=ddp_cpu"]
+    first = Python(*command, out=tmp_path / "log")
     wait_for(lambda: len(list(tmp_path.rglob("*.jsonl.lock"))) > 0, 200)
     wait_for(lambda: len(list(tmp_path.rglob("train-*.jsonl"))) == 2, 100)
     assert len(members(first.pid)) == 2
     first.kill()
     first.wait()
     wait_for(lambda: not members(first.pid), 20)
-    subprocess.run([*command, "resume=latest"], cwd=repo_root, check=True)
+    done = python(*command, "resume=latest", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     (summary,) = tmp_path.glob("bokeh_semi_supervised/*/pseudo_aif/summary.json")
     made = json.loads(summary.read_text())["photographs"]
     assert made["found"] == 12 == sum(made["written"].values())

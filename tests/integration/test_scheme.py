@@ -1,8 +1,6 @@
 """The whole scheme in a few steps: stages, figures, pictures, trackers, evaluation, ablation."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from genrefocus.cli import main
 from genrefocus.cli.verify_resume import finish
 from genrefocus.data.embedded import build_embedded
 from genrefocus.data.shards import ShardDataset
+from tests.warm import python
 
 pytestmark = pytest.mark.slow
 STAGES = ("deblurnet", "bokehnet_synthetic", "bokehnet_semi_supervised")
@@ -61,7 +60,7 @@ def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: 
 
 
 def test_photographs_prepared_by_command_are_trained_on(
-    run: Path, overrides: list[str], tmp_path: Path, repo_root: Path
+    run: Path, overrides: list[str], tmp_path: Path
 ) -> None:
     """Route b from a folder of photographs to steps of training, with the network of a run."""
     counts = {"camera_roll": {"train": 8}}
@@ -111,9 +110,8 @@ def test_wandb_is_offline_without_a_key_and_keeps_the_csv(run: Path) -> None:
         assert {"train/loss", "val/psnr", "val/loss"} <= set(header)
 
 
-def test_evaluation_finds_what_training_found(run: Path, repo_root: Path) -> None:
-    command = [sys.executable, "eval.py", f"run={run}"]
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+def test_evaluation_finds_what_training_found(run: Path, tmp_path: Path) -> None:
+    done = python("eval.py", f"run={run}", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((run / "evaluation.json").read_text())
     assert found.keys() == {*STAGES, "chain"}

@@ -1,14 +1,13 @@
 """A sweep of two cells and two seeds: one run fails, the others finish, a restart runs that one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from genrefocus.cli import main
+from tests.warm import python
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +18,7 @@ def command(tiny_training: list[str], tmp_path_factory: pytest.TempPathFactory) 
     outputs = tmp_path_factory.mktemp("sweep")
     cells = ["cell=lora_rank/rank_8,lora_rank/rank_16", "seed=1,2", "baseline=rank_8"]
     return [
-        *(sys.executable, "train.py", "-m", "sweep=lora_rank", *cells),
+        *("train.py", "-m", "sweep=lora_rank", *cells),
         *kept,
         "debug=limit",
         "~callbacks.progress",
@@ -27,18 +26,14 @@ def command(tiny_training: list[str], tmp_path_factory: pytest.TempPathFactory) 
     ]
 
 
-def sweep(command: list[str], root: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-
-
 def test_a_failure_ends_neither_the_sweep_nor_its_restart(
-    command: list[str], repo_root: Path, capsys: pytest.CaptureFixture
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = Path(command[-1].partition("=")[2]) / "sweeps/lora_rank"
     obstacle = folder / "rank_8/seed_2/bokehnet_synthetic/stage.yaml"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("kind: another\n")
-    done = sweep(command, repo_root)
+    done = python(*command, folder=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "3 runs finished, 1 failed" in done.stderr
     record = json.loads((folder / "rank_8/seed_2/failed.json").read_text())
@@ -59,7 +54,7 @@ def test_a_failure_ends_neither_the_sweep_nor_its_restart(
     obstacle.unlink()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/*/bokehNet.safetensors")}
     assert len(before) == 3
-    done = sweep(command, repo_root)
+    done = python(*command, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "4 runs finished, 0 failed" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -76,7 +71,7 @@ def test_a_failure_ends_neither_the_sweep_nor_its_restart(
 
     # Settings that differ from those of a result: it is kept, and not taken for one of them.
     one_run = ["seed=1" if one == "seed=1,2" else one for one in command]
-    done = sweep([*one_run, "sampling_steps=2"], repo_root)
+    done = python(*one_run, "sampling_steps=2", folder=tmp_path)
     assert done.returncode == 1
     assert "module.steps was 1, is 2" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
