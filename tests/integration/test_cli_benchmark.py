@@ -130,6 +130,8 @@ def test_a_trained_run_and_what_its_stages_lose(
     write_protocol(load_protocol("refocus", "lf_refocus_embedded"), protocol)
     record = yaml.safe_load(protocol.read_text())
     record |= {"steps": 2, "prompts": {"deblur": "a photo", "bokeh": "a photo"}}
+    record["metrics"] = {"psnr": record["metrics"]["psnr"]}
+    record["k_search"]["budget"] = 8
     protocol.write_text(yaml.safe_dump(record))
     given += [f"+protocols.refocus={protocol}", "tasks=[refocus]", "limit=2"]
     assert main(given) == 0
