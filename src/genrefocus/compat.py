@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 from diffusers import FluxTransformer2DModel
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
-from genrefocus.backbone.lora import lora_from_state
+from genrefocus.backbone.lora import lora_from_state, read_tensors
 from genrefocus.backbone.tiny import HashedWords, PixelCodec
 from genrefocus.denoiser import ConditionTokens, Denoiser, Latents
 from genrefocus.flow import Flow, Shift
@@ -37,8 +36,7 @@ def relative_error(path: str | Path) -> float:
         FileNotFoundError, ValueError: no such file, or not a golden file; the message says what is
             wrong with it.
     """
-    path = Path(path)
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path, "golden file")
     if "expected" not in tensors or "config" not in metadata:
         raise ValueError(
             f"{path}: no golden file: it needs a tensor 'expected' and 'config' in its metadata"
@@ -60,17 +58,6 @@ def relative_error(path: str | Path) -> float:
     except (RuntimeError, TypeError, json.JSONDecodeError) as error:
         line = str(error).splitlines()[0]
         raise ValueError(f"{path}: its tensors and its metadata do not fit ({line})") from error
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"golden file {path} does not exist")
-    try:
-        with safe_open(str(path), framework="pt") as handle:
-            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-            return tensors, handle.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
 
 
 def _transformer(tensors: Mapping[str, Tensor], config: dict) -> FluxTransformer2DModel:

@@ -47,8 +47,8 @@ class InFocus(NamedTuple):
     origin: str
 
 
-class DepthEstimator(Protocol):
-    """Metric depth."""
+class Estimator(Protocol):
+    """What all estimators have."""
 
     @property
     def name(self) -> str:
@@ -57,21 +57,17 @@ class DepthEstimator(Protocol):
     @property
     def holds_network(self) -> bool:
         """Whether it holds a network, which should not be copied to other processes."""
+
+
+class DepthEstimator(Estimator, Protocol):
+    """Metric depth."""
 
     def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
         """(H, W) float32 in metres per photograph; 0 or below where there is no measurement."""
 
 
-class MaskEstimator(Protocol):
+class MaskEstimator(Estimator, Protocol):
     """The region in focus."""
-
-    @property
-    def name(self) -> str:
-        """For provenance: what estimated, in which revision."""
-
-    @property
-    def holds_network(self) -> bool:
-        """Whether it holds a network, which should not be copied to other processes."""
 
     def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
         """The region in focus of each photograph."""

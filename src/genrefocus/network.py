@@ -13,7 +13,7 @@ from genrefocus.backbone import Backbone, load_flux_dev, load_tiny
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.lora import load_lora
 from genrefocus.denoiser import Conditions, Denoiser
-from genrefocus.geometry import resize_image
+from genrefocus.geometry import View, resize_image, round_up_to_multiple
 from genrefocus.network_card import (
     DEBLUR_PROMPT,
     STEPS,
@@ -99,9 +99,7 @@ class Network:
 
     def to_whole_tokens(self, image: Tensor) -> Tensor:
         """An image (3, H, W) scaled up so that both sides are whole tokens (released size rule)."""
-        token = self.denoiser.backbone.pixels_per_token
-        height, width = (-(-edge // token) * token for edge in image.shape[-2:])
-        return resize_image(image, height, width)
+        return round_up_to_multiple(View(image), self.denoiser.backbone.pixels_per_token).image
 
     def generate(
         self,

@@ -120,8 +120,7 @@ class Lora(nn.Module):
             tensor.copy_(state[key])
 
     def save(self, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
-        """Write a safetensors file, atomically, and read it back key by key."""
-        path = Path(path)
+        """Write a safetensors file, atomically."""
         state = {key: tensor.cpu().contiguous() for key, tensor in self.released_state().items()}
         described = {
             "format": "pt",
@@ -131,12 +130,23 @@ class Lora(nn.Module):
         }
         with whole(path) as partial:
             save_tensors(state, partial, described)
-            written = read_lora(partial)
-            _require_same_keys(set(state), set(written), str(path))
-            if not all(torch.equal(state[key], written[key]) for key in state):
-                raise OSError(
-                    f"{path}: what was read back differs from what was written; check the disk"
-                )
+
+
+def read_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or is no safetensors file; the message
+            says ``what`` it should be.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{what} {path} does not exist")
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            return tensors, handle.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -158,21 +168,13 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError, ValueError: the file is missing, is no safetensors file with LoRA keys,
             or says that its alpha differs from its rank.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"LoRA file {path} does not exist")
-    try:
-        with safe_open(str(path), framework="pt") as handle:
-            state = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-            metadata = handle.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
+    state, metadata = read_tensors(path, "LoRA file")
     unknown = sorted(key for key in state if not _KEY.fullmatch(key))
     if unknown or not state:
         raise ValueError(
             f"{path}: {len(unknown)} keys are not LoRA keys, e.g. {unknown[:3] or 'none at all'}"
         )
-    _require_unit_scale(metadata, path)
+    _require_unit_scale(metadata, Path(path))
     return state
 
 

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pixel_shuffle, pixel_unshuffle
 
 from genrefocus.backbone.branches import Branch
 from genrefocus.backbone.flux import Backbone
-from genrefocus.backbone.lora import Lora, save_tensors
+from genrefocus.backbone.lora import Lora, read_tensors, save_tensors
 from genrefocus.backbone.text import Encode, TextEmbedding
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
@@ -136,12 +135,10 @@ def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> TinyBa
     if not Path(path).is_file():
         raise FileNotFoundError(f"tiny base weights {path} do not exist; {remedy}")
     try:
-        with safe_open(str(path), framework="pt") as handle:
-            settings = json.loads((handle.metadata() or {})["settings"])
-            state = {key: handle.get_tensor(key).float() for key in handle.keys()}  # noqa: SIM118
-        backbone = build_tiny(**settings)
+        state, metadata = read_tensors(path, "tiny base weights")
+        backbone = build_tiny(**json.loads(metadata["settings"]))
         tiny_modules(backbone).load_state_dict(state, strict=True)
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} holds no tiny base weights ({reason}); {remedy}") from error
     return backbone.requires_grad_(False).eval().to(device)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from genrefocus.cost import Cost, Evaluated, training_sample, validation_sample
+from genrefocus.cost import Cost, Evaluated, share, training_sample, validation_sample
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.held_out_loss import SIGMAS
 from genrefocus.preflight import Finding
@@ -20,23 +21,20 @@ def check_validation(config: DictConfig) -> Finding:
     Args:
         config: of train.py, resolved.
     """
-    trained, validated, shares = Cost(), Cost(), []
-    for name in config.curriculum:
-        stage = config.stages[name]
-        if stage.kind == "train":
-            training, validation = stage_costs(stage)
-            trained, validated = trained + training, validated + validation
-            shares.append(f"{name} {validation.share_of(training):.1%}")
-    if not shares:
+    stages = {name: config.stages[name] for name in config.curriculum}
+    costs = {name: stage_costs(one) for name, one in stages.items() if one.kind == "train"}
+    if not costs:
         return Finding("validation", "ok", "no stage trains a network")
-    share = validated.share_of(trained)
+    shares = ", ".join(f"{name} {share(part, whole):.1%}" for name, (whole, part) in costs.items())
+    trained, validated = np.sum(list(costs.values()), axis=0)
+    total = share(validated, trained)
     detail = (
-        f"{share:.1%} of the training's passes ({', '.join(shares)}): "
-        f"{validated.forwards:,.0f} forwards and {validated.codings:,.0f} codings of pictures "
-        f"beside {trained.forwards:,.0f} and {trained.codings:,.0f}"
+        f"{total:.1%} of the training's passes ({shares}): "
+        f"{validated[0]:,.0f} forwards and {validated[1]:,.0f} codings of images "
+        f"beside {trained[0]:,.0f} and {trained[1]:,.0f}"
     )
-    if share > MOST:
-        fewer = int(MOST / share * (config.val_samples or 32))
+    if total > MOST:
+        fewer = int(MOST / total * (config.val_samples or 32))
         return Finding("validation", "warning", detail, f"val_samples={max(1, fewer)}")
     return Finding("validation", "ok", detail)
 
@@ -53,17 +51,14 @@ def stage_costs(stage: DictConfig) -> tuple[Cost, Cost]:
     bokeh = "bokeh" in module._target_.lower()
     conditions = 1 + int(bokeh or module.get("pre_deblur", False))
     training = training_sample(conditions) * (fit.max_steps * stage.global_batch)
-    once = Cost()
+    once = np.zeros(2)
     for folder in data.val:
         kind, count = _evaluated(Path(folder), data.val_samples)
-        once += (
-            validation_sample(
-                kind if bokeh or kind == "photographs" else "pairs",
-                conditions=conditions,
-                sigmas=len(module.get("validation_sigmas", SIGMAS)),
-                steps=module.steps,
-            )
-            * count
+        once += count * validation_sample(
+            kind if bokeh or kind == "photographs" else "pairs",
+            conditions=conditions,
+            sigmas=len(module.get("validation_sigmas", SIGMAS)),
+            steps=module.steps,
         )
     return training, once * (fit.max_steps // fit.val_check_interval)
 
