@@ -1,4 +1,4 @@
-"""How good an image is, and how well blur obeys what was asked for.
+"""How good an image is, and how well its blur follows the requested one.
 
 One file per metric, each with a pure function of images and the :class:`~.info.MetricInfo` that
 describes it. Against a target:
