@@ -295,12 +295,11 @@ def _lines(figures: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame
     # What no method has a value of is missing for all alike.
     valued = figures.dropna(subset="value").groupby("metric")["key"].nunique()
     own["comparable"] = own["n"] == own["metric"].map(valued)
-    is_identity = own["method"].str.partition(" @ ")[0] == IDENTITY
-    order = {metric: place for place, metric in enumerate(protocol.metrics)}
-    methods = {name: place for place, name in enumerate(own["method"].unique())}
-    place = [~is_identity, own["method"].map(methods), own["metric"].map(order)]
-    own = own.iloc[pd.concat(place, axis=1, ignore_index=True).sort_values([0, 1, 2]).index]
-    inputs = own[is_identity[own.index] & (own["n"] == own["of"]) & own["mean"].notna()]
+    own = own.set_index(["method", "metric"])
+    methods = sorted(own.index.unique("method"), key=lambda name: not _is_identity(name))
+    order = [pair for pair in itertools.product(methods, protocol.metrics) if pair in own.index]
+    own = own.loc[order].reset_index()
+    inputs = own[own["method"].map(_is_identity) & (own["n"] == own["of"]) & own["mean"].notna()]
     ours = inputs.drop_duplicates("metric").set_index("metric")["mean"].to_dict()
     published = pd.DataFrame(
         [
@@ -320,6 +319,10 @@ def _lines(figures: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame
             best = means.max() if protocol.higher_is_better(metric) else means.min()
             lines.loc[means.index[means == best], "best"] = True
     return lines
+
+
+def _is_identity(method: str) -> bool:
+    return method.partition(" @ ")[0] == IDENTITY
 
 
 def _compared(

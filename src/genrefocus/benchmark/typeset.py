@@ -70,23 +70,13 @@ def markdown(table: TextTable) -> str:
 def latex(table: TextTable) -> str:
     """A tabular of the package booktabs; cells that are not comparable are grey (xcolor)."""
     head, rows = table.marked(escaped_latex, _LATEX)
-    lines = [" & ".join(row) + r" \\" for row in rows]
-    if table.rule is not None:
-        lines.insert(table.rule, r"\midrule")
+    texts = pd.DataFrame(rows, columns=head).style.hide(axis="index")
     columns = "l" * table.left + "r" * (len(head) - table.left)
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs,xcolor}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(head) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    lines = texts.to_latex(hrules=True, column_format=columns).splitlines()
+    if table.rule is not None:
+        first = lines.index(r"\midrule") + 1
+        lines.insert(first + table.rule, r"\midrule")
+    return "\n".join(["% needs \\usepackage{booktabs,xcolor}", *lines, ""])
 
 
 def terminal(table: TextTable, title: str, width: int) -> list[Table]:
