@@ -17,7 +17,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genrefocus.cli.configuration import require_kinds, run_application, wrong_input_ends
+from genrefocus.configuration.composing import require_kinds, run_application, wrong_input_ends
 from genrefocus.runs import CONFIG, FINISHED, first_process, latest_of
 from genrefocus.writing import write_json
 

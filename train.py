@@ -26,15 +26,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from genrefocus.cli.cells import is_cell, run_cell
-from genrefocus.cli.configuration import (
+from genrefocus.configuration.composing import (
     options,
     require_sense,
     require_settled,
     run_application,
     wrong_input_ends,
 )
-from genrefocus.cli.preconditions import require_inputs
+from genrefocus.configuration.needs import require_inputs
+from genrefocus.configuration.sweeps import is_cell, run_cell
 from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted, first_process, forget_empty
 from genrefocus.writing import write_json
 
@@ -153,7 +153,7 @@ def run(config: DictConfig) -> float | None:
 
 def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
-    from genrefocus.cli.validation_share import print_validation_share
+    from genrefocus.configuration.validation_share import print_validation_share
     from lit_models.figures import measure_missing_chain
     from lit_models.stages import RUNNERS, first_rank, learn_prompts
 

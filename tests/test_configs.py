@@ -18,8 +18,8 @@ import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.tiny import HashedWords, PixelCodec
-from genrefocus.cli.configuration import settle_missing
-from genrefocus.cli.preconditions import require_inputs
+from genrefocus.configuration.composing import settle_missing
+from genrefocus.configuration.needs import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.network_card import (
     BOKEH_GUIDANCE,

@@ -20,7 +20,8 @@ Where things live:
 - ``benchmark``  protocols, figures of single images, statistics, tables, report
 - ``report``     HTML pages with images and charts, of preparations and benchmarks
 - ``runs``       folders of runs and records of their stages
-- ``cli``        the ``genrefocus`` command
+- ``configuration`` the Hydra configuration of a run: composed, and checked before it runs
+- ``cli``        the ``genrefocus`` command: parses and calls
 """
 
 import sys

@@ -16,9 +16,9 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
 from genrefocus.cli import main
-from genrefocus.cli.bounds import ACCELERATORS, PRECISIONS, require_bounds
-from genrefocus.cli.configuration import compose_training, wrong_input_ends
-from genrefocus.cli.preconditions import require_inputs
+from genrefocus.configuration.bounds import ACCELERATORS, PRECISIONS, require_bounds
+from genrefocus.configuration.composing import compose_training, wrong_input_ends
+from genrefocus.configuration.needs import require_inputs
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genrefocus.cli.cells import run_cell
+from genrefocus.configuration.sweeps import run_cell
 
 
 def raising(error: BaseException) -> float:

@@ -175,7 +175,7 @@ def test_arguments_agree_with_the_library() -> None:
 
 
 def test_a_terminal_without_the_letters_of_a_message() -> None:
-    code = "from genrefocus.cli.terminal import any_terminal\nwith any_terminal(): "
+    code = "from genrefocus.terminal import any_terminal\nwith any_terminal(): "
     code += r"print('\u2022 5 \u00b1 1')"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from datamodules.items import spread
 from genrefocus.backbone.tiny import build_tiny
-from genrefocus.cli import validation_share
-from genrefocus.cli.configuration import compose_training
+from genrefocus.configuration import validation_share
+from genrefocus.configuration.composing import compose_training
 from genrefocus.cost import share, validation_sample
 from genrefocus.flow import Flow, SigmaDistribution
 from lit_models import BokehNet

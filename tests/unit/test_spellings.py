@@ -6,8 +6,8 @@ import re
 import pytest
 from lightning import Trainer
 
-from genrefocus.cli.configuration import compose_training
-from genrefocus.cli.spellings import MEANT
+from genrefocus.configuration.composing import compose_training
+from genrefocus.configuration.spellings import MEANT
 
 WORKS = (
     "trainer.devices=2",

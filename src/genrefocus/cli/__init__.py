@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from genrefocus.cli.arguments import ARGUMENTS
-from genrefocus.cli.terminal import any_terminal
+from genrefocus.terminal import any_terminal
 
 COMMANDS = {
     "control": "print the control signal of a photograph with depth: d_f, K, defocus map",

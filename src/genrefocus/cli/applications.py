@@ -7,7 +7,7 @@ import hydra
 import yaml
 from omegaconf import DictConfig
 
-from genrefocus.cli.configuration import (
+from genrefocus.configuration.composing import (
     checkout,
     require_given,
     require_kinds,

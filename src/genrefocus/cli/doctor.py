@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from genrefocus.cli.configuration import compose_training, settle_missing
-from genrefocus.cli.preconditions import (
+from genrefocus.configuration.composing import compose_training, settle_missing
+from genrefocus.configuration.needs import (
     find_base,
     find_data,
     find_inputs,
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _look(config: DictConfig, missing: Sequence[str], gpu: int | None) -> Iterator[Finding]:
     """All findings; of values that are missing, that they are, and what does not depend on them."""
-    from genrefocus.cli.validation_share import check_validation
+    from genrefocus.configuration.validation_share import check_validation
 
     for key in missing:
         yield Finding(key, "error", f"{config.name} needs it, and it is not given", f"{key}=...")

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from genrefocus.cli.configuration import checkout, compose_training, require_settled
+from genrefocus.configuration.composing import checkout, compose_training, require_settled
 
 if TYPE_CHECKING:  # a wrong override must not wait for torch
     from torch import Tensor

@@ -24,10 +24,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from genrefocus.cli.bounds import require_bounds
-from genrefocus.cli.spellings import MEANT, require_read, without_null_groups
-from genrefocus.cli.terminal import any_terminal
+from genrefocus.configuration.bounds import require_bounds
+from genrefocus.configuration.spellings import MEANT, require_read, without_null_groups
 from genrefocus.runs import ROOT, run_folder, sweep_folder
+from genrefocus.terminal import any_terminal
 
 _KINDS: dict[type, str] = {
     bool: "true or false",

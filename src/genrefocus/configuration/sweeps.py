@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-import genrefocus.cli.configuration  # noqa: F401  registers the resolvers in other processes too
+import genrefocus.configuration.composing  # noqa: F401  registers the resolvers in other processes too
 from genrefocus.runs import FAILURE_NAME, PLAN_NAME, RESULT_NAME, first_process
 from genrefocus.writing import write_json
 
