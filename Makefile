@@ -30,7 +30,7 @@ train: $(READY) ## train the whole scheme; ARGS="trainer=gpu scale=paper" overri
 test: $(READY) ## run the tests; ARGS="-k optics" picks some
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-benchmark: $(READY) ## measure the latest run beside doing nothing and classical methods
+benchmark: $(READY) ## measure the latest run beside the unmodified input and classical methods
 	$(ENVIRONMENT) exec $(BIN)/genrefocus benchmark run=latest $(ARGS)
 
 lint: $(READY) ## check style, complexity and types

@@ -1,4 +1,4 @@
-"""Methods without a network: doing nothing, classical means, and other people's pictures."""
+"""Methods without a network: the unmodified input, classical methods, and images from elsewhere."""
 
 import hashlib
 import re
