@@ -19,10 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.configuration.composing import require_kinds, run_application, wrong_input_ends
 from genrefocus.runs import CONFIG, FINISHED, first_process, latest_of
+from genrefocus.terminal import quiet_libraries
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
 
+quiet_libraries()
 
 USAGE = f"""usage: python eval.py [run=FOLDER] [outputs=FOLDER] [+overrides.KEY=VALUE ...]
 
@@ -83,6 +85,7 @@ def evaluate(config: DictConfig) -> None:
             logger=False,
             callbacks=[Pictures(run / name / "evaluation")],
             enable_checkpointing=False,
+            enable_progress_bar=False,
             default_root_dir=str(run),
         )
         measured = trainer.test(network, datamodule=data, verbose=False)[0]

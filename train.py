@@ -9,12 +9,10 @@ import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails 
 
 # isort: split
 import json
-import logging
 import os
 import signal
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +34,7 @@ from genrefocus.configuration.composing import (
 from genrefocus.configuration.needs import require_inputs
 from genrefocus.configuration.sweeps import is_cell, run_cell
 from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted, first_process, forget_empty
+from genrefocus.terminal import quiet_libraries
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
@@ -43,23 +42,9 @@ if TYPE_CHECKING:
     from lit_models.ranks import Ranks
     from lit_models.stages import Stage
 
-CONSOLE = Console()
+CONSOLE = Console(quiet=not first_process())
 
-# What others' code says to itself, and what is meant to be: a rank may have no sample of a set.
-for said in (
-    ".*isinstance.treespec, LeafSpec.*",
-    ".*does not have many workers.*",
-    ".*was called before the ``update`` method.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*Experiment logs directory .* exists and is not empty.*",
-    ".*Mismatch dtype between input and weight.*",
-    ".*recommended to use .self.log.*sync_dist=True.*",
-):
-    warnings.filterwarnings("ignore", said)
-# Of these modules, since Lightning sets the level of the whole package when it is imported.
-for talker in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
-    logging.getLogger(talker).setLevel(logging.WARNING)
-
+quiet_libraries()
 
 USAGE = f"""usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...]
 
@@ -102,8 +87,7 @@ def guarded(config: DictConfig) -> float | None:
         except (Interrupted, KeyboardInterrupt) as stopped:
             if not isinstance(stopped, Interrupted):  # outside of a stage's training and tests
                 stopped = Interrupted(signal.SIGINT, Path(config.paths.run))
-            if first_process():
-                CONSOLE.print(str(stopped), style="yellow", markup=False, soft_wrap=True)
+            CONSOLE.print(str(stopped), style="yellow", markup=False, soft_wrap=True)
             sys.exit(128 + stopped.number)
 
 
@@ -135,8 +119,7 @@ def run(config: DictConfig) -> float | None:
     from lit_models.stages import Stage, first_rank
 
     seed_everything(config.seed, workers=True, verbose=False)
-    if first_rank():
-        _announce(config, folder)
+    _announce(config, folder)
     stages = [Stage(name, config, folder / name) for name in config.curriculum]
     for stage in stages:
         stage.require_same_settings()
@@ -163,7 +146,6 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             OmegaConf.save(HydraConfig.get().overrides.task, given)
         (folder / RESULT_NAME).unlink(missing_ok=True)
     ranks = _ranks(config, folder)
-    CONSOLE.quiet = not first_rank()
     with ranks.watched():
         with ranks.together("data"):
             if first_rank():

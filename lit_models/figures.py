@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -194,13 +195,13 @@ def result_of(config: DictConfig, summaries: Mapping[str, Any]) -> dict[str, Any
 
 def summary_table(title: str, summaries: dict[str, Any]) -> Table:
     """A section for every stage: the network, and what it is compared with."""
-    table = Table(title=title)
+    table = Table(title=escape(title))
     table.add_column("stage, method", no_wrap=True)
     for column in ("PSNR dB", "SSIM", "LPIPS", "LVCorr"):
         table.add_column(column, justify="right", no_wrap=True)
     measured = {n: one for n, one in summaries.items() if any(one.get(m) for m in METHODS)}
     for name, summary in measured.items():
-        table.add_row(name, style="bold")
+        table.add_row(escape(name), style="bold")
         for method, label in METHODS.items():
             values = summary.get(method)
             if not values:

@@ -27,7 +27,7 @@ class Progress(ProgressBar):
         self._training: TaskID | None = None
         self._evaluation: TaskID | None = None
         self._loss: Tensor | float = 0.0
-        self._count, self._noted = 0, 0.0
+        self._count, self._noted, self._rate = 0, 0.0, 0.0
 
     def disable(self) -> None:
         """Lightning asks for it on ranks other than the first."""
@@ -43,6 +43,9 @@ class Progress(ProgressBar):
         )
         self._bars.say(f"{_stage(trainer)}: from step {trainer.global_step} to {trainer.max_steps}")
 
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # afterwards it is the next step's
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -53,10 +56,8 @@ class Progress(ProgressBar):
             return
         changed = {}
         if (now := time.monotonic()) - self._noted > _NOTED_EVERY:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            changed["note"] = (
-                f"loss {float(self._loss) / self._count:.4g}, learning rate {rate:.1e}"
-            )
+            loss = float(self._loss) / self._count
+            changed["note"] = f"loss {loss:.4g}, learning rate {self._rate:.1e}"
             self._loss, self._count, self._noted = 0.0, 0, now
         self._bars.update(self._training, completed=trainer.global_step, **changed)
 

@@ -22,6 +22,7 @@ from genrefocus.network import weights_name
 from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
 from genrefocus.preparation.outcome import read_summary
 from genrefocus.runs import FINISHED, git_commit
+from genrefocus.wording import counted
 from genrefocus.writing import write_json
 from lit_models.callbacks import BlurRange, Interruption, Timer
 from lit_models.checkpoints import read_checkpoint
@@ -138,7 +139,7 @@ def learn_prompts(stages: Sequence[Stage], backbone: Backbone, ranks: Ranks, nam
                     found |= instantiate(settings.datamodule).prompts()
             if count := backbone.prompts.learn(found, ranks.device):
                 place = escape(str(backbone.prompts.folder))
-                CONSOLE.print(f"encoded {count} prompts, see {place}", soft_wrap=True)
+                CONSOLE.print(f"encoded {counted(count, 'prompt')}, see {place}", soft_wrap=True)
 
 
 def train_stage(stage: Stage, backbone: Backbone, _: Ranks) -> None:

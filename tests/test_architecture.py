@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "rejection": set(),
     "progress": set(),
     "writing": set(),
+    "wording": set(),
     "cost": {"metrics"},
     "optics": {"rejection"},
     "geometry": {"optics", "rejection"},
@@ -53,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "preparation": (
         PREPARATION
         | {"data.aperture_roll", "k_search", "colours", "decoding", "pictures", "report"}
-        | {"progress", "writing"}
+        | {"progress", "wording", "writing"}
     ),
     "k_search": CORE,
     # Use.
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
     "pictures": CORE | {"render"},
     "activations": MODEL,
-    "preflight": {"geometry", "data", "decoding", "metrics", "exif", "rejection"},
+    "preflight": {"geometry", "data", "decoding", "metrics", "exif", "rejection", "wording"},
     "training_memory": {"backbone", "preflight"},
     "network_methods": {"network", "network_card", "pipeline", "benchmark", "estimators", "render"},
     "report": CORE | {"data", "data.sample", "pictures", "writing"},
@@ -79,22 +80,30 @@ ALLOWED: dict[str, set[str]] = {
     "runs": set(),
     # Configurations are composed and checked in one place.
     "terminal": set(),
-    "configuration": {"preflight", "cost", "metrics", "data", "runs", "writing", "terminal"},
+    "configuration": {
+        "preflight",
+        "cost",
+        "metrics",
+        "data",
+        "runs",
+        "terminal",
+        "wording",
+        "writing",
+    },
     # What a run does of its configuration; beside the former, all that reads one.
     "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs", "writing"},
     "lit_models.stages": {
         *("lit_models", "lit_models.figures", "backbone", "network", "network_card"),
-        *("runs", "writing"),
-        "preparation",
+        *("preparation", "runs", "wording", "writing"),
     },
 }
 # The entry points parse and call: nothing imports them, and they do not import each other.
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {
     "train": {"configuration", "lit_models", "lit_models.figures", "lit_models.stages"}
-    | {"data", "runs", "writing"},
+    | {"data", "runs", "terminal", "writing"},
     "eval": {"configuration", "lit_models", "lit_models.figures", "lit_models.stages"}
-    | {"backbone", "runs", "writing"},
+    | {"backbone", "runs", "terminal", "writing"},
     "cli": set(ALLOWED) - {"lit_models", "lit_models.figures", "lit_models.stages", "datamodules"},
 }
 CONFIGURED = (*ENTRY_POINTS, "configuration", "lit_models.figures", "lit_models.stages")

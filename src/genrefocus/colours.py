@@ -79,6 +79,7 @@ def orientation_of(image: Image.Image) -> int:
     """EXIF orientation 1 to 8 that remains to be applied; 1 where it is missing or unreadable."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        value = float(value) if isinstance(value, (str, bytes)) else value  # as of other tags
     except Exception:  # the pixels do not depend on what else is wrong with the EXIF
         return 1
     return int(value) if value in range(1, 9) else 1

@@ -16,6 +16,7 @@ from typing import Literal
 from genrefocus.decoding import picture_size
 from genrefocus.exif import read_exposure
 from genrefocus.rejection import Rejected
+from genrefocus.wording import counted
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -97,7 +98,8 @@ def check_shards(
             "holds no sample",
             f"{option}=[<another set>], or prepare it with other splits",
         ), 0
-    return Finding(subject, "ok", f"{len(one)} samples, {one.fingerprint[:12]}"), len(one)
+    detail = f"{counted(len(one), 'sample')}, {one.fingerprint[:12]}"
+    return Finding(subject, "ok", detail), len(one)
 
 
 def check_sidecars(
@@ -165,7 +167,7 @@ def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[
         Finding(
             f"{stage}: route {route}",
             "warning",
-            f"{count} samples, fewer than the {layout.per_step} of one optimiser step "
+            f"{counted(count, 'sample')}, fewer than the {layout.per_step} of one optimiser step "
             f"({layout.ranks} ranks x batch {layout.batch_size} x {layout.accumulate}): "
             "a step repeats samples",
             f"{prefix}.global_batch={layout.ranks}",
@@ -185,7 +187,7 @@ def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[
             )
         )
     total = ", ".join(f"{name} {count}" for name, count in routes.items()) or "made in the run"
-    batches = f"{layout.per_step} samples a step"
+    batches = f"{counted(layout.per_step, 'sample')} a step"
     return found or [Finding(f"{stage}: samples", "ok", f"{total}; {batches}")]
 
 

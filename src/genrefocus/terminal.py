@@ -1,5 +1,6 @@
 """Output that goes to any terminal, file or pipe without ending a command."""
 
+import logging
 import os
 import sys
 import warnings
@@ -7,6 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
+
+# What others' code says to itself, and what is meant to be: a rank may have no sample of a set.
+_SAID = (
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*was called before the ``update`` method.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*Experiment logs directory .* exists and is not empty.*",
+    ".*Mismatch dtype between input and weight.*",
+    ".*recommended to use .self.log.*sync_dist=True.*",
+)
+# Modules, since Lightning sets the level of the whole package when it is imported.
+_TALKERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed")
+
+
+def quiet_libraries() -> None:
+    """Leave out what Lightning and torchmetrics say that means nothing to a user."""
+    for said in _SAID:
+        warnings.filterwarnings("ignore", said)
+    for talker in _TALKERS:
+        logging.getLogger(talker).setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 @contextmanager
@@ -19,10 +20,9 @@ def whole(path: str | Path) -> Iterator[Path]:
         OSError: it cannot be written; the message names ``path``.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")  # others may write it too
     try:
-        temporary.unlink(missing_ok=True)
-        temporary.touch()
+        temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb+") as file:

@@ -35,7 +35,10 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "trainr=gpu"], "'trainr'. Did you mean trainer?"),
         (["train.py", "seed=-1", "mix.in_the_wild=-1"], "seed=-1: give 0 to 4294967295"),
         (["train.py", "learning_rate=-1"], "learning_rate=-1: give 0 or more"),
-        (["train.py", "experiment=deblurr"], "Available options in 'experiment': bokeh"),
+        (
+            ["train.py", "experiment=deblurr"],
+            "semi_supervised, tiny_base. Did you mean experiment=deblur?",
+        ),
         (["train.py", "resume=latest", "paths.outputs={empty}"], "start one without resume"),
         (["train.py", "scale=paper"], "data.deblur=... data.synthetic=..."),
         (["train.py", "trainer.devices=abc"], "trainer.devices=abc: give a number, 1 or more"),

@@ -270,6 +270,12 @@ def test_tags_that_are_not_needed_do_not_matter(kind: str, tmp_path: Path) -> No
     assert read_exposure(path).focal_length_mm == 50
 
 
+def test_an_orientation_in_text_is_the_number() -> None:
+    exif = piexif.dump({"0th": {271: b"6"}}).replace(b"\x01\x0f\x00\x02", b"\x01\x12\x00\x02")
+    data = stored(Image.new("RGB", (5, 4)), "JPEG", exif=exif)
+    assert image_of(data, "x").shape == (3, 5, 4)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60), st.integers(6, 60), st.integers(1, 8))
 def test_whatever_the_exif_holds_the_pixels_are_read(noise: bytes, at: int, turn: int) -> None:

@@ -18,6 +18,7 @@ from genrefocus.benchmark.runner import Plan, fingerprint_of
 from genrefocus.metrics.blur_radius import RADIUS_EDGES, bin_names
 from genrefocus.metrics.registry import METRICS
 from genrefocus.rejection import Rejected
+from genrefocus.wording import counted
 
 _REGISTERED = {
     "lpips": "lpips_alex",
@@ -156,7 +157,7 @@ def _require_asked_alike(method: Method, protocol: Protocol) -> None:
         if protocol.prompts.get(stage, prompt) != prompt:
             differing.append(f"the prompt {prompt!r}, the protocol {protocol.prompts[stage]!r}")
         if protocol.steps not in (None, steps):
-            differing.append(f"{steps} sampling steps, the protocol {protocol.steps}")
+            differing.append(f"{counted(steps, 'sampling step')}, the protocol {protocol.steps}")
         if differing:
             raise ValueError(
                 f"{method.name} ({stage}) has {' and '.join(differing)}: figures would not be of "

@@ -4,14 +4,13 @@ import argparse
 import json
 
 import numpy as np
-from PIL import Image
 
 from genrefocus.cli.inputs import (
     focus_at_point,
     focus_from_mask,
     load_disparity,
 )
-from genrefocus.data.images import load_image
+from genrefocus.data.images import load_image, save_map
 from genrefocus.optics import BlurStrength, defocus_map
 
 
@@ -23,15 +22,15 @@ def run(args: argparse.Namespace) -> int:
         focus = focus_from_mask(disparity, args.mask)
     else:
         focus = focus_at_point(disparity, args.focus)
-    defocus = defocus_map(disparity, focus, strength).numpy()
+    defocus = defocus_map(disparity, focus, strength)
     if args.output is not None:
-        Image.fromarray(np.round(defocus * 65535).astype(np.uint16)).save(args.output)
+        save_map(defocus, args.output)
     summary = {
         "focus_disparity": focus,
         "k": strength.k,
-        "mean": float(defocus.mean(dtype=np.float64)),
+        "mean": float(defocus.double().mean()),
         "max": float(defocus.max()),
-        "p99": float(np.percentile(defocus, 99)),
+        "p99": float(np.percentile(defocus.numpy(), 99)),
     }
     print(json.dumps(summary, allow_nan=False))
     return 0

@@ -13,6 +13,7 @@ from rich.table import Table
 from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation.inspection import inspect_set, preview
 from genrefocus.preparation.outcome import QUANTILES, find_sets
+from genrefocus.wording import counted
 
 _SHOWN = 6  # names of a kind
 
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     for name, one in facts.items():
         console.print(_table(name, one, args.verify))
-    console.print(f"{len(facts)} sets, {sum(one['samples'] for one in facts.values())} samples")
+    samples = sum(one["samples"] for one in facts.values())
+    console.print(f"{counted(len(facts), 'set')}, {counted(samples, 'sample')}")
     return 0
 
 
@@ -48,16 +50,16 @@ def _table(name: str, facts: Mapping[str, Any], verified: bool) -> Table:
     table = Table(title=escape(name), title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    shards = facts["shards"]
-    size = f"{shards} shard{'s' * (shards != 1)}, {facts['bytes'] / 2**20:.1f} MiB"
+    size = f"{counted(facts['shards'], 'shard')}, {facts['bytes'] / 2**20:.1f} MiB"
     table.add_row("samples", f"{facts['samples']} in {size}")
     checksums = ", checksums agree" if verified else ""
     table.add_row("fingerprint", f"{facts['fingerprint']}{checksums}")
     table.add_row("schema version", str(facts["schema_version"]))
     names = {"route": "routes", "split": "splits", "size (HxW)": "sizes"}
-    counted = {title: facts[name] for title, name in names.items()}
-    for kind, counts in {**counted, **facts["origins"]}.items():
-        table.add_row(kind.replace("_", " "), _counts(counts))
+    kinds = {title: facts[name] for title, name in names.items()}
+    for kind, counts in {**kinds, **facts["origins"]}.items():
+        if counts:  # there are none in an empty set
+            table.add_row(kind.replace("_", " "), _counts(counts))
     for measure, levels in facts["distributions"].items():
         table.add_row(measure.replace("_", " "), _levels(levels, facts["samples"]))
     return table
@@ -66,7 +68,7 @@ def _table(name: str, facts: Mapping[str, Any], verified: bool) -> Table:
 def _counts(counts: Mapping[str, int]) -> str:
     shown = [f"{count} {escape(name)}" for name, count in list(counts.items())[:_SHOWN]]
     if len(counts) > _SHOWN:
-        shown.append(f"and {len(counts) - _SHOWN} others")
+        shown.append(f"and {len(counts) - _SHOWN} more")
     return ", ".join(shown)
 
 

@@ -10,6 +10,7 @@ from genrefocus.benchmark.lightfield.building import (
 )
 from genrefocus.cli.inputs import aperture_named
 from genrefocus.data.shards import read_index
+from genrefocus.wording import counted
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in rejected:
         print(f"rejected {name}: {reason}")
     for folder in FOLDERS.values():
-        print(f"{args.output / folder}: {read_index(args.output / folder)['samples']} samples")
+        samples = read_index(args.output / folder)["samples"]
+        print(f"{args.output / folder}: {counted(samples, 'sample')}")
     if rejected:
-        print(f"{len(rejected)} scenes rejected, see {args.output / REJECTIONS_NAME}")
+        print(f"{counted(len(rejected), 'scene')} rejected, see {args.output / REJECTIONS_NAME}")
     return 0

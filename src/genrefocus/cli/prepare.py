@@ -7,10 +7,12 @@ from typing import Any, Literal
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from genrefocus.preflight import check_sidecars
 from genrefocus.preparation.item import Source
+from genrefocus.wording import counted
 
 _PARTS = ("deblur", "depth", "mask", "blur", "shapes")
 _ESTIMATORS = ("depth",)
@@ -101,8 +103,9 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
             parts[name] = None if skip else instantiate(config[name], _convert_="all")
     if "deblur" in parts:
         parts["deblur_name"] = parts["deblur"].weights
+        steps = counted(parts["deblur"].steps, "sampling step")
         Console(stderr=True).print(
-            f"DeblurNet: {parts['deblur'].origin}, {parts['deblur'].steps} sampling steps",
+            f"DeblurNet: {parts['deblur'].origin}, {steps}",
             soft_wrap=True,
             markup=False,
         )
@@ -132,7 +135,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_column("outcome")
     table.add_column("samples", justify="right")
     for split, count in summary["written"].items():
-        table.add_row(f"written to {split}", str(count), style="green" if count else "dim")
+        table.add_row(f"written to {escape(split)}", str(count), style="green" if count else "dim")
     for reason, count in summary["rejected"].items():
         table.add_row(f"rejected: {reason}", str(count), style="yellow")
     return table

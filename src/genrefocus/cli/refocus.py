@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -19,7 +18,7 @@ from genrefocus.cli.inputs import (
     load_mask,
     require_inside,
 )
-from genrefocus.data.images import load_image
+from genrefocus.data.images import load_image, save_map
 from genrefocus.estimators import DepthEstimator, DepthPro
 from genrefocus.network_card import NetworkCard, Task, latest_run, networks_of, released_card
 from genrefocus.optics import BlurStrength
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             result = pipeline.refocus(scene, strength, seed=args.seed, report=report)
         _save(result.image, path)
         if args.save_map is not None:
-            _save_map(result.defocus, _numbered(args.save_map, strength.k, len(strengths)))
+            save_map(result.defocus, _numbered(args.save_map, strength.k, len(strengths)))
         line = {
             "output": str(path),
             "focus_disparity": scene.focus_disparity,
@@ -115,10 +114,6 @@ def _estimator(args: argparse.Namespace, device: str) -> DepthEstimator | None:
 def _save(image: Tensor, path: Path) -> None:
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path, quality=95)
-
-
-def _save_map(defocus: Tensor, path: Path) -> None:
-    Image.fromarray(np.round(defocus.numpy() * 65535).astype(np.uint16)).save(path)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def run_application(application: Callable[[], None], name: str, config: str, usa
         except InstantiationException:
             raise
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(f"{_in_a_line(error)}{_hint(error, name, config)}") from error
+            raise ValueError(_refusal(error, name, config)) from error
 
 
 @contextmanager
@@ -173,13 +173,26 @@ def _kind(value: Any) -> type:
     return next((kind for kind in _KINDS if isinstance(value, kind)), type(value))
 
 
+def _refusal(error: Exception, name: str, config: str) -> str:
+    """What is wrong with the overrides, and what may have been meant."""
+    absent = r"Could not find '(.+)/(.+?)'\s+Available options in .*?:\s+(.*)"
+    if found := re.search(absent, str(error), re.DOTALL):
+        group, option = found[1], found[2]
+        options = found[3].partition("Config search path")[0].split()
+        close = difflib.get_close_matches(option, options, n=1)
+        meant = f". Did you mean {group}={close[0]}?" if close else ""
+        return f"there is no {group}={option}, only {', '.join(options)}{meant}"
+    text, hint = _in_a_line(error), _hint(error, name, config)
+    return f"{text if hint.startswith(' Did') else text.removesuffix('.')}{hint}"
+
+
 def _hint(error: Exception, name: str, config: str) -> str:
     """What may have been meant by a key that does not exist, or where all are listed."""
     if "resume=" in str(error) or _unquoted(error):
         return ""
     if found := re.search(r"Could not override '([\w.@/]+)'", str(error)):
         if config == "train" and found[1] in MEANT:
-            return f" {MEANT[found[1]]}"
+            return f": {MEANT[found[1]]}"
         keys, last = _keys(config), found[1].rpartition(".")[2]
         close = difflib.get_close_matches(found[1], keys, n=3, cutoff=0.75)
         if close := close or [key for key in keys if key.endswith(f".{last}")][:3]:
@@ -313,6 +326,6 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
             config = compose("train", overrides=given)
             require_sense(config, given)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = f"{_in_a_line(error)}{_hint(error, 'train.py', 'train')}"
+        reason = _refusal(error, "train.py", "train")
         raise ValueError(f"the configuration does not compose: {reason}") from error
     return config

@@ -22,6 +22,7 @@ from rich.markup import escape
 
 import genrefocus.configuration.composing  # noqa: F401  registers the resolvers in other processes too
 from genrefocus.runs import FAILURE_NAME, PLAN_NAME, RESULT_NAME, first_process
+from genrefocus.wording import counted
 from genrefocus.writing import write_json
 
 TRACE_NAME = "traceback.txt"
@@ -91,7 +92,7 @@ class SweepReport(Callback):
                 f"[red]failed[/] {escape(f'{where}: {reason}')}", soft_wrap=True, highlight=False
             )
         console.print(
-            f"{len(finished)} runs finished, {len(failed)} failed in {folder}",
+            f"{counted(len(finished), 'run')} finished, {len(failed)} failed in {folder}",
             soft_wrap=True,
             markup=False,
         )

@@ -40,7 +40,12 @@ def check_validation(config: DictConfig) -> Finding:
 
 
 def print_validation_share(config: DictConfig) -> None:
-    """A line about what validation costs, for the start of a run."""
+    """A line about what validation costs, for the start of a run.
+
+    None for a trial, whose few steps say nothing about it.
+    """
+    if config.trial:
+        return
     found = check_validation(config)
     Console().print(f"validation: {found.detail}", soft_wrap=True, markup=False, highlight=False)
 

@@ -111,3 +111,8 @@ def save_image(picture: Tensor, path: str | Path) -> None:
     """Write (3, H, W) or (H, W) uint8 to a file; its suffix says the format (JPEG quality 95)."""
     pixels = picture.numpy() if picture.ndim == 2 else picture.permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path, quality=95)  # which formats without quality ignore
+
+
+def save_map(defocus: Tensor, path: str | Path) -> None:
+    """Write a defocus map (H, W) in [0, 1] as a PNG in 16 bit grey, 65535 for 1."""
+    Image.fromarray((defocus * 65535).round().numpy().astype(np.uint16)).save(path)

@@ -311,19 +311,30 @@ def is_finished(folder: str | Path, parameters: Mapping[str, Any]) -> bool:
     return True
 
 
-def require_same(folder: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def require_same(
+    folder: Path,
+    found: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    other: str = "choose another",
+) -> None:
     """Compare the record of a set with what is asked for now; keys that are not asked for pass.
+
+    Args:
+        folder: of the set.
+        found: its record.
+        expected: what is asked for now.
+        other: how another folder is named, for the message.
 
     Raises:
         ValueError: the first difference, and the folder to delete.
     """
     for name, value in expected.items():
         if isinstance(value, dict) and isinstance(found.get(name), dict):
-            require_same(folder, found[name], value)
+            require_same(folder, found[name], value, other)
         elif found.get(name) != value:
             raise ValueError(
                 f"{folder} holds a set made with {name} {found.get(name)!r}, now it is {value!r}; "
-                "delete that folder or choose another"
+                f"delete that folder or {other}"
             )
 
 

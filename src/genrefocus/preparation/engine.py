@@ -294,14 +294,17 @@ def _is_finished(out: Path, head: Mapping[str, Any]) -> bool:
     return True
 
 
+_OTHER = "give another: out=<folder>"
+
+
 def _begin(work: Path, head: Mapping[str, Any]) -> None:
     """Record the settings, or compare them with those that the folder was begun with."""
     path = work / "settings.json"
     with FileLock(work / "settings.lock"):  # jobs begin at the same time
         if path.is_file() and is_begun(work.parent):
-            require_same(work.parent, json.loads(path.read_bytes()), head)
+            require_same(work.parent, json.loads(path.read_bytes()), head, _OTHER)
         elif not path.is_file() and any(work.parent.glob(f"*/{shard_name(0)}")):
-            raise ValueError(f"{work.parent} holds shards of something else; choose another folder")
+            raise ValueError(f"{work.parent} holds shards of something else; {_OTHER}")
         else:
             write_atomically(path, json_line(head))
 

@@ -31,6 +31,7 @@ from PIL import Image
 
 from genrefocus.colours import pixels_of
 from genrefocus.decoding import opened
+from genrefocus.wording import counted
 
 HASH_SIDE = 16
 """Frequencies per axis, so that a hash has 256 bits."""
@@ -98,7 +99,7 @@ class Leaked(ValueError):
         nearest: dict[tuple[str, str], Leak] = {}
         for leak in sorted(self.leaks, key=lambda one: one.distance):
             nearest.setdefault((leak.a.name, leak.b.name), leak)
-        lines = [f"{len(nearest)} pairs cross splits, or sets:"]
+        lines = [f"{counted(len(nearest), 'pair')} in different splits, or sets:"]
         lines += [f"  {leak}" for leak in list(nearest.values())[:_SHOWN]]
         if len(nearest) > _SHOWN:
             lines.append(f"  and {len(nearest) - _SHOWN} more")

@@ -11,6 +11,7 @@ from typing import Any
 from genrefocus.data.images import PICTURE_SUFFIXES, files_below
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.rejection import Reason, Rejected
+from genrefocus.wording import counted
 
 OPTION = "source.root"
 REMEDY = f"name another folder with {OPTION}=/path"
@@ -102,7 +103,7 @@ def _account(found: Found) -> str:
     if not found.problems:
         return f"found {suffix_counts(files_below(found.root))}, and no pictures in their place"
     examples = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])
-    return f"{len(found.problems)} problems, such as {examples}"
+    return f"{counted(len(found.problems), 'problem')}, such as {examples}"
 
 
 def require_folder(folder: Path, what: str, option: str = OPTION) -> None:
