@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from genrefocus.preparation.leakage import DISTANCE, mark_of
-from genrefocus.render.scenes import procedural_scene, scene_aif
+from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.scenes import procedural_scene
 
 PHOTOGRAPHS = [
     "astronaut.png",

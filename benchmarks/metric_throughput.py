@@ -33,8 +33,9 @@ from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
 from genrefocus.optics import BlurStrength
-from genrefocus.render.scenes import procedural_scene, scene_aif, scene_disparity
+from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb
+from genrefocus.world.scenes import procedural_scene
 
 Timed = Mapping[str, Callable[[Tensor, Tensor], object]]
 

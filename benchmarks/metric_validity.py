@@ -24,15 +24,9 @@ from genrefocus.metrics.registry import METRICS
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import (
-    Scene,
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
+from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 SHOWN = (
     "blur_radius_error",

@@ -43,14 +43,9 @@ from genrefocus.data.shards import ShardDataset, ShardWriter
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import (
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
+from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SUFFIX: dict[PictureFormat, str] = {"png": "png", "jpeg": "jpg"}

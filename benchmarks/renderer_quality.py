@@ -30,17 +30,10 @@ from genrefocus.render.apertures import Aperture, Array, disk
 from genrefocus.render.layered import render_layered
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scenes import (
-    Scene,
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-    visible_layer,
-)
-from genrefocus.render.textures import HELDOUT_FAMILIES
+from genrefocus.render.scene import Scene, scene_aif, scene_disparity, visible_layer
 from genrefocus.render.tone import linear_to_srgb
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
+from genrefocus.world.textures import HELDOUT_FAMILIES
 
 KINDS = ("foreground in focus", "background in focus", "thin structures", "point lights")
 FIRST_SEED = 70_000

@@ -32,7 +32,8 @@ from genrefocus.optics import BlurStrength, signed_defocus
 from genrefocus.render.apertures import disk
 from genrefocus.render.layered import render_layered
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scenes import draw_focus, procedural_scene, scene_aif, scene_disparity
+from genrefocus.render.scene import scene_aif, scene_disparity
+from genrefocus.world.scenes import draw_focus, procedural_scene
 
 MOST_WORK = 5e8
 """Offsets times pixels of a plain scatter beyond which it is timed in part."""

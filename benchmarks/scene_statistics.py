@@ -23,11 +23,12 @@ from scipy.spatial.distance import cdist
 from scipy.stats import kurtosis, wasserstein_distance
 from skimage.color import rgb2lab
 
-from genrefocus.render.lights import add_lights, darkened, draw_night
-from genrefocus.render.night import night_scene
-from genrefocus.render.scenes import Scene, procedural_scene, scene_aif
-from genrefocus.render.textures import HELDOUT_FAMILIES
+from genrefocus.render.scene import Scene, scene_aif
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
+from genrefocus.world.lights import add_lights, darkened, draw_night
+from genrefocus.world.night import night_scene
+from genrefocus.world.scenes import procedural_scene
+from genrefocus.world.textures import HELDOUT_FAMILIES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -20,7 +20,7 @@ from genrefocus.data.embedded import EmbeddedSet, roll_scene
 from genrefocus.data.sample import to_float
 from genrefocus.data.shards import ShardDataset, ShardWriter
 from genrefocus.metrics.psnr import psnr
-from genrefocus.render.scenes import scene_aif
+from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
 
 

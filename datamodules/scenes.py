@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 from datamodules.items import EvalItems, Item
 from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
-from genrefocus.render.scenes import procedural_scene, scene_aif, visible_layer
-from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.render.scene import scene_aif, visible_layer
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.scenes import procedural_scene
+from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 
 _SET = "scenes"
 

@@ -26,7 +26,7 @@ from genrefocus.flow import Flow
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.tally import Tally
 from genrefocus.noise import seeded_generators
-from genrefocus.pretext import Task, blur_by_map, draw_kind, restore
+from genrefocus.world.pretext import Task, blur_by_map, draw_kind, restore
 from lit_models.flow_matching import Batch, OptimizerFactory
 from lit_models.loss_watch import LossWatch
 from lit_models.rates import warmup_then_cosine
@@ -38,7 +38,7 @@ _OF_BATCHES, _OF_VALIDATION = 1 << 40, 1 << 41
 
 
 class TinyBase(LightningModule):
-    """Training of a tiny backbone on the tasks of :mod:`genrefocus.pretext`.
+    """Training of a tiny backbone on the tasks of :mod:`genrefocus.world.pretext`.
 
     A micro-batch over all ranks has one kind of task and one start of the flow; everything else is
     drawn sample by sample, so that ranks see together what one process would.

@@ -16,7 +16,10 @@ import pytest
 CORE = {"rejection", "optics", "geometry"}
 MODEL = {"noise", "flow", "sampling", "backbone", "denoiser", "network", "network_card"}
 PREPARATION = (
-    CORE | MODEL | {"metrics", "data", "data.sample", "exif", "render", "estimators", "pipeline"}
+    CORE
+    | MODEL
+    | {"metrics", "data", "data.sample", "exif", "render", "world"}
+    | {"estimators", "pipeline"}
 )
 
 ALLOWED: dict[str, set[str]] = {
@@ -34,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "sensors": {"rejection"},
     "exif": CORE | {"colours", "decoding", "sensors"},
     "render": CORE | {"decoding"},
+    "world": CORE | {"render"},
     "metrics": CORE | {"writing"},
     "baselines": CORE | {"render", "metrics"},
     # The model.
@@ -44,7 +48,6 @@ ALLOWED: dict[str, set[str]] = {
     "denoiser": {"noise", "backbone", "flow", "sampling"},
     "network_card": {"flow", "sampling", "runs", "writing"},
     "network": {"noise", "denoiser", "backbone", "sampling", "network_card", "geometry"},
-    "pretext": CORE | {"render"},
     "compat": {"backbone", "denoiser", "flow", "sampling"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
@@ -64,18 +67,18 @@ ALLOWED: dict[str, set[str]] = {
     "activations": MODEL,
     "preflight": {"geometry", "data", "decoding", "metrics", "exif", "rejection", "wording"},
     "training_memory": {"backbone", "preflight"},
-    "network_methods": {"network", "network_card", "pipeline", "benchmark", "estimators", "render"},
+    "network_methods": {"network", "network_card", "pipeline", "benchmark", "estimators", "world"},
     "report": CORE | {"data", "data.sample", "pictures", "writing"},
     "benchmark": (
         CORE
-        | {"k_search", "metrics", "baselines", "render", "data", "data.sample", "report"}
-        | {"progress", "runs", "writing"}
+        | {"k_search", "metrics", "baselines", "render", "world", "data", "data.sample"}
+        | {"progress", "report", "runs", "writing"}
     ),
     # Training: neither package imports the other, data.sample is the contract between them.
-    "datamodules": CORE | {"data", "data.sample", "render"},
+    "datamodules": CORE | {"data", "data.sample", "render", "world"},
     "lit_models": CORE
     | MODEL
-    | {"metrics", "baselines", "pretext", "data.sample", "pictures"}
+    | {"metrics", "baselines", "world", "data.sample", "pictures"}
     | {"progress", "runs", "writing"},
     "runs": set(),
     # Configurations are composed and checked in one place.

@@ -7,7 +7,8 @@ Where things live:
 - ``geometry``   resize, crop and rounding applied to image, depth, mask and K together
 - ``decoding``   the one place that opens picture files; ``colours`` makes sRGB of them
 - ``exif``       photograph -> exposure facts; ``sensors`` knows the widths of sensors
-- ``render``     the simulator: procedural scenes, apertures, lens-sampled ground truth, scatter
+- ``render``     depth of field: apertures, layered renderer, lens-sampled ground truth, scatter
+- ``world``      the simulated world: procedural scenes, cameras, lights; tasks of the tiny base
 - ``estimators`` depth and in-focus mask of a photograph
 - ``flow``       the objective: sigma, interpolation, velocity, loss, Euler step
 - ``backbone``   FLUX transformers, codec, text, LoRA, the multi-condition forward

@@ -17,7 +17,7 @@ from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.network import Network
 from genrefocus.network_card import Task as NetworkTask
 from genrefocus.pipeline import RefocusPipeline, Scene
-from genrefocus.render.estimates import estimate_depth
+from genrefocus.world.estimates import estimate_depth
 
 NEAREST = 0.01
 """Part of the pixels, those nearest to the true plane of focus, that name it in estimated depth."""

@@ -21,7 +21,7 @@ from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.plan import LeakageCheck
 from genrefocus.preparation.sources.simulated import ApertureRoll
 from genrefocus.render.apertures import disk
-from genrefocus.render.camera import BODIES, Exposure
+from genrefocus.world.camera import BODIES, Exposure
 
 COUNTS = {"train": 2, "test": 1}
 

@@ -14,7 +14,7 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.exif import read_exposure
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import blur_radius
-from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 
 COUNTS = {
     "synthetic": {"train": 12, "val": 4, "test": 0},

@@ -18,8 +18,9 @@ from genrefocus.data.sample import (
     encode,
 )
 from genrefocus.optics import BlurStrength, blur_radius
-from genrefocus.render.scenes import procedural_scene, scene_aif
+from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.scenes import procedural_scene
 
 HEIGHT, WIDTH = 20, 28
 

@@ -22,14 +22,9 @@ from genrefocus.geometry import View, resize
 from genrefocus.optics import blur_radius
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import (
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
+from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 
 def photo(name: str = "trip/a.jpg", height: int = 20, width: int = 30) -> Photo:

@@ -17,14 +17,9 @@ from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scenes import (
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
+from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 LOW, HIGH = 0.5, 50.0
 Score = Callable[[float], float]

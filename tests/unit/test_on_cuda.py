@@ -29,8 +29,9 @@ from genrefocus.render.apertures import disk, polygon
 from genrefocus.render.layered import render_layered
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scenes import Scene, procedural_scene, scene_aif, scene_disparity
+from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import in_linear_light
+from genrefocus.world.scenes import procedural_scene
 from tests.fake_cuda import CUDA, DeviceMismatchError, FakeCuda, HostSyncError, OnCuda, fake_cuda
 
 SIZE = 72

@@ -33,15 +33,10 @@ from genrefocus.preparation.sources import Folder, Pairs, RealBokeh3mp
 from genrefocus.preparation.subjects import ProceduralScenes
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import (
-    Scene,
-    draw_focus,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
-from genrefocus.render.textures import TRAIN_FAMILIES
+from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import srgb_to_linear, to_bytes
+from genrefocus.world.scenes import draw_focus, procedural_scene
+from genrefocus.world.textures import TRAIN_FAMILIES
 
 HEIGHT, WIDTH = 112, 144
 RADII = {1.8: 4.0, 4.0: 2.5}

@@ -26,10 +26,11 @@ from numpy.random import SeedSequence
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.shards import require_same
 from genrefocus.optics import blur_radius
-from genrefocus.render.camera import Exposure, draw_exposure, take_photo
-from genrefocus.render.estimates import estimate
-from genrefocus.render.scenes import Scene, procedural_scene, scene_disparity
-from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.render.scene import Scene, scene_disparity
+from genrefocus.world.camera import Exposure, draw_exposure, take_photo
+from genrefocus.world.estimates import estimate
+from genrefocus.world.scenes import procedural_scene
+from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.writing import write_atomically
 
 GENERATOR_VERSION = 1

@@ -47,19 +47,13 @@ from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.progress import Bars
 from genrefocus.render.apertures import disk
-from genrefocus.render.camera import draw_exposure, take_photo
-from genrefocus.render.estimates import estimate
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import (
-    Scene,
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
-from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.camera import draw_exposure, take_photo
+from genrefocus.world.estimates import estimate
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
+from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.writing import write_atomically
 
 GENERATOR_VERSION = 3

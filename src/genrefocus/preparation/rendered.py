@@ -23,8 +23,8 @@ from genrefocus.preparation.working import blur_measures
 from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture
 from genrefocus.render.bokeh_shapes import PICTURE, draw_aperture, picture_shapes
-from genrefocus.render.lights import add_lights, darkened, draw_night, sharpened
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.lights import add_lights, darkened, draw_night, sharpened
 
 
 @dataclass(frozen=True)

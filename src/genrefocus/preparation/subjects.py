@@ -18,10 +18,11 @@ from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture
 from genrefocus.render.layered import render_layered
 from genrefocus.render.lens import render_lens
-from genrefocus.render.night import night_scene
-from genrefocus.render.scenes import procedural_scene, scene_aif, scene_disparity
-from genrefocus.render.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
+from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import srgb_to_linear
+from genrefocus.world.night import night_scene
+from genrefocus.world.scenes import procedural_scene
+from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 
 Render = Callable[[Tensor, float, BlurStrength, Aperture], tuple[Tensor, str]]
 """(image, focus disparity, K, aperture) -> image, both (3, H, W) linear light; and by what."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
 from genrefocus.optics import BlurStrength, signed_defocus
-from genrefocus.render.scenes import Layer, Scene
+from genrefocus.render.scene import Layer, Scene
 
 _UPSAMPLING = 4
 _CHUNK_PIXELS = 1 << 18

@@ -11,8 +11,9 @@ from genrefocus.benchmark.lightfield.field import LightField
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import Aperture
 from genrefocus.render.lens import render_lens, render_views
-from genrefocus.render.scenes import Scene, procedural_scene, scene_disparity
-from genrefocus.render.textures import HELDOUT_FAMILIES
+from genrefocus.render.scene import Scene, scene_disparity
+from genrefocus.world.scenes import procedural_scene
+from genrefocus.world.textures import HELDOUT_FAMILIES
 
 # At 64 px; they scale with the size.
 _REACH_PX = 6.0

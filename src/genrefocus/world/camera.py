@@ -19,8 +19,9 @@ from torch import Tensor
 from genrefocus.optics import BlurStrength, blur_radius, blur_strength_from_exif
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import Scene, draw_focus
+from genrefocus.render.scene import Scene
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.scenes import draw_focus
 
 MAKE = "Simulated"
 SOFTWARE = "genrefocus simulated camera"

@@ -10,11 +10,12 @@ from PIL import Image, ImageOps
 from genrefocus.exif import read_exposure
 from genrefocus.optics import blur_radius, blur_strength_from_exif
 from genrefocus.render.apertures import disk
-from genrefocus.render.camera import BODIES, Exposure, Shot, draw_exposure, take_photo
-from genrefocus.render.estimates import Estimates, estimate
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import procedural_scene, scene_disparity, visible_layer
+from genrefocus.render.scene import scene_disparity, visible_layer
 from genrefocus.render.tone import to_bytes
+from genrefocus.world.camera import BODIES, Exposure, Shot, draw_exposure, take_photo
+from genrefocus.world.estimates import Estimates, estimate
+from genrefocus.world.scenes import procedural_scene
 
 ROLL = 24
 

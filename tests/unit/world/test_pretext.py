@@ -6,8 +6,8 @@ import torch
 from torchvision.transforms.functional import gaussian_blur as torchvision_blur
 
 from genrefocus.optics import MAX_COC
-from genrefocus.pretext import TASKS, blur_by_map, blur_map, draw_kind, restore, variable_blur
 from genrefocus.render.apertures import disk
+from genrefocus.world.pretext import TASKS, blur_by_map, blur_map, draw_kind, restore, variable_blur
 
 
 def generator(seed=0):

@@ -13,17 +13,11 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from genrefocus.render.fields import spectral_noise
-from genrefocus.render.lights import Colour, black_body, draw_light_colours
-from genrefocus.render.scenes import (
-    NEAREST_DISPARITY,
-    Layer,
-    Plane,
-    Scene,
-    procedural_scene,
-    scene_aif,
-)
-from genrefocus.render.textures import TRAIN_FAMILIES
+from genrefocus.render.scene import Layer, Plane, Scene, scene_aif
+from genrefocus.world.fields import spectral_noise
+from genrefocus.world.lights import Colour, black_body, draw_light_colours
+from genrefocus.world.scenes import NEAREST_DISPARITY, procedural_scene
+from genrefocus.world.textures import TRAIN_FAMILIES
 
 _STREAM = 0x11947
 """Keeps the draws of the night apart from those of the scene of the same seed."""

@@ -4,22 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from genrefocus.render.fields import spectral_noise
-from genrefocus.render.scenes import (
-    Plane,
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-    visible_layer,
-)
-from genrefocus.render.textures import (
+from genrefocus.render.scene import Plane, scene_aif, scene_disparity, visible_layer
+from genrefocus.render.tone import linear_to_srgb
+from genrefocus.world.fields import spectral_noise
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
+from genrefocus.world.textures import (
     HELDOUT_FAMILIES,
     TRAIN_FAMILIES,
     draw_texture,
 )
-from genrefocus.render.tone import linear_to_srgb
 
 SEEDS = range(40)
 

@@ -12,8 +12,8 @@ import scipy.fft
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from genrefocus.render.fields import draw_size, grain, spectral_noise, squash, turned_grid
-from genrefocus.render.palettes import (
+from genrefocus.world.fields import draw_size, grain, spectral_noise, squash, turned_grid
+from genrefocus.world.palettes import (
     LINEAR_OF_BYTE,
     Array,
     colourise,
@@ -22,7 +22,7 @@ from genrefocus.render.palettes import (
     to_ink,
     to_linear,
 )
-from genrefocus.render.shapes import draw_words, leaf_outline
+from genrefocus.world.shapes import draw_words, leaf_outline
 
 Texture = Callable[[Generator, int, int], Array]
 

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.fft
 from numpy.random import Generator
 
-from genrefocus.render.palettes import Array
+from genrefocus.world.palettes import Array
 
 
 def spectral_noise(

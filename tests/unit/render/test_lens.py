@@ -9,7 +9,8 @@ from torch import Tensor
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk, polygon
 from genrefocus.render.lens import render_lens
-from genrefocus.render.scenes import Layer, Plane, Scene, procedural_scene, scene_aif
+from genrefocus.render.scene import Layer, Plane, Scene, scene_aif
+from genrefocus.world.scenes import procedural_scene
 
 SIZE, MARGIN = 48, 12
 CANVAS = SIZE + 2 * MARGIN

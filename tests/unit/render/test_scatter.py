@@ -12,14 +12,9 @@ from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk, polygon
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scenes import (
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
+from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear, to_bytes
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 SIZE = 65
 

@@ -14,13 +14,7 @@ from genrefocus.render.apertures import Aperture, disk, polygon, raster
 from genrefocus.render.layered import render_layered
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scenes import (
-    draw_focus,
-    draw_strength,
-    procedural_scene,
-    scene_aif,
-    scene_disparity,
-)
+from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import (
     RESPONSES,
     decode,
@@ -29,6 +23,7 @@ from genrefocus.render.tone import (
     linear_to_srgb,
     srgb_to_linear,
 )
+from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 
 def layered(image: torch.Tensor, disparity: torch.Tensor, focus: float, k: float, **options):

@@ -15,9 +15,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor
 
 from genrefocus.optics import blur_radius
-from genrefocus.render.camera import Shot
-from genrefocus.render.fields import spectral_noise
-from genrefocus.render.scenes import scene_disparity, visible_layer
+from genrefocus.render.scene import scene_disparity, visible_layer
+from genrefocus.world.camera import Shot
+from genrefocus.world.fields import spectral_noise
 
 SCALE_DEVIATION = 0.05
 """Standard deviation of the logarithm of the error in metric scale, one draw per photograph."""

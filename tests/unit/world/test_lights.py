@@ -21,7 +21,9 @@ from genrefocus.render.bokeh_shapes import (
     star,
 )
 from genrefocus.render.lens import render_lens
-from genrefocus.render.lights import (
+from genrefocus.render.scatter import render_scatter
+from genrefocus.render.scene import Scene, scene_aif, scene_disparity
+from genrefocus.world.lights import (
     Night,
     add_lights,
     black_body,
@@ -31,9 +33,8 @@ from genrefocus.render.lights import (
     sharpened,
     tristimulus,
 )
-from genrefocus.render.night import night_scene
-from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scenes import Scene, procedural_scene, scene_aif, scene_disparity
+from genrefocus.world.night import night_scene
+from genrefocus.world.scenes import procedural_scene
 
 # ---- shapes: (area, second moment per axis) by closed forms, farthest point at distance 1
 
