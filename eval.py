@@ -17,7 +17,12 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genrefocus.configuration.composing import require_kinds, run_application, wrong_input_ends
+from genrefocus.configuration.composing import (
+    require_kinds,
+    run_application,
+    trained,
+    wrong_input_ends,
+)
 from genrefocus.runs import CONFIG, FINISHED, first_process, latest_of
 from genrefocus.terminal import quiet_libraries
 from genrefocus.writing import write_json
@@ -60,7 +65,6 @@ def evaluate(config: DictConfig) -> None:
         summary_table,
         test_pairs,
     )
-    from lit_models.stages import first_rank
 
     text = (run / CONFIG).read_text()
     before = yaml.safe_load(text)["paths"]["run"]  # the run may have been moved
@@ -68,9 +72,8 @@ def evaluate(config: DictConfig) -> None:
     settings: Any = OmegaConf.merge(own, config.overrides)
     backbone = instantiate(settings.backbone)
     results = {}
-    for name in settings.curriculum:
-        stage = settings.stages[name]
-        if stage.kind != "train" or not (run / name / FINISHED).is_file():
+    for name, stage in trained(settings).items():
+        if not (run / name / FINISHED).is_file():
             continue
         network = instantiate(stage.module)(backbone, failure_dir=run)
         network.lora.load_released_state(
@@ -92,7 +95,7 @@ def evaluate(config: DictConfig) -> None:
         results[name] = {"stage": name, **by_method(measured)}
     if not results:
         raise FileNotFoundError(f"{run} has no finished network to evaluate; train.py resume={run}")
-    if not first_rank():
+    if not first_process():
         return
     if (bokeh := last_bokeh(results)) is not None:
         sheet = run / "chain" / "evaluation.png"

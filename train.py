@@ -9,9 +9,6 @@ import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails 
 
 # isort: split
 import json
-import os
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +19,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
-from rich.tree import Tree
 
 from genrefocus.configuration.composing import (
     options,
@@ -33,19 +29,17 @@ from genrefocus.configuration.composing import (
 )
 from genrefocus.configuration.needs import require_inputs
 from genrefocus.configuration.sweeps import is_cell, run_cell
-from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, Interrupted, first_process, forget_empty
+from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process
 from genrefocus.terminal import quiet_libraries
 from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
 if TYPE_CHECKING:
-    from lit_models.ranks import Ranks
     from lit_models.stages import Stage
 
-CONSOLE = Console(quiet=not first_process())
-
 quiet_libraries()
-
+CONSOLE = Console(quiet=not first_process())
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 USAGE = f"""usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...]
 
 groups
@@ -71,28 +65,13 @@ def guarded(config: DictConfig) -> float | None:
 
     Returns the figure that ``result`` names, for sweepers; a cell that fails has none.
     """
-
-    def stop(number: int, _: object) -> None:  # Python does the same for SIGINT
-        raise Interrupted(number, Path(config.paths.run))
-
-    with wrong_input_ends("train.py"):
-        signal.signal(signal.SIGTERM, stop)
-        try:
-            if is_cell():
-                return run_cell(Path(config.paths.run), lambda: run(config))
-            return run(config)
-        except Exception:
-            forget_empty(Path(config.paths.run))
-            raise
-        except (Interrupted, KeyboardInterrupt) as stopped:
-            if not isinstance(stopped, Interrupted):  # outside of a stage's training and tests
-                stopped = Interrupted(signal.SIGINT, Path(config.paths.run))
-            CONSOLE.print(str(stopped), style="yellow", markup=False, soft_wrap=True)
-            sys.exit(128 + stopped.number)
+    folder = Path(config.paths.run)
+    with wrong_input_ends("train.py"), ends_cleanly(folder):
+        return run_cell(folder, lambda: run(config)) if is_cell() else run(config)
 
 
 def run(config: DictConfig) -> float | None:
-    """All stages of the curriculum, then the table and the pictures.
+    """All stages of the curriculum, then the table and the images.
 
     A run whose stages have all finished is shown, and nothing of it is written.
 
@@ -107,8 +86,8 @@ def run(config: DictConfig) -> float | None:
     require_sense(config, HydraConfig.get().overrides.task)
     require_settled(config)
     config.trial = bool(config.trial or config.trainer.fast_dev_run)
-    folder = Path(config.paths.run)
-    result, started = folder / RESULT_NAME, time.monotonic()
+    folder, started = Path(config.paths.run), time.monotonic()
+    result = folder / RESULT_NAME
     summaries = [folder / name / FINISHED for name in config.curriculum]
     finished = all(path.is_file() for path in (result, *summaries))
     if not finished:
@@ -116,75 +95,56 @@ def run(config: DictConfig) -> float | None:
     from lightning import seed_everything
 
     from lit_models.figures import report, result_of
-    from lit_models.stages import Stage, first_rank
+    from lit_models.stages import build_stages
 
     seed_everything(config.seed, workers=True, verbose=False)
-    _announce(config, folder)
-    stages = [Stage(name, config, folder / name) for name in config.curriculum]
+    if config.print_config:
+        CONSOLE.rule(f"{escape(config.name)} in {escape(str(folder))}")
+        CONSOLE.print(OmegaConf.to_yaml(config), markup=False, highlight=False, soft_wrap=True)
+    stages = build_stages(config, folder)
     for stage in stages:
-        stage.require_same_settings()
+        stage.record.require_same_settings()
     if not finished:
         _train(stages, config, folder)
-    if not first_rank():
+    if not first_process():
         return None
     shown = report(config, folder, time.monotonic() - started)
     if not result.is_file():
         write_json(result, result_of(config, shown))
-    value = json.loads(result.read_bytes())["value"]
-    return None if value is None else float(value)
+    return json.loads(result.read_bytes())["value"]
 
 
 def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
     from genrefocus.configuration.validation_share import print_validation_share
     from lit_models.figures import measure_missing_chain
-    from lit_models.stages import RUNNERS, first_rank, learn_prompts
+    from lit_models.ranks import Ranks
+    from lit_models.stages import learn_prompts
 
-    if first_rank():
+    if first_process():
         OmegaConf.save(config, folder / CONFIG, resolve=True)
         if not (given := folder / "overrides.yaml").is_file():
             OmegaConf.save(HydraConfig.get().overrides.task, given)
         (folder / RESULT_NAME).unlink(missing_ok=True)
-    ranks = _ranks(config, folder)
+    ranks = Ranks.connect(instantiate(config.trainer, **QUIET), folder)
     with ranks.watched():
         with ranks.together("data"):
-            if first_rank():
+            if first_process():
                 instantiate(config.data.build)  # null makes nothing
                 print_validation_share(config)
         backbone = instantiate(config.backbone)
         for stage in stages:
-            if stage.finished():
+            if stage.record.finished():
                 record = escape(str(stage.folder / FINISHED))
                 CONSOLE.print(f"[green]{stage.name}[/] is finished, see {record}", soft_wrap=True)
                 continue
-            stage.begin()
+            stage.record.begin()
             learn_prompts(stages, backbone, ranks, name=f"prompts_{stage.name}")
-            CONSOLE.rule(f"{stage.name}: {stage.settings.kind}")
-            RUNNERS[stage.settings.kind](stage, backbone, ranks)
+            CONSOLE.rule(f"{stage.name}: {type(stage).__name__}")
+            stage.run(backbone, ranks)
         with ranks.together("chain"):
-            if first_rank():
+            if first_process():
                 measure_missing_chain(config, folder, backbone)
-
-
-def _ranks(config: DictConfig, folder: Path) -> "Ranks":
-    """The processes of this run, started and connected."""
-    from genrefocus.data.processes import end_with_parent
-    from lit_models.ranks import Ranks
-
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        end_with_parent()  # which is the first rank, or torchrun
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = instantiate(config.trainer, default_root_dir=str(folder), **quiet)
-    return Ranks.connect(trainer, folder)
-
-
-def _announce(config: DictConfig, folder: Path) -> None:
-    tree = Tree(f"[bold]{escape(config.name)}[/] in {escape(str(folder))}")
-    for key in config:
-        value = OmegaConf.to_yaml(OmegaConf.create({key: config._get_node(key)}))
-        tree.add(escape(value.rstrip()))
-    if config.print_config:
-        CONSOLE.print(tree)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import torch
 from filelock import FileLock, Timeout
 from lightning import Trainer
 
+from genrefocus.data.processes import end_with_parent
+
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 4.0
 """What ranks that fail at the same time, or leave one after the other, may need for it."""
@@ -43,6 +45,8 @@ class Ranks:
             SystemExit: they could not be started or connected. That ends a sweep too, whose ranks
                 go through its cells together.
         """
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            end_with_parent()  # which is the first rank, or torchrun
         strategy = trainer.strategy
         if strategy.launcher is not None:
             try:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 
-class Resilient(Logger):
+class FaultTolerantLogger(Logger):
     """A logger whose failures are reported once and then leave it out.
 
     Args:

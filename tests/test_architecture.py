@@ -80,34 +80,34 @@ ALLOWED: dict[str, set[str]] = {
     | MODEL
     | {"metrics", "baselines", "world", "data.sample", "pictures"}
     | {"progress", "runs", "writing"},
-    "runs": set(),
+    "runs": {"writing"},
     # Configurations are composed and checked in one place.
     "terminal": set(),
-    "configuration": {
-        "preflight",
-        "cost",
-        "metrics",
-        "data",
-        "runs",
-        "terminal",
-        "wording",
-        "writing",
-    },
+    "configuration": {"preflight", "cost", "metrics", "data", "runs", "terminal"}
+    | {"wording", "writing"},
     # What a run does of its configuration; beside the former, all that reads one.
     "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs", "writing"},
+    "lit_models.ranks": {"data"},
     "lit_models.stages": {
-        *("lit_models", "lit_models.figures", "backbone", "network", "network_card"),
+        *(
+            "lit_models",
+            "lit_models.ranks",
+            "lit_models.figures",
+            "backbone",
+            "network",
+            "network_card",
+        ),
         *("preparation", "runs", "wording", "writing"),
     },
 }
 # The entry points parse and call: nothing imports them, and they do not import each other.
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {
-    "train": {"configuration", "lit_models", "lit_models.figures", "lit_models.stages"}
-    | {"data", "runs", "terminal", "writing"},
+    "train": {"configuration", "runs", "terminal", "writing"}
+    | {"lit_models", "lit_models.figures", "lit_models.ranks", "lit_models.stages"},
     "eval": {"configuration", "lit_models", "lit_models.figures", "lit_models.stages"}
     | {"backbone", "runs", "terminal", "writing"},
-    "cli": set(ALLOWED) - {"lit_models", "lit_models.figures", "lit_models.stages", "datamodules"},
+    "cli": {name for name in ALLOWED if not name.startswith(("lit_models", "datamodules"))},
 }
 CONFIGURED = (*ENTRY_POINTS, "configuration", "lit_models.figures", "lit_models.stages")
 
@@ -125,7 +125,10 @@ THIRD_PARTY = {
 FRAMEWORKS = {
     "hydra": CONFIGURED,
     "omegaconf": CONFIGURED,
-    "lightning": ("train", "eval", "datamodules", "lit_models", "lit_models.stages"),
+    "lightning": (
+        *("train", "eval", "datamodules"),
+        *("lit_models", "lit_models.ranks", "lit_models.stages"),
+    ),
     "pytorch_lightning": (),
     "lightning_fabric": (),
 }

@@ -1,4 +1,4 @@
-"""Runs of ``train.py``: their folders, which of them is the newest, and what is written last."""
+"""Runs of ``train.py``: their folders, records of their stages, and which of them is the newest."""
 
 import contextlib
 import glob
@@ -6,13 +6,19 @@ import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from genrefocus.writing import write_json
 
 FINISHED = "summary.json"
 CONFIG = "config.yaml"
@@ -20,6 +26,107 @@ CONFIG = "config.yaml"
 RESULT_NAME, FAILURE_NAME, PLAN_NAME = "result.json", "failed.json", "sweep.json"
 ROOT = Path(__file__).resolve().parents[2]
 _SWEEP = "GENREFOCUS_SWEEP_FOLDER"  # from a sweep to the ranks that it starts
+#: settings that cost time or memory and change nothing that is learnt: a run may be resumed with
+#: others. Patterns of keys of a stage's record; the number of samples a step, `global_batch`, stays
+COST = (
+    "fit.val_check_interval",
+    "fit.limit_val_batches",
+    "datamodule.batch_size",
+    "datamodule.eval_batch_size",
+    "datamodule.num_workers",
+    "datamodule.val_samples",
+    "prepare.*.device",
+    "prepare.*.batch_size",
+    "trainer.accelerator",
+    "trainer.benchmark",
+    "trainer.devices",
+    "trainer.enable_*",
+    "trainer.limit_val_batches",
+    "trainer.log_every_n_steps",
+    "trainer.num_nodes",
+    "trainer.profiler*",
+    "trainer.strategy",
+    "callbacks.checkpoint.*",
+    "callbacks.learning_rate.*",
+    "callbacks.pictures.*",
+    "callbacks.progress.*",
+    "callbacks.shard.*",
+    "callbacks.snapshots.*",
+)
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What is on disk about a stage: the settings that it was begun with, and its summary.
+
+    Attributes:
+        folder: of the stage, in that of its run.
+        settings: all that the stage depends on.
+        checkout: folder of the code, which may be moved, as the run may.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    checkout: str
+
+    def finished(self) -> bool:
+        """Whether the stage has written its summary, which it does last."""
+        return (self.folder / FINISHED).is_file()
+
+    def require_same_settings(self) -> None:
+        """Compare the settings with those that the stage was begun with, if it was; see ``COST``.
+
+        Raises:
+            ValueError: others would change what it learns.
+        """
+        if not (record := self.folder / "stage.yaml").is_file():
+            return
+        before, now = _flat(yaml.safe_load(record.read_text())), _flat(self._relative())
+        changes = [
+            f"{key} was {before.get(key)}, is {now.get(key)}"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key) and not any(fnmatch(key, one) for one in COST)
+        ]
+        if changes:
+            raise ValueError(
+                f"{self.folder.name} in {self.folder.parent} was begun with other settings: "
+                f"{', '.join(changes)}; restore them, or start a new run"
+            )
+
+    def begin(self) -> None:
+        """Make the folder, and write the settings there that a later run is compared with."""
+        if first_process():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            record = yaml.safe_dump(self._relative(), sort_keys=False)
+            (self.folder / "stage.yaml").write_text(record)
+
+    def write_summary(self, **entries: Any) -> None:
+        """Write summary.json, which marks the stage as finished."""
+        write_json(self.folder / FINISHED, {"stage": self.folder.name, **entries})
+
+    def _relative(self) -> Any:
+        """The settings, with paths below places that may be moved by the names of the places."""
+        places = {str(self.folder.parent): "<run>", self.checkout: "<checkout>"}
+
+        def relative(node: Any) -> Any:
+            if isinstance(node, Mapping):
+                return {str(key): relative(value) for key, value in node.items()}
+            if isinstance(node, list):
+                return [relative(value) for value in node]
+            for place, name in places.items():
+                if isinstance(node, str) and node.startswith(f"{place}/"):
+                    return name + node.removeprefix(place)
+            return node
+
+        return relative(self.settings)
+
+
+def _flat(node: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: value}
+    return found
 
 
 def newest_runs(
@@ -101,13 +208,6 @@ def run_folder(
     return _job_or_new_folder(base, "", overrides)
 
 
-def forget_empty(folder: Path) -> None:
-    """Remove the folder of a run that never began."""
-    for place in (folder, folder.parent) if first_process() else ():
-        with contextlib.suppress(OSError):  # it is not empty
-            place.rmdir()
-
-
 def sweep_folder(outputs: str, name: str, overrides: str = "") -> str:
     """Folder of a sweep that has no name; the ranks that its first run starts share it.
 
@@ -145,6 +245,32 @@ def first_process() -> bool:
     """Whether this process is the first of its run, as the launchers' variables say."""
     ranks = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
     return all(os.environ.get(variable, "0") == "0" for variable in ranks)
+
+
+@contextmanager
+def ends_cleanly(folder: Path) -> Iterator[None]:
+    """What ends the run in ``folder`` early leaves no empty folder behind.
+
+    SIGINT and SIGTERM end it with one line, and status 128 + signal.
+    """
+
+    def stop(number: int, _: object) -> None:  # Python does the same for SIGINT
+        raise Interrupted(number, folder)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Exception:
+        for place in (folder, folder.parent) if first_process() else ():
+            with contextlib.suppress(OSError):  # it is not empty
+                place.rmdir()
+        raise
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        if not isinstance(stopped, Interrupted):  # outside of a stage's training and tests
+            stopped = Interrupted(signal.SIGINT, folder)
+        if first_process():
+            print(stopped)
+        sys.exit(128 + stopped.number)
 
 
 class Interrupted(BaseException):

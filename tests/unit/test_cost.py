@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.items import spread
 from genrefocus.backbone.tiny import build_tiny
 from genrefocus.configuration import validation_share
-from genrefocus.configuration.composing import compose_training
+from genrefocus.configuration.composing import compose_training, trained
 from genrefocus.cost import share, validation_sample
 from genrefocus.flow import Flow, SigmaDistribution
 from lit_models import BokehNet
@@ -99,10 +99,9 @@ def test_validation_is_at_most_a_tenth_of_the_training(
     given = [*folders, "data.photos=/photos", "data.estimates=/photos"]
     config = compose_training([f"scale={scale}", *(given if scale == "paper" else [])])
     OmegaConf.update(config, "data.median_k", None)
-    for name in config.curriculum:
-        if config.stages[name].kind == "train":
-            training, validation = validation_share.stage_costs(config.stages[name])
-            assert 0.01 < share(validation, training) <= 0.1, name
+    for name, stage in trained(config).items():
+        training, validation = validation_share.stage_costs(stage)
+        assert 0.01 < share(validation, training) <= 0.1, name
     assert validation_share.check_validation(config).verdict == "ok"
     more = compose_training([f"scale={scale}", "val_samples=1000", *given])
     found = validation_share.check_validation(more)

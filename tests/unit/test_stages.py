@@ -15,16 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 
 import train  # registers the resolvers that the configurations use
 from genrefocus.data.processes import ordered_map
-from lit_models.stages import Stage
+from genrefocus.runs import StageRecord
+from lit_models.stages import build_stages
 
 
 @pytest.fixture
-def stage(repo_root: Path, tmp_path: Path) -> Iterator[Callable[..., Stage]]:
-    """The first stage of a run in ``tmp_path``, or elsewhere, with overrides."""
+def stage(repo_root: Path, tmp_path: Path) -> Iterator[Callable[..., StageRecord]]:
+    """The record of the first stage of a run in ``tmp_path``, or elsewhere, with overrides."""
 
-    def composed(*overrides: str, run: Path = tmp_path / "run", name: str = "deblurnet") -> Stage:
+    def composed(
+        *overrides: str, run: Path = tmp_path / "run", name: str = "deblurnet"
+    ) -> StageRecord:
         given = [f"paths.run={run}", "paths.data=/data", *overrides]
-        return Stage(name, compose("train", overrides=given), run / name)
+        config = compose("train", overrides=[*given, f"curriculum=[{name}]"])
+        return build_stages(config, run)[0].record
 
     with initialize_config_dir(str(repo_root / "conf"), version_base=None):
         yield composed
@@ -64,7 +68,7 @@ OTHERS_SAID = {
 
 
 def test_what_changes_the_training_is_refused_and_what_costs_is_not(
-    stage: Callable[..., Stage],
+    stage: Callable[..., StageRecord],
 ) -> None:
     first, cheaper, another = stage(), stage(*COSTS), stage(*OTHERS)
     another.require_same_settings()  # as nothing was begun
@@ -83,7 +87,7 @@ def test_what_changes_the_training_is_refused_and_what_costs_is_not(
 
 
 def test_a_run_may_be_moved_and_reached_through_a_link(
-    stage: Callable[..., Stage], tmp_path: Path
+    stage: Callable[..., StageRecord], tmp_path: Path
 ) -> None:
     name = "bokehnet_semi_supervised"  # starts from files of earlier stages
     stage(name=name).begin()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_models.trackers import Resilient, csv_logger, wandb_logger
+from lit_models.trackers import FaultTolerantLogger, csv_logger, wandb_logger
 
 
 class Offline(CSVLogger):
@@ -25,7 +25,7 @@ class Offline(CSVLogger):
 
 
 def test_a_failing_tracker_warns_once_and_is_left_out(tmp_path: Path) -> None:
-    logger = Resilient(Offline(tmp_path))
+    logger = FaultTolerantLogger(Offline(tmp_path))
     with pytest.warns(UserWarning, match="Offline failed .* no route to host"):
         logger.log_metrics({"train/loss": 1.0}, 1)
     with warnings.catch_warnings():
@@ -63,7 +63,7 @@ def test_an_offline_run_in_parts_says_how_to_upload_them_as_one(
         if step == 2:  # the clock of the folders' names counts seconds
             shutil.move(place, place := tmp_path / "moved runs")
             time.sleep(1)
-        logger = Resilient(wandb_logger(str(place), "genrefocus"))
+        logger = FaultTolerantLogger(wandb_logger(str(place), "genrefocus"))
         logger.log_metrics({"train/loss": 1.0}, step)
         logger.close()
     said = capsys.readouterr().out.splitlines()

@@ -28,6 +28,7 @@ from lit_models import BokehNet, DeblurNet, figures, stages
 from lit_models.flow_matching import FlowMatching
 from lit_models.loss_watch import LossWatch, NonFiniteLossError
 from lit_models.ranks import Ranks
+from lit_models.stages import network, pseudo_aif
 from tests.fake_cuda import CPU, CUDA, OnCuda, fake_cuda, strategy
 
 SIZE = 24
@@ -265,6 +266,14 @@ class Pairs:
 
 # Stages that run outside a trainer.
 
+OF_A_RUN = {
+    "paths": {"root": "/checkout"},
+    "backbone": {},
+    "trainer": {},
+    "callbacks": {},
+    "stage_folder": None,
+}
+
 
 def test_the_chain_is_measured(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -309,17 +318,17 @@ def test_the_pseudo_aif_stage_may_come_first(
         found.append(deblur(photographs))
 
     made = {"network": lambda base: DeblurNet(base, **SETTINGS), "prepare": prepare}
-    monkeypatch.setattr(stages, "instantiate", lambda node: made[node.kind])
+    monkeypatch.setattr(pseudo_aif, "instantiate", lambda node: made[node.kind])
     settings = {
-        "kind": "pseudo_aif",
         "out": str(tmp_path / "shards"),
         "network": {"kind": "network", "init_lora": str(lora)},
         "prepare": {"kind": "prepare"},
     }
-    config = OmegaConf.create({"stages": {"pseudo_aif": settings}})
-    stage = stages.Stage("pseudo_aif", config, tmp_path)
+    config = OmegaConf.create({"stages": {"pseudo_aif": settings}, **OF_A_RUN})
+    place = {"name": "pseudo_aif", "config": config, "folder": tmp_path}
+    stage = stages.MakePseudoAif(**config.stages.pseudo_aif, **place)
     with fake_cuda():
-        stages.make_pseudo_aif(stage, backbone, Ranks(1, 1, CUDA, lambda: None, tmp_path))
+        stage.run(backbone, Ranks(1, 1, CUDA, lambda: None, tmp_path))
         assert backbone.device == CUDA
     assert found[0].shape == photographs.shape and not isinstance(found[0], OnCuda)
 
@@ -363,11 +372,13 @@ def test_prompts_of_all_sets_are_learnt_before_training(
         def prompts(self) -> set[str]:
             return {"of a sample", "of a test"}
 
-    monkeypatch.setattr(stages, "instantiate", lambda node: Data())
-    settings = {"kind": "train", "module": {"prompt": "of the stage"}, "datamodule": {"a": 1}}
-    shards = {"kind": "pseudo_aif", "network": {"prompt": "of the network"}}
-    config = OmegaConf.create({"stages": {"one": settings, "two": shards}})
-    chosen = [stages.Stage(name, config, tmp_path) for name in ("one", "two")]
+    monkeypatch.setattr(network, "instantiate", lambda node: Data())
+    trained = {"module": {"prompt": "of the stage"}, "datamodule": {"a": 1}}
+    trained |= {"_target_": "lit_models.stages.TrainNetwork", "fit": {}, "global_batch": 1}
+    shards = {"network": {"prompt": "of the network"}, "prepare": {}, "out": "/shards"}
+    shards["_target_"] = "lit_models.stages.MakePseudoAif"
+    own = {"stages": {"one": trained, "two": shards}, "curriculum": ["one", "two"]}
+    chosen = stages.build_stages(OmegaConf.create({**own, **OF_A_RUN}), tmp_path)
     backbone.prompts.folder = tmp_path
     stages.learn_prompts(chosen, backbone, Ranks(0, 1, CPU, lambda: None, tmp_path), "prompts")
     expected = ["of a sample", "of a test", "of the network", "of the stage"]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from genrefocus.configuration.composing import compose_training, settle_missing
+from genrefocus.configuration.composing import compose_training, settle_missing, trained
 from genrefocus.configuration.needs import (
     find_base,
     find_data,
@@ -109,11 +109,7 @@ def _model(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
     yield from base
     layers = (transformer.config.num_layers, transformer.config.num_single_layers)
     yield check_lora(transformer, layers)
-    ranks = {
-        name: config.stages[name].module.rank
-        for name in config.curriculum
-        if config.stages[name].kind == "train"
-    }
+    ranks = {name: stage.module.rank for name, stage in trained(config).items()}
     # Prodigy keeps two moments, the start and a running sum; the others two moments.
     moments = 4 if "prodigy" in config.optimizer._target_.lower() else 2
     sizes = [lora_parameters(transformer, rank) for rank in ranks.values()]
@@ -148,21 +144,19 @@ def _activations(config: DictConfig) -> Iterator[int]:
     from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 
     side, ranks = config.data.crop // FLUX_PIXELS_PER_TOKEN, ranks_of(config)
-    for name in config.curriculum:
-        stage = config.stages[name]
-        if stage.kind == "train":
-            drafted = stage.module.get("pre_deblur", False)
-            batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
-            step = Step(
-                batch=batch,
-                grid=(side, side),
-                text=config.backbone.max_text_length,
-                conditions=2 if drafted or "bokeh" in stage.module._target_.lower() else 1,
-                rank=stage.module.rank,
-                dtype=instantiate(config.backbone.dtype),
-            )
-            checkpointing = config.backbone.gradient_checkpointing
-            yield activation_bytes(FLUX_DEV_CONFIG, step, checkpointing=checkpointing)
+    for stage in trained(config).values():
+        drafted = stage.module.get("pre_deblur", False)
+        batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
+        step = Step(
+            batch=batch,
+            grid=(side, side),
+            text=config.backbone.max_text_length,
+            conditions=2 if drafted or "bokeh" in stage.module._target_.lower() else 1,
+            rank=stage.module.rank,
+            dtype=instantiate(config.backbone.dtype),
+        )
+        checkpointing = config.backbone.gradient_checkpointing
+        yield activation_bytes(FLUX_DEV_CONFIG, step, checkpointing=checkpointing)
 
 
 def _memory(config: DictConfig) -> tuple[str, int]:

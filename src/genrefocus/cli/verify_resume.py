@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from genrefocus.configuration.composing import checkout, compose_training, require_settled
+from genrefocus.configuration.composing import checkout, compose_training, require_settled, trained
 
 if TYPE_CHECKING:  # a wrong override must not wait for torch
     from torch import Tensor
@@ -32,9 +31,12 @@ def run(args: argparse.Namespace) -> int:
     kill_at = args.steps // 2 if args.kill_at is None else args.kill_at
     config = compose_training(args.overrides)
     require_settled(config)
-    stage = args.stage or _first_trained(config)
-    if stage not in config.stages or config.stages[stage].kind != "train":
-        raise ValueError(f"--stage {stage}: choose one that trains, e.g. {_first_trained(config)}")
+    stages = list(trained(config))
+    if not stages:
+        raise ValueError(f"experiment {config.name} trains no stage; choose another experiment")
+    stage = args.stage or stages[0]
+    if stage not in stages:
+        raise ValueError(f"--stage {stage}: choose one that trains: {', '.join(stages)}")
     overrides = [*args.overrides, *_short_run(stage, args.steps)]
     with tempfile.TemporaryDirectory(prefix="genrefocus-resume-") as scratch:
         folder = args.keep or Path(scratch)
@@ -186,13 +188,6 @@ def _first_of_lora(whole: Trace, resumed: Trace) -> str | None:
     if not any(t.count_nonzero() for name, t in whole.lora.items() if ".lora_B." in name):
         return "nothing was learnt: lora_B is zero"
     return None
-
-
-def _first_trained(config: DictConfig) -> str:
-    for name in config.curriculum:
-        if config.stages[name].kind == "train":
-            return str(name)
-    raise ValueError(f"experiment {config.name} trains no stage; choose another experiment")
 
 
 def _short_run(stage: str, steps: int) -> list[str]:

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from genrefocus.configuration.composing import trained
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight import (
     Finding,
@@ -147,7 +148,7 @@ def find_inputs(config: DictConfig) -> Iterator[Finding]:
                 yield Finding(f"{name}: LoRA", "error", missing, f"{option}=<file>")
             else:
                 yield Finding(f"{name}: LoRA", "ok", str(given.init_lora))
-        if stage.kind == "pseudo_aif":
+        if "prepare" in stage:
             if given.get("pre_deblur"):
                 detail = "DeblurNet with pre_deblur=true reads a draft, which photographs lack"
                 remedy = "stages.deblurnet.module.pre_deblur=false"
@@ -185,10 +186,7 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
 def find_data(config: DictConfig) -> Iterator[Finding]:
     """Shards of every stage that trains, and its samples against ranks, batches and workers."""
     ranks, seen = ranks_of(config), set()
-    for name in config.curriculum:
-        stage = config.stages[name]
-        if stage.kind != "train":
-            continue
+    for name, stage in trained(config).items():
         data, routes = stage.datamodule, {}
         folders = {f"train.{route}": folder for route, folder in data.train.items()}
         folders |= {
@@ -233,9 +231,8 @@ def _maker(config: DictConfig, folder: Path) -> str | None:
     if config.data.build is not None and folder.is_relative_to(config.data.root):
         return "the first run"
     for name in config.curriculum:
-        if config.stages[name].kind == "pseudo_aif" and folder.is_relative_to(
-            config.stages[name].out
-        ):
+        stage = config.stages[name]
+        if "prepare" in stage and folder.is_relative_to(stage.out):
             return f"stage {name}"
     return None
 

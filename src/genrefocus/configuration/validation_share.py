@@ -6,6 +6,7 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
+from genrefocus.configuration.composing import trained
 from genrefocus.cost import Cost, Evaluated, share, training_sample, validation_sample
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.held_out_loss import SIGMAS
@@ -21,17 +22,16 @@ def check_validation(config: DictConfig) -> Finding:
     Args:
         config: of train.py, resolved.
     """
-    stages = {name: config.stages[name] for name in config.curriculum}
-    costs = {name: stage_costs(one) for name, one in stages.items() if one.kind == "train"}
+    costs = {name: stage_costs(stage) for name, stage in trained(config).items()}
     if not costs:
         return Finding("validation", "ok", "no stage trains a network")
     shares = ", ".join(f"{name} {share(part, whole):.1%}" for name, (whole, part) in costs.items())
-    trained, validated = np.sum(list(costs.values()), axis=0)
-    total = share(validated, trained)
+    training, validation = np.sum(list(costs.values()), axis=0)
+    total = share(validation, training)
     detail = (
         f"{total:.1%} of the training's passes ({shares}): "
-        f"{validated[0]:,.0f} forwards and {validated[1]:,.0f} codings of images "
-        f"beside {trained[0]:,.0f} and {trained[1]:,.0f}"
+        f"{validation[0]:,.0f} forwards and {validation[1]:,.0f} codings of images "
+        f"beside {training[0]:,.0f} and {training[1]:,.0f}"
     )
     if total > MOST:
         fewer = int(MOST / total * (config.val_samples or 32))

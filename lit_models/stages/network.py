@@ -1,0 +1,91 @@
+"""Train the LoRA of one network, write it with its card, and measure it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from genrefocus.backbone import Backbone
+from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+from lit_models.deblurnet import DeblurNet
+from lit_models.figures import by_method, test_pairs, unavailable_metrics
+from lit_models.flow_matching import FlowMatching
+from lit_models.ranks import Ranks
+from lit_models.stages.fitting import Fitted, fitted
+from lit_models.stages.stage import Stage
+
+
+class TrainNetwork(Stage):
+    """Train DeblurNet or BokehNet.
+
+    Args:
+        module: the Lightning module, which is called with the backbone.
+        datamodule: its sets.
+        fit: further arguments of the trainer, such as ``max_steps``.
+        global_batch: samples of a step over all processes.
+        place: see :class:`Stage`.
+    """
+
+    def __init__(
+        self,
+        *,
+        module: DictConfig,
+        datamodule: DictConfig,
+        fit: Mapping[str, Any],
+        global_batch: int,
+        **place: Any,
+    ) -> None:
+        super().__init__(**place)
+        self.module, self.datamodule = module, datamodule
+        self.fit, self.global_batch = fit, global_batch
+
+    def prompts(self) -> set[str]:
+        """Of the module, and of its sets unless the stage is finished."""
+        own = {self.module.prompt}
+        return own if self.record.finished() else own | instantiate(self.datamodule).prompts()
+
+    def run(self, backbone: Backbone, ranks: Ranks) -> None:
+        """Train, export the LoRA, and measure it beside identity and floor."""
+        module: FlowMatching = instantiate(self.module)(backbone, failure_dir=self.folder)
+        data = instantiate(self.datamodule)
+        with fitted(self, module, data, fit=self.fit, global_batch=self.global_batch) as training:
+            trainer, lora = training.trainer, self.folder / module.lora_file
+            if trainer.is_global_zero:
+                module.lora.save(lora, metadata={"adapter": module.adapter})
+                write_network_card(self.folder, self._card(module, training))
+            if isinstance(module, DeblurNet):
+                module.fit_floor(*test_pairs(data))
+            measured = trainer.test(module, datamodule=data, verbose=False)[0]
+            if trainer.is_global_zero:
+                for logger in training.loggers:
+                    logger.log_file(lora, "lora")
+                self.record.write_summary(
+                    **training.summary,
+                    **by_method(measured),
+                    lora=f"{self.name}/{lora.name}",
+                    pictures=f"{self.name}/pictures/test.png",
+                    not_available=unavailable_metrics(),
+                    dataset=data.fingerprints,
+                    test_data=data.test_fingerprints,
+                )
+
+    def _card(self, module: FlowMatching, training: Fitted) -> NetworkCard:
+        """What sampling has to know about the network, beside its LoRA."""
+        base = self.config.backbone
+        tiny = base._target_.endswith("load_tiny")
+        return NetworkCard(
+            task=module.task,
+            backbone=BackboneSource("tiny" if tiny else "flux_dev", base.path),
+            flow=module.flow,
+            prompt=module.prompt,
+            guidance=module.guidance,
+            steps=module.steps,
+            rank=module.lora.rank,
+            lora=module.lora_file,
+            variant=module.variant,
+            isolate_conditions=module.isolate_conditions,
+            trained_steps=training.summary["steps"],
+            largest_radius=training.largest_radius,
+            trial=self.config.trial,
+        )

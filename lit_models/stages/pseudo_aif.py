@@ -1,0 +1,54 @@
+"""Make all-in-focus images of photographs by a trained DeblurNet, as shards to train on."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from genrefocus.backbone import Backbone
+from genrefocus.network import weights_name
+from genrefocus.preparation.outcome import read_summary
+from lit_models.flow_matching import FlowMatching
+from lit_models.ranks import Ranks
+from lit_models.stages.stage import Stage
+
+
+class MakePseudoAif(Stage):
+    """Deblur the photographs and write them, with depth, focus and K, to shards.
+
+    Args:
+        network: DeblurNet with its LoRA file.
+        prepare: what makes the shards with it.
+        out: folder of the shards.
+        place: see :class:`Stage`.
+    """
+
+    def __init__(self, *, network: DictConfig, prepare: DictConfig, out: str, **place: Any) -> None:
+        super().__init__(**place)
+        self.network, self.prepare, self.out = network, prepare, Path(out)
+
+    def prompts(self) -> set[str]:
+        return {self.network.prompt}
+
+    def run(self, backbone: Backbone, ranks: Ranks) -> None:
+        """The ranks divide the shards among them; which of them makes one does not show."""
+        started = time.monotonic()
+        with ranks.together(self.name):
+            module: FlowMatching = instantiate(self.network)(backbone).ready_on(ranks.device)
+            instantiate(self.prepare)(
+                deblur=module.network,
+                deblur_name=weights_name(self.network.init_lora),
+                job=ranks.rank,
+                jobs=ranks.world,
+                progress=ranks.rank == 0,
+            )
+        if ranks.rank == 0:
+            made = read_summary(self.out)
+            self.record.write_summary(
+                seconds=round(time.monotonic() - started, 1),
+                shards=str(self.out).removeprefix(f"{self.folder.parent}/"),
+                photographs={name: made[name] for name in ("found", "written", "rejected")},
+            )
+        ranks.barrier()
