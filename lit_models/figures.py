@@ -179,7 +179,7 @@ def result_of(config: DictConfig, summaries: Mapping[str, Any]) -> dict[str, Any
         raise ValueError(f"result.metric={metric} was not measured; there are {', '.join(figures)}")
     pictures = f"{stage}/test" if stage == "chain" else f"{stage}/pictures/test"
     return {
-        "cell": config.cell_name,
+        "cell": config.cell,
         "seed": config.seed,
         "stage": stage,
         "metric": metric,

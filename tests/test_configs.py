@@ -18,7 +18,7 @@ import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.tiny import HashedWords, PixelCodec
-from genrefocus.configuration.composing import settle_missing
+from genrefocus.configuration.composing import require_settled
 from genrefocus.configuration.needs import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.network_card import (
@@ -44,7 +44,7 @@ def conf() -> Iterator[None]:
 
 def composed(*overrides: str) -> DictConfig:
     config = compose("train", overrides=["paths.run=/run", *overrides])
-    settle_missing(config)
+    require_settled(config)
     OmegaConf.resolve(config)
     return config
 
@@ -63,20 +63,23 @@ def test_every_experiment_composes_at_both_scales(conf: None, experiment: str, s
     assert all(stage in config.stages for stage in config.curriculum)
 
 
-CELLS = sorted(
-    path.relative_to(CONF / "cell").with_suffix("").as_posix()
-    for path in (CONF / "cell").glob("*/*.yaml")
-)
-SWEEPS = sorted({cell.partition("/")[0] for cell in CELLS})
+def cells_of(sweep: str) -> list[str]:
+    """What the sweeper of a sweep runs through."""
+    own = yaml.safe_load((CONF / f"sweep/{sweep}.yaml").read_text())
+    return str(own["hydra"]["sweeper"]["params"]["cell"]).split(",")
+
+
+SWEEPS = ["base", "data_routes", "k_labels", "lora_rank", "two_stage"]
 
 
 @pytest.mark.parametrize("scale", ["embedded", "paper"])
-@pytest.mark.parametrize("cell", CELLS)
-def test_every_cell_of_a_sweep_composes_at_both_scales(conf: None, cell: str, scale: str) -> None:
-    sweep, _, name = cell.partition("/")
+@pytest.mark.parametrize(("sweep", "cell"), [(s, cell) for s in SWEEPS for cell in cells_of(s)])
+def test_every_cell_of_a_sweep_composes_at_both_scales(
+    conf: None, sweep: str, cell: str, scale: str
+) -> None:
     given = [f"scale={scale}", *([*SHARDS, "data.median_k=20"] if scale == "paper" else [])]
     config = composed(f"sweep={sweep}", f"cell={cell}", "seed=7", *given)
-    assert (config.sweep_name, config.cell_name, config.seed) == (sweep, name, 7)
+    assert (config.sweep_name, config.cell, config.seed) == (sweep, cell, 7)
     for stage in config.curriculum:
         for part in {"module", "datamodule", "network"} & set(config.stages[stage]):
             instantiate(config.stages[stage][part])
@@ -88,23 +91,20 @@ def test_every_cell_of_a_sweep_composes_at_both_scales(conf: None, cell: str, sc
 def test_a_sweep_runs_all_its_cells_each_in_its_own_folder(conf: None, sweep: str) -> None:
     """And its baseline is one of them."""
     config = compose("train", overrides=[f"sweep={sweep}"], return_hydra_config=True)
-    swept = config.hydra.sweeper.params.cell.split(",")
-    assert sorted(swept) == [cell for cell in CELLS if cell.startswith(f"{sweep}/")]
-    assert f"{sweep}/{config.baseline}" in swept
+    assert list(config.cells or ["first_stages"]) == cells_of(sweep)
+    assert config.baseline in cells_of(sweep)
     assert config.hydra.sweeper.params.seed == "1,2,3"
-    for cell in swept:
+    for cell in cells_of(sweep):
         given = [f"sweep={sweep}", f"cell={cell}", "seed=2", "paths.outputs=/o"]
         one = compose("train", overrides=given, return_hydra_config=True).hydra.sweep
-        assert f"{one.dir}/{one.subdir}" == f"/o/sweeps/{cell}/seed_2"
+        assert f"{one.dir}/{one.subdir}" == f"/o/sweeps/{sweep}/{cell}/seed_2"
 
 
 @pytest.mark.parametrize("sweep", ["data_routes", "k_labels", "lora_rank"])
 def test_cells_differ_in_one_thing_alone(conf: None, sweep: str) -> None:
     """Same stages, steps, batches, tests and starting files; and the total of both for one."""
     cells = [
-        composed(f"sweep={sweep}", f"cell={cell}", "paths.outputs=/o")
-        for cell in CELLS
-        if cell.startswith(f"{sweep}/")
+        composed(f"sweep={sweep}", f"cell={cell}", "paths.outputs=/o") for cell in cells_of(sweep)
     ]
     varied = {"weights", "k_label", "k_deviation", "k_constant", "rank"}
     seen = []
@@ -121,15 +121,15 @@ def test_cells_differ_in_one_thing_alone(conf: None, sweep: str) -> None:
     if sweep != "lora_rank":
         start = "/o/sweeps/base/first_stages/seed_42/bokehnet_synthetic/bokehNet.safetensors"
         assert seen[0]["module"]["init_lora"] == start
-        base = composed("sweep=base", "cell=base/first_stages")
+        base = composed("sweep=base", "cell=first_stages")
         module = base.stages.bokehnet_synthetic.module
         assert module.rank == cells[0].stages.bokehnet_semi_supervised.module.rank
 
 
 def test_one_network_has_the_steps_and_the_rank_of_two(conf: None) -> None:
     for scale in (["scale=embedded"], ["scale=paper", *SHARDS]):
-        both = composed("sweep=two_stage", "cell=two_stage/two_stage", *scale)
-        one = composed("sweep=two_stage", "cell=two_stage/direct", *scale)
+        both = composed("sweep=two_stage", "cell=two_stage", *scale)
+        one = composed("sweep=two_stage", "cell=direct", *scale)
         stages = [both.stages[name] for name in both.curriculum]
         direct = one.stages.direct
         assert direct.fit.max_steps == sum(stage.fit.max_steps for stage in stages)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def command(tiny_training: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     kept = [one for one in tiny_training if not one.startswith(("experiment=", "stages."))]
     outputs = tmp_path_factory.mktemp("sweep")
-    cells = ["cell=lora_rank/rank_8,lora_rank/rank_16", "seed=1,2", "baseline=rank_8"]
+    cells = ["cell=rank_8,rank_16", "seed=1,2", "baseline=rank_8"]
     return [
         *("train.py", "-m", "sweep=lora_rank", *cells),
         *kept,

@@ -105,8 +105,7 @@ def _write_plan(config: DictConfig) -> None:
     """Cells and seeds of this call beside those planned before: a call may name a part of them."""
     path = Path(config.hydra.sweep.dir) / PLAN_NAME
     before = json.loads(path.read_bytes()) if path.is_file() else {"cells": [], "seeds": []}
-    cells = [value.rpartition("/")[2] for value in _swept(config, "cell")]
-    seeds = [int(value) for value in _swept(config, "seed")]
+    cells, seeds = list(_swept(config, "cell")), [int(one) for one in _swept(config, "seed")]
     plan = {
         "baseline": config.baseline,
         "cells": list(dict.fromkeys([*before["cells"], *cells])),
