@@ -87,9 +87,8 @@ def run(config: DictConfig) -> float | None:
     require_settled(config)
     config.trial = bool(config.trial or config.trainer.fast_dev_run)
     folder, started = Path(config.paths.run), time.monotonic()
-    result = folder / RESULT_NAME
     summaries = [folder / name / FINISHED for name in config.curriculum]
-    finished = all(path.is_file() for path in (result, *summaries))
+    finished = all(path.is_file() for path in (folder / RESULT_NAME, *summaries))
     if not finished:
         require_inputs(config)
     from lightning import seed_everything
@@ -109,7 +108,7 @@ def run(config: DictConfig) -> float | None:
     if not first_process():
         return None
     shown = report(config, folder, time.monotonic() - started)
-    if not result.is_file():
+    if not (result := folder / RESULT_NAME).is_file():
         write_json(result, result_of(config, shown))
     return json.loads(result.read_bytes())["value"]
 
