@@ -85,7 +85,7 @@ def _require_sense(config: DictConfig) -> None:
     Raises:
         ValueError: keys that nothing reads, or values of the wrong kind.
     """
-    with (checkout() / "conf" / "bench.yaml").open() as file:
+    with (checkout() / "conf" / "measure.yaml").open() as file:
         known = set(yaml.safe_load(file)) | {"benchmark", "depth", "paths", "source", "validation"}
     if strange := set(config) - known:
         raise ValueError(f"nothing reads {', '.join(map(str, strange))}; --cfg job prints all keys")
@@ -97,5 +97,5 @@ def _require_sense(config: DictConfig) -> None:
 
 APPLICATIONS = {
     "prepare": (_prepare, "prepare", PREPARE_HELP),
-    "benchmark": (_benchmark, "bench", BENCHMARK_HELP),
+    "benchmark": (_benchmark, "measure", BENCHMARK_HELP),
 }
