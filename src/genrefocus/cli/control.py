@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         focus = focus_at_point(disparity, args.focus)
     defocus = defocus_map(disparity, focus, strength)
-    if args.output is not None:
-        save_map(defocus, args.output)
+    if args.save_map is not None:
+        save_map(defocus, args.save_map)
     summary = {
         "focus_disparity": focus,
         "k": strength.k,

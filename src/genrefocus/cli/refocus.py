@@ -95,7 +95,7 @@ def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
         cards,
         origin,
         deblur=not args.no_deblur,
-        deblur_prompt=args.prompt_deblur,
+        deblur_prompt=args.deblur_prompt,
         steps=args.steps,
         device=device,
         vae_tiling=args.vae_tiling,

@@ -174,5 +174,5 @@ def test_unfinished_preparations_are_named(tmp_path: Path, capsys) -> None:
     assert main(["calibrate", str(tmp_path), "--reviewed", path]) == 2
     assert "no summary.json" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path), "--reviewed", path, "--recall", "50"]) == 2
-    assert "--recall: 50: give a part" in capsys.readouterr().err
+    assert "--recall: '50': give a number, 0 to 1" in capsys.readouterr().err
     assert list(read_lines(tmp_path / "samples.jsonl")) == [{"name": "a"}]

@@ -118,4 +118,4 @@ def test_no_set_is_an_error(tmp_path: Path, capsys) -> None:
     assert main(["inspect", str(tmp_path / "absent")]) == 2
     assert "absent does not exist" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path), "--samples", "0"]) == 2
-    assert "--samples: 0: give 1 or more" in capsys.readouterr().err
+    assert "--samples: '0': give a whole number, 1 or more" in capsys.readouterr().err

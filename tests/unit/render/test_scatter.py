@@ -163,10 +163,13 @@ def test_the_command_with_k_0_returns_the_image(photo: Path) -> None:
         (("--depth", "@other.npy", "--focus", "1,1", "--k", "4"), "of other proportions"),
         (("--disparity", "@other.npy", "--focus", "1,1", "--k", "4"), "of other proportions"),
         (("--depth", "@depth.npy", "--focus", "99,1", "--k", "4"), "outside"),
-        (("--depth", "@depth.npy", "--focus", "1,1", "--k", "-2"), "--k: -2: give 0 or more"),
+        (
+            ("--depth", "@depth.npy", "--focus", "1,1", "--k", "-2"),
+            "--k: '-2': give a number, 0 or more",
+        ),
         (
             ("--depth", "@depth.npy", "--focus-disparity", "-1", "--k", "2"),
-            "--focus-disparity: -1: give 0 or more",
+            "--focus-disparity: '-1': give a number, 0 or more",
         ),
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--aperture", "heart"), "heart"),
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--cats-eye", "1"), "layered"),

@@ -43,7 +43,7 @@ def test_control_by_mask_and_by_point_in_closed_form(scene, capsys):
 
 
 def test_control_writes_the_map_at_16_bit(scene, capsys):
-    assert main([*CONTROL, "--focus", "0,0", "--k", "20", "-o", "map.png"]) == 0
+    assert main([*CONTROL, "--focus", "0,0", "--k", "20", "--save-map", "map.png"]) == 0
     with Image.open("map.png") as image:
         values = np.array(image)
     assert values.dtype == np.uint16
@@ -96,7 +96,7 @@ def test_depth_that_may_be_in_millimetres_is_noticed(scene, capsys):
     [
         (["--focus", "6,0", "--k", "1"], "6x4 px"),
         (["--focus", "a,b", "--k", "1"], "X,Y"),
-        (["--focus", "0,0", "--k", "-1"], "--k: -1: give 0 or more"),
+        (["--focus", "0,0", "--k", "-1"], "--k: '-1': give a number, 0 or more"),
         (["--focus", "0,0", "--k", "nan"], "give a number"),
         (["--mask", "absent.png", "--k", "1"], "absent.png does not exist"),
         (
@@ -105,8 +105,8 @@ def test_depth_that_may_be_in_millimetres_is_noticed(scene, capsys):
         ),
         (["--mask", "black.png", "--k", "1"], "empty_mask (0): black.png"),
         (["--mask", "large.png", "--k", "1"], "8x8"),
-        (["--focus", "0,0", "--k", "1", "-o", "map.jpg"], ".png"),
-        (["--focus", "0,0", "--k", "1", "-o", "absent/map.png"], "absent"),
+        (["--focus", "0,0", "--k", "1", "--save-map", "map.jpg"], ".png"),
+        (["--focus", "0,0", "--k", "1", "--save-map", "absent/map.png"], "absent"),
     ],
 )
 def test_control_names_wrong_input_in_one_line(scene, capsys, arguments, message):
