@@ -21,8 +21,7 @@ from genrefocus.preparation.plan import Candidate
 from genrefocus.preparation.subjects import Subject, subjects_of
 from genrefocus.preparation.working import blur_measures
 from genrefocus.rejection import Rejected
-from genrefocus.render.apertures import Aperture
-from genrefocus.render.bokeh_shapes import PICTURE, draw_aperture, picture_shapes
+from genrefocus.render.apertures import PICTURE, Aperture, draw_aperture, picture_shapes
 from genrefocus.render.tone import to_bytes
 from genrefocus.world.lights import add_lights, darkened, draw_night, sharpened
 
@@ -32,7 +31,7 @@ class Shapes:
     """A distribution of aperture shapes.
 
     Attributes:
-        weights: kind -> weight, see ``render.bokeh_shapes.draw_aperture``.
+        weights: kind -> weight, see ``render.apertures.draw_aperture``.
         pictures: folder of pictures of openings, for the kind ``picture``; or None.
     """
 

@@ -1,25 +1,27 @@
-"""Aperture shapes: where their edge is, and well-spread positions on them.
+"""Aperture shapes: disc, blades, ring, star, heart, pictures; their edge, positions and kernels.
 
-A shape lives in the unit disc: its farthest edge is at distance 1 from its centre, so a point
-blurred with radius r px draws the shape at r px. Axes are the image's: x right, y down. Points
-nearer than the plane of focus draw the shape as it is, points behind it turned by 180 degrees.
+A shape lives in the unit disc: its farthest edge is at distance 1 from its centre of area, so a
+point blurred with radius r px draws the shape at r px. Axes are the image's: x right, y down. A
+point nearer than the plane of focus draws the shape as it is, a point behind it turned by 180
+degrees: a heart with `rotation=math.pi` is upright in the background.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
-from genrefocus.decoding import read_file, read_pixels
+from genrefocus.decoding import PICTURE_SUFFIXES, is_picture, read_file, read_pixels
 
 Array = NDArray[np.floating]
 Distance = Callable[[Array, Array], Array]
@@ -30,6 +32,16 @@ _PLASTIC = 1.32471795724474602596
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _RASTER_SIZE = 256
 _STRAIGHT = 1e-4
+
+PICTURE = "picture"
+SHAPE_WEIGHTS: Mapping[str, float] = {
+    "disk": 2.0,
+    "polygon": 3.0,
+    "ring": 1.0,
+    "heart": 2.0,
+    "star": 2.0,
+}
+"""How often `draw_aperture` takes each kind, up to a common factor."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,12 @@ class Aperture:
         """
         if count < 1:
             raise ValueError(f"an aperture is sampled at one position or more, got {count}")
+        points = self._spread(count)
+        # An offset common to all positions would move what is out of focus.
+        centred = points - points.mean(0)
+        return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
+
+    def _spread(self, count: int) -> Array:
         index, kept = 0, np.empty((0, 2))
         while len(kept) < count:
             steps = np.arange(index, index + 8 * count) + 1.0
@@ -53,10 +71,7 @@ class Aperture:
             inside = self.distance(points[:, 0], points[:, 1]) < 0.0
             kept = np.concatenate([kept, points[inside]])
             index += 8 * count
-        kept = kept[:count]
-        # An offset common to all positions would move what is out of focus.
-        centred = kept - kept.mean(0)
-        return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
+        return kept[:count]
 
     @cached_property
     def second_moment(self) -> float:
@@ -100,18 +115,11 @@ class Aperture:
 
 @dataclass(frozen=True)
 class _Disk(Aperture):
-    def positions(self, count: int) -> Tensor:
-        """Positions (count, 2) on a sunflower spiral (Vogel 1979); mean square radius exactly 1/2.
-
-        Raises ValueError for fewer than one position.
-        """
-        if count < 1:
-            raise ValueError(f"an aperture is sampled at one position or more, got {count}")
+    def _spread(self, count: int) -> Array:
+        # A sunflower spiral (Vogel 1979): its mean square radius is exactly 1/2.
         index = np.arange(count)
         radius, angle = np.sqrt((index + 0.5) / count), index * _GOLDEN_ANGLE
-        spiral = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-        centred = spiral - spiral.mean(0)
-        return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
 
 
 def disk() -> Aperture:
@@ -137,6 +145,52 @@ def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Apert
         _to_blades, normals=normals, apothem=apothem, half_side=half_side, curvature=curvature
     )
     return Aperture(f"polygon{blades}", distance)
+
+
+def ring(inner: float) -> Aperture:
+    """A disc with a round obstruction of radius `inner`, as in mirror lenses.
+
+    Raises ValueError unless 0 < inner < 1.
+    """
+    if not 0.0 < inner < 1.0:
+        raise ValueError(f"the inner radius of a ring lies between 0 and 1, got {inner}")
+    return Aperture("ring", functools.partial(_to_ring, inner=inner))
+
+
+def star(points: int, inner: float, rotation: float = 0.0) -> Aperture:
+    """A star: `points` tips on the unit circle, one at angle `rotation`, notches at `inner`.
+
+    Raises ValueError for fewer than three points, or unless 0 < inner < cos(pi / points), where
+    the notches would lie on the edges of a polygon.
+    """
+    if points < 3:
+        raise ValueError(f"a star has 3 points or more, got {points}")
+    half = math.pi / points
+    if not 0.0 < inner < math.cos(half):
+        raise ValueError(
+            f"the notches of a {points}-pointed star lie between 0 and {math.cos(half):.3f}, "
+            f"got {inner}"
+        )
+    edge = np.array([inner * math.cos(half) - 1.0, inner * math.sin(half)])
+    distance = functools.partial(_to_star, half=half, rotation=rotation, edge=edge)
+    return Aperture(f"star{points}", distance)
+
+
+def heart(rotation: float = 0.0) -> Aperture:
+    """A square on its corner with half a disc on both upper sides; its point is below, at +y.
+
+    `rotation` in radians turns it clockwise in the picture.
+    """
+    # With a square of side 2, a half-disc of radius 1 has its centre of area 4 / (3 pi) beyond
+    # the side's middle, which lies at (+-s, -s) for s = 1 / sqrt(2).
+    s = math.sqrt(0.5)
+    area = 4.0 + math.pi
+    middle = -math.pi * (s + s * 4.0 / (3.0 * math.pi)) / area
+    # The farthest points from there: the tip, or the far side of a lobe.
+    reach = max(2.0 * s - middle, math.hypot(s, -s - middle) + 1.0)
+
+    distance = functools.partial(_to_heart, rotation=rotation, middle=middle, reach=reach)
+    return Aperture("heart", distance)
 
 
 def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
@@ -179,6 +233,63 @@ def raster(path: Path) -> Aperture:
     return Aperture(path.stem, distance)
 
 
+def picture_shapes(folder: Path) -> tuple[Aperture, ...]:
+    """The shapes in the pictures of a folder, by file name; see `raster`.
+
+    Raises FileNotFoundError where there is no folder or no picture in it, and what `raster` does.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder of aperture pictures {folder} does not exist")
+    paths = sorted(path for path in folder.iterdir() if is_picture(path))
+    if not paths:
+        raise FileNotFoundError(f"no aperture picture ({', '.join(PICTURE_SUFFIXES)}) in {folder}")
+    return tuple(raster(path) for path in paths)
+
+
+def draw_aperture(
+    rng: Generator,
+    *,
+    weights: Mapping[str, float] = SHAPE_WEIGHTS,
+    pictures: Sequence[Aperture] = (),
+) -> Aperture:
+    """Draw a shape, turned at random: its kind by weight, then its parameters.
+
+    `weights` may name disk, polygon (5 to 9 blades), ring, heart and star (4 to 8 points); with
+    "picture", one of `pictures` is taken as it is. Raises ValueError for another name, a negative
+    weight, weights without a sum, and pictures without a weight or the other way round.
+    """
+    unknown = set(weights) - set(SHAPE_WEIGHTS) - {PICTURE}
+    if unknown:
+        known = ", ".join((*SHAPE_WEIGHTS, PICTURE))
+        raise ValueError(f"aperture shapes {sorted(unknown)} are unknown; known: {known}")
+    if bool(pictures) != (weights.get(PICTURE, 0.0) > 0.0):
+        raise ValueError(
+            f"{len(pictures)} pictures and a weight of {weights.get(PICTURE, 0.0)} for "
+            f'"{PICTURE}"; give both or neither'
+        )
+    names, values = list(weights), np.array(list(weights.values()), dtype=np.float64)
+    if (values < 0.0).any() or not values.sum() > 0.0:
+        raise ValueError(f"weights of aperture shapes must be >= 0 with a sum > 0: {dict(weights)}")
+    name = names[int(rng.choice(len(names), p=values / values.sum()))]
+    if name == PICTURE:
+        return pictures[int(rng.integers(len(pictures)))]
+    return _drawn(name, rng)
+
+
+def _drawn(name: str, rng: Generator) -> Aperture:
+    turn = rng.uniform(0.0, 2.0 * math.pi)
+    if name == "polygon":
+        return polygon(int(rng.integers(5, 10)), turn)
+    if name == "ring":
+        return ring(rng.uniform(0.3, 0.6))
+    if name == "heart":
+        return heart(turn)
+    if name == "star":
+        points = int(rng.integers(4, 9))
+        return star(points, rng.uniform(0.35, 0.65), turn)
+    return disk()
+
+
 # Distances to the edge are functions of this module, and no closures, so that apertures can be sent
 # to other processes.
 
@@ -200,6 +311,31 @@ def _to_blades(
             outward = np.hypot(outward + centre, along) - radius
         reach = np.maximum(reach, outward)
     return reach
+
+
+def _to_ring(x: Array, y: Array, *, inner: float) -> Array:
+    radius = np.hypot(x, y)
+    return np.maximum(radius - 1.0, inner - radius)
+
+
+def _to_star(x: Array, y: Array, *, half: float, rotation: float, edge: Array) -> Array:
+    # Mirrors bring every point to the half of a tip that has one straight edge.
+    radius, angle = np.hypot(x, y), np.arctan2(y, x) - rotation
+    angle = np.abs((angle + half) % (2.0 * half) - half)
+    u, v = radius * np.cos(angle) - 1.0, radius * np.sin(angle)
+    length = float(np.hypot(*edge))
+    along = np.clip((u * edge[0] + v * edge[1]) / length**2, 0.0, 1.0)
+    away = np.hypot(u - along * edge[0], v - along * edge[1])
+    return np.copysign(away, edge[1] * u - edge[0] * v)
+
+
+def _to_heart(x: Array, y: Array, *, rotation: float, middle: float, reach: float) -> Array:
+    cos, sin, s = math.cos(rotation), math.sin(rotation), math.sqrt(0.5)
+    across = np.abs(cos * x + sin * y) * reach
+    down = (cos * y - sin * x) * reach + middle
+    square = s * (across + np.abs(down)) - 1.0
+    lobe = np.hypot(across - s, down + s) - 1.0
+    return np.minimum(square, lobe) / reach
 
 
 def _to_both(u: Array, v: Array, *, opening: Distance, x: float, y: float) -> Array:

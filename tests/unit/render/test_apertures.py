@@ -9,8 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from genrefocus.render.apertures import Aperture, disk, polygon, raster, vignetted
-from genrefocus.render.bokeh_shapes import heart, ring, star
+from genrefocus.render.apertures import (
+    SHAPE_WEIGHTS,
+    Aperture,
+    disk,
+    draw_aperture,
+    heart,
+    picture_shapes,
+    polygon,
+    raster,
+    ring,
+    star,
+    vignetted,
+)
 
 
 def second_moment(positions: torch.Tensor) -> float:
@@ -115,3 +126,100 @@ def test_apertures_can_be_sent_to_other_processes(tmp_path: Path) -> None:
         again = pickle.loads(pickle.dumps(shape))
         assert again.name == shape.name
         assert np.array_equal(again.distance(x, y), shape.distance(x, y))
+
+
+# ---- shapes: (area, second moment per axis) by closed forms, farthest point at distance 1
+
+
+def of_star(points: int, inner: float) -> tuple[float, float]:
+    """2 n triangles (centre, tip, notch); the polar moment of one is A (a^2 + a.b + b^2) / 6."""
+    half = math.pi / points
+    area = points * inner * math.sin(half)
+    return area, (1.0 + inner * math.cos(half) + inner**2) / 6.0 / 2.0
+
+
+def of_heart() -> tuple[float, float]:
+    """A square of side 2 and two half-discs of radius 1, about the common centre of area."""
+    s, c = math.sqrt(0.5), 4 / (3 * math.pi)
+    area, lobe = 4 + math.pi, np.array([s + c * s, -s - c * s])
+    middle = math.pi * lobe[1] / area
+    polar = 16 / 6 + 4 * middle**2
+    own = math.pi / 4 - math.pi / 2 * c**2
+    polar += 2 * (own + math.pi / 2 * (lobe[0] ** 2 + (lobe[1] - middle) ** 2))
+    reach = max(math.sqrt(2) - middle, math.hypot(s, s + middle) + 1)
+    return area / reach**2, polar / area / reach**2 / 2
+
+
+SHAPES = [
+    pytest.param(ring(0.5), (math.pi * 0.75, (1 + 0.25) / 4), id="ring"),
+    pytest.param(star(5, 0.45, 0.3), of_star(5, 0.45), id="star5"),
+    pytest.param(star(8, 0.6), of_star(8, 0.6), id="star8"),
+    pytest.param(heart(), of_heart(), id="heart"),
+    pytest.param(heart(2.0), of_heart(), id="heart turned"),
+]
+
+
+@pytest.mark.parametrize(("shape", "expected"), SHAPES)
+def test_shapes_have_their_closed_form_area_moment_centre_and_reach(
+    shape: Aperture, expected: tuple[float, float]
+) -> None:
+    axis = np.linspace(-1.1, 1.1, 1201)
+    x, y = np.meshgrid(axis, axis)
+    inside = shape.distance(x, y) < 0
+    area, moment = expected
+    assert inside.sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(area, rel=2e-3)
+    assert abs(x[inside].mean()) < 1e-3 and abs(y[inside].mean()) < 1e-3
+    assert np.hypot(x, y)[inside].max() == pytest.approx(1.0, abs=5e-3)
+    assert (x**2 + y**2)[inside].mean() / 2 == pytest.approx(moment, rel=3e-3)
+    assert shape.second_moment == pytest.approx(moment, rel=0.02)
+    # No steeper than a distance, so that edges are anti-aliased over one pixel at most.
+    for direction in (0, 1):
+        steps = np.diff(shape.distance(x, y), axis=direction)
+        assert np.abs(steps).max() < 1.0001 * (axis[1] - axis[0])
+
+
+def test_a_heart_stands_on_its_point_and_turns_clockwise() -> None:
+    def is_open(shape: Aperture, x: float, y: float) -> bool:
+        return bool(shape.distance(np.array(x), np.array(y)) < 0)
+
+    assert is_open(heart(), 0, 0.9) and not is_open(heart(), 0, -0.8)
+    assert is_open(heart(), 0.4, -0.5) and is_open(heart(), -0.4, -0.5)
+    assert is_open(heart(math.pi / 2), -0.9, 0) and not is_open(heart(math.pi / 2), 0.8, 0)
+
+
+def test_apertures_are_drawn_by_weight(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [draw_aperture(rng).name.rstrip("0123456789") for _ in range(1500)]
+    for name, weight in SHAPE_WEIGHTS.items():
+        share = weight / sum(SHAPE_WEIGHTS.values())
+        assert names.count(name) / 1500 == pytest.approx(share, abs=0.05)
+    x, y = np.array([0.3, -0.5]), np.array([0.6, 0.2])
+    one, two = (draw_aperture(np.random.default_rng(3)) for _ in range(2))
+    assert one.name == two.name and np.array_equal(one.distance(x, y), two.distance(x, y))
+    Image.new("L", (9, 9), 255).save(tmp_path / "square.png")
+    Image.new("L", (20, 9), 255).save(tmp_path / "bar.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    drawn = picture_shapes(tmp_path)
+    assert [shape.name for shape in drawn] == ["bar", "square"]
+    taken = {draw_aperture(rng, weights={"picture": 1}, pictures=drawn).name for _ in range(20)}
+    assert taken == {"bar", "square"}
+
+
+def test_wrong_shapes_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="'moon'"):
+        draw_aperture(rng, weights={"moon": 1.0})
+    with pytest.raises(ValueError, match="sum > 0"):
+        draw_aperture(rng, weights={"disk": 0.0})
+    with pytest.raises(ValueError, match="give both or neither"):
+        draw_aperture(rng, pictures=(disk(),))
+    with pytest.raises(FileNotFoundError, match="no aperture picture"):
+        picture_shapes(tmp_path)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        picture_shapes(tmp_path / "absent")
+    with pytest.raises(ValueError, match="between 0 and 0.809"):
+        star(5, 0.9)
+    with pytest.raises(ValueError, match="3 points"):
+        star(2, 0.4)
+    with pytest.raises(ValueError, match="inner radius"):
+        ring(1.0)
