@@ -97,8 +97,8 @@ def renderers(smear: float) -> dict[str, Renderer]:
         "layered": lambda c: render_layered(c.image, c.disparity, aperture=disk(), **arguments(c)),
     }
     if smear > 0.0:
-        found["layered, ramps=2"] = lambda c: render_layered(
-            c.image, c.disparity, aperture=disk(), ramps=2, **arguments(c)
+        found["layered, edge_width=2"] = lambda c: render_layered(
+            c.image, c.disparity, aperture=disk(), edge_width=2, **arguments(c)
         )
     return found
 

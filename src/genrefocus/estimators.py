@@ -165,20 +165,20 @@ class RefinedMask:
     Args:
         saliency: such as BiRefNet, or masks from files.
         retention: of detail.
-        least_agreement: with :func:`mask_agreement`, from which on the saliency mask is kept.
+        min_agreement: with :func:`mask_agreement`, from which on the saliency mask is kept.
     """
 
     def __init__(
-        self, saliency: "MaskEstimator", retention: DetailRetention, *, least_agreement: float
+        self, saliency: "MaskEstimator", retention: DetailRetention, *, min_agreement: float
     ) -> None:
-        if not 0.5 <= least_agreement <= 1:
+        if not 0.5 <= min_agreement <= 1:
             raise ValueError(
-                f"least_agreement is {least_agreement}; give 0.5 (chance) to 1 (the same region)"
+                f"min_agreement is {min_agreement}; give 0.5 (chance) to 1 (the same region)"
             )
         self.saliency, self.retention = saliency, retention
         self.holds_network = saliency.holds_network
-        self.least_agreement = least_agreement
-        self.name = f"{saliency.name}, else {retention.name}, agreement {least_agreement}"
+        self.min_agreement = min_agreement
+        self.name = f"{saliency.name}, else {retention.name}, agreement {min_agreement}"
 
     def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
         salient, sharp = self.saliency.mask(photos), self.retention.mask(photos)
@@ -188,7 +188,7 @@ class RefinedMask:
         if not bool(salient.region.any()):
             return InFocus(sharp.region, f"{sharp.origin}; saliency declined")
         agreement = mask_agreement(salient.region, photo)
-        if agreement >= self.least_agreement:
+        if agreement >= self.min_agreement:
             return InFocus(salient.region, f"{salient.origin}; agreement {agreement:.3f}")
         return InFocus(sharp.region, f"{sharp.origin}; saliency agreement {agreement:.3f}")
 

@@ -29,7 +29,7 @@ SENSOR_TABLES = ("sensor_widths.csv", "sensor_widths_compact.csv")
 SHORTEST_EQUIVALENT_MM = 8.0
 """No lens frames more than one of 8 mm does on 36 mm; a phone's f in the f35 field would."""
 
-MOST_DISAGREEMENT = 0.15
+MAX_DISAGREEMENT = 0.15
 """Part of the listed width by which another source may differ from it."""
 
 CANON_CROP = 1.6
@@ -70,15 +70,15 @@ def framed_width(
     whole = table_sensor_width(make, model)
     listed = None if whole is None else whole / zoom
     width, source = _width_from_35mm(tags, focal_length, whole, flags), "focal_length_35mm"
-    if width and listed and width > listed * (1 + MOST_DISAGREEMENT):
+    if width and listed and width > listed * (1 + MAX_DISAGREEMENT):
         width = None
         flags.append("disagrees_with_table")
-    elif width and listed and width < listed * (1 - MOST_DISAGREEMENT):
+    elif width and listed and width < listed * (1 - MAX_DISAGREEMENT):
         flags.append("in_camera_crop")
     if width is None:
         plane, source = _width_from_focal_plane(tags, flags), "focal_plane"
         width = None if plane is None else plane / zoom
-        if width and whole and listed and abs(width / listed - 1) > MOST_DISAGREEMENT:
+        if width and whole and listed and abs(width / listed - 1) > MAX_DISAGREEMENT:
             full = whole >= KNOWN_SMALLER * FULL_FRAME_WIDTH_MM
             if full and abs(listed / width / CANON_CROP - 1) < 0.03:
                 detail = f"the table has {listed:g} mm; a crop mode, or a false resolution"

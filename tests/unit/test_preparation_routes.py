@@ -118,7 +118,7 @@ def calibration(series: Path, **changes: Any) -> ApertureSeries:
         "least_edge": 64,
         "correct": False,
         "k_range": KRange(0.002, 0.08, 20),
-        "ramps": 0,
+        "edge_width": 0,
     }
     return ApertureSeries(**(arguments | changes))
 
@@ -169,7 +169,7 @@ def test_saliency_is_held_against_what_is_sharp(series: Path, tmp_path: Path) ->
         save_image(255 - (load_image(path)[0] * 255).to(torch.uint8), target)
     retention = DetailRetention(window=7)
     for folder, origin in ((series / "mask", "sidecar mask"), (opposite, "detail retention")):
-        mask = RefinedMask(SidecarMask(folder), retention, least_agreement=0.75)
+        mask = RefinedMask(SidecarMask(folder), retention, min_agreement=0.75)
         make(calibration(series, mask=mask), RealBokeh3mp(series / "set"), tmp_path / origin)
         dataset = ShardDataset(tmp_path / origin / "train")
         origins = [dataset.metadata(n)["provenance"]["mask"] for n in range(len(dataset))]

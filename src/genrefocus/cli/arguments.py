@@ -168,7 +168,7 @@ def _render(parser: argparse.ArgumentParser) -> None:
     text = "vignetting of the aperture in the corners, 0 (none, the default) to 1"
     _add(parser, "--cats-eye V", _part, text)
     text = "px over which edges of estimated depth are smeared; 0 (default) for exact depth"
-    _add(parser, "--ramps PX", _at_least(0), text)
+    _add(parser, "--edge-width PX", _at_least(0), text)
     text, choices = "how IMAGE encodes light, and OUT.png will", ("srgb", "gamma", "linear")
     _add(parser, "--response", None, text, choices=choices, default="srgb")
     text = "layered fills what edges hide; scatter is the classical one"
@@ -179,7 +179,7 @@ def _render(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_render(args: argparse.Namespace) -> None:
-    for option, value in (("--cats-eye", args.cats_eye), ("--ramps", args.ramps)):
+    for option, value in (("--cats-eye", args.cats_eye), ("--edge-width", args.edge_width)):
         if args.renderer == "scatter" and value is not None:
             raise ValueError(f"{option} needs --renderer layered; scatter knows nothing of it")
     polygon = args.aperture.startswith(("hexagon", "polygon"))

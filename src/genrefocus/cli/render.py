@@ -49,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _renderer(args: argparse.Namespace) -> Callable[..., Tensor]:
     if args.renderer == "layered":
-        return partial(render_layered, vignetting=args.cats_eye or 0.0, ramps=args.ramps or 0)
+        return partial(
+            render_layered, vignetting=args.cats_eye or 0.0, edge_width=args.edge_width or 0
+        )
     return render_scatter
 
 

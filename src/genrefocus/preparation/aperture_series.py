@@ -43,7 +43,7 @@ class ApertureSeries:
         long_edge, least_edge: as for other routes, px.
         correct: whether the sharp frame is brought to the colours of the wider one first.
         k_range: where K is searched for.
-        ramps: px over which estimators smear depth edges, see ``render.layered``; 0 for exact.
+        edge_width: px over which estimators smear depth edges, see ``render.layered``; 0 for exact.
         batch_size: pairs at a time, for the estimators.
     """
 
@@ -54,7 +54,7 @@ class ApertureSeries:
     least_edge: int
     correct: bool
     k_range: KRange
-    ramps: int = 2
+    edge_width: int = 2
     batch_size: int = 4
 
     name = "aperture_series"
@@ -74,7 +74,7 @@ class ApertureSeries:
             "least_edge": self.least_edge,
             "correct": self.correct,
             "k_range": asdict(self.k_range),
-            "ramps": self.ramps,
+            "edge_width": self.edge_width,
             "batch_size": self.batch_size,
         }
 
@@ -152,7 +152,7 @@ class ApertureSeries:
                 focus_disparity=focus,
                 strength=BlurStrength(k, *photo.size),
                 aperture=self.aperture,
-                ramps=self.ramps,
+                edge_width=self.edge_width,
             )
             return float(ssim(linear_to_srgb(rendered)[None], photo.image[None])[0])
 

@@ -109,7 +109,7 @@ class Synthetic:
             and K: what deblurring starts from, and what direct refocusing is trained on.
         sweep: whether samples also hold ``sweep_1``, ``sweep_5`` and ``sweep_10``, the scene at K
             in proportion to its own, which stands for 15: what LVCorr is measured at.
-        ramps: px over which estimators smear depth edges, which rendering makes steps; 0 for
+        edge_width: px over which estimators smear depth edges, which rendering makes steps; 0 for
             exact depth. Procedural scenes have exact depth in any case.
         batch_size: pictures at a time, for the estimator.
     """
@@ -120,7 +120,7 @@ class Synthetic:
     long_edge: int
     least_edge: int
     most_radius: float
-    ramps: int = 2
+    edge_width: int = 2
     batch_size: int = 4
     blurry: bool = False
     sweep: bool = False
@@ -139,7 +139,7 @@ class Synthetic:
             "long_edge": self.long_edge,
             "least_edge": self.least_edge,
             "most_radius": self.most_radius,
-            "ramps": self.ramps,
+            "edge_width": self.edge_width,
             "batch_size": self.batch_size,
             "blurry": self.blurry,
             "sweep": self.sweep,
@@ -152,7 +152,7 @@ class Synthetic:
             long_edge=self.long_edge,
             least_edge=self.least_edge,
             most_radius=self.most_radius,
-            ramps=self.ramps,
+            edge_width=self.edge_width,
         )
         return [
             subject if isinstance(subject, Rejected) else _made(self, candidate, subject)

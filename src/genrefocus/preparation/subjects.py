@@ -119,7 +119,7 @@ def subjects_of(
     long_edge: int,
     least_edge: int,
     most_radius: float,
-    ramps: int,
+    edge_width: int,
 ) -> list[Subject | Rejected]:
     """The subjects of candidates, in order.
 
@@ -128,7 +128,7 @@ def subjects_of(
         depth: estimator for pictures.
         long_edge, least_edge: of pictures, px.
         most_radius: largest blur radius, in parts of the long edge, that scenes are drawn for.
-        ramps: px of smeared depth edges of pictures, see ``render.layered``.
+        edge_width: px of smeared depth edges of pictures, see ``render.layered``.
 
     Raises:
         ValueError: a picture without an estimator of depth.
@@ -153,18 +153,18 @@ def subjects_of(
         for (number, photo), one in zip(photos, maps, strict=True):
             try:
                 disparity = depth_to_disparity(one).float()
-                found[number] = _of_picture(photo, disparity, depth.name, ramps)
+                found[number] = _of_picture(photo, disparity, depth.name, edge_width)
             except Rejected as rejected:
                 found[number] = rejected
     assert all(one is not None for one in found)
     return [one for one in found if one is not None]
 
 
-def _of_picture(photo: Photo, disparity: Tensor, depth: str, ramps: int) -> Subject:
+def _of_picture(photo: Photo, disparity: Tensor, depth: str, edge_width: int) -> Subject:
     def render(
         image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
     ) -> tuple[Tensor, str]:
-        return _in_layers(image, disparity, focus, strength, aperture, ramps)
+        return _in_layers(image, disparity, focus, strength, aperture, edge_width)
 
     provenance = {"depth": depth}
     low, high = (float(x) for x in disparity.aminmax())
@@ -209,9 +209,14 @@ def _in_layers(
     focus: float,
     strength: BlurStrength,
     aperture: Aperture,
-    ramps: int,
+    edge_width: int,
 ) -> tuple[Tensor, str]:
     light = render_layered(
-        image, disparity, focus_disparity=focus, strength=strength, aperture=aperture, ramps=ramps
+        image,
+        disparity,
+        focus_disparity=focus,
+        strength=strength,
+        aperture=aperture,
+        edge_width=edge_width,
     )
     return light, LAYERED

@@ -16,7 +16,7 @@ from torch.nn.functional import max_pool2d, pad
 
 _RIDGE = 1e-3
 """Squared difference of colour at which the estimate of a mixture counts half."""
-_LEAST_SHARE = 0.02
+_MIN_SHARE = 0.02
 _RETRIES = 1
 _RAMP_FOOT = 0.2
 _RAMP_SHARE = 0.75
@@ -177,7 +177,7 @@ def _take_out_front(colour: Tensor, cuts: _Cuts, rgba: Tensor, level: Tensor) ->
     )
     nearest = torch.full_like(level[0], -math.inf)
     nearest = nearest.scatter_reduce(0, cuts.far, level[0][cuts.near], "amax")
-    mixed = share[:, 0] > _LEAST_SHARE
+    mixed = share[:, 0] > _MIN_SHARE
     rgba[2][:, pixels[mixed]] = torch.cat([share * front, share], 1)[mixed].T
     level[2][pixels[mixed]] = nearest[pixels[mixed]]
     return rest

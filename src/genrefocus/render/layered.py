@@ -36,7 +36,7 @@ _SHARP = 0.1
 """Blur of a radius below this, in px, is not drawn: its variance is below 1/400 px^2."""
 _PRESENT = 1e-3
 """Coverage from which a slice counts as the last one seen at a pixel."""
-_LEAST_WITHIN = 0.05
+_MIN_WITHIN = 0.05
 """Least share of a kernel that has to lie in the frame to say what lies beyond it."""
 _BLOCK = 16
 _BATCH_ELEMENTS = 1 << 22
@@ -50,7 +50,7 @@ def render_layered(
     strength: BlurStrength,
     aperture: Aperture,
     vignetting: float = 0.0,
-    ramps: int = 0,
+    edge_width: int = 0,
 ) -> Tensor:
     """Render depth of field into a sharp image with disparity, occlusion included.
 
@@ -65,7 +65,7 @@ def render_layered(
         aperture: the shape that a point is spread into, at radius K |d - d_f|.
         vignetting: 0 to 1, how far the rim of the lens is shifted against the aperture in the
             corners, in aperture radii: cat's eyes. Kernels are cut, light does not fall off.
-        ramps: px to either side of a depth edge over which an estimator smears it; those ramps
+        edge_width: px to either side of a depth edge over which an estimator smears it; those ramps
             are made steps. 0 takes disparity as it is, which is right for exact disparity; 2 suits
             estimates whose edges are some px wide.
 
@@ -73,7 +73,7 @@ def render_layered(
         (3, H, W) linear light, >= 0; the image itself where no radius reaches 0.1 px.
 
     Raises:
-        ValueError: sizes that disagree, vignetting or ramps out of range, or what
+        ValueError: sizes that disagree, vignetting or edge_width out of range, or what
             ``optics.signed_defocus`` rejects.
     """
     if image.shape != (3, *disparity.shape):
@@ -81,8 +81,8 @@ def render_layered(
             f"image is {tuple(image.shape)} but disparity {tuple(disparity.shape)}; "
             "they must be (3, H, W) and (H, W) of one size"
         )
-    if ramps < 0:
-        raise ValueError(f"ramps is a width in px, 0 or more, got {ramps}")
+    if edge_width < 0:
+        raise ValueError(f"edge_width is a width in px, 0 or more, got {edge_width}")
     if not 0.0 <= vignetting <= 1.0:
         raise ValueError(f"vignetting must lie in [0, 1], got {vignetting}")
     defocus = signed_defocus(disparity.detach(), focus_disparity, strength).to(image.dtype)
@@ -90,8 +90,8 @@ def render_layered(
     if float(reach.max()) < _SHARP:
         return image.clone()
     level = defocus_level(defocus, _STEP, _KNEE)
-    if ramps:
-        level = snap_ramps(level, ramps, _EDGE)
+    if edge_width:
+        level = snap_ramps(level, edge_width, _EDGE)
         defocus = defocus_of_level(level, _STEP, _KNEE)
     layers = separate(image, level, defocus.abs(), _EDGE)
     radii = _mean_radii(layers.level[0], defocus)
@@ -314,7 +314,7 @@ class _Canvas:
             at = torch.arange(span.start, span.stop, device=kernel.device) + margin + 1
             high, low = at.clamp_max(2 * margin + 1), (at - size).clamp_min(0)
             within = within.index_select(dim, high) - within.index_select(dim, low)
-        return part / within.clamp_min(_LEAST_WITHIN)
+        return part / within.clamp_min(_MIN_WITHIN)
 
 
 def _overlap(start: int, size: int, full: int) -> tuple[slice, slice]:

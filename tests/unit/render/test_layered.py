@@ -289,13 +289,14 @@ def test_ramps_of_estimated_depth_can_be_made_steps() -> None:
         torch.nn.functional.pad(disparity[None], (1, 1, 0, 0), mode="replicate"), (1, 3), 1
     )[0]
     errors = [
-        float((layered(image, smeared, 0.5, 6.0, ramps=n) - exact).square().mean()) for n in (0, 2)
+        float((layered(image, smeared, 0.5, 6.0, edge_width=n) - exact).square().mean())
+        for n in (0, 2)
     ]
     assert errors[1] < 0.5 * errors[0]
     slope = torch.linspace(0.0, 2.0, 64).expand(64, 64).contiguous()
     texture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
-        layered(texture, slope, 1.0, 6.0, ramps=2), layered(texture, slope, 1.0, 6.0)
+        layered(texture, slope, 1.0, 6.0, edge_width=2), layered(texture, slope, 1.0, 6.0)
     )
 
 
@@ -314,8 +315,8 @@ def test_wrong_input_is_named() -> None:
         layered(image, disparity[:, :-1], 0.5, 2.0)
     with pytest.raises(ValueError, match=r"vignetting must lie in \[0, 1\], got 1.5"):
         layered(image, disparity, 0.5, 2.0, vignetting=1.5)
-    with pytest.raises(ValueError, match="ramps is a width"):
-        layered(image, disparity, 0.5, 2.0, ramps=-1)
+    with pytest.raises(ValueError, match="edge_width is a width"):
+        layered(image, disparity, 0.5, 2.0, edge_width=-1)
     with pytest.raises(ValueError, match="response 'log' is unknown"):
         encode(image, "log")
 
