@@ -18,7 +18,7 @@ import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.tiny import HashedWords, PixelCodec
-from genrefocus.configuration.composing import require_settled
+from genrefocus.configuration.composing import settle_missing
 from genrefocus.configuration.needs import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.network_card import (
@@ -44,7 +44,7 @@ def conf() -> Iterator[None]:
 
 def composed(*overrides: str) -> DictConfig:
     config = compose("train", overrides=["paths.run=/run", *overrides])
-    require_settled(config)
+    settle_missing(config)
     OmegaConf.resolve(config)
     return config
 

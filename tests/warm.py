@@ -2,7 +2,7 @@
 
 Importing is most of what a short command takes. A server (multiprocessing's) imports them once and
 forks. What importing itself does, the tests of the entry points see: test_usage_errors and
-test_cli_start.
+unit/cli/test_start.
 """
 
 import atexit
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["genrefocus.cli.doctor", "genrefocus.assembly", "datamodules", "lit_models.figures"]
+    ["genrefocus.cli.doctor", "datamodules", "lit_models.figures"]
 )
 
 

@@ -1,5 +1,6 @@
 """Stages of a run: which settings may change when it is resumed, and where it may be moved."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -16,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 import train  # registers the resolvers that the configurations use
 from genrefocus.data.processes import ordered_map
 from genrefocus.runs import StageRecord
-from lit_models.stages import build_stages
+from lit_models.stages import Stage, build_stages
 
 
 @pytest.fixture
@@ -128,3 +130,29 @@ def test_a_signal_while_data_are_made_ends_a_run_in_one_line(
 def test_what_lightning_says_of_itself_is_not_shown() -> None:
     talker = logging.getLogger("lightning.pytorch.utilities.rank_zero")  # "GPU available: ..."
     assert talker.getEffectiveLevel() == logging.WARNING
+
+
+class CountToThree(Stage):
+    """A stage of one key, as an example."""
+
+    def __init__(self, *, start: int, **place: Any) -> None:
+        super().__init__(**place)
+        self.start = start
+
+    def prompts(self) -> set[str]:
+        return set()
+
+    def run(self, backbone: Any, ranks: Any) -> None:
+        self.record.write_summary(counted=list(range(self.start, 4)))
+
+
+def test_a_stage_is_a_class_that_the_configuration_names(repo_root: Path, tmp_path: Path) -> None:
+    given = [f"paths.run={tmp_path}", "curriculum=[count]"]
+    given.append("+stages.count={_target_: tests.unit.test_stages.CountToThree, start: 2}")
+    with initialize_config_dir(str(repo_root / "conf"), version_base=None):
+        (stage,) = build_stages(compose("train", overrides=given), tmp_path)
+    stage.record.begin()
+    assert not stage.record.finished()
+    stage.run(None, None)
+    assert stage.record.finished()
+    assert json.loads((tmp_path / "count/summary.json").read_text())["counted"] == [2, 3]

@@ -64,7 +64,7 @@ def finish(overrides: list[str], outputs: Path) -> None:
     if process.wait() != 0:
         log = outputs.with_suffix(".log")
         last = (log.read_text().strip().splitlines() or ["it printed nothing"])[-1]
-        raise ValueError(f"train.py ended with status {process.returncode}: {last}")
+        raise ValueError(f"train.py ended with status {process.wait()}: {last}")
 
 
 def interrupt(
