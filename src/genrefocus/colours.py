@@ -1,12 +1,11 @@
-"""An opened picture -> upright sRGB in [0, 1], whatever mode and colour space it is stored in.
+"""An opened image -> upright sRGB in [0, 1], whatever mode and colour space it is stored in.
 
-What cannot be told is turned away by name: a value is never clipped, or taken for another.
+An image whose values have no known meaning is rejected by name: none is guessed.
 """
 
 import contextlib
 import functools
 import io
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,23 +29,14 @@ _TURNS = {
 }
 _GREY = ("1", "L", "La", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
-# Spaces that files name without a profile: red, green and blue at D50 as XYZ, and the curve as an
-# ICC tag: an exponent, or the parameters of sRGB's (Adobe RGB (1998); SMPTE EG 432-1).
+# Spaces that files name without a profile: the exponent of Adobe RGB (1998), None for sRGB's curve
+# (SMPTE EG 432-1), and the matrix from linear light to that of sRGB, from the primaries at D65.
 _ADOBE_RGB, _DISPLAY_P3 = "Adobe RGB", "Display P3"
-_SRGB_CURVE = struct.pack(
-    ">4s4xH2x5i",
-    b"para",
-    3,
-    *(round(x * 65536) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)),
-)
 _NAMED = {
-    _ADOBE_RGB: (
-        ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)),
-        struct.pack(">4s4xIH2x", b"curv", 1, 563),  # 563 / 256
-    ),
+    _ADOBE_RGB: (563 / 256, ((1.39836, -0.39836, 0.0), (0.0, 1.0, 0.0), (0.0, -0.04293, 1.04293))),
     _DISPLAY_P3: (
-        ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
-        _SRGB_CURVE,
+        None,
+        ((1.22494, -0.22494, 0.0), (-0.04206, 1.04206, 0.0), (-0.01964, -0.07864, 1.09827)),
     ),
 }
 # Code points of ITU-T H.273, by which HEIC names a space: BT.709 and its kin, P3; PQ and HLG.
@@ -155,7 +145,6 @@ def _to_srgb(upright: Image.Image, image: Image.Image, name: str) -> tuple[Array
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     elif not profile and mode == "RGB":
         space = _named_space(image, name)
-        profile = None if space == SRGB else _matrix_profile(space)
     if profile:
         space, transform = _transform(profile, mode)
         if transform is not None:
@@ -163,7 +152,8 @@ def _to_srgb(upright: Image.Image, image: Image.Image, name: str) -> tuple[Array
         space = "CIELAB" if mode == "LAB" else space
     elif mode == "CMYK":
         space = "CMYK without a profile"
-    return np.asarray(stored.convert("RGB"), np.float32) / 255, space
+    colour = np.asarray(stored.convert("RGB"), np.float32) / 255
+    return colour if profile or space not in _NAMED else _from_named(colour, space), space
 
 
 @functools.lru_cache(maxsize=8)
@@ -214,32 +204,11 @@ def _named_space(image: Image.Image, name: str) -> str:
     return SRGB
 
 
-def _matrix_profile(space: str) -> bytes:
-    """An ICC profile (version 2.4) of a space in ``_NAMED``."""
-    columns, curve = _NAMED[space]
-    white = (0.96420, 1.0, 0.82491)
-    points = [struct.pack(">4s4x3i", b"XYZ ", *(round(x * 65536) for x in p)) for p in columns]
-    title = space.encode() + b"\0"
-    tags = {
-        b"desc": struct.pack(f">4s4xI{len(title)}s79x", b"desc", len(title), title),
-        b"wtpt": struct.pack(">4s4x3i", b"XYZ ", *(round(x * 65536) for x in white)),
-        **dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), points, strict=True)),
-        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
-    }
-    table, data = struct.pack(">I", len(tags)), b""
-    start = 128 + 4 + 12 * len(tags)
-    for signature, content in tags.items():
-        table += struct.pack(">4sII", signature, start + len(data), len(content))
-        data += content + b"\0" * (-len(content) % 4)
-    size = start + len(data)
-    header = struct.pack(
-        ">I4xI4s4s4s12x4s28x3i48x",
-        size,
-        0x02400000,
-        b"mntr",
-        b"RGB ",
-        b"XYZ ",
-        b"acsp",
-        *(round(x * 65536) for x in white),
-    )
-    return header + table + data
+def _from_named(colour: Array, space: str) -> Array:
+    """Colours (H, W, 3) of a space in ``_NAMED`` as sRGB, clipped to [0, 1]."""
+    exponent, matrix = _NAMED[space]
+    curved = ((colour + 0.055) / 1.055) ** 2.4
+    linear = colour**exponent if exponent else np.where(colour <= 0.04045, colour / 12.92, curved)
+    light = np.clip(linear @ np.array(matrix, np.float32).T, 0, 1)
+    bright = 1.055 * light ** (1 / 2.4) - 0.055
+    return np.where(light <= 0.0031308, 12.92 * light, bright).astype(np.float32)

@@ -168,9 +168,24 @@ def converted(space) -> np.ndarray:
 
 
 def adobe_profile() -> bytes:
-    from genrefocus.colours import _matrix_profile
-
-    return _matrix_profile("Adobe RGB")
+    """An ICC profile (version 2.4) of Adobe RGB (1998): primaries at D50 as XYZ, and its curve."""
+    points = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+    white = struct.pack(">3i", *(round(x * 65536) for x in (0.96420, 1.0, 0.82491)))
+    curve = struct.pack(">4s4xIH2x", b"curv", 1, 563)
+    tags = {
+        b"desc": struct.pack(">4s4xI10s79x", b"desc", 10, b"Adobe RGB\0"),
+        b"wtpt": b"XYZ " + bytes(4) + white,
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    for name, point in zip((b"rXYZ", b"gXYZ", b"bXYZ"), points, strict=True):
+        tags[name] = struct.pack(">4s4x3i", b"XYZ ", *(round(x * 65536) for x in point))
+    table, data, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, content in tags.items():
+        table += struct.pack(">4sII", name, start + len(data), len(content))
+        data += content + b"\0" * (-len(content) % 4)
+    kind = struct.pack(">4xI4s4s4s12x4s28x", 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp")
+    header = struct.pack(">I", start + len(data)) + kind + white
+    return header + bytes(128 - len(header)) + table + data
 
 
 def interop(index: bytes) -> bytes:
