@@ -1,7 +1,7 @@
-"""What a model has to beat: doing nothing, and the best that classical means do without learning.
+"""Classical methods without learning: baselines of a network, beside the unmodified input.
 
-- bokeh and refocus: :func:`identity` and :func:`classical_bokeh`
-- deblur: :func:`identity` and :func:`unsharp_mask` with the settings of :func:`best_unsharp`
+:func:`classical_bokeh` is that of rendering bokeh and refocusing, :func:`unsharp_mask` with the
+settings of :func:`best_unsharp` that of deblurring.
 """
 
 import math
@@ -18,13 +18,8 @@ from genrefocus.render.scatter import render_scatter
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
 SIGMAS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-# 0 is doing nothing, so the best of the grid is never below identity on the images searched.
+# 0 leaves the input unmodified, so the best of the grid is never below it on the images searched.
 AMOUNTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-
-
-def identity(image: Tensor) -> Tensor:
-    """The input as output, unchanged: any shape."""
-    return image
 
 
 def unsharp_mask(image: Tensor, sigma: float, amount: float) -> Tensor:
@@ -63,9 +58,8 @@ def best_unsharp(
 ) -> Unsharp:
     """The unsharp mask with the highest mean PSNR on the given images, by exhaustive search.
 
-    Given the very images that a model is evaluated on, this is the best that one setting can do
-    there: a floor in the classical method's favour. Given validation images, it is a fair rival.
-    Say which it was beside the figure.
+    Give it validation images for a fair baseline: with the test images it has an advantage that no
+    network has.
 
     Args:
         blurry: (N, 3, H, W) in [0, 1], H and W larger than 4 times the largest sigma.

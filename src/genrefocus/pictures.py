@@ -1,8 +1,7 @@
-"""Contact sheets: pictures and defocus maps side by side, with labels."""
+"""Contact sheets: images and defocus maps side by side, with labels."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +16,13 @@ _GAP = 4  # px between cells
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 
 
-@dataclass(frozen=True)
-class _Cell:
-    image: Image.Image
-    caption: str = ""
-
-
 def contact_sheet(
     rows: Sequence[Sequence[Tensor | None]], titles: Sequence[str], scale: int
 ) -> Image.Image:
-    """A sheet with a row for every sample and a titled column for every kind of picture.
+    """A sheet with a row for every sample and a titled column for every kind of image.
 
     Args:
-        rows: cells, as many in each row as there are titles. Pictures are (3, H, W) in [0, 1];
+        rows: cells, as many in each row as there are titles. Images are (3, H, W) in [0, 1];
             defocus maps (1, H, W) or (H, W) in [0, 1], shown in colours over the map's own range,
             which stands below it as blur radius in px; None leaves the cell empty.
         titles: of the columns.
@@ -45,46 +38,31 @@ def contact_sheet(
             raise ValueError(
                 f"a row of the sheet has {len(cells_of_row)} cells for {len(titles)} titles"
             )
-    font = ImageFont.load_default()
-    line = math.ceil(font.getbbox("Ag")[3]) + _GAP
-    cells = [[None if values is None else _cell(values, scale) for values in row] for row in rows]
-
-    def breadth(cell: _Cell | None) -> int:
-        return max(cell.image.width, math.ceil(font.getlength(cell.caption))) if cell else 0
-
-    widths = [
-        max(math.ceil(font.getlength(title)), *(breadth(row[column]) for row in cells))
-        for column, title in enumerate(titles)
-    ]
-    heights = [
-        max((c.image.height + (line if c.caption else 0) for c in row if c), default=0)
-        for row in cells
-    ]
-    size = sum(widths) + _GAP * (len(widths) + 1), line + sum(heights) + _GAP * (len(rows) + 1)
-    sheet = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        left = _GAP + sum(widths[:column]) + _GAP * column
-        draw.text((left, _GAP), title, fill=_INK, font=font)
-        for number, row in enumerate(cells):
-            top = line + _GAP + sum(heights[:number]) + _GAP * number
-            if (cell := row[column]) is not None:
-                sheet.paste(cell.image, (left, top))
-                below = (left, top + cell.image.height)
-                draw.text(below, cell.caption, fill=_INK, font=font)
+    cells = [[_captioned(None, title) for title in titles]]
+    cells += [[_cell(values, scale) for values in row] for row in rows]
+    widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
+    heights = [max(cell.height for cell in row) for row in cells]
+    size = sum(widths) + _GAP * (len(widths) + 1), sum(heights) + _GAP * (len(heights) + 1)
+    sheet, top = Image.new("RGB", size, _PAPER), _GAP
+    for row, height in zip(cells, heights, strict=True):
+        left = _GAP
+        for cell, width in zip(row, widths, strict=True):
+            sheet.paste(cell, (left, top))
+            left += width + _GAP
+        top += height + _GAP
     return sheet
 
 
 COMPARED = ("input", "output", "target")
-"""Pictures of a test sample that runs are compared by."""
+"""Images of a test sample that runs are compared by."""
 
 
 def save_pictures(panel: Mapping[str, Tensor | None], folder: Path) -> None:
     """Write those of COMPARED in a panel, (3, H, W) in [0, 1], to ``<folder>/<title>.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     for title in COMPARED:
-        if (picture := panel.get(title)) is not None:
-            _enlarged(picture.detach().float().cpu(), 1).save(folder / f"{title}.png")
+        if (image := panel.get(title)) is not None:
+            _enlarged(image.detach().float().cpu(), 1).save(folder / f"{title}.png")
 
 
 def colour_map(values: Tensor) -> Tensor:
@@ -113,21 +91,36 @@ def coloured(defocus: Tensor) -> tuple[Tensor, str]:
     return colour_map(share), f"{low * MAX_COC:.1f} to {high * MAX_COC:.1f} px"
 
 
-def _cell(values: Tensor, scale: int) -> _Cell:
+def _cell(values: Tensor | None, scale: int) -> Image.Image:
+    if values is None:
+        return _captioned(None, "")
     values = values.detach().float().cpu()
     if values.ndim == 3 and values.shape[0] == 3:
-        return _Cell(_enlarged(values, scale))
+        return _enlarged(values, scale)
     if values.ndim == 3 and values.shape[0] == 1:
         values = values[0]
     if values.ndim != 2:
         raise ValueError(
-            f"a cell of the sheet has shape {tuple(values.shape)}, not that of a picture"
+            f"a cell of the sheet has shape {tuple(values.shape)}, not that of an image"
         )
     colours, caption = coloured(values)
-    return _Cell(_enlarged(colours, scale), caption)
+    return _captioned(_enlarged(colours, scale), caption)
 
 
-def _enlarged(picture: Tensor, scale: int) -> Image.Image:
-    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+def _captioned(image: Image.Image | None, caption: str) -> Image.Image:
+    """An image with a line of text below it; the text alone where there is no image."""
+    font = ImageFont.load_default()
+    width, height = image.size if image else (1, 0)
+    size = max(width, math.ceil(font.getlength(caption))), height + math.ceil(font.getbbox("Ag")[3])
+    cell = Image.new("RGB", size, _PAPER)
+    if image:
+        cell.paste(image)
+    if caption:
+        ImageDraw.Draw(cell).text((0, height), caption, fill=_INK, font=font)
+    return cell
+
+
+def _enlarged(image: Tensor, scale: int) -> Image.Image:
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
     large = pixels.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     return Image.fromarray(np.ascontiguousarray(large.numpy()))

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import unsharp_mask as skimage_unsharp_mask
 from torch import Tensor
 
-from genrefocus.baselines import AMOUNTS, best_unsharp, classical_bokeh, identity, unsharp_mask
+from genrefocus.baselines import AMOUNTS, best_unsharp, classical_bokeh, unsharp_mask
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk
@@ -34,9 +34,9 @@ def test_unsharp_mask_equals_scikit_image(sigma: float, amount: float) -> None:
     )
 
 
-def test_unsharp_mask_of_nothing_is_identity() -> None:
+def test_unsharp_mask_of_nothing_is_the_input() -> None:
     batch = images()
-    assert torch.equal(unsharp_mask(batch, 2.0, 0.0), identity(batch))
+    assert torch.equal(unsharp_mask(batch, 2.0, 0.0), batch)
     torch.testing.assert_close(
         unsharp_mask(torch.full_like(batch, 0.4), 2.0, 3.0)[0, 0, 0, 0], torch.tensor(0.4)
     )
