@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["genrefocus.cli.doctor", "datamodules", "lit_models.figures"]
+    ["genrefocus.cli.doctor", "genrefocus.network", "datamodules", "lit_models.figures"]
 )
 
 
@@ -51,6 +51,10 @@ class Python(ForkServerProcess):
         finally:  # in the order of an interpreter that ends
             threading._shutdown()
             atexit._run_exitfuncs()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.exitcode
 
     def poll(self) -> int | None:
         return self.exitcode

@@ -48,7 +48,8 @@ def test_a_failure_ends_neither_the_sweep_nor_its_restart(
     assert main(["ablation", str(folder), "--json", "--pictures", "2"]) == 1
     table = json.loads(capsys.readouterr().out)
     assert list(table["failed"]) == ["rank_8/seed_2"]
-    assert table["cells"]["rank_16"]["figures"]["psnr"]["pairs"] == 1
+    pairs = {(one["cell"], one["metric"]): one["pairs"] for one in table["figures"]}
+    assert pairs["rank_16", "psnr"] == 1
     assert Image.open(folder / "grid.png").width > 4 * 2 * 32
 
     obstacle.unlink()
@@ -60,7 +61,8 @@ def test_a_failure_ends_neither_the_sweep_nor_its_restart(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not list(folder.rglob("failed.json"))
     assert main(["ablation", str(folder), "--json"]) == 0
-    figure = json.loads(capsys.readouterr().out)["cells"]["rank_16"]["figures"]["psnr"]
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    (figure,) = (f for f in figures if (f["cell"], f["metric"]) == ("rank_16", "psnr"))
     values = {
         (cell, seed): json.loads((folder / cell / f"seed_{seed}/result.json").read_text())["value"]
         for cell in ("rank_8", "rank_16")

@@ -123,7 +123,6 @@ def test_when_tiling_applies(grid, shorter, longer):
         ({"size": 8, "stride": 9}, "gaps"),
         ({"size": 8, "stride": 0}, "gaps"),
         ({"when": "always"}, "always"),
-        ({"ids": "own"}, "own"),
     ],
 )
 def test_wrong_settings_are_named(settings, names):

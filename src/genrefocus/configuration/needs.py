@@ -3,6 +3,7 @@
 What is imported in functions takes seconds: a wrong path must not wait for it.
 """
 
+import copy
 import difflib
 import inspect
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def find_parts(config: DictConfig) -> Iterator[Finding]:
     for name in config.curriculum:
         kinds = ("module", "network", "datamodule")
         built += [f"stages.{name}.{kind}" for kind in kinds if kind in config.stages[name]]
+    config = copy.deepcopy(config)
+    config.stage_folder = config.paths.run  # a stage sets its own folder when it runs
     for place in () if found else built:
         try:
             instantiate(OmegaConf.select(config, place))
