@@ -1,9 +1,8 @@
 """Depth and in-focus mask of a photograph, behind two small protocols.
 
-An estimator gets photographs with their (pseudo) all-in-focus pictures and answers at the
-photograph's size. Those at hand: files beside the photographs, Depth Pro (arXiv 2410.02073),
-BiRefNet (arXiv 2401.03407), and detail retention, which compares the photograph with its sharp
-picture.
+An estimator gets photographs with their (pseudo) all-in-focus images and answers at the
+photograph's size. There are files beside the photographs, Depth Pro (arXiv 2410.02073), BiRefNet
+(arXiv 2401.03407), and detail retention, which compares the photograph with its sharp image.
 """
 
 import warnings
@@ -60,14 +59,14 @@ class Estimator(Protocol):
 
 
 class DepthEstimator(Estimator, Protocol):
-    """Metric depth."""
+    """Estimates metric depth."""
 
     def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
         """(H, W) float32 in metres per photograph; 0 or below where there is no measurement."""
 
 
 class MaskEstimator(Estimator, Protocol):
-    """The region in focus."""
+    """Estimates the region in focus."""
 
     def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
         """The region in focus of each photograph."""
@@ -76,8 +75,8 @@ class MaskEstimator(Estimator, Protocol):
 class SidecarDepth:
     """Depth from ``<folder>/<name of the photograph>.npy``, metres, of the upright photograph.
 
-    A map of another size but the same proportions is brought to the photograph's with nearest
-    neighbour. The first whose median is beyond 200 m is warned of, as millimetres may be.
+    A map of another size but the same proportions is scaled to the photograph's by nearest
+    neighbour. A warning names the first map with a median beyond 200 m: it may be in millimetres.
 
     Raises (``depth``):
         FileNotFoundError: no file for a photograph.
@@ -126,15 +125,15 @@ class SidecarMask:
 
 
 class DetailRetention:
-    """In focus is where the photograph keeps the detail of its sharp picture.
+    """The region in focus is where the photograph keeps the detail of its sharp image.
 
-    Near 1 in the plane of focus and near 0 far from it, whatever the texture; regions without
-    texture are left out.
+    Retention is near 1 in the plane of focus and near 0 far from it, whatever the texture. Regions
+    without texture are left out.
 
     Args:
         window: edge of the neighbourhood in px, odd.
         threshold: retention from which on a pixel is in focus.
-        texture: least mean absolute Laplacian of the sharp picture, in [0, 1] grey levels.
+        texture: least mean absolute Laplacian of the sharp image, in [0, 1] grey levels.
     """
 
     holds_network = False
@@ -155,7 +154,7 @@ class DetailRetention:
 
 
 class RefinedMask:
-    """A saliency mask, held against where the photograph is sharp.
+    """A saliency mask, compared with where the photograph is sharp.
 
     Saliency knows where objects end but not which one is in focus, and it declines some scenes;
     detail retention knows what is sharp but has holes where there is no texture. So saliency is
@@ -193,22 +192,23 @@ class RefinedMask:
         return InFocus(sharp.region, f"{sharp.origin}; saliency agreement {agreement:.3f}")
 
 
-class DepthPro:
-    """Depth Pro: metric depth, its focal length estimated from the picture; sees the sharp picture.
+class _Pretrained:
+    """A network from a local folder, or from the hub at a commit.
 
     Args:
-        model: local folder or hub id, such as ``apple/DepthPro-hf``.
+        model: local folder or hub id, such as ``apple/DepthPro-hf`` or ``ZhengPeng7/BiRefNet``.
         revision: commit of a hub id; needed for one.
         device: torch device.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
 
     Raises:
-        ValueError: a hub id without revision, or a model that does not estimate the field of view,
-            without which depth is not metric.
+        ValueError: a hub id without revision.
         FileNotFoundError: it cannot be loaded.
     """
 
     holds_network = True
+    title: str
+    what: str
 
     def __init__(
         self,
@@ -218,22 +218,56 @@ class DepthPro:
         device: str = "cpu",
         batch_size: int = 1,
     ) -> None:
-        self.name = f"Depth Pro {_pinned(model, revision, 'depth')}"
+        if not (is_folder := Path(model).is_dir()) and not revision:
+            raise ValueError(
+                f"{self.what} model {model} is no local folder; to load it from the hub name the "
+                "commit with its option revision=<commit>"
+            )
+        origin = f"from folder {Path(model).name}" if is_folder else f"{model}@{revision}"
+        self.name = f"{self.title} {origin}"
+        self.batch_size = batch_size
+        try:
+            self.model = self._load(str(model), {"revision": revision} if revision else {})
+        except OSError as error:
+            first = str(error).strip().splitlines()[0]
+            raise FileNotFoundError(
+                f"{self.what} model {model} cannot be loaded ({first}); give a local folder with "
+                "its files (its option model), or files beside the photographs"
+            ) from error
+        self.model = self.model.to(device).eval()
+
+    def _load(self, model: str, at: dict[str, str]) -> Any:
+        raise NotImplementedError
+
+    def _batches(self, photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
+        size = self.batch_size
+        return (photos[first : first + size] for first in range(0, len(photos), size))
+
+
+class DepthPro(_Pretrained):
+    """Depth Pro: metric depth of the sharp image, with a focal length that it estimates itself.
+
+    Raises:
+        ValueError: also a model without a field-of-view head, whose depth is not metric.
+    """
+
+    title, what = "Depth Pro", "depth"
+
+    def _load(self, model: str, at: dict[str, str]) -> Any:
         from transformers import DepthProForDepthEstimation, DepthProImageProcessor
 
-        self.batch_size = batch_size
-        arguments: dict[str, Any] = {"revision": revision} if revision else {}
-        self.model = _load(DepthProForDepthEstimation, model, "depth", **arguments).to(device)
-        self.processor = _load(DepthProImageProcessor, model, "depth", **arguments)
-        if not self.model.use_fov_model:
+        network = DepthProForDepthEstimation.from_pretrained(model, **at)
+        self.processor: Any = DepthProImageProcessor.from_pretrained(model, **at)
+        if not network.use_fov_model:
             raise ValueError(f"{model} has no field-of-view head, so its depth is not metric")
+        return network
 
     @torch.inference_mode()
     def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
         maps: list[Tensor] = []
-        for batch in _batches(photos, self.batch_size):
-            pictures = [photo.aif for photo in batch]
-            inputs = self.processor(pictures, do_rescale=False, return_tensors="pt")
+        for batch in self._batches(photos):
+            images = [photo.aif for photo in batch]
+            inputs = self.processor(images, do_rescale=False, return_tensors="pt")
             outputs = self.model(**inputs.to(self.model.device, self.model.dtype))
             found = self.processor.post_process_depth_estimation(
                 outputs, target_sizes=[photo.size for photo in batch]
@@ -242,69 +276,42 @@ class DepthPro:
         return maps
 
 
-class BiRefNet:
+class BiRefNet(_Pretrained):
     """BiRefNet: a mask of the salient object in the photograph, which need not be in focus.
 
-    It comes as code beside its weights on the hub, which is why the revision is needed: that
-    code is run.
-
-    Args:
-        model: local folder or hub id, such as ``ZhengPeng7/BiRefNet``.
-        revision, device, batch_size: as for :class:`DepthPro`.
-        size: edge in px that pictures are scaled to, a multiple of 32.
-        threshold: probability from which on a pixel belongs to the mask.
-
-    Raises:
-        ValueError, FileNotFoundError: as for :class:`DepthPro`.
+    Its code lies beside its weights on the hub and is run, which is why the revision is needed.
     """
 
-    holds_network = True
+    title, what = "BiRefNet", "mask"
+    size = 1024  # px that images are scaled to, as the network was trained
 
-    def __init__(
-        self,
-        model: str | Path,
-        *,
-        revision: str | None = None,
-        device: str = "cpu",
-        batch_size: int = 1,
-        size: int = 1024,
-        threshold: float = 0.5,
-    ) -> None:
-        self.name = f"BiRefNet {_pinned(model, revision, 'mask')}"
+    def _load(self, model: str, at: dict[str, str]) -> Any:
         from transformers import AutoModelForImageSegmentation
 
-        self.batch_size, self.size, self.threshold = batch_size, size, threshold
-        arguments = {"revision": revision, "code_revision": revision} if revision else {}
-        loaded = _load(
-            AutoModelForImageSegmentation,
-            model,
-            "mask",
-            trust_remote_code=True,
-            dtype=torch.float32,
-            **arguments,
+        at = at | {"code_revision": at["revision"]} if at else {}
+        return AutoModelForImageSegmentation.from_pretrained(
+            model, trust_remote_code=True, dtype=torch.float32, **at
         )
-        self.model = loaded.to(device).eval()
-        self.device = torch.device(device)
 
     @torch.inference_mode()
     def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
         masks: list[InFocus] = []
-        for batch in _batches(photos, self.batch_size):
+        for batch in self._batches(photos):
             square = [resize(View(photo.image), self.size, self.size).image for photo in batch]
             # It answers with one map of logits per decoder stage, the finest last.
-            logits = self.model(_imagenet(torch.stack(square)).to(self.device))[-1]
+            logits = self.model(_imagenet(torch.stack(square)).to(self.model.device))[-1]
             for photo, one in zip(batch, logits.float().sigmoid().cpu(), strict=True):
                 found = interpolate(one[None], photo.size, mode="bilinear", align_corners=False)
-                masks.append(InFocus(found[0, 0] >= self.threshold, self.name))
+                masks.append(InFocus(found[0, 0] >= 0.5, self.name))
         return masks
 
 
 def detail_retention(photo: Photo, window: int) -> tuple[Tensor, Tensor]:
-    """Local mean |Laplacian| of the photograph over that of its sharp picture.
+    """Local mean |Laplacian| of the photograph over that of its sharp image.
 
     Returns:
-        The ratio (H, W), >= 0 (0 where the sharp picture is plain), and the mean |Laplacian| of
-        the sharp picture (H, W) in grey levels of [0, 1].
+        The ratio (H, W), >= 0 (0 where the sharp image is plain), and the mean |Laplacian| of
+        the sharp image (H, W) in grey levels of [0, 1].
     """
     seen, sharp = _detail(photo.image, window), _detail(photo.aif, window)
     return torch.where(sharp > 0, seen / sharp.clamp_min(1e-12), 0.0), sharp
@@ -328,8 +335,8 @@ def mask_agreement(mask: Tensor, photo: Photo, *, window: int = 9, texture: floa
     return float(above / (len(inside) * len(outside)))
 
 
-def _detail(picture: Tensor, window: int) -> Tensor:
-    grey = pad(picture.mean(0)[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+def _detail(image: Tensor, window: int) -> Tensor:
+    grey = pad(image.mean(0)[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
     middle = grey[1:-1, 1:-1]
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     laplacian = (around - 4 * middle).abs()[None, None]
@@ -337,14 +344,10 @@ def _detail(picture: Tensor, window: int) -> Tensor:
     return avg_pool2d(pad(laplacian, (half,) * 4, mode="replicate"), window, stride=1)[0, 0]
 
 
-def _imagenet(pictures: Tensor) -> Tensor:
+def _imagenet(images: Tensor) -> Tensor:
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    return (pictures - mean) / deviation
-
-
-def _batches(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
-    return (photos[first : first + size] for first in range(0, len(photos), size))
+    return (images - mean) / deviation
 
 
 def _sidecar(folder: Path, photo: Photo, suffix: str, what: str) -> Path:
@@ -355,25 +358,3 @@ def _sidecar(folder: Path, photo: Photo, suffix: str, what: str) -> Path:
             f"another folder of estimates (data.estimates), or take another estimator of {what}"
         )
     return path
-
-
-def _pinned(model: str | Path, revision: str | None, what: str) -> str:
-    if Path(model).is_dir():
-        return f"from folder {Path(model).name}"
-    if not revision:
-        raise ValueError(
-            f"{what} model {model} is no local folder; to load it from the hub name the commit "
-            "with its option revision=<commit>"
-        )
-    return f"{model}@{revision}"
-
-
-def _load(kind: Any, model: str | Path, what: str, **arguments: Any) -> Any:
-    try:
-        return kind.from_pretrained(str(model), **arguments)
-    except OSError as error:
-        first = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{what} model {model} cannot be loaded ({first}); give a local folder with its files "
-            f"(its option model), or files beside the photographs"
-        ) from error

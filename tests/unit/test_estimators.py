@@ -182,7 +182,8 @@ def test_birefnet_runs_the_code_beside_its_weights(tmp_path: Path) -> None:
         "AutoModelForImageSegmentation": "birefnet.Model",
     }
     (folder / "config.json").write_text(json.dumps({"auto_map": auto_map}))
-    estimator = BiRefNet(folder, batch_size=2, size=64)
+    estimator = BiRefNet(folder, batch_size=2)
+    estimator.size = 64
     bright = torch.zeros(20, 30, dtype=torch.bool)
     bright[4:16, 10:25] = True
     image = resize(View(bright.float().expand(3, -1, -1) * 0.9), 20, 30).image
