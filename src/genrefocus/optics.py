@@ -138,6 +138,15 @@ def require_spread(disparity: Tensor) -> None:
         )
 
 
+def require_one_size(image: Tensor, disparity: Tensor) -> None:
+    """Raise ValueError unless the image is (3, H, W) and the disparity (H, W) of one size."""
+    if image.shape != (3, *disparity.shape):
+        raise ValueError(
+            f"image is {tuple(image.shape)} but disparity {tuple(disparity.shape)}; "
+            "they must be (3, H, W) and (H, W) of one size"
+        )
+
+
 def focus_disparity(disparity: Tensor, mask: Tensor) -> float:
     """Disparity of the plane of focus: the median over the in-focus region, 1/m.
 

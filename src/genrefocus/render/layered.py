@@ -18,14 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn.functional import pad
 
-from genrefocus.optics import BlurStrength, signed_defocus
+from genrefocus.optics import BlurStrength, require_one_size, signed_defocus
 from genrefocus.render.apertures import Aperture, vignetted
 from genrefocus.render.edges import Layers, separate, snap_ramps
-from genrefocus.render.scatter import defocus_level, defocus_of_level
+from genrefocus.render.scatter import convolve, defocus_level, defocus_of_level
 
 _STEP = 0.2
 """Width of a slice in px of blur radius, up to _KNEE; above, it grows in proportion."""
@@ -76,11 +75,7 @@ def render_layered(
         ValueError: sizes that disagree, vignetting or edge_width out of range, or what
             ``optics.signed_defocus`` rejects.
     """
-    if image.shape != (3, *disparity.shape):
-        raise ValueError(
-            f"image is {tuple(image.shape)} but disparity {tuple(disparity.shape)}; "
-            "they must be (3, H, W) and (H, W) of one size"
-        )
+    require_one_size(image, disparity)
     if edge_width < 0:
         raise ValueError(f"edge_width is a width in px, 0 or more, got {edge_width}")
     if not 0.0 <= vignetting <= 1.0:
@@ -103,7 +98,7 @@ def render_layered(
         side = _side(abs(radius))
         for pieces in slices.pieces(number, side):
             kernel = kernels.at(radius, pieces, side)
-            blurred = _convolve(slices.cut(number, pieces), kernel)
+            blurred = convolve(slices.cut(number, pieces), kernel)
             margin = kernel.shape[-1] // 2
             for i, piece in enumerate(pieces):
                 part = blurred[i, :, : piece.tall + 2 * margin, : piece.wide + 2 * margin]
@@ -239,17 +234,6 @@ class _Kernels:
             shift = self.vignetting / (0.5 * math.hypot(height, width))
             self.cut[key] = vignetted(self.aperture, shift * x, shift * y)
         return self.cut[key]
-
-
-def _convolve(pieces: Tensor, kernels: Tensor) -> Tensor:
-    """Pieces (n, 4, h, w) by kernels (n or 1, k, k) with odd k: (n, 4, h + k - 1, w + k - 1)."""
-    more = kernels.shape[-1] - 1
-    if more == 0:
-        return pieces
-    tall, wide = (size + more for size in pieces.shape[-2:])
-    shape = [next_fast_len(size, real=True) for size in (tall, wide)]
-    spectrum = torch.fft.rfft2(pieces, s=shape) * torch.fft.rfft2(kernels, s=shape)[:, None]
-    return torch.fft.irfft2(spectrum, s=shape)[..., :tall, :wide]
 
 
 class _Canvas:

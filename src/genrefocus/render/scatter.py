@@ -2,7 +2,7 @@
 
 Pixels of nearly equal defocus form a layer; layers are laid over each other from far to near, and
 the sum is divided by its coverage. What an edge hides is not in the image, so it cannot appear:
-that is the limit of this method, and why it serves as a floor (Potmesil and Chakravarty 1981).
+that is the limit of this method, which is a baseline (Potmesil and Chakravarty 1981).
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from genrefocus.optics import BlurStrength, signed_defocus
+from genrefocus.optics import BlurStrength, require_one_size, signed_defocus
 from genrefocus.render.apertures import Aperture
 
 _STEP = 0.25
@@ -43,11 +43,7 @@ def render_scatter(
     Raises:
         ValueError: sizes that disagree, or what ``optics.signed_defocus`` rejects.
     """
-    if image.shape != (3, *disparity.shape):
-        raise ValueError(
-            f"image is {tuple(image.shape)} but disparity {tuple(disparity.shape)}; "
-            "they must be (3, H, W) and (H, W) of one size"
-        )
+    require_one_size(image, disparity)
     defocus = signed_defocus(disparity, focus_disparity, strength)
     light = torch.zeros_like(image)
     coverage = torch.zeros_like(disparity)
@@ -78,6 +74,17 @@ def defocus_of_level(level: Tensor, step: float, knee: float) -> Tensor:
     return torch.where(magnitude < knee, magnitude, growing) * level.sign()
 
 
+def convolve(pieces: Tensor, kernels: Tensor) -> Tensor:
+    """Pieces (n, C, h, w) by kernels (n or 1, k, k) with odd k: (n, C, h + k - 1, w + k - 1)."""
+    more = kernels.shape[-1] - 1
+    if more == 0:
+        return pieces
+    tall, wide = (size + more for size in pieces.shape[-2:])
+    shape = [next_fast_len(size, real=True) for size in (tall, wide)]
+    spectrum = torch.fft.rfft2(pieces, s=shape) * torch.fft.rfft2(kernels, s=shape)[:, None]
+    return torch.fft.irfft2(spectrum, s=shape)[..., :tall, :wide]
+
+
 def _layers(defocus: Tensor) -> Iterator[tuple[Tensor, float]]:
     """Masks (H, W) of pixels with nearly equal signed defocus and their mean, far to near."""
     _, index = torch.unique(defocus_level(defocus, _STEP, _KNEE).round(), return_inverse=True)
@@ -99,10 +106,7 @@ def _spread(
     (top, bottom), (left, right) = ((int(c[0]), int(c[-1]) + 1) for c in covered)
     own = mask[top:bottom, left:right].to(image.dtype)
     layer = torch.cat([image[:, top:bottom, left:right] * own, own[None]])
-    if reach:
-        shape = [next_fast_len(n + 2 * reach, real=True) for n in own.shape]
-        spectrum = torch.fft.rfft2(layer, s=shape) * torch.fft.rfft2(kernel, s=shape)
-        layer = torch.fft.irfft2(spectrum, s=shape)
+    layer = convolve(layer[None], kernel[None])[0]
     rows = slice(max(0, top - reach), min(mask.shape[0], bottom + reach))
     columns = slice(max(0, left - reach), min(mask.shape[1], right + reach))
     above, before = rows.start - (top - reach), columns.start - (left - reach)

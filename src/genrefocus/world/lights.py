@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 from torch import Tensor
 
+from genrefocus.optics import require_one_size
 from genrefocus.rejection import Reason, Rejected
 
 Colour = NDArray[np.float64]
@@ -189,11 +190,7 @@ def add_lights(
         Rejected: ``no_place_for_lights`` where no pixel lies on one surface, ``non_finite``.
         ValueError: sizes that disagree, or numbers out of range.
     """
-    if image.shape != (3, *disparity.shape):
-        raise ValueError(
-            f"image is {tuple(image.shape)} but disparity {tuple(disparity.shape)}; "
-            "they must be (3, H, W) and (H, W) of one size"
-        )
+    require_one_size(image, disparity)
     low, high = energies
     if count < 1 or groups < 1 or not 0.0 < low <= high:
         raise ValueError(
