@@ -209,6 +209,7 @@ def _from_named(colour: Array, space: str) -> Array:
     exponent, matrix = _NAMED[space]
     curved = ((colour + 0.055) / 1.055) ** 2.4
     linear = colour**exponent if exponent else np.where(colour <= 0.04045, colour / 12.92, curved)
-    light = np.clip(linear @ np.array(matrix, np.float32).T, 0, 1)
+    light: Array = (linear @ np.array(matrix, np.float32).T).clip(0, 1)
     bright = 1.055 * light ** (1 / 2.4) - 0.055
-    return np.where(light <= 0.0031308, 12.92 * light, bright).astype(np.float32)
+    encoded: Array = np.where(light <= 0.0031308, 12.92 * light, bright)
+    return encoded.astype(np.float32)
