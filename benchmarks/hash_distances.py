@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.preparation.leakage import DISTANCE, mark_of
+from genrefocus.preparation.leakage import DISTANCE, fingerprint_of
 from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
 from genrefocus.world.scenes import procedural_scene
@@ -96,7 +96,7 @@ def phash(picture: Image.Image, quality: int) -> int:
     """The hash after JPEG compression, as a number."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
-    found = mark_of(buffer.getvalue(), "").phash
+    found = fingerprint_of(buffer.getvalue(), "").phash
     assert found is not None, "a picture of the set has no structure"
     return int(found, 16)
 

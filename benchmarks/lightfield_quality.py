@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from genrefocus.benchmark.lightfield.building import drawn_photographs, scene_seed
+from genrefocus.benchmark.lightfield.pairs import drawn_photographs, scene_seed
 from genrefocus.benchmark.lightfield.refocusing import BETWEEN, refocus
 from genrefocus.benchmark.lightfield.simulated import Simulated, simulate
 from genrefocus.metrics.psnr import psnr

@@ -36,10 +36,10 @@ from torch.utils.data import DataLoader
 
 from datamodules.items import KLabel, TrainDraws, collate
 from genrefocus.data.batches import TrainBatches
-from genrefocus.data.embedded import build_embedded
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.sample import PictureFormat, Sample, encode
 from genrefocus.data.shards import ShardDataset, ShardWriter
+from genrefocus.embedded.sets import build_embedded
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens

@@ -5,7 +5,7 @@ the true all-in-focus pictures of their scenes. Prints how near to these the pse
 photographs themselves are. Then, from the checkout::
 
     python train.py -m sweep=data_routes cell=data_routes/a_b sweep_name=true_aif \\
-      inputs.pseudo_aif=OUT
+      inputs.in_the_wild=OUT
 """
 
 import argparse
@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genrefocus.data.embedded import EmbeddedSet, roll_scene
 from genrefocus.data.sample import to_float
 from genrefocus.data.shards import ShardDataset, ShardWriter
+from genrefocus.embedded.sets import EmbeddedSet, roll_scene
 from genrefocus.metrics.psnr import psnr
 from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
@@ -37,13 +37,13 @@ def decibels(picture: Tensor, truth: Tensor) -> float:
 def main() -> None:
     """Write the samples and print what was replaced."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shards", type=Path, help="<run>/pseudo_aif/shards")
+    parser.add_argument("shards", type=Path, help="<run>/in_the_wild/shards")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=2026, help="of the embedded data")
     parser.add_argument("--size", type=int, default=64, help="of the embedded data")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    roll = EmbeddedSet("camera_roll", "train", 0, args.seed, args.size)
+    roll = EmbeddedSet("camera_roll", "train", args.seed, args.size)
     for split in ("train", "val", "test"):
         pseudo: list[float] = []
         photographs: list[float] = []

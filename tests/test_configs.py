@@ -149,7 +149,7 @@ def test_every_option_of_a_group_composes(conf: None, group: str) -> None:
 @pytest.mark.parametrize("group", ["depth", "mask"])
 def test_every_estimator_takes_the_arguments_of_its_option(conf: None, group: str) -> None:
     for path in sorted((CONF / group).glob("*.yaml")):
-        estimator = composed(f"{group}={path.stem}").stages.pseudo_aif.prepare[group]
+        estimator = composed(f"{group}={path.stem}").stages.in_the_wild.route[group]
         arguments = {key: value for key, value in estimator.items() if key != "_target_"}
         inspect.signature(get_object(estimator._target_)).bind(**arguments)
 

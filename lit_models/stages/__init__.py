@@ -4,13 +4,13 @@ A stage is one file here and one in ``conf/stage``: a subclass of :class:`Stage`
 latter holds, and does its work in ``run``.
 """
 
+from lit_models.stages.in_the_wild import PrepareInTheWild
 from lit_models.stages.network import TrainNetwork
-from lit_models.stages.pseudo_aif import MakePseudoAif
 from lit_models.stages.stage import Stage, build_stages, learn_prompts
 from lit_models.stages.tiny_base import TrainTinyBase
 
 __all__ = [
-    "MakePseudoAif",
+    "PrepareInTheWild",
     "Stage",
     "TrainNetwork",
     "TrainTinyBase",

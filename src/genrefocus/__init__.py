@@ -17,7 +17,7 @@ Where things live:
 - ``network``    trained networks from their files; ``network_card`` says how they are asked
 - ``pipeline``   the camera: deblur, depth, focus, defocus map, bokeh
 - ``metrics``    image fidelity and controllability
-- ``data``       sample schema, shards, global order, preparation
+- ``data``       sample schema, shards, global order, batches
 - ``benchmark``  protocols, figures of single images, statistics, tables, report
 - ``report``     HTML pages with images and charts, of preparations and benchmarks
 - ``runs``       folders of runs and records of their stages

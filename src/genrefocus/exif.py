@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from genrefocus.colours import orientation_of
+from genrefocus.colours import Pixels, orientation_of, pixels_of
 from genrefocus.decoding import opened, read_file
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.sensors import as_number, framed_width, original_size
@@ -117,14 +117,28 @@ def exposure_of(data: bytes, name: str) -> ExposureFacts:
             image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
         image.load()
         orientation = orientation_of(image)
-    tags, damage = _read_tags(image)
-    try:
-        facts = exposure_from_tags(tags, width=width, height=height, orientation=orientation)
-    except Rejected as rejected:
-        if damage and rejected.reason in (Reason.FOCAL_LENGTH_MISSING, Reason.F_NUMBER_MISSING):
-            raise Rejected(Reason.EXIF_CORRUPT, damage[0], rejected.detail) from None
-        raise
-    return replace(facts, flags=(*facts.flags, "exif_damaged")) if damage else facts
+    return _exposure_in(image, width, height, orientation)
+
+
+def read_photograph(
+    data: bytes, name: str, tags: Mapping[str, Any] | None = None
+) -> tuple[Pixels, ExposureFacts]:
+    """Pixels and exposure facts of one photograph, whose file is opened once.
+
+    Args:
+        data, name: as for :func:`exposure_of`.
+        tags: in place of the file's EXIF, see :func:`exposure_from_tags`.
+
+    Raises:
+        Rejected: as :func:`exposure_of` and ``colours.pixels_of``.
+    """
+    with opened(data, name) as image:
+        width, height = image.size
+        pixels = pixels_of(image, name)
+        orientation = orientation_of(image)
+    if tags is not None:
+        return pixels, exposure_from_tags(tags, width=width, height=height)
+    return pixels, _exposure_in(image, width, height, orientation)
 
 
 def exposure_from_tags(
@@ -170,6 +184,17 @@ def exposure_from_tags(
         digital_zoom=zoom if zoom > 1 else None,
         flags=tuple(flags),
     )
+
+
+def _exposure_in(image: Image.Image, width: int, height: int, orientation: int) -> ExposureFacts:
+    tags, damage = _read_tags(image)
+    try:
+        facts = exposure_from_tags(tags, width=width, height=height, orientation=orientation)
+    except Rejected as rejected:
+        if damage and rejected.reason in (Reason.FOCAL_LENGTH_MISSING, Reason.F_NUMBER_MISSING):
+            raise Rejected(Reason.EXIF_CORRUPT, damage[0], rejected.detail) from None
+        raise
+    return replace(facts, flags=(*facts.flags, "exif_damaged")) if damage else facts
 
 
 def _is_resized(tags: Mapping[str, Any], width: int, height: int) -> bool:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from genrefocus.cli import main
 from genrefocus.cli.verify_resume import finish
-from genrefocus.data.embedded import build_embedded
 from genrefocus.data.shards import ShardDataset
+from genrefocus.embedded.sets import build_embedded
 from tests.warm import python
 
 pytestmark = pytest.mark.slow
@@ -51,9 +51,9 @@ def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
 
 
 def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: Path) -> None:
-    counts = summary(run, "pseudo_aif")["photographs"]
+    counts = summary(run, "in_the_wild")["photographs"]
     assert counts["found"] == sum(counts["written"].values()) + sum(counts["rejected"].values())
-    shards = ShardDataset(run / "pseudo_aif" / "shards" / "train")
+    shards = ShardDataset(run / "in_the_wild" / "shards" / "train")
     assert shards[0].route == "in_the_wild" and shards[0].strength.k > 0
     trained = summary(run, "bokehnet_semi_supervised")["dataset"]
     assert shards.fingerprint in trained.values()
@@ -62,7 +62,7 @@ def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: 
 def test_photographs_prepared_by_command_are_trained_on(
     run: Path, overrides: list[str], tmp_path: Path
 ) -> None:
-    """Route b from a folder of photographs to steps of training, with the network of a run."""
+    """In the wild: from a folder of photographs to steps of training, with the network of a run."""
     counts = {"camera_roll": {"train": 8}}
     build_embedded(tmp_path, seed=1, counts=counts, size=32, workers=0, progress=False)
     roll, out = tmp_path / "camera_roll/train", tmp_path / "out"
@@ -87,7 +87,7 @@ def test_photographs_prepared_by_command_are_trained_on(
     given = [
         "experiment=bokeh_semi_supervised",
         "curriculum=[bokehnet_semi_supervised]",
-        f"inputs.pseudo_aif={out}",
+        f"inputs.in_the_wild={out}",
         f"inputs.bokeh_lora={run}/bokehnet_synthetic/bokehNet.safetensors",
         "logger=none",
     ]

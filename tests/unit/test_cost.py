@@ -18,7 +18,7 @@ from genrefocus.flow import Flow, SigmaDistribution
 from lit_models import BokehNet
 
 ROWS, STEPS = 2, 3
-KINDS = {"synthetic": "pairs", "deblur": "pairs", "sweep": "sweep", "pseudo_aif": "photographs"}
+KINDS = {"synthetic": "pairs", "deblur": "pairs", "sweep": "sweep", "in_the_wild": "photographs"}
 
 
 class Counted:

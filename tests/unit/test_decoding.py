@@ -15,7 +15,9 @@ from genrefocus.data.images import image_of, load_image, save_image
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.exif import exposure_of, read_exposure
-from genrefocus.preparation.in_the_wild import prepare_photos
+from genrefocus.preparation.in_the_wild import InTheWild
+from genrefocus.preparation.runner import prepare
+from genrefocus.preparation.sources import Photographs
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import raster
 
@@ -108,9 +110,7 @@ def test_photographs_of_all_orientations_make_equal_samples(tmp_path):
         write(tmp_path / "photos" / f"{name}{suffix}", orientation)
         np.save(tmp_path / "depth" / f"{name}.npy", depth)
         Image.fromarray((depth == 1).astype(np.uint8) * 255).save(tmp_path / f"mask/{name}.png")
-    report = prepare_photos(
-        tmp_path / "photos",
-        tmp_path / "shards",
+    route = InTheWild(
         depth=SidecarDepth(tmp_path / "depth"),
         mask=SidecarMask(tmp_path / "mask"),
         deblur=lambda pictures, numbers: pictures,
@@ -118,6 +118,13 @@ def test_photographs_of_all_orientations_make_equal_samples(tmp_path):
         long_edge=1024,
         least_edge=1,
         batch_size=8,
+    )
+    report = prepare(
+        route,
+        Photographs(tmp_path / "photos"),
+        tmp_path / "shards",
+        seed=0,
+        items_per_shard=8,
         splits={"train": 1.0},
         progress=False,
     )

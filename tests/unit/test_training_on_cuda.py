@@ -28,7 +28,7 @@ from lit_models import BokehNet, DeblurNet, figures, stages
 from lit_models.flow_matching import FlowMatching
 from lit_models.loss_watch import LossWatch, NonFiniteLossError
 from lit_models.ranks import Ranks
-from lit_models.stages import network, pseudo_aif
+from lit_models.stages import in_the_wild, network
 from tests.fake_cuda import CPU, CUDA, OnCuda, fake_cuda, strategy
 
 SIZE = 24
@@ -305,7 +305,7 @@ def test_the_chain_is_measured(
     assert found["samples"] == 2 and set(found["metrics"]) == {"psnr", "ssim"}
 
 
-def test_the_pseudo_aif_stage_may_come_first(
+def test_the_stage_in_the_wild_may_come_first(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No stage before it in its process has moved the backbone."""
@@ -314,19 +314,22 @@ def test_the_pseudo_aif_stage_may_come_first(
     photographs = make_batch()["bokeh"]
     found: list[Tensor] = []
 
-    def prepare(*, deblur: Callable[[Tensor], Tensor], **options: Any) -> None:
+    def route(*, deblur: Callable[[Tensor], Tensor], **options: Any) -> None:
         found.append(deblur(photographs))
 
-    made = {"network": lambda base: DeblurNet(base, **SETTINGS), "prepare": prepare}
-    monkeypatch.setattr(pseudo_aif, "instantiate", lambda node: made[node.kind])
+    made = {"network": lambda base: DeblurNet(base, **SETTINGS), "route": route, "source": None}
+    monkeypatch.setattr(in_the_wild, "instantiate", lambda node: made[node.kind])
+    monkeypatch.setattr(in_the_wild, "prepare", lambda *_, **options: None)
     settings = {
         "out": str(tmp_path / "shards"),
         "network": {"kind": "network", "init_lora": str(lora)},
-        "prepare": {"kind": "prepare"},
+        "route": {"kind": "route"},
+        "source": {"kind": "source"},
+        "prepare": {},
     }
-    config = OmegaConf.create({"stages": {"pseudo_aif": settings}, **OF_A_RUN})
-    place = {"name": "pseudo_aif", "config": config, "folder": tmp_path}
-    stage = stages.MakePseudoAif(**config.stages.pseudo_aif, **place)
+    config = OmegaConf.create({"stages": {"in_the_wild": settings}, **OF_A_RUN})
+    place = {"name": "in_the_wild", "config": config, "folder": tmp_path}
+    stage = stages.PrepareInTheWild(**config.stages.in_the_wild, **place)
     with fake_cuda():
         stage.run(backbone, Ranks(1, 1, CUDA, lambda: None, tmp_path))
         assert backbone.device == CUDA
@@ -376,7 +379,8 @@ def test_prompts_of_all_sets_are_learnt_before_training(
     trained = {"module": {"prompt": "of the stage"}, "datamodule": {"a": 1}}
     trained |= {"_target_": "lit_models.stages.TrainNetwork", "fit": {}, "global_batch": 1}
     shards = {"network": {"prompt": "of the network"}, "prepare": {}, "out": "/shards"}
-    shards["_target_"] = "lit_models.stages.MakePseudoAif"
+    shards |= {"route": {}, "source": {}}
+    shards["_target_"] = "lit_models.stages.PrepareInTheWild"
     own = {"stages": {"one": trained, "two": shards}, "curriculum": ["one", "two"]}
     chosen = stages.build_stages(OmegaConf.create({**own, **OF_A_RUN}), tmp_path)
     backbone.prompts.folder = tmp_path

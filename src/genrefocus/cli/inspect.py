@@ -12,7 +12,7 @@ from rich.table import Table
 
 from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation.inspection import inspect_set, preview
-from genrefocus.preparation.outcome import QUANTILES, find_sets
+from genrefocus.preparation.ledger import QUANTILES, find_sets
 from genrefocus.wording import counted
 
 _SHOWN = 6  # names of a kind

@@ -5,33 +5,36 @@ import shlex
 
 from genrefocus.benchmark.lightfield.building import (
     FOLDERS,
-    REJECTIONS_NAME,
-    build_from_light_fields,
+    REFOCUS,
+    CapturedPairs,
+    LightFields,
+    build_sets,
 )
 from genrefocus.cli.inputs import aperture_named
 from genrefocus.data.shards import read_index
+from genrefocus.preparation.ledger import LEDGER_NAME, read_lines
 from genrefocus.wording import counted
 
 
 def run(args: argparse.Namespace) -> int:
     command = ["genrefocus", "lightfield", str(args.source), "-o", str(args.output)]
-    rejected = build_from_light_fields(
-        args.output,
-        args.source,
+    route = CapturedPairs(
         seed=args.seed,
         grid=args.grid,
         order=args.order,
         reach=args.reach,
         blur_px=tuple(args.blur),
         aperture=aperture_named(args.aperture, None, None),
-        workers=args.workers,
-        command=shlex.join(command),
     )
-    for name, reason in rejected:
-        print(f"rejected {name}: {reason}")
+    fields = LightFields(args.source)
+    build_sets(args.output, route, fields, workers=args.workers, command=shlex.join(command))
+    ledger = args.output / REFOCUS / LEDGER_NAME
+    rejected = list(read_lines(ledger))
+    for one in rejected:
+        print(f"rejected {one['name']}: {one['reason']} ({one['value']}): {one['detail']}")
     for folder in FOLDERS.values():
         samples = read_index(args.output / folder)["samples"]
         print(f"{args.output / folder}: {counted(samples, 'sample')}")
     if rejected:
-        print(f"{counted(len(rejected), 'scene')} rejected, see {args.output / REJECTIONS_NAME}")
+        print(f"{counted(len(rejected), 'scene')} rejected, see {ledger}")
     return 0

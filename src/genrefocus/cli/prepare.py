@@ -36,11 +36,11 @@ def _run(config: DictConfig) -> None:
     _require_sidecars(config, source)
     parts = _parts(config, source)
     # These take seconds to import: source and parts say first what is missing.
-    from genrefocus.preparation.engine import prepare
     from genrefocus.preparation.gates import Gates
-    from genrefocus.preparation.outcome import SUMMARY_NAME
-    from genrefocus.preparation.plan import LeakageCheck
+    from genrefocus.preparation.ledger import SUMMARY_NAME
     from genrefocus.preparation.report import write_report
+    from genrefocus.preparation.runner import prepare
+    from genrefocus.preparation.shard_plan import LeakageCheck
 
     # Parts are handed over as they are: as arguments of instantiate they would become configs.
     route = instantiate(config.route, _partial_=True, _convert_="all")(**parts)

@@ -162,11 +162,10 @@ def find_inputs(config: DictConfig) -> Iterator[Finding]:
 
 def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
     """The folders of photographs and of what belongs to them, unless the run makes them."""
-    prepare = config.stages[stage].prepare
-    photos = Path(prepare.photos)
+    route, photos = config.stages[stage].route, Path(config.stages[stage].source.root)
     given = {"data.photos": photos}
     estimates: tuple[Literal["depth"], Literal["mask"]] = ("depth", "mask")
-    given |= {f"{w}.folder": Path(prepare[w].folder) for w in estimates if "folder" in prepare[w]}
+    given |= {f"{w}.folder": Path(route[w].folder) for w in estimates if "folder" in route[w]}
     own = {key: folder for key, folder in given.items() if _maker(config, folder) is None}
     absent = {key: folder for key, folder in own.items() if not folder.is_dir()}
     for key, folder in absent.items():
@@ -183,7 +182,7 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
                     what,
                     by_exif=True,
                 )
-        yield from check_sizes(photos, long_edge=prepare.long_edge, least_edge=prepare.least_edge)
+        yield from check_sizes(photos, long_edge=route.long_edge, least_edge=route.least_edge)
 
 
 def find_data(config: DictConfig) -> Iterator[Finding]:

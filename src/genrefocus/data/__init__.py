@@ -1,4 +1,4 @@
-"""Training data: samples, shards, their global order, and the preparation that makes them.
+"""Training data: samples, shards, their global order and batches.
 
 - ``sample``    the schema of one sample and its codec
 - ``shards``    WebDataset tars with an index: written reproducibly, read at random
@@ -6,6 +6,4 @@
 - ``batches``   which draws form which batch, on which rank
 - ``images``    picture files, upright
 - ``processes`` work on numbered items in several processes
-- ``embedded``  the simulated data sets that come with the project
-- ``photos``    a folder of photographs -> shards
 """

@@ -15,7 +15,6 @@ import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -32,17 +31,15 @@ from genrefocus.data.shard_file import ShardFile
 from genrefocus.writing import write_atomically
 
 INDEX_NAME = "index.json"
-UNFINISHED_NAME = "index.unfinished.json"
 
 _BLOCK = tarfile.BLOCKSIZE
 
 
 class ShardWriter:
-    """Writes one set; use as a context manager.
+    """Writes one set of samples that are there already; use as a context manager.
 
-    Shards appear under their name only when they are complete. Leaving the context without an
-    error writes the index. After a crash the complete shards and ``index.unfinished.json`` remain;
-    a new writer with the same parameters goes on behind ``written``.
+    Leaving the context without an error writes the index. What must be computed and may be
+    interrupted goes through ``preparation``.
 
     Args:
         folder: of the set, created where missing.
@@ -50,7 +47,7 @@ class ShardWriter:
         samples_per_shard: > 0.
 
     Raises:
-        ValueError: the folder holds a set of other parameters, or a finished one.
+        ValueError: the folder holds a finished set.
     """
 
     def __init__(
@@ -58,75 +55,48 @@ class ShardWriter:
     ) -> None:
         assert samples_per_shard > 0
         self.folder = Path(folder)
-        self.samples_per_shard = samples_per_shard
         self._head = index_head(parameters, samples_per_shard)
-        if is_finished(self.folder, parameters):
-            raise ValueError(f"{self.folder} already holds this set; delete it to make it anew")
-        self._shards: list[dict[str, Any]] = self._left_behind()
+        if (self.folder / INDEX_NAME).is_file():
+            raise ValueError(f"{self.folder} already holds a set; delete it to make it anew")
+        self._shards: list[dict[str, Any]] = []
         self._open: ShardFile | None = None
-        self._seen = set(self.written)
-
-    @property
-    def written(self) -> list[str]:
-        """Keys of the samples in complete shards, in order: what need not be made again."""
-        return [key for shard in self._shards for key in shard["keys"]]
+        self._keys: set[str] = set()
 
     def write(self, sample: Sample) -> None:
-        """Append a sample."""
+        """Append a sample; see :meth:`write_encoded`."""
         self.write_encoded(sample.key, encode(sample))
 
     def write_encoded(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Append a sample that was encoded before, perhaps by another process.
+        """Append an encoded sample.
 
         Raises:
             ValueError: the key was written before.
         """
-        if key in self._seen:
+        if key in self._keys:
             raise ValueError(f"{self.folder}: sample key {key} occurs twice; keys must be unique")
-        self._seen.add(key)
+        self._keys.add(key)
         if self._open is None:
             self._open = ShardFile(self.folder / shard_name(len(self._shards)))
         self._open.add(key, members)
-        if len(self._open) == self.samples_per_shard:
+        if len(self._open) == self._head["samples_per_shard"]:
             self._end_shard()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            if self._open is not None:
-                self._open.discard()
-            return
-        if self._open is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._open is not None and kind is not None:
+            self._open.discard()
+        elif self._open is not None:
             self._end_shard()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_index(self.folder, self._head, self._shards)
-        (self.folder / UNFINISHED_NAME).unlink(missing_ok=True)
-
-    def _left_behind(self) -> list[dict[str, Any]]:
-        """Index entries of the complete shards of an interrupted writer."""
-        path = self.folder / UNFINISHED_NAME
-        if not path.is_file():
-            return []
-        index = _read_json(path)
-        require_same(self.folder, index, self._head)
-        shards: list[dict[str, Any]] = index["shardlist"]
-        for shard in shards:
-            _require_size(self.folder / shard["url"], shard["filesize"])
-        return shards
+        if kind is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_index(self.folder, self._head, self._shards)
 
     def _end_shard(self) -> None:
         assert self._open is not None
         self._shards.append(self._open.finish())
         self._open = None
-        unfinished = {**self._head, "shardlist": self._shards}
-        write_atomically(self.folder / UNFINISHED_NAME, _json(unfinished))
 
 
 class ShardDataset:
@@ -288,27 +258,12 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX_NAME
     if not path.is_file():
-        found = "an unfinished set" if (folder / UNFINISHED_NAME).is_file() else _listing(folder)
         raise FileNotFoundError(
-            f"no {INDEX_NAME} in {folder}, which holds {found}; prepare the set first"
+            f"no {INDEX_NAME} in {folder}, which holds {_listing(folder)}; prepare the set first"
         )
     index = _read_json(path)
     require_schema(index.get("schema_version"), str(path))
     return index
-
-
-def is_finished(folder: str | Path, parameters: Mapping[str, Any]) -> bool:
-    """Whether the folder holds a finished set of these parameters.
-
-    Raises:
-        ValueError: it holds a finished set of other parameters.
-    """
-    folder = Path(folder)
-    if not (folder / INDEX_NAME).is_file():
-        return False
-    expected = {"parameters": json.loads(json.dumps(parameters))}
-    require_same(folder, read_index(folder), expected)
-    return True
 
 
 def require_same(

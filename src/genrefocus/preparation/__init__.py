@@ -1,9 +1,11 @@
-"""From pictures to shards: sources list items, routes make samples of them, the engine keeps count.
+"""From images to shards: sources list items, routes make samples of them, the runner keeps count.
 
-`item` is what a source lists, `sources` the adapters, `plan` their splits and shards; `leakage`
-compares pictures by content. The routes are `in_the_wild`, `aperture_series`, `deblur_pairs` and
-`rendered` (of `subjects`, with `draws` of focus and blur); `pairs` and `working` measure for them,
-and `gates` turns measures away. `engine` writes shards that do not depend on how many processes or
-jobs wrote them. `outcome` reads back what came of it, `report` and `inspection` show it, and
-`review` asks a person about it.
+- ``item``, ``sources``        what a source lists; an adapter for each data set
+- ``route``                    what a route is; the routes are ``in_the_wild``, ``aperture_series``,
+                               ``deblur_pairs`` and ``rendered`` (of ``subjects``, by ``draws``)
+- ``pairs``, ``gates``         measures of real pairs; what measures turn away
+- ``fingerprints``, ``leakage``  images known by their content; one image on both sides of a border
+- ``selection``, ``shard_plan``  the sharpest of a pool; which candidate makes part of which shard
+- ``journal``, ``runner``      shards that any number of jobs and interruptions leave the same
+- ``ledger``, ``report``, ``inspection``, ``review``  what came of it: read, shown, asked about
 """

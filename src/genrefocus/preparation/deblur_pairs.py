@@ -1,55 +1,46 @@
 """Pairs for DeblurNet: a photograph with defocus and its sharp counterpart, measured."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from torch import Tensor
 
 from genrefocus.data.sample import Sample, to_uint8
-from genrefocus.preparation.engine import Made
-from genrefocus.preparation.pairs import correct, measure_pair
-from genrefocus.preparation.plan import Candidate
-from genrefocus.preparation.working import load_working, pair_measures, require_edge
-from genrefocus.rejection import Rejected
+from genrefocus.preparation.pairs import PairMeasures, correct, measure_pair
+from genrefocus.preparation.route import Prepared, Route, load_image, require_edge
+from genrefocus.preparation.shard_plan import Candidate
 
 
 @dataclass(frozen=True)
-class DeblurPairs:
+class DeblurPairs(Route):
     """Real pairs.
 
     Attributes:
-        long_edge: pictures that are larger are scaled to it, px.
+        long_edge: images that are larger are scaled to it, px.
         least_edge: pairs whose short edge is below are turned away, px.
-        correct: whether the sharp picture is brought to the colours of the photograph; the
+        correct: whether the sharp image is brought to the colours of the photograph; the
             correction is recorded in any case.
     """
 
     long_edge: int
     least_edge: int
     correct: bool
+    batch_size: int = 1
 
     name = "deblur"
     roles = frozenset({"photo", "sharp"})
-    batch_size = 1
-    in_process = False
 
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "long_edge": self.long_edge,
-            "least_edge": self.least_edge,
-            "correct": self.correct,
-        }
+    def load(self, candidate: Candidate) -> tuple[Tensor, Tensor, PairMeasures]:
+        """Sharp image and photograph, and how well they belong together."""
+        sharp = load_image(candidate, "sharp", long_edge=self.long_edge)
+        photo = load_image(candidate, "photo", long_edge=self.long_edge)
+        pair = measure_pair(sharp, photo)
+        require_edge(sharp, self.least_edge)
+        return sharp, photo, pair
 
-    def make(self, batch: Sequence[Candidate]) -> list[Made | Rejected]:
-        return [self._made(candidate) for candidate in batch]
-
-    def _made(self, candidate: Candidate) -> Made | Rejected:
-        try:
-            sharp = load_working(candidate, "sharp", self.long_edge)
-            photo = load_working(candidate, "photo", self.long_edge)
-            pair = measure_pair(sharp, photo)
-            require_edge(sharp, self.least_edge)
-        except Rejected as rejected:
-            return rejected
+    def sample(
+        self, candidate: Candidate, estimated: tuple[Tensor, Tensor, PairMeasures]
+    ) -> Prepared:
+        sharp, photo, pair = estimated
         if self.correct:
             sharp = correct(sharp, pair.correction)
         sample = Sample(
@@ -60,4 +51,4 @@ class DeblurPairs:
             bokeh=to_uint8(photo),
             provenance={"pair": asdict(pair), "facts": dict(candidate.item.facts)},
         )
-        return Made(sample, pair_measures(pair))
+        return Prepared(sample, pair.numbers())

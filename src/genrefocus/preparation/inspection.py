@@ -8,7 +8,7 @@ from PIL import Image
 
 from genrefocus.data.shards import ShardDataset, read_index
 from genrefocus.pictures import contact_sheet
-from genrefocus.preparation.outcome import distribution
+from genrefocus.preparation.ledger import distribution
 from genrefocus.report import spread
 from genrefocus.report.thumbnails import columns_of, sample_images
 

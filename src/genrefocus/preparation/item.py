@@ -70,6 +70,7 @@ class Item:
         split: the set's own split (``train``, ``val``, ``test``), or None where it has none.
         pool: name and number; of all items with this pool so many are taken, those with the
             sharpest ``sharp`` pictures. None for an item that is taken in any case.
+        key: of its sample; None derives one from the name and the content.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Item:
     facts: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
     pool: tuple[str, int] | None = None
+    key: str | None = None
 
 
 class Source(Protocol):

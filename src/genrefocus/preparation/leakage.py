@@ -52,32 +52,37 @@ _TILE = 64, 4096  # pairs compared at a time: 2 MB of 64-bit words, which stay i
 Words = NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a picture is recognised by.
+class Fingerprint(NamedTuple):
+    """What reading an image once tells.
 
     Attributes:
-        name: of the picture, unique within its set.
-        scene: that it belongs to.
-        split: that it belongs to.
         sha256: of the file's content, hexadecimal.
-        phash: 256-bit perceptual hash, 64 hexadecimal digits; None for a picture without
+        phash: 256-bit perceptual hash, 64 hexadecimal digits; None for an image without
             structure, which nothing but its content tells from others.
+        space: colour space of the file, see ``colours.Pixels``.
     """
+
+    sha256: str
+    phash: str | None
+    space: str
+
+
+@dataclass(frozen=True)
+class PlacedImage:
+    """An image by its name, unique within its set, with its scene and its split."""
 
     name: str
     scene: str
     split: str
-    sha256: str
-    phash: str | None
+    fingerprint: Fingerprint
 
 
 @dataclass(frozen=True)
 class Leak:
     """Two pictures that are one: by ``content``, or ``perceptual`` at a distance in bits."""
 
-    a: Fingerprint
-    b: Fingerprint
+    a: PlacedImage
+    b: PlacedImage
     kind: Literal["content", "perceptual"]
     distance: int
 
@@ -110,15 +115,7 @@ class Leaked(ValueError):
         return "\n".join(lines)
 
 
-class Mark(NamedTuple):
-    """What reading a picture once tells: see :class:`Fingerprint`, and ``colours.Pixels.space``."""
-
-    sha256: str
-    phash: str | None
-    space: str
-
-
-def mark_of(data: bytes, name: str) -> Mark:
+def fingerprint_of(data: bytes, name: str) -> Fingerprint:
     """Hashes and colour space of an encoded picture; ``phash`` is of the upright one.
 
     Raises:
@@ -131,12 +128,12 @@ def mark_of(data: bytes, name: str) -> Mark:
     levels = (pixels.colour @ _LUMA * 255).round().astype(np.uint8)
     grey = Image.fromarray(levels)
     phash = str(imagehash.phash(grey, hash_size=HASH_SIDE)) if _has_structure(grey) else None
-    return Mark(hashlib.sha256(data).hexdigest(), phash, pixels.space)
+    return Fingerprint(hashlib.sha256(data).hexdigest(), phash, pixels.space)
 
 
 def find_leaks(
-    fingerprints: Sequence[Fingerprint],
-    against: Sequence[Fingerprint] = (),
+    images: Sequence[PlacedImage],
+    against: Sequence[PlacedImage] = (),
     *,
     distance: int = DISTANCE,
 ) -> list[Leak]:
@@ -146,7 +143,7 @@ def find_leaks(
     grows with the product of the sides: pairs within a split are never compared.
 
     Args:
-        fingerprints: of the set.
+        images: of the set.
         against: of a benchmark; whatever the splits, every pair with one from the set counts.
         distance: most bits in which perceptual hashes of one picture differ.
 
@@ -158,10 +155,10 @@ def find_leaks(
     """
     if not 0 <= distance < HASH_SIDE**2:
         raise ValueError(f"distance of hashes of {HASH_SIDE**2} bits must be 0 to 255: {distance}")
-    splits: dict[str, list[Fingerprint]] = {}
-    for one in fingerprints:
+    splits: dict[str, list[PlacedImage]] = {}
+    for one in images:
         splits.setdefault(one.split, []).append(one)
-    sides = [*combinations(splits.values(), 2), (fingerprints, against)]
+    sides = [*combinations(splits.values(), 2), (images, against)]
     return [leak for a, b in sides for leak in _between(a, b, distance)]
 
 
@@ -194,22 +191,23 @@ def _has_structure(grey: Image.Image) -> bool:
 
 
 def _between(
-    left: Sequence[Fingerprint], right: Sequence[Fingerprint], distance: int
+    left: Sequence[PlacedImage], right: Sequence[PlacedImage], distance: int
 ) -> Iterator[Leak]:
-    by_content: dict[str, list[Fingerprint]] = {}
+    by_content: dict[str, list[PlacedImage]] = {}
     for one in right:
-        by_content.setdefault(one.sha256, []).append(one)
+        by_content.setdefault(one.fingerprint.sha256, []).append(one)
     for one in left:
-        yield from (Leak(one, other, "content", 0) for other in by_content.get(one.sha256, ()))
-    left, right = ([x for x in side if x.phash is not None] for side in (left, right))
+        copies = by_content.get(one.fingerprint.sha256, ())
+        yield from (Leak(one, other, "content", 0) for other in copies)
+    left, right = ([x for x in side if x.fingerprint.phash is not None] for side in (left, right))
     for i, j, bits in _near(_words(left), _words(right), distance):
-        if left[i].sha256 != right[j].sha256:
+        if left[i].fingerprint.sha256 != right[j].fingerprint.sha256:
             yield Leak(left[i], right[j], "perceptual", bits)
 
 
-def _words(fingerprints: Sequence[Fingerprint]) -> Words:
+def _words(images: Sequence[PlacedImage]) -> Words:
     """(4, N) uint64: the hashes."""
-    digits = "".join(one.phash or "" for one in fingerprints)
+    digits = "".join(one.fingerprint.phash or "" for one in images)
     words = np.frombuffer(bytes.fromhex(digits), np.uint64)
     return np.ascontiguousarray(words.reshape(-1, HASH_SIDE**2 // 64).T)
 

@@ -98,6 +98,11 @@ class PairMeasures:
     colour_shift: float
     sharpness_ratio: float
 
+    def numbers(self) -> dict[str, float]:
+        """The measures that are single numbers, by name."""
+        names = ("registration_error", "exposure_shift", "colour_shift", "sharpness_ratio")
+        return {name: float(getattr(self, name)) for name in (*names, "correlation")}
+
 
 def measure_pair(sharp: Tensor, photo: Tensor) -> PairMeasures:
     """Measure a pair of pictures of one scene.

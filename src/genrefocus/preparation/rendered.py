@@ -1,4 +1,4 @@
-"""Routes that render: synthetic pairs (a), and point lights for the shape of the aperture."""
+"""Routes that render: synthetic pairs, and point lights for the shape of the aperture."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,19 @@ from numpy.random import Generator
 from torch import Tensor
 
 from genrefocus.data.sample import Sample
-from genrefocus.estimators import DepthEstimator
+from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.metrics.lvcorr import PROTOCOL_K
-from genrefocus.optics import BlurStrength
+from genrefocus.optics import BlurStrength, depth_to_disparity
 from genrefocus.preparation.draws import BlurDraw
-from genrefocus.preparation.engine import Made
-from genrefocus.preparation.plan import Candidate
-from genrefocus.preparation.subjects import Subject, subjects_of
-from genrefocus.preparation.working import blur_measures
-from genrefocus.rejection import Rejected
+from genrefocus.preparation.route import (
+    Prepared,
+    Route,
+    blur_measures,
+    load_image,
+    require_edge,
+)
+from genrefocus.preparation.shard_plan import Candidate
+from genrefocus.preparation.subjects import Subject, subject_of_image, subject_of_scene
 from genrefocus.render.apertures import PICTURE, Aperture, draw_aperture, picture_shapes
 from genrefocus.render.tone import to_bytes
 from genrefocus.world.lights import add_lights, darkened, draw_night, sharpened
@@ -94,8 +98,8 @@ class Lights:
 
 
 @dataclass(frozen=True)
-class Synthetic:
-    """Route a: sharp pictures with rendered depth of field.
+class Synthetic(Route):
+    """Synthetic: sharp pictures with rendered depth of field.
 
     Attributes:
         depth: estimator for pictures; procedural scenes know their depth.
@@ -126,38 +130,60 @@ class Synthetic:
     sweep: bool = False
 
     name = "synthetic"
-    roles: frozenset[str] = field(default=frozenset(), init=False)
 
-    @property
-    def in_process(self) -> bool:
-        return self.depth is not None and self.depth.holds_network
+    def load(self, candidate: Candidate) -> Tensor | None:
+        """The sharp image, None for a procedural scene."""
+        if "sharp" not in candidate.item.pictures:
+            return None
+        image = load_image(candidate, "sharp", long_edge=self.long_edge)
+        require_edge(image, self.least_edge)
+        return image
 
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "blur": self.blur.name,
-            "shapes": self.shapes.name,
-            "long_edge": self.long_edge,
-            "least_edge": self.least_edge,
-            "most_radius": self.most_radius,
-            "edge_width": self.edge_width,
-            "batch_size": self.batch_size,
-            "blurry": self.blurry,
-            "sweep": self.sweep,
-        }
+    def estimate(
+        self, candidates: Sequence[Candidate], loaded: Sequence[Tensor | None]
+    ) -> list[tuple[Tensor, Tensor] | None]:
+        """Image and depth."""
+        named = zip(candidates, loaded, strict=True)
+        photos = [Photo(one.item.name, x, x) for one, x in named if x is not None]
+        if photos and self.depth is None:
+            raise ValueError("pictures need an estimator of depth; set depth=...")
+        maps = iter(self.depth.depth(photos) if photos and self.depth else ())
+        return [None if image is None else (image, next(maps)) for image in loaded]
 
-    def make(self, batch: Sequence[Candidate]) -> list[Made | Rejected]:
-        subjects = subjects_of(
-            batch,
-            self.depth,
-            long_edge=self.long_edge,
-            least_edge=self.least_edge,
-            most_radius=self.most_radius,
-            edge_width=self.edge_width,
+    def sample(self, candidate: Candidate, estimated: tuple[Tensor, Tensor] | None) -> Prepared:
+        if estimated is None:
+            subject = subject_of_scene(candidate.item.facts, candidate.seed, self.most_radius)
+        else:
+            assert self.depth is not None
+            image, depth = estimated
+            disparity = depth_to_disparity(depth).float()
+            subject = subject_of_image(image, disparity, self.depth.name, self.edge_width)
+        rng = candidate.generator()
+        light, added = self.lit(subject, rng)
+        focus, drawn = self.blur.draw(subject.disparity, rng)
+        strength = _limited(subject, focus, drawn, self.most_radius)
+        aperture = self.shapes.draw(rng)
+        rendered, renderer = subject.render(light, focus, strength.require_positive(), aperture)
+        extras = self.extras(_Shot(subject, light, aperture, focus, strength), rng)
+        sample = Sample(
+            key=candidate.key,
+            route=self.name,
+            split=candidate.split,
+            aif=to_bytes(light),
+            bokeh=to_bytes(rendered),
+            disparity=subject.disparity,
+            strength=strength,
+            focus_disparity=focus,
+            extras=extras,
+            provenance={
+                **subject.provenance,
+                **added,
+                "renderer": renderer,
+                "aperture": aperture.name,
+            },
         )
-        return [
-            subject if isinstance(subject, Rejected) else _made(self, candidate, subject)
-            for candidate, subject in zip(batch, subjects, strict=True)
-        ]
+        measures = blur_measures(subject.disparity, focus, strength)
+        return Prepared(sample, {**measures, "limited": float(strength.k < drawn.k)})
 
     def lit(self, subject: Subject, rng: Generator) -> tuple[Tensor, dict[str, Any]]:
         """The picture that is rendered, and provenance of what was added to it."""
@@ -191,10 +217,6 @@ class PointLights(Synthetic):
     lights: Lights | None = None
 
     name = "point_lights"
-
-    def parameters(self) -> dict[str, Any]:
-        lights = None if self.lights is None else asdict(self.lights)
-        return {**super().parameters(), "lights": lights}
 
     def lit(self, subject: Subject, rng: Generator) -> tuple[Tensor, dict[str, Any]]:
         if subject.is_scene:
@@ -232,38 +254,6 @@ class _Shot:
     def taken(self, focus: float, strength: BlurStrength) -> Tensor:
         """The same with another focus and K, (3, H, W) uint8."""
         return to_bytes(self.subject.render(self.image, focus, strength, self.aperture)[0])
-
-
-def _made(route: Synthetic, candidate: Candidate, subject: Subject) -> Made | Rejected:
-    rng = candidate.generator()
-    try:
-        image, added = route.lit(subject, rng)
-        focus, drawn = route.blur.draw(subject.disparity, rng)
-        strength = _limited(subject, focus, drawn, route.most_radius)
-        aperture = route.shapes.draw(rng)
-        rendered, renderer = subject.render(image, focus, strength.require_positive(), aperture)
-        extras = route.extras(_Shot(subject, image, aperture, focus, strength), rng)
-    except Rejected as rejected:
-        return rejected
-    sample = Sample(
-        key=candidate.key,
-        route=route.name,
-        split=candidate.split,
-        aif=to_bytes(image),
-        bokeh=to_bytes(rendered),
-        disparity=subject.disparity,
-        strength=strength,
-        focus_disparity=focus,
-        extras=extras,
-        provenance={
-            **subject.provenance,
-            **added,
-            "renderer": renderer,
-            "aperture": aperture.name,
-        },
-    )
-    measures = blur_measures(subject.disparity, focus, strength)
-    return Made(sample, {**measures, "limited": float(strength.k < drawn.k)})
 
 
 def _limited(

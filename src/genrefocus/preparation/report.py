@@ -18,7 +18,7 @@ from markupsafe import Markup
 from genrefocus.data.images import is_picture
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import ShardDataset
-from genrefocus.preparation.outcome import (
+from genrefocus.preparation.ledger import (
     LEDGER_NAME,
     SAMPLES_NAME,
     distribution,

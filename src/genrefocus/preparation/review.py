@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from genrefocus.preparation.gates import Proposal
-from genrefocus.preparation.outcome import (
+from genrefocus.preparation.ledger import (
     LEDGER_NAME,
     SAMPLES_NAME,
     read_lines,

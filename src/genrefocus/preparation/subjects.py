@@ -1,7 +1,7 @@
 """What rendered routes render: real sharp pictures with estimated depth, and procedural scenes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from genrefocus.data.sample import SPLITS
-from genrefocus.estimators import DepthEstimator, Photo
-from genrefocus.optics import BlurStrength, blur_radius, depth_to_disparity
+from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.preparation.item import Item
-from genrefocus.preparation.plan import Candidate
-from genrefocus.preparation.working import load_working, require_edge
 from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture
 from genrefocus.render.layered import render_layered
@@ -112,91 +109,58 @@ class ProceduralScenes:
         return []
 
 
-def subjects_of(
-    batch: Sequence[Candidate],
-    depth: DepthEstimator | None,
-    *,
-    long_edge: int,
-    least_edge: int,
-    most_radius: float,
-    edge_width: int,
-) -> list[Subject | Rejected]:
-    """The subjects of candidates, in order.
+def subject_of_image(image: Tensor, disparity: Tensor, depth: str, edge_width: int) -> Subject:
+    """A sharp image (3, H, W) sRGB in [0, 1] with disparity (H, W) in 1/m.
 
     Args:
-        batch: items with a picture of role ``sharp``, or procedural scenes.
-        depth: estimator for pictures.
-        long_edge, least_edge: of pictures, px.
-        most_radius: largest blur radius, in parts of the long edge, that scenes are drawn for.
-        edge_width: px of smeared depth edges of pictures, see ``render.layered``.
-
-    Raises:
-        ValueError: a picture without an estimator of depth.
-        OSError: a picture cannot be read.
+        image, disparity: what is rendered.
+        depth: name of the estimator.
+        edge_width: px of smeared depth edges, see ``render.layered``.
     """
-    found: list[Subject | Rejected | None] = [None] * len(batch)
-    photos: list[tuple[int, Photo]] = []
-    for number, candidate in enumerate(batch):
-        if "sharp" not in candidate.item.pictures:
-            found[number] = _of_scene(candidate, most_radius)
-            continue
-        try:
-            sharp = load_working(candidate, "sharp", long_edge)
-            require_edge(sharp, least_edge)
-            photos.append((number, Photo(candidate.item.name, sharp, sharp)))
-        except Rejected as rejected:
-            found[number] = rejected
-    if photos:
-        if depth is None:
-            raise ValueError("pictures need an estimator of depth; set depth=...")
-        maps = depth.depth([photo for _, photo in photos])
-        for (number, photo), one in zip(photos, maps, strict=True):
-            try:
-                disparity = depth_to_disparity(one).float()
-                found[number] = _of_picture(photo, disparity, depth.name, edge_width)
-            except Rejected as rejected:
-                found[number] = rejected
-    assert all(one is not None for one in found)
-    return [one for one in found if one is not None]
 
-
-def _of_picture(photo: Photo, disparity: Tensor, depth: str, edge_width: int) -> Subject:
     def render(
-        image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
+        light: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
     ) -> tuple[Tensor, str]:
-        return _in_layers(image, disparity, focus, strength, aperture, edge_width)
+        return _in_layers(light, disparity, focus, strength, aperture, edge_width)
 
-    provenance = {"depth": depth}
     low, high = (float(x) for x in disparity.aminmax())
-    return Subject(srgb_to_linear(photo.image), disparity, render, (low, high), False, provenance)
+    return Subject(srgb_to_linear(image), disparity, render, (low, high), False, {"depth": depth})
 
 
-def _of_scene(candidate: Candidate, most_radius: float) -> Subject:
-    facts = candidate.item.facts
+def subject_of_scene(facts: Mapping[str, Any], seed: int, most_radius: float) -> Subject:
+    """A procedural scene.
+
+    Args:
+        facts: of an item of :class:`ProceduralScenes`.
+        seed: of the scene.
+        most_radius: largest blur radius, in parts of the long edge, that it is drawn for.
+    """
     height, width = facts["size"]
     margin = max(8, math.ceil(1.5 * most_radius * max(height, width)) + 2)
     draw = night_scene if facts["kind"] == "night" else procedural_scene
     families = HELDOUT_FAMILIES if facts["held_out"] else TRAIN_FAMILIES
-    scene = draw(candidate.seed, height, width, families=families, margin=margin)
+    scene = draw(seed, height, width, families=families, margin=margin)
     disparity = scene_disparity(scene)
 
     def render(
-        image: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
+        light: Tensor, focus: float, strength: BlurStrength, aperture: Aperture
     ) -> tuple[Tensor, str]:
         greatest = float(blur_radius(disparity, focus, strength).max())
         count = _POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2))
         if facts["kind"] == "night":
             count = max(count, math.ceil(_POSITIONS_PER_LIT_PX * math.pi * greatest**2))
         if count > _MOST_POSITIONS:
-            return _in_layers(image, disparity, focus, strength, aperture, 0)
+            return _in_layers(light, disparity, focus, strength, aperture, 0)
         positions = aperture.positions(count)
-        light = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
-        return light, LENS
+        return (
+            render_lens(scene, focus_disparity=focus, strength=strength, positions=positions),
+            LENS,
+        )
 
     provenance = {
         "depth": "exact",
         "textures": "held out" if facts["held_out"] else "train",
-        "scene_seed": candidate.seed,
+        "scene_seed": seed,
     }
     planes = torch.stack([one.plane.over(height, width) for one in scene.layers])
     low, high = (float(x) for x in planes.aminmax())

@@ -21,6 +21,8 @@ from genrefocus.benchmark.lightfield.simulated import Simulated, simulate
 from genrefocus.cli import main
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.psnr import psnr
+from genrefocus.preparation.route import Prepared
+from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import disk, polygon
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear, to_bytes
@@ -229,19 +231,19 @@ def test_bytes_follow_from_the_seed(
     sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a run is cut off and goes on with other processes."""
-    from genrefocus.benchmark.lightfield import building
+    from genrefocus.benchmark.lightfield.building import SimulatedPairs
 
-    whole = building._simulated
+    whole = SimulatedPairs.sample
 
-    def failing(name: str, **settings):
-        if name == "simulated-0008":  # after the first shard
+    def failing(self: SimulatedPairs, candidate: Candidate, estimated: object) -> Prepared:
+        if candidate.key == "test-000008":  # after the first shard
             raise KeyboardInterrupt
-        return whole(name, **settings)
+        return whole(self, candidate, estimated)
 
-    monkeypatch.setattr(building, "_simulated", failing)
+    monkeypatch.setattr(SimulatedPairs, "sample", failing)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path)
-    monkeypatch.setattr(building, "_simulated", whole)
+    monkeypatch.undo()
     assert not (tmp_path / "lf_bokeh/test/index.json").exists()
     assert digests(build(tmp_path, workers=2)) == digests(sets)
     with pytest.raises(ValueError, match="holds a set made with seed 1, now it is 2"):
@@ -274,7 +276,7 @@ def test_real_light_fields_from_the_command_line(
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "rejected flat: " in printed and "lf_refocus/test: 2 samples" in printed
-    lines = (tmp_path / "out/rejections.jsonl").read_text().splitlines()
+    lines = (tmp_path / "out/lf_refocus/rejections.jsonl").read_text().splitlines()
     assert [json.loads(x)["name"] for x in lines] == ["flat"]
     sample = ShardDataset(tmp_path / "out/lf_bokeh/test")[0]
     assert sample.provenance["disparity_unit"] == "px between neighbouring views"

@@ -9,7 +9,7 @@ import yaml
 
 from genrefocus.cli import main
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.outcome import read_lines
+from genrefocus.preparation.ledger import read_lines
 from genrefocus.preparation.report import tabulate
 from genrefocus.preparation.review import choose
 

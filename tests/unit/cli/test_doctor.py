@@ -198,7 +198,7 @@ def test_command_on_a_machine_without_data(
     given = [base, f"paths.data={tmp_path}/data", f"paths.outputs={tmp_path}/outputs"]
     assert main(["doctor", *given]) == 0
     printed = capsys.readouterr().out
-    assert "13 modules" in printed and "will be made by stage pseudo_aif" in printed
+    assert "13 modules" in printed and "will be made by stage in_the_wild" in printed
 
     cases = {
         "data.build=null": "data.deblur=<folder of a finished set>",

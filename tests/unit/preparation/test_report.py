@@ -14,7 +14,7 @@ from PIL import Image
 
 from genrefocus.data.sample import Sample
 from genrefocus.optics import blur_radius
-from genrefocus.preparation.outcome import distribution
+from genrefocus.preparation.ledger import distribution
 from genrefocus.preparation.report import write_report
 from genrefocus.report import spread
 

@@ -5,12 +5,10 @@
 - ``depth``      disparity of the central view
 - ``refocusing`` photographs through a synthetic aperture
 - ``simulated``  light fields of procedural scenes, whose truth is known
+- ``pairs``      what is drawn of a light field: two photographs, two samples
 - ``building``   the sets ``lf_bokeh`` and ``lf_refocus``
 """
 
-from genrefocus.benchmark.lightfield.building import (
-    build_from_light_fields as build_from_light_fields,
-)
 from genrefocus.benchmark.lightfield.building import build_lightfields as build_lightfields
 from genrefocus.benchmark.lightfield.depth import estimate_disparity as estimate_disparity
 from genrefocus.benchmark.lightfield.field import LightField as LightField

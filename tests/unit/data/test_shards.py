@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from wids import ShardListDataset
 
 from genrefocus.data.sample import Sample, decode
-from genrefocus.data.shards import ShardDataset, ShardWriter, is_finished
+from genrefocus.data.shards import ShardDataset, ShardWriter
 from genrefocus.optics import BlurStrength
 
 PARAMETERS = {"seed": 1, "count": 7}
@@ -63,23 +63,6 @@ def test_equal_samples_make_equal_bytes(tmp_path: Path) -> None:
     assert contents(write(tmp_path / "a")) == contents(write(tmp_path / "b"))
 
 
-def test_an_interrupted_writer_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        ShardWriter(tmp_path / "cut", parameters=PARAMETERS, samples_per_shard=3) as writer,
-    ):
-        for number in range(5):
-            writer.write(make_sample(number))
-        raise KeyboardInterrupt
-    with pytest.raises(FileNotFoundError, match="an unfinished set"):
-        ShardDataset(tmp_path / "cut")
-    with ShardWriter(tmp_path / "cut", parameters=PARAMETERS, samples_per_shard=3) as writer:
-        assert writer.written == ["made-000", "made-001", "made-002"]
-        for number in range(3, 7):
-            writer.write(make_sample(number))
-    assert contents(tmp_path / "cut") == contents(write(tmp_path / "whole"))
-
-
 def test_webdataset_and_wids_read_the_shards(tmp_path: Path, monkeypatch) -> None:
     dataset = ShardDataset(write(tmp_path / "set"))
     tars = [str(tmp_path / "set" / f"shard-{n:05d}.tar") for n in range(3)]
@@ -103,14 +86,21 @@ def test_workers_read_alike(tmp_path: Path) -> None:
     assert read[0] == read[1] == dataset.keys
 
 
-def test_a_finished_set_is_known_by_its_parameters(tmp_path: Path) -> None:
-    assert not is_finished(tmp_path, PARAMETERS)
+def test_a_finished_set_is_not_written_over(tmp_path: Path) -> None:
     write(tmp_path)
-    assert is_finished(tmp_path, PARAMETERS)
-    with pytest.raises(ValueError, match="made with seed 1, now it is 2"):
-        is_finished(tmp_path, {**PARAMETERS, "seed": 2})
-    with pytest.raises(ValueError, match="already holds this set"):
+    with pytest.raises(ValueError, match="already holds a set"):
         ShardWriter(tmp_path, parameters=PARAMETERS, samples_per_shard=3)
+
+
+def test_an_error_leaves_no_index(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ShardWriter(tmp_path, parameters=PARAMETERS, samples_per_shard=3) as writer,
+    ):
+        writer.write(make_sample(0))
+        raise KeyboardInterrupt
+    with pytest.raises(FileNotFoundError, match="prepare the set first"):
+        ShardDataset(tmp_path)
 
 
 def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:

@@ -23,18 +23,18 @@ def given(
     tiny_settings: dict[str, Any],
 ) -> list[str]:
     """The stage alone, as the first of its process, on 12 photographs of a second or so each."""
-    folder = tmp_path_factory.mktemp("pseudo_aif")
+    folder = tmp_path_factory.mktemp("in_the_wild")
     lora = folder / "lora.safetensors"
     Lora.for_transformer(build_tiny(**tiny_settings).transformer, 4).save(lora)
     changed = ("experiment=", "+data.build.counts=", "paths.data=")
     return [
         *(one for one in tiny_training if not one.startswith(changed)),
         "experiment=bokeh_semi_supervised",
-        "curriculum=[pseudo_aif]",
+        "curriculum=[in_the_wild]",
         f"inputs.deblur_lora={lora}",
         f"paths.data={folder}/data",
         "+data.build.counts={camera_roll:{train:12}}",
-        "+stages.pseudo_aif.prepare.samples_per_shard=3",
+        "stages.in_the_wild.prepare.items_per_shard=3",
         "sampling_steps=60",
     ]
 
@@ -66,6 +66,6 @@ def test_a_killed_first_rank_leaves_no_orphan_and_the_run_goes_on(
     wait_for(lambda: not members(first.pid), 20)
     done = python(*command, "resume=latest", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (summary,) = tmp_path.glob("bokeh_semi_supervised/*/pseudo_aif/summary.json")
+    (summary,) = tmp_path.glob("bokeh_semi_supervised/*/in_the_wild/summary.json")
     made = json.loads(summary.read_text())["photographs"]
     assert made["found"] == 12 == sum(made["written"].values())

@@ -14,8 +14,9 @@ from genrefocus.preparation.leakage import (
     DISTANCE,
     Fingerprint,
     Leaked,
+    PlacedImage,
     find_leaks,
-    mark_of,
+    fingerprint_of,
     refuse,
 )
 from genrefocus.rejection import Reason, Rejected
@@ -40,9 +41,12 @@ def encoded(picture: Image.Image, form: str = "JPEG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def taken(content: bytes, name: str, split: str) -> Fingerprint:
-    mark = mark_of(content, name)
-    return Fingerprint(name, f"scene of {name}", split, mark.sha256, mark.phash)
+def placed(name: str, scene: str, split: str, sha256: str, phash: str | None) -> PlacedImage:
+    return PlacedImage(name, scene, split, Fingerprint(sha256, phash, "sRGB"))
+
+
+def taken(content: bytes, name: str, split: str) -> PlacedImage:
+    return PlacedImage(name, f"scene of {name}", split, fingerprint_of(content, name))
 
 
 def cropped(picture: Image.Image, part: float) -> Image.Image:
@@ -79,7 +83,7 @@ def test_different_photographs_lie_far_apart(photographs: dict[str, Image.Image]
     """Half of the bits differ by chance; the threshold leaves room for hundreds of thousands."""
     ours = [taken(encoded(x), n, "train") for n, x in photographs.items()]
     distances = [
-        (int(a.phash or "", 16) ^ int(b.phash or "", 16)).bit_count()
+        (int(a.fingerprint.phash or "", 16) ^ int(b.fingerprint.phash or "", 16)).bit_count()
         for a, b in itertools.combinations(ours, 2)
     ]
     assert min(distances) > 1.4 * DISTANCE and np.median(distances) == pytest.approx(128, abs=4)
@@ -105,7 +109,9 @@ def test_grey_at_16_bits_is_not_clipped(photographs: dict[str, Image.Image]) -> 
     grey = np.asarray(photographs["moon"].convert("L"))
     deep = encoded(Image.fromarray(grey.astype(np.uint16) * 257), "PNG")
     flat = encoded(Image.fromarray(grey), "PNG")
-    assert taken(deep, "a", "train").phash == taken(flat, "b", "train").phash
+    assert (
+        taken(deep, "a", "train").fingerprint.phash == taken(flat, "b", "train").fingerprint.phash
+    )
 
 
 def test_pictures_without_structure_pair_by_content_only() -> None:
@@ -116,7 +122,7 @@ def test_pictures_without_structure_pair_by_content_only() -> None:
         plain.append(Image.fromarray(ramp.clip(0, 255).astype(np.uint8)))
     ours = [taken(encoded(x), f"{n}", "train") for n, x in enumerate(plain)]
     theirs = [taken(encoded(x, quality=60), f"copy {n}", "test") for n, x in enumerate(plain)]
-    assert all(x.phash is None for x in [*ours, *theirs])
+    assert all(x.fingerprint.phash is None for x in [*ours, *theirs])
     assert not find_leaks(ours, theirs)
     again = taken(encoded(plain[0]), "again", "test")
     assert [leak.kind for leak in find_leaks(ours, [*theirs, again])] == ["content"]
@@ -137,7 +143,7 @@ def test_what_is_no_picture_is_rejected(content: bytes, reason: Reason) -> None:
     assert caught.value.reason is reason and "the name" in caught.value.detail
 
 
-def synthetic(count: int, seed: int) -> list[Fingerprint]:
+def synthetic(count: int, seed: int) -> list[PlacedImage]:
     """Random hashes, some near or equal to earlier ones, some missing; content repeats at times."""
     rng = np.random.default_rng(seed)
     hashes: list[int] = []
@@ -151,17 +157,17 @@ def synthetic(count: int, seed: int) -> list[Fingerprint]:
         phash = None if rng.random() < 0.05 else f"{value:064x}"
         split = str(rng.choice(["train", "val", "test"], p=[0.7, 0.2, 0.1]))
         content = f"{int(rng.integers(count * 20))}"
-        found.append(Fingerprint(f"{seed}/{number}", f"{number}", split, content, phash))
+        found.append(placed(f"{seed}/{number}", f"{number}", split, content, phash))
     return found
 
 
-def oracle(pairs: list[tuple[Fingerprint, Fingerprint]], distance: int) -> set[tuple]:
+def oracle(pairs: list[tuple[PlacedImage, PlacedImage]], distance: int) -> set[tuple]:
     found = set()
     for a, b in pairs:
-        if a.sha256 == b.sha256:
+        if a.fingerprint.sha256 == b.fingerprint.sha256:
             found.add((frozenset((a.name, b.name)), "content", 0))
-        elif a.phash and b.phash:
-            bits = (int(a.phash, 16) ^ int(b.phash, 16)).bit_count()
+        elif a.fingerprint.phash and b.fingerprint.phash:
+            bits = (int(a.fingerprint.phash, 16) ^ int(b.fingerprint.phash, 16)).bit_count()
             if bits <= distance:
                 found.add((frozenset((a.name, b.name)), "perceptual", bits))
     return found
@@ -171,7 +177,9 @@ def oracle(pairs: list[tuple[Fingerprint, Fingerprint]], distance: int) -> set[t
 def test_comparison_agrees_with_brute_force(distance: int) -> None:
     """More than fit a tile in both directions, with sizes that do not divide."""
     ours, theirs = synthetic(700, 1), synthetic(150, 2)
-    theirs += [Fingerprint(f"b{n}", "", "test", f"c{n}", x.phash) for n, x in enumerate(ours[::9])]
+    theirs += [
+        placed(f"b{n}", "", "test", f"c{n}", x.fingerprint.phash) for n, x in enumerate(ours[::9])
+    ]
     crossing = [(a, b) for a, b in itertools.combinations(ours, 2) if a.split != b.split]
     expected = oracle(crossing + list(itertools.product(ours, theirs)), distance)
     leaks = find_leaks(ours, theirs, distance=distance)
@@ -182,15 +190,15 @@ def test_comparison_agrees_with_brute_force(distance: int) -> None:
 
 def test_tiles_meet_without_a_gap() -> None:
     """A wide side of two tiles; each of these has its copy at the other end."""
-    many = [Fingerprint(f"{n}", "", "train", f"{n}", f"{n << 200:064x}") for n in range(5000)]
-    few = [Fingerprint(f"c{n}", "", "test", f"c{n}", f"{n << 200:064x}") for n in (0, 4095, 4096)]
+    many = [placed(f"{n}", "", "train", f"{n}", f"{n << 200:064x}") for n in range(5000)]
+    few = [placed(f"c{n}", "", "test", f"c{n}", f"{n << 200:064x}") for n in (0, 4095, 4096)]
     leaks = find_leaks(few, many, distance=0)
     assert [leak.b.name for leak in leaks] == ["0", "4095", "4096"]
 
 
-def leaking(count: int) -> list[Fingerprint]:
+def leaking(count: int) -> list[PlacedImage]:
     return [
-        Fingerprint(f"{split} {n}", f"s{n}", split, f"{n}", None)
+        placed(f"{split} {n}", f"s{n}", split, f"{n}", None)
         for split in ("train", "test")
         for n in range(count)
     ]

@@ -2,7 +2,7 @@
 
 A preparation is divided into parts, one a shard, and each part is a pure function of the source and
 the settings. A part that is done leaves its shard and, after it, a record; one that was interrupted
-goes on behind its journal (see ``parts``). The job that finds all records writes the indices, the
+goes on behind its journal (see ``journal``). The job that finds all records writes the indices, the
 ledger and the summary, so that the outcome does not depend on how many jobs there were, or on where
 one was killed.
 
@@ -20,9 +20,9 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,67 +31,33 @@ from rich.progress import TaskID
 
 from genrefocus import __version__
 from genrefocus.data.processes import ordered_map
-from genrefocus.data.sample import SPLITS, PictureFormat, Sample, encode
-from genrefocus.data.shards import (
-    index_head,
-    require_same,
-    shard_name,
-    write_index,
-)
+from genrefocus.data.sample import SPLITS, PictureFormat, encode
+from genrefocus.data.shards import index_head, require_same, shard_name, write_index
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.outcome import LEDGER_NAME, SAMPLES_NAME, SUMMARY_NAME, read_summary
-from genrefocus.preparation.parts import (
+from genrefocus.preparation.journal import (
     PARTS_NAME,
-    Encoded,
+    Outcome,
     Task,
     is_begun,
     json_line,
     make_parts,
     record_path,
 )
-from genrefocus.preparation.plan import Candidate, LeakageCheck, Plan, facts_of, make_plan
+from genrefocus.preparation.ledger import (
+    LEDGER_NAME,
+    SAMPLES_NAME,
+    SUMMARY_NAME,
+    explained,
+    read_summary,
+)
+from genrefocus.preparation.route import Prepared, Route
+from genrefocus.preparation.shard_plan import Candidate, LeakageCheck, ShardPlan, plan_shards
 from genrefocus.progress import Bars
 from genrefocus.rejection import Rejected
 from genrefocus.writing import write_atomically, write_json
 
-
-@dataclass(frozen=True)
-class Made:
-    """A sample and what was measured on the way, as numbers by name."""
-
-    sample: Sample
-    measures: Mapping[str, float]
-
-
-class Route(Protocol):
-    """How samples are made of items."""
-
-    @property
-    def name(self) -> str:
-        """Route of the samples, one of ``data.sample.ROUTES``."""
-
-    @property
-    def roles(self) -> frozenset[str]:
-        """Roles of pictures that it needs."""
-
-    @property
-    def batch_size(self) -> int:
-        """Candidates at a time."""
-
-    @property
-    def in_process(self) -> bool:
-        """Whether it holds a network, which worker processes would each copy."""
-
-    def parameters(self) -> dict[str, Any]:
-        """Plain JSON data that determines the samples, estimators and renderer by name."""
-
-    def make(self, batch: Sequence[Candidate]) -> list[Made | Rejected]:
-        """A sample, or why there is none, for each candidate, in order.
-
-        Raises:
-            OSError: a file cannot be read, which is an error and no reason to leave a sample out.
-        """
+DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.9, "val": 0.05, "test": 0.05}
 
 
 def prepare(
@@ -99,11 +65,11 @@ def prepare(
     source: Source,
     out: str | Path,
     *,
-    splits: Mapping[str, float],
-    gates: Gates,
-    leakage: LeakageCheck,
     seed: int,
     items_per_shard: int,
+    splits: Mapping[str, float] = DEFAULT_SPLITS,
+    gates: Gates | None = None,
+    leakage: LeakageCheck | None = None,
     picture_format: PictureFormat = "png",
     limit: int | None = None,
     job: int = 0,
@@ -119,12 +85,12 @@ def prepare(
     Args:
         route, source: what is made, and of what.
         out: folder of the sets.
-        splits: split -> share of the scenes, for items that have no split of their own.
-        gates: measures outside of them turn a sample away.
-        leakage: what the pictures are compared with.
         seed: of everything random.
         items_per_shard: candidates that make a shard, > 0.
-        picture_format: of the samples' colour pictures, see ``data.sample.encode``.
+        splits: split -> share of the scenes, for items that have no split of their own.
+        gates: measures outside of them turn a sample away; None turns none away.
+        leakage: what the images are compared with; None compares the splits with each other.
+        picture_format: of the samples' colour images, see ``data.sample.encode``.
         limit: of items, for a trial; None takes all.
         job, jobs: this is job number ``job`` of ``jobs``, which divide the shards among them.
         workers: processes; 0 works in this one, as routes with networks always do.
@@ -134,30 +100,40 @@ def prepare(
         The summary, or None where shards of other jobs are still missing.
 
     Raises:
-        ValueError: wrong settings, pictures that leak, a folder that holds something else, or
+        ValueError: wrong settings, images that leak, a folder that holds something else, or
             nothing at all that can be used.
         OSError: the disk is full, or a file cannot be read; what is there stays as it is.
     """
     _check(route, source, items_per_shard, job, jobs)
-    source.items()  # a root that does not fit ends it before there are processes
-    out = Path(out)
+    items = source.items()  # a root that does not fit ends it before there are processes
+    out, gates = Path(out), gates or Gates({})
+    idle = (out / SUMMARY_NAME).is_file() and not any(item.pictures for item in items)
     work = out / PARTS_NAME
     work.mkdir(parents=True, exist_ok=True)
-    processes = nullcontext(map) if route.in_process else ordered_map(workers)
+    processes = nullcontext(map) if route.in_process or idle else ordered_map(workers)
     try:
-        with processes as mapper, _Progress(progress) as bar:
-            plan = make_plan(
+        with processes as mapper, _bars(progress) as advance:
+            plan = plan_shards(
                 source,
                 folder=work,
                 splits=splits,
                 seed=seed,
                 items_per_shard=items_per_shard,
                 limit=limit,
-                leakage=leakage,
+                leakage=leakage or LeakageCheck(),
                 mapper=mapper,
-                advance=bar.advance,
+                advance=advance,
             )
-            settings = _settings(route, source, gates, seed, picture_format, plan)
+            settings = {
+                "route": route.name,
+                "source": source.name,
+                "settings": route.parameters(),
+                "gates": gates.as_mapping(),
+                "seed": seed,
+                "picture_format": picture_format,
+                "listing": plan.listing,
+                "code_version": __version__,
+            }
             head = index_head(settings, items_per_shard)
             if _is_finished(out, head):
                 _remove(work)
@@ -170,7 +146,7 @@ def prepare(
                 batch_size=route.batch_size,
                 out=out,
                 mapper=mapper,
-                advance=lambda done, of, counts: bar.advance(title, done, of, _counts(counts)),
+                advance=lambda done, of, counts: advance(title, done, of, _counts(counts)),
             )
         return _conclude(plan, gates, head, out, splits)
     except FileNotFoundError:
@@ -192,99 +168,67 @@ def _check(route: Route, source: Source, items_per_shard: int, job: int, jobs: i
         )
 
 
-def _settings(
-    route: Route,
-    source: Source,
-    gates: Gates,
-    seed: int,
-    picture_format: PictureFormat,
-    plan: Plan,
-) -> dict[str, Any]:
-    """All that determines the sets."""
-    return {
-        "route": route.name,
-        "source": source.name,
-        "settings": route.parameters(),
-        "gates": gates.as_mapping(),
-        "seed": seed,
-        "picture_format": picture_format,
-        "listing": plan.listing,
-        "code_version": __version__,
-    }
+class _Advance(Protocol):
+    def __call__(self, title: str, done: int, total: int, note: str = "") -> None: ...
 
 
-class _Progress:
-    """Bars on stderr: one for each thing that is counted."""
+@contextmanager
+def _bars(visible: bool) -> Iterator[_Advance]:
+    """Bars on stderr, one for each title that is counted."""
+    tasks: dict[str, TaskID] = {}
+    with Bars(visible) as bars:
 
-    def __init__(self, visible: bool) -> None:
-        self._bar = Bars(visible)
-        self._tasks: dict[str, TaskID] = {}
+        def advance(title: str, done: int, total: int, note: str = "") -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=total)
+            bars.update(tasks[title], completed=done, total=total, note=note)
 
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, title: str, done: int, total: int, note: str = "") -> None:
-        if title not in self._tasks:
-            self._tasks[title] = self._bar.add_task(title, total=total, note="")
-        self._bar.update(self._tasks[title], completed=done, total=total, note=note)
+        yield advance
 
 
 def _run(
     route: Route, gates: Gates, picture_format: PictureFormat, task: Task
-) -> tuple[Task, list[Encoded]]:
+) -> tuple[Task, list[Outcome]]:
     """Make a batch, and turn away what the gates do not let pass."""
-    outcomes = route.make(task.candidates)
-    pairs = zip(task.candidates, outcomes, strict=True)
-    return task, [_encoded(route, gates, picture_format, *pair) for pair in pairs]
+    made = zip(task.candidates, route.make(task.candidates), strict=True)
+    return task, [_outcome(route, gates, picture_format, *one) for one in made]
 
 
-def _encoded(
+def _outcome(
     route: Route,
     gates: Gates,
     picture_format: PictureFormat,
     candidate: Candidate,
-    outcome: Made | Rejected,
-) -> Encoded:
+    made: Prepared | Rejected,
+) -> Outcome:
     record: dict[str, Any] = {
         "key": candidate.key,
         "name": candidate.item.name,
         "split": candidate.split,
     }
-    measures: dict[str, float | None] = {}
-    if isinstance(outcome, Made):
-        measures = {name: _finite(value) for name, value in sorted(outcome.measures.items())}
-        record["measures"] = measures
-        try:
-            gates.check(outcome.measures)
-        except Rejected as rejected:
-            outcome = rejected
-    if isinstance(outcome, Rejected):
-        return Encoded(None, record | _explained(outcome))
-    provenance = {
-        **facts_of(candidate),
-        **route.parameters(),
-        **outcome.sample.provenance,
-        "measures": measures,
-        "code_version": __version__,
-    }
-    sample = replace(outcome.sample, provenance=provenance)
-    return Encoded(encode(sample, picture_format), record)
+    if isinstance(made, Rejected):
+        return Outcome({}, record | explained(made))
+    measures = {name: _finite(value) for name, value in sorted(made.measures.items())}
+    record["measures"] = measures
+    try:
+        gates.check(made.measures)
+    except Rejected as rejected:
+        return Outcome({}, record | explained(rejected))
+    samples = {}
+    for sample in (made.sample, *made.more):
+        provenance = {
+            **candidate.provenance(),
+            **route.parameters(),
+            **sample.provenance,
+            "measures": measures,
+            "code_version": __version__,
+        }
+        samples[sample.key] = encode(replace(sample, provenance=provenance), picture_format)
+    return Outcome(samples, record)
 
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _explained(rejected: Rejected) -> dict[str, Any]:
-    return {
-        "reason": rejected.reason.value,
-        "value": rejected.value,
-        "detail": rejected.detail,
-    }
 
 
 def _is_finished(out: Path, head: Mapping[str, Any]) -> bool:
@@ -310,7 +254,7 @@ def _begin(work: Path, head: Mapping[str, Any]) -> None:
 
 
 def _conclude(
-    plan: Plan, gates: Gates, head: Mapping[str, Any], out: Path, splits: Collection[str]
+    plan: ShardPlan, gates: Gates, head: Mapping[str, Any], out: Path, splits: Collection[str]
 ) -> dict[str, Any] | None:
     """Write indices, ledger and summary where all parts are done."""
     work = out / PARTS_NAME
@@ -333,7 +277,7 @@ def _remove(work: Path) -> None:
 
 
 def _write_outcome(
-    plan: Plan,
+    plan: ShardPlan,
     gates: Gates,
     head: Mapping[str, Any],
     out: Path,
@@ -341,10 +285,7 @@ def _write_outcome(
     done: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     records = [record for one in done for record in one["records"]]
-    listed = [
-        {"name": one.name, "split": one.split, **_explained(one.rejected)} for one in plan.turned
-    ]
-    away = listed + [record for record in records if "reason" in record]
+    away = [*plan.rejections, *(record for record in records if "reason" in record)]
     samples = [record for record in records if "reason" not in record]
     write_atomically(out / LEDGER_NAME, b"".join(map(json_line, away)))
     reasons = Counter(record["reason"] for record in away)
@@ -367,7 +308,7 @@ def _write_outcome(
             own = {**head, "parameters": {**head["parameters"], "split": split}}
             write_index(out / split, own, shards)
     summary = {
-        "found": len(records) + len(listed),
+        "found": len(records) + len(plan.rejections),
         "written": {split: sum(e["nsamples"] for e in entries[split]) for split in SPLITS},
         "rejected": dict(sorted(reasons.items())),
         "measured_only": [name for name in gates.unset() if name in measured],

@@ -11,10 +11,10 @@ from scipy.ndimage import gaussian_filter, laplace
 
 from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation.deblur_pairs import DeblurPairs
-from genrefocus.preparation.engine import prepare
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.outcome import read_lines
-from genrefocus.preparation.plan import LeakageCheck
+from genrefocus.preparation.ledger import read_lines
+from genrefocus.preparation.runner import prepare
+from genrefocus.preparation.shard_plan import LeakageCheck
 from genrefocus.preparation.sources import Dpdd, RealBokeh3mp, Several
 
 SCENES = 7

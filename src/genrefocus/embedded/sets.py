@@ -17,16 +17,14 @@ Every file is a pure function of seed, set and number, for any number of worker 
 """
 
 import functools
-import hashlib
 import json
 import math
-import shutil
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,17 +33,15 @@ from torch import Tensor
 
 from genrefocus import __version__
 from genrefocus.data.images import save_image
-from genrefocus.data.processes import OrderedMap, ordered_map
-from genrefocus.data.sample import SPLITS, Sample, encode
-from genrefocus.data.shards import (
-    ShardWriter,
-    is_finished,
-    read_index,
-    require_same,
-)
+from genrefocus.data.sample import SPLITS, Sample
+from genrefocus.data.shards import read_index
+from genrefocus.embedded.files import RECORD_NAME, make_files
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, blur_radius
-from genrefocus.progress import Bars
+from genrefocus.preparation.route import Prepared, Route
+from genrefocus.preparation.runner import prepare
+from genrefocus.preparation.shard_plan import Candidate
+from genrefocus.preparation.sources.numbered import Numbered
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scene import Scene, scene_aif, scene_disparity
@@ -60,7 +56,8 @@ GENERATOR_VERSION = 3
 """Raised with every change that makes other pictures of the same seed."""
 
 Kind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
-KINDS: tuple[Kind, ...] = ("synthetic", "deblur", "sweep", "camera_roll")
+PAIRS: tuple[Kind, ...] = ("synthetic", "deblur", "sweep")
+ROLL: Kind = "camera_roll"
 
 DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
     "synthetic": {"train": 2000, "val": 64, "test": 64},
@@ -68,8 +65,6 @@ DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
     "sweep": {"val": 16, "test": 64},
     "camera_roll": {"train": 600, "val": 64, "test": 64},
 }
-
-ROLL_NAME = "roll.json"
 
 # At 64 px; they scale with the size. The margin holds the shift of the greatest blur.
 _LEAST_BLUR_PX = {"synthetic": 0.5, "deblur": 0.5, "sweep": 3.0, "camera_roll": 0.8}
@@ -80,11 +75,10 @@ _POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 d
 
 @dataclass(frozen=True)
 class EmbeddedSet:
-    """One set to be made: ``count`` samples of a kind and split at ``size`` px."""
+    """The samples of a kind and split at ``size`` px, by their numbers."""
 
     kind: Kind
     split: str
-    count: int
     seed: int
     size: int
 
@@ -102,18 +96,6 @@ class EmbeddedSet:
         """Range of the greatest blur radius in a frame, px; the draw is log-uniform."""
         return self.px(_LEAST_BLUR_PX[self.kind]), self.px(_GREATEST_BLUR_PX)
 
-    def parameters(self) -> dict[str, Any]:
-        """All that determines the bytes of the set."""
-        return {
-            "kind": self.kind,
-            "split": self.split,
-            "count": self.count,
-            "seed": self.seed,
-            "size": self.size,
-            "families": list(self.families),
-            "generator_version": GENERATOR_VERSION,
-        }
-
     def scene_seed(self, number: int) -> int:
         """Shared by the held-out pairs of ``synthetic`` and ``deblur``, else of this set alone."""
         paired = self.split != "train" and self.kind in ("synthetic", "deblur")
@@ -130,6 +112,25 @@ class EmbeddedSet:
         return at_64 * self.size / 64
 
 
+@dataclass(frozen=True)
+class EmbeddedPairs(Route):
+    """The pairs of a kind as a route, see :func:`make_pair`."""
+
+    kind: Kind
+    seed: int
+    size: int
+    generator_version: int = GENERATOR_VERSION
+    batch_size: int = 1
+
+    @property
+    def name(self) -> str:
+        return "deblur" if self.kind == "deblur" else "synthetic"
+
+    def sample(self, candidate: Candidate, estimated: object) -> Prepared:
+        one = EmbeddedSet(self.kind, candidate.split, self.seed, self.size)
+        return Prepared(make_pair(one, candidate.item.facts["number"]), {})
+
+
 def build_embedded(
     root: str | Path,
     *,
@@ -139,7 +140,7 @@ def build_embedded(
     workers: int = 2,
     command: str = "",
     progress: bool = True,
-) -> list[EmbeddedSet]:
+) -> None:
     """Make the sets that are not there yet, and a card README.md about all of them.
 
     Args:
@@ -149,24 +150,36 @@ def build_embedded(
         size: edge of the square pairs and short edge of the photographs, px, >= 16.
         workers: processes; 0 works in this one.
         command: for the card, what the user typed.
-        progress: show a bar with the time that is left on stderr.
-
-    Returns:
-        All sets of ``counts``, made now or before.
+        progress: show bars with the time that is left on stderr.
 
     Raises:
         ValueError: an unknown kind or split, or a folder that holds a set of other parameters.
     """
-    root = Path(root)
-    sets = _sets(counts, seed, size)
-    missing = [one for one in sets if not _is_there(root, one)]
-    if missing:
-        with ordered_map(workers) as mapper, Bars(progress) as bar:
-            for one in missing:
-                make = _make_roll if one.kind == "camera_roll" else _make_shards
-                make(root / one.folder, one, mapper, bar)
-    write_atomically(root / "README.md", dataset_card(root, sets, command).encode())
-    return sets
+    root, wanted = Path(root), _wanted(counts)
+    for kind in PAIRS:
+        if own := wanted.get(kind):
+            prepare(
+                EmbeddedPairs(kind, seed, size),
+                Numbered(f"embedded {kind}", own, prefix="sweep-" if kind == "sweep" else ""),
+                root / kind,
+                seed=seed,
+                items_per_shard=500,
+                splits=dict.fromkeys(own, 1 / len(own)),
+                workers=workers,
+                progress=progress,
+            )
+    for split, count in wanted.get(ROLL, {}).items():
+        one = EmbeddedSet(ROLL, split, seed, size)
+        make_files(
+            root / one.folder,
+            functools.partial(take_roll_photo, one),
+            range(count),
+            parameters={**asdict(one), "count": count, "generator_version": GENERATOR_VERSION},
+            workers=workers,
+            progress=progress,
+        )
+    card = dataset_card(root, wanted, seed, size, command)
+    write_atomically(root / "README.md", card.encode())
 
 
 def make_pair(one: EmbeddedSet, number: int) -> Sample:
@@ -207,8 +220,10 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
     )
 
 
-def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> str:
+def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> None:
     """Write photograph, depth and mask of the ``number``-th shot of a ``camera_roll`` set."""
+    for place in ("photos", "depth", "mask"):
+        (folder / place).mkdir(exist_ok=True)
     rng = one.generator(number)
     scene = roll_scene(one, number, rng)
     low, high = one.blur_px
@@ -219,7 +234,6 @@ def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> str:
     np.save(folder / "depth" / f"{name}.npy", estimates.depth)
     mask = torch.from_numpy(estimates.mask.astype(np.uint8)) * 255
     save_image(mask, folder / "mask" / f"{name}.png")
-    return name
 
 
 def roll_scene(one: EmbeddedSet, number: int, rng: Generator) -> Scene:
@@ -232,59 +246,19 @@ def roll_scene(one: EmbeddedSet, number: int, rng: Generator) -> Scene:
     )
 
 
-def _sets(counts: Mapping[str, Mapping[str, int]], seed: int, size: int) -> list[EmbeddedSet]:
+def _wanted(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Kind -> split -> samples, of what is to be made, in order."""
     for kind, splits in counts.items():
-        if kind not in KINDS or set(splits) - set(SPLITS):
+        if kind not in (*PAIRS, ROLL) or set(splits) - set(SPLITS):
             raise ValueError(
-                f"counts of {kind} for {', '.join(splits)}; kinds are {', '.join(KINDS)}, "
+                f"counts of {kind} for {', '.join(splits)}; kinds are {', '.join((*PAIRS, ROLL))}, "
                 f"splits {', '.join(SPLITS)}"
             )
-    wanted = (
-        (kind, split, counts.get(kind, {}).get(split, 0)) for kind in KINDS for split in SPLITS
-    )
-    return [EmbeddedSet(kind, split, count, seed, size) for kind, split, count in wanted if count]
-
-
-def _is_there(root: Path, one: EmbeddedSet) -> bool:
-    folder = root / one.folder
-    if one.kind != "camera_roll":
-        return is_finished(folder, one.parameters())
-    if not (folder / ROLL_NAME).is_file():
-        return False
-    found = json.loads((folder / ROLL_NAME).read_bytes())
-    require_same(folder, found, {"parameters": one.parameters()})
-    return True
-
-
-def _make_shards(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Bars) -> None:
-    with ShardWriter(folder, parameters=one.parameters(), samples_per_shard=500) as writer:
-        start = len(writer.written)
-        task = bar.add_task(f"making {one.folder}", total=one.count, completed=start)
-        for key, members in mapper(functools.partial(_encoded_pair, one), range(start, one.count)):
-            writer.write_encoded(key, members)
-            bar.advance(task)
-
-
-def _make_roll(folder: Path, one: EmbeddedSet, mapper: OrderedMap, bar: Bars) -> None:
-    unfinished = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for name in ("photos", "depth", "mask"):
-        (unfinished / name).mkdir(parents=True)
-    task = bar.add_task(f"making {one.folder}", total=one.count)
-    for _ in mapper(functools.partial(take_roll_photo, one, unfinished), range(one.count)):
-        bar.advance(task)
-    digest = hashlib.sha256()
-    for path in sorted(unfinished.glob("*/*")):
-        digest.update(path.relative_to(unfinished).as_posix().encode() + path.read_bytes())
-    record = {"parameters": one.parameters(), "fingerprint": digest.hexdigest()}
-    write_atomically(unfinished / ROLL_NAME, json.dumps(record, sort_keys=True).encode() + b"\n")
-    unfinished.rename(folder)
-
-
-def _encoded_pair(one: EmbeddedSet, number: int) -> tuple[str, dict[str, bytes]]:
-    # Bytes and no tensors: torch would hand those between processes through shared memory.
-    sample = make_pair(one, number)
-    return sample.key, encode(sample)
+    return {
+        kind: {split: counts[kind][split] for split in SPLITS if counts[kind].get(split)}
+        for kind in (*PAIRS, ROLL)
+        if kind in counts
+    }
 
 
 def _draw_blur(one: EmbeddedSet, scene: Scene, number: int) -> tuple[float, BlurStrength]:
@@ -302,16 +276,22 @@ def _through_lens(scene: Scene, focus: float, strength: BlurStrength) -> Tensor:
     return to_bytes(light)
 
 
-def dataset_card(root: Path, sets: list[EmbeddedSet], command: str) -> str:
+def dataset_card(
+    root: Path, counts: Mapping[str, Mapping[str, int]], seed: int, size: int, command: str
+) -> str:
     """README.md of the data, in Markdown: what they are, how they were made, how to make them."""
-    rows = [f"| {one.folder} | {one.count} | {_fingerprint(root, one)[:16]} |" for one in sets]
-    parameters = {"seed": sets[0].seed, "size": sets[0].size} if sets else {}
-    counts = {one.folder: one.count for one in sets}
-    template = resources.files("genrefocus.data").joinpath("embedded_card.md").read_text("utf-8")
+    sets = {
+        f"{kind}/{split}": count for kind, own in counts.items() for split, count in own.items()
+    }
+    rows = [
+        f"| {folder} | {count} | {_fingerprint(root / folder)[:16]} |"
+        for folder, count in sets.items()
+    ]
+    template = resources.files("genrefocus.embedded").joinpath("card.md").read_text("utf-8")
     return template.format(
         rows="\n".join(rows),
-        command=command or "build_embedded(...), see genrefocus.data.embedded",
-        parameters=json.dumps({**parameters, "counts": counts}),
+        command=command or "build_embedded(...), see genrefocus.embedded",
+        parameters=json.dumps({"seed": seed, "size": size, "counts": sets}),
         generator=GENERATOR_VERSION,
         code=__version__,
         train=", ".join(TRAIN_FAMILIES),
@@ -321,8 +301,7 @@ def dataset_card(root: Path, sets: list[EmbeddedSet], command: str) -> str:
     )
 
 
-def _fingerprint(root: Path, one: EmbeddedSet) -> str:
-    folder = root / one.folder
-    if one.kind == "camera_roll":
-        return str(json.loads((folder / ROLL_NAME).read_bytes())["fingerprint"])
-    return str(read_index(folder)["fingerprint"])
+def _fingerprint(folder: Path) -> str:
+    record = folder / RECORD_NAME
+    made = json.loads(record.read_bytes()) if record.is_file() else read_index(folder)
+    return str(made["fingerprint"])

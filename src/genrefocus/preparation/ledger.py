@@ -1,4 +1,4 @@
-"""What a finished preparation leaves on disk, read back: summary, ledger, measures, sets."""
+"""What a preparation leaves beside its shards: ledger of rejections, measures, summary."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrefocus.data.shards import INDEX_NAME, ShardDataset
+from genrefocus.rejection import Rejected
 
 LEDGER_NAME = "rejections.jsonl"
 SAMPLES_NAME = "samples.jsonl"
 SUMMARY_NAME = "summary.json"
 
 QUANTILES: Mapping[str, float] = {"min": 0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1}
+
+
+def rejection(name: str, rejected: Rejected, split: str | None) -> dict[str, Any]:
+    """An entry of the ledger."""
+    return {"name": name, "split": split, **explained(rejected)}
+
+
+def explained(rejected: Rejected) -> dict[str, Any]:
+    """Why something was turned away, as plain JSON data."""
+    return {
+        "reason": rejected.reason.value,
+        "value": rejected.value,
+        "detail": rejected.detail,
+    }
 
 
 def read_summary(out: Path) -> dict[str, Any]:

@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import load_image
 from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import ShardDataset
+from genrefocus.embedded.sets import build_embedded
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.exif import ExposureFacts, read_exposure
 from genrefocus.noise import seeded_generators
-from genrefocus.preparation import parts
-from genrefocus.preparation.in_the_wild import Deblur, prepare_photos
+from genrefocus.preparation import runner
+from genrefocus.preparation.in_the_wild import Deblur, InTheWild
+from genrefocus.preparation.sources import Photographs
 
 COUNT = 14
 ONE_SPLIT = {"train": 1.0}
@@ -62,18 +63,19 @@ def halved(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
 
 
 def prepare(roll: Path, out: Path, deblur: Deblur = halved, **changes) -> dict:
-    arguments = {
-        "deblur_name": "halved",
-        "long_edge": 1024,
-        "least_edge": 1,
-        "depth": SidecarDepth(roll / "depth"),
-        "mask": SidecarMask(roll / "mask"),
-        "splits": ONE_SPLIT,
-        "batch_size": 4,
-        "samples_per_shard": 5,
-    }
-    return prepare_photos(
-        roll / "photos", out, deblur=deblur, progress=False, **{**arguments, **changes}
+    route = {"long_edge": 1024, "least_edge": 1, "batch_size": 4}
+    route |= {name: changes.pop(name) for name in route if name in changes}
+    return runner.prepare(
+        InTheWild(
+            depth=SidecarDepth(roll / "depth"),
+            mask=SidecarMask(roll / "mask"),
+            deblur=deblur,
+            deblur_name="halved",
+            **route,
+        ),
+        Photographs(roll / "photos", option="data.photos"),
+        out,
+        **{"seed": 0, "items_per_shard": 5, "splits": ONE_SPLIT, "progress": False, **changes},
     )
 
 
@@ -136,10 +138,7 @@ def test_k_follows_the_working_size(made: Path, tmp_path: Path) -> None:
         assert half[number].strength.k == pytest.approx(whole[number].strength.k / 2, rel=0.02)
 
 
-def test_a_killed_preparation_ends_at_the_same_bytes(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parts, "_NOTE_SECONDS", 0.0)
+def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path) -> None:
     prepare(made, tmp_path / "whole")
     calls = []
 

@@ -6,7 +6,6 @@ journal goes on behind its last line.
 """
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,25 +17,22 @@ from filelock import FileLock, Timeout
 from genrefocus.data.processes import OrderedMap
 from genrefocus.data.shard_file import ShardFile, Written
 from genrefocus.data.shards import shard_name
-from genrefocus.preparation.plan import Candidate, Part
+from genrefocus.preparation.shard_plan import Candidate, Part
 from genrefocus.writing import whole_lines, write_atomically
 
 PARTS_NAME = ".parts"
 
-_NOTE_SECONDS = 1.0
-"""Between two lines of a journal, each of which waits for the disk."""
-
 
 @dataclass(frozen=True)
-class Encoded:
+class Outcome:
     """What became of one candidate, ready to be written.
 
     Attributes:
-        members: of its sample, extension -> bytes; None where it was turned away.
+        samples: key -> encoded sample; empty where the candidate was turned away.
         record: plain JSON data for the lists of samples and rejections.
     """
 
-    members: dict[str, bytes] | None
+    samples: Mapping[str, Mapping[str, bytes]]
     record: dict[str, Any]
 
 
@@ -51,7 +47,7 @@ class Task:
 
 def make_parts(
     parts: Sequence[Part],
-    make: Callable[[Task], tuple[Task, list[Encoded]]],
+    make: Callable[[Task], tuple[Task, list[Outcome]]],
     *,
     batch_size: int,
     out: Path,
@@ -78,7 +74,7 @@ def make_parts(
         for task, outcomes in mapper(make, _tasks(waiting, batch_size, out, opened)):
             part = opened[task.part]
             part.add(outcomes)
-            counts.update("rejected" if one.members is None else "kept" for one in outcomes)
+            counts.update("kept" if one.samples else "rejected" for one in outcomes)
             advance(finished + len(part.records), total, counts)
             if task.is_last:
                 finished += len(part.records)
@@ -106,54 +102,41 @@ def json_line(content: Mapping[str, Any]) -> bytes:
 class _OpenPart:
     """A part that this process makes, from where its journal ends.
 
+    A line of the journal has the records of a batch, its samples in the shard, and where the shard
+    ends; it is written when the shard is on disk so far.
+
     Attributes:
         records: of all candidates that are done, in order.
     """
 
     def __init__(self, part: Part, out: Path, lock: FileLock) -> None:
-        self.records: list[dict[str, Any]] = []
         self._lock = lock
         self._record = record_path(out, part)
         self._shard_path = out / part.split / shard_name(part.number)
         self._shard: ShardFile | None = None
         path = self._record.with_suffix(".jsonl")
-        self._go_on(path)
+        notes = [json.loads(line) for line in whole_lines(path)]
+        written: list[Written] = [tuple(one) for note in notes for one in note["written"]]
+        if written:
+            try:
+                self._shard = ShardFile(self._shard_path, written, notes[-1]["end"])
+            except ValueError:  # somebody removed the shard: the part is made again
+                notes = []
+                path.unlink()
+        self.records: list[dict[str, Any]] = [one for note in notes for one in note["records"]]
         self._journal = path.open("ab")
-        self._noted, self._time = len(self.records), time.monotonic()
 
-    def _go_on(self, path: Path) -> None:
-        written: list[Written] = []
-        end = 0
-        for line in whole_lines(path):
-            note = json.loads(line)
-            self.records += note["records"]
-            written += [(key, at, edge) for key, at, edge in note["written"]]
-            end = note["end"]
-        if not written:
-            return
-        try:
-            self._shard = ShardFile(self._shard_path, written, end)
-        except ValueError:  # somebody removed the shard: the part is made again
-            self.records = []
-            path.unlink()
-
-    def add(self, outcomes: Sequence[Encoded]) -> None:
-        for one in outcomes:
-            if one.members is not None:
-                self._shard = self._shard or ShardFile(self._shard_path)
-                self._shard.add(one.record["key"], one.members)
-            self.records.append(one.record)
-        if time.monotonic() - self._time >= _NOTE_SECONDS:
-            self._note()
-
-    def _note(self) -> None:
-        records = self.records[self._noted :]
-        keys = {record["key"] for record in records}
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        samples = [one for outcome in outcomes for one in outcome.samples.items()]
+        for key, members in samples:
+            self._shard = self._shard or ShardFile(self._shard_path)
+            self._shard.add(key, members)
         written, end = self._shard.sync() if self._shard else ([], 0)
-        new = [one for one in written if one[0] in keys]
-        self._journal.write(json_line({"records": records, "written": new, "end": end}))
+        new = [one.record for one in outcomes]
+        note = {"records": new, "written": written[len(written) - len(samples) :], "end": end}
+        self._journal.write(json_line(note))
         self._journal.flush()
-        self._noted, self._time = len(self.records), time.monotonic()
+        self.records += new
 
     def finish(self) -> None:
         entry = None if self._shard is None else self._shard.finish()

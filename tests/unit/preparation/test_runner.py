@@ -21,13 +21,13 @@ from PIL import Image
 
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardDataset
-from genrefocus.preparation import engine, parts
-from genrefocus.preparation.engine import Made, prepare
+from genrefocus.preparation import runner
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Item, Picture
-from genrefocus.preparation.outcome import read_lines
-from genrefocus.preparation.plan import Candidate, LeakageCheck, split_of
-from genrefocus.preparation.working import load_working
+from genrefocus.preparation.ledger import read_lines
+from genrefocus.preparation.route import Prepared, Route, load_image
+from genrefocus.preparation.runner import prepare
+from genrefocus.preparation.shard_plan import Candidate, LeakageCheck, split_of
 from genrefocus.rejection import Reason, Rejected
 
 ALIKE = LeakageCheck(against=(), distance=64, allow=())
@@ -61,34 +61,32 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Copied:
+class Copied(Route):
     """A sample whose sharp picture is noise of its seed; brightness 0 is turned away."""
 
     batch_size: int = 2
     pause: float = 0.0
     name = "deblur"
     roles = frozenset({"photo"})
-    in_process = False
 
     def parameters(self) -> dict[str, Any]:
         return {"copied": True}
 
-    def make(self, batch: Sequence[Candidate]) -> list[Made | Rejected]:
-        time.sleep(self.pause)
-        return [self.one(candidate) for candidate in batch]
+    def load(self, candidate: Candidate) -> torch.Tensor:
+        return load_image(candidate, "photo", long_edge=64)
 
-    def one(self, candidate: Candidate) -> Made | Rejected:
-        try:
-            photo = load_working(candidate, "photo", 64)
-        except Rejected as rejected:
-            return rejected
-        brightness = float(photo.mean())
+    def estimate(self, candidates: Sequence[Candidate], loaded: Sequence[Any]) -> Sequence[Any]:
+        time.sleep(self.pause)
+        return loaded
+
+    def sample(self, candidate: Candidate, estimated: torch.Tensor) -> Prepared:
+        brightness = float(estimated.mean())
         if brightness == 0:
-            return Rejected(Reason.PICTURE_TOO_SMALL, brightness, "black")
-        noise = candidate.generator().integers(0, 255, (3, *photo.shape[1:]), np.uint8)
-        bokeh = (photo * 255).round().to(torch.uint8)
+            raise Rejected(Reason.PICTURE_TOO_SMALL, brightness, "black")
+        noise = candidate.generator().integers(0, 255, (3, *estimated.shape[1:]), np.uint8)
+        bokeh = (estimated * 255).round().to(torch.uint8)
         sample = Sample(candidate.key, self.name, candidate.split, torch.from_numpy(noise), bokeh)
-        return Made(sample, {"k": brightness, "ssim": float("nan")})
+        return Prepared(sample, {"k": brightness, "ssim": float("nan")})
 
 
 @pytest.fixture(scope="module")
@@ -210,9 +208,8 @@ def test_killed_at_random_it_ends_at_the_same_bytes(
 def test_an_interruption_costs_one_batch(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "_NOTE_SECONDS", 0.0)
     tasks: list[list[str]] = []
-    run_task = engine._run
+    run_task = runner._run
 
     def told(*args: Any) -> Any:
         task, outcomes = run_task(*args)
@@ -221,7 +218,7 @@ def test_an_interruption_costs_one_batch(
             raise OSError("the disk is full")
         return task, outcomes
 
-    monkeypatch.setattr(engine, "_run", told)
+    monkeypatch.setattr(runner, "_run", told)
     with pytest.raises(OSError, match="full"):
         run(pictures, tmp_path / "out", items_per_shard=100)
     run(pictures, tmp_path / "out", items_per_shard=100)
@@ -234,10 +231,7 @@ def test_an_interruption_costs_one_batch(
 
 
 @pytest.mark.parametrize("lost", ["record", "shard", "journal's last line"])
-def test_what_a_kill_between_two_files_leaves(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
-) -> None:
-    monkeypatch.setattr(parts, "_NOTE_SECONDS", 0.0)
+def test_what_a_kill_between_two_files_leaves(pictures: Path, tmp_path: Path, lost: str) -> None:
     run(pictures, tmp_path / "whole", items_per_shard=100)
     whole = tree(tmp_path / "whole")
     run(pictures, tmp_path / "out", items_per_shard=100, job=0, jobs=3)  # train alone

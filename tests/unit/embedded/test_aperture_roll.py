@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrefocus.data.aperture_roll import build_series
 from genrefocus.data.images import load_image
 from genrefocus.data.shards import ShardDataset
+from genrefocus.embedded.aperture_roll import ApertureRoll, Series
 from genrefocus.estimators import DetailRetention, SidecarDepth
 from genrefocus.k_search import KRange
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import blur_strength_from_exif
 from genrefocus.preparation.aperture_series import ApertureSeries
-from genrefocus.preparation.engine import prepare
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.plan import LeakageCheck
-from genrefocus.preparation.sources.simulated import ApertureRoll
+from genrefocus.preparation.runner import prepare
+from genrefocus.preparation.shard_plan import LeakageCheck
 from genrefocus.render.apertures import disk
 from genrefocus.world.camera import BODIES, Exposure
 
@@ -27,9 +26,11 @@ COUNTS = {"train": 2, "test": 1}
 
 
 def build(root: Path, **changes: Any) -> Path:
-    arguments = {"seed": 5, "counts": COUNTS, "size": 96, "frames": 2, "workers": 0}
-    build_series(root, **(arguments | changes))
-    return root
+    workers = changes.pop("workers", 0)
+    Series(**({"seed": 5, "counts": COUNTS, "size": 96, "frames": 2} | changes)).build(
+        root / "roll", workers=workers
+    )
+    return root / "roll"
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -47,22 +48,32 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_bytes_follow_from_the_seed_alone(series: Path, tmp_path: Path) -> None:
     few = {"train": 2}
-    here = {name: d for name, d in digests(series).items() if "/test/" not in name}
-    assert digests(build(tmp_path / "workers", counts=few, workers=2)) == here
+    kept = {name for name in digests(series) if "/test/" not in name and name != "made.json"}
+    here = {name: digests(series)[name] for name in kept}
+    made = digests(build(tmp_path / "workers", counts=few, workers=2))
+    assert {name: made[name] for name in kept} == here
     other = digests(build(tmp_path / "seed", counts=few, seed=6))
     assert not set(other.values()) & set(here.values())
 
 
-def test_finished_splits_are_left_alone_and_broken_ones_made_again(series: Path) -> None:
+def test_a_finished_series_is_left_alone_and_a_broken_one_made_again(
+    series: Path, tmp_path: Path
+) -> None:
     before = digests(series)
-    (series / "pictures/test/series.json").unlink()
-    (series / ".train.part").mkdir()
-    build(series)
+    (series.parent / ".roll.part").mkdir()
+    build(series.parent)
     assert digests(series) == before
-    with pytest.raises(ValueError, match=r"pictures/train holds a set made with seed 5, now"):
-        build(series, seed=7)
+    with pytest.raises(ValueError, match=r"roll holds a set made with seed 5, now"):
+        build(series.parent, seed=7)
     with pytest.raises(ValueError, match="counts of val; splits are train, validation, test"):
-        build(series, counts={"val": 1})
+        build(series.parent, counts={"val": 1})
+    (tmp_path / ".roll.part").mkdir()
+    (tmp_path / ".roll.part/half").touch()
+    few = build(tmp_path, counts={"test": 1})
+    assert not (few / "half").exists()
+    (few / "made.json").unlink()
+    with pytest.raises(ValueError, match=r"no made\.json; delete"):
+        build(tmp_path, counts={"test": 1})
 
 
 def test_frames_differ_in_nothing_but_blur(series: Path) -> None:

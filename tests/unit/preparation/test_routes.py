@@ -23,12 +23,13 @@ from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.preparation.aperture_series import ApertureSeries
 from genrefocus.preparation.deblur_pairs import DeblurPairs
 from genrefocus.preparation.draws import LikePhotographs, LogUniformRadius
-from genrefocus.preparation.engine import Route, prepare
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
-from genrefocus.preparation.outcome import read_lines
-from genrefocus.preparation.plan import LeakageCheck
+from genrefocus.preparation.ledger import read_lines
 from genrefocus.preparation.rendered import Lights, PointLights, Shapes, Synthetic
+from genrefocus.preparation.route import Route
+from genrefocus.preparation.runner import prepare
+from genrefocus.preparation.shard_plan import LeakageCheck
 from genrefocus.preparation.sources import Folder, Pairs, RealBokeh3mp
 from genrefocus.preparation.subjects import ProceduralScenes
 from genrefocus.render.apertures import disk

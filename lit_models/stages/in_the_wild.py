@@ -5,29 +5,41 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.backbone import Backbone
 from genrefocus.network import weights_name
-from genrefocus.preparation.outcome import read_summary
+from genrefocus.preparation.ledger import read_summary
+from genrefocus.preparation.runner import prepare
 from lit_models.flow_matching import FlowMatching
 from lit_models.ranks import Ranks
 from lit_models.stages.stage import Stage
 
 
-class MakePseudoAif(Stage):
+class PrepareInTheWild(Stage):
     """Deblur the photographs and write them, with depth, focus and K, to shards.
 
     Args:
         network: DeblurNet with its LoRA file.
-        prepare: what makes the shards with it.
+        route, source: what makes samples with it, and of which photographs.
+        prepare: further arguments of ``runner.prepare``.
         out: folder of the shards.
         place: see :class:`Stage`.
     """
 
-    def __init__(self, *, network: DictConfig, prepare: DictConfig, out: str, **place: Any) -> None:
+    def __init__(
+        self,
+        *,
+        network: DictConfig,
+        route: DictConfig,
+        source: DictConfig,
+        prepare: DictConfig,
+        out: str,
+        **place: Any,
+    ) -> None:
         super().__init__(**place)
-        self.network, self.prepare, self.out = network, prepare, Path(out)
+        self.network, self.route, self.source = network, route, source
+        self.prepare, self.out = prepare, Path(out)
 
     def prompts(self) -> set[str]:
         return {self.network.prompt}
@@ -37,9 +49,14 @@ class MakePseudoAif(Stage):
         started = time.monotonic()
         with ranks.together(self.name):
             module: FlowMatching = instantiate(self.network)(backbone).ready_on(ranks.device)
-            instantiate(self.prepare)(
-                deblur=module.network,
-                deblur_name=weights_name(self.network.init_lora),
+            route = instantiate(self.route)(
+                deblur=module.network, deblur_name=weights_name(self.network.init_lora)
+            )
+            prepare(
+                route,
+                instantiate(self.source),
+                self.out,
+                **OmegaConf.to_container(self.prepare),  # type: ignore[arg-type]
                 job=ranks.rank,
                 jobs=ranks.world,
                 progress=ranks.rank == 0,
