@@ -18,8 +18,8 @@ from genrefocus.benchmark.methods import (
     Unsharp,
 )
 from genrefocus.benchmark.runner import Plan, gather, measure, run
-from genrefocus.data.embedded import build_embedded
 from genrefocus.data.images import save_image
+from genrefocus.embedded import build_embedded
 from genrefocus.k_search import KRange
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.ssim import ssim
