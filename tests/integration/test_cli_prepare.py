@@ -91,7 +91,7 @@ def test_a_killed_command_goes_on(
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["route=nonsense"], "Could not find 'route/nonsense'"),
+        (["route=nonsense"], "there is no route=nonsense, only"),
         ([], "route"),
         (["route=in_the_wild", "source=photographs"], "source.root"),
         (["route=synthetic", "source=photographs", "source.root={roll}"], "no photographs"),

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def test_a_signal_while_data_are_made_ends_a_run_in_one_line(
 ) -> None:
     def making(config: DictConfig) -> None:
         with ordered_map(2) as mapper:
-            for one in mapper(abs, range(8)):
-                if one == 3:
+            for one, _ in enumerate(mapper(time.sleep, [0.2] * 8)):  # both workers have begun
+                if one == 5:
                     for worker in multiprocessing.active_children():  # as of a batch system
                         os.kill(worker.pid or 0, number)
                     signal.raise_signal(number)
