@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-TYPED := src $(wildcard datamodules/*.py lit_models/*.py train.py eval.py)
+TYPED := src $(wildcard datamodules lit_models train.py eval.py)
 # Settings of .env, where there is one (see .env.example).
 ENVIRONMENT := test ! -f .env || { set -a; . ./.env; };
 

@@ -4,7 +4,7 @@ Takes the shards that a training made of the simulated camera roll, and writes t
 the true all-in-focus pictures of their scenes. Prints how near to these the pseudo pictures and the
 photographs themselves are. Then, from the checkout::
 
-    python train.py -m sweep=data_routes cell=data_routes/a_b sweep_name=true_aif \\
+    python train.py -m sweep=data_routes cell=a_b sweep_name=true_aif \\
       inputs.in_the_wild=OUT
 """
 
