@@ -71,7 +71,7 @@ def guarded(config: DictConfig) -> float | None:
 
 
 def run(config: DictConfig) -> float | None:
-    """All stages of the curriculum, then the table and the images.
+    """All stages of the curriculum, then the benchmark of their networks.
 
     A run whose stages have all finished is shown, and nothing of it is written.
 
@@ -93,7 +93,7 @@ def run(config: DictConfig) -> float | None:
         require_inputs(config)
     from lightning import seed_everything
 
-    from lit_models.figures import report, result_of
+    from lit_models.evaluation import report, result_of
     from lit_models.stages import build_stages
 
     seed_everything(config.seed, workers=True, verbose=False)
@@ -107,16 +107,16 @@ def run(config: DictConfig) -> float | None:
         _train(stages, config, folder)
     if not first_process():
         return None
-    shown = report(config, folder, time.monotonic() - started)
+    report(folder, f"{config.name}: {(time.monotonic() - started) / 60:.1f} min", config.seed)
     if not (result := folder / RESULT_NAME).is_file():
-        write_json(result, result_of(config, shown))
+        write_json(result, result_of(config, folder))
     return json.loads(result.read_bytes())["value"]
 
 
 def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
     from genrefocus.configuration.validation_share import print_validation_share
-    from lit_models.figures import measure_missing_chain
+    from lit_models.evaluation import evaluate
     from lit_models.ranks import Ranks
     from lit_models.stages import learn_prompts
 
@@ -141,9 +141,7 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             learn_prompts(stages, backbone, ranks, name=f"prompts_{stage.name}")
             CONSOLE.rule(f"{stage.name}: {type(stage).__name__}")
             stage.run(backbone, ranks)
-        with ranks.together("chain"):
-            if first_process():
-                measure_missing_chain(config, folder, backbone)
+        evaluate(config, folder, backbone, ranks)
 
 
 if __name__ == "__main__":

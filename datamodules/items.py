@@ -1,6 +1,5 @@
 """From a sample to what a training step sees: label, crop, flip, defocus map, batch."""
 
-import itertools
 import random
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from numpy.random import MT19937, RandomState, SeedSequence
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from genrefocus.data.order import GlobalOrder
+from genrefocus.data.order import GlobalOrder, spread
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.geometry import View, crop, flip
@@ -139,22 +138,6 @@ class EvalSamples(EvalItems):
                 return {"draw": n, **to_item(sample, self.size, (0.5, 0.5), mirrored=False)}
             index -= len(taken)
         raise IndexError(f"sample {n} of {len(self)}")
-
-
-def spread(total: int, most: int | None) -> Sequence[int]:
-    """At most ``most`` of ``total`` indices, ascending: one of each of as many equal parts.
-
-    Their places in the parts follow the golden ratio, so that kinds which alternate in a set are
-    all met, as are kinds that come one after the other.
-    """
-    if most is None or most >= total:
-        return range(total)
-    bounds = [part * total // most for part in range(most + 1)]
-    golden = (5**0.5 - 1) / 2
-    return [
-        low + int(part * golden % 1 * (high - low))
-        for part, (low, high) in enumerate(itertools.pairwise(bounds))
-    ]
 
 
 def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: bool) -> Item:

@@ -22,7 +22,7 @@ class OrderedDataModule(LightningDataModule):
     With several ranks the trainer needs ``use_distributed_sampler=False``: the batches are split
     here. In evaluation ranks may differ by one sample.
 
-    Subclasses fill ``draws`` and ``evaluated`` in ``setup``, after a call of this one's.
+    Subclasses fill ``draws`` and ``validated`` in ``setup``, after a call of this one's.
 
     Args:
         batch_size: per rank and micro-batch; None lets :meth:`deal_out` choose the largest.
@@ -32,7 +32,7 @@ class OrderedDataModule(LightningDataModule):
 
     Attributes:
         draws: item n is draw n, a pure function of (seed, n).
-        evaluated: items of ``val`` and ``test``.
+        validated: items of validation.
     """
 
     # A rank without evaluation samples is fine: there may be fewer samples than ranks.
@@ -45,7 +45,7 @@ class OrderedDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.draws: Dataset[Item] | None = None
-        self.evaluated: dict[str, EvalItems] = {}
+        self.validated: EvalItems | None = None
         self._start = {"draws": 0, "step": 0}
 
     def identity(self) -> dict[str, Any]:
@@ -103,10 +103,8 @@ class OrderedDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Item]:
-        return self._eval_dataloader("val")
-
-    def test_dataloader(self) -> DataLoader[Item]:
-        return self._eval_dataloader("test")
+        assert self.trainer is not None
+        return self.val_loader(rank=self.trainer.global_rank, world=self.trainer.world_size)
 
     def train_loader(
         self, *, start: int, count: int, behind: int = 0, rank: int = 0, world: int = 1
@@ -117,10 +115,11 @@ class OrderedDataModule(LightningDataModule):
         batches = TrainBatches(start, count, behind, self.batch_size, rank, world)
         return self._loader(self.draws, batches)
 
-    def eval_loader(self, name: str, *, rank: int = 0, world: int = 1) -> DataLoader[Item]:
-        """The share of one rank in the samples of ``val`` or ``test``; see ``EvalBatches``."""
-        items = self.evaluated[name]
-        return self._loader(items, EvalBatches(items.sizes, self.eval_batch_size, rank, world))
+    def val_loader(self, *, rank: int = 0, world: int = 1) -> DataLoader[Item]:
+        """The share of one rank in the validation samples; see ``EvalBatches``."""
+        assert self.validated is not None, "setup('validate') comes first"
+        batches = EvalBatches(self.validated.sizes, self.eval_batch_size, rank, world)
+        return self._loader(self.validated, batches)
 
     def draws_consumed(self) -> int:
         """Draws that went into optimiser steps so far, over all ranks."""
@@ -174,10 +173,6 @@ class OrderedDataModule(LightningDataModule):
                 count = tracker.completed - lost
                 tracker.ready = tracker.started = tracker.processed = tracker.completed = count
         return done - partial
-
-    def _eval_dataloader(self, name: str) -> DataLoader[Item]:
-        assert self.trainer is not None
-        return self.eval_loader(name, rank=self.trainer.global_rank, world=self.trainer.world_size)
 
     def _loader(
         self, dataset: Dataset[Item], batches: TrainBatches | EvalBatches

@@ -1,4 +1,4 @@
-"""Training and evaluation data for both networks, mixed from routes and exactly resumable."""
+"""Training and validation data for both networks, mixed from routes and exactly resumable."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,9 @@ class RefocusDataModule(OrderedDataModule):
     Args:
         train: route name -> folder of its shards.
         weights: route name -> relative weight, >= 0; a route at 0 is not even opened.
-        val, test: folders of shards, evaluated one after the other.
+        val: folders of shards, evaluated one after the other.
         val_samples: of each set in ``val``, spread over it, the same at every validation; None
             takes all.
-        test_samples: likewise of each set in ``test``.
         crop: edge of the square crop in px; random in training, central in evaluation.
         batch_size: per rank and micro-batch.
         eval_batch_size: per rank.
@@ -45,7 +44,6 @@ class RefocusDataModule(OrderedDataModule):
         train: Mapping[str, str | Path],
         weights: Mapping[str, float],
         val: Sequence[str | Path],
-        test: Sequence[str | Path],
         crop: int,
         batch_size: int | None,
         eval_batch_size: int,
@@ -58,7 +56,6 @@ class RefocusDataModule(OrderedDataModule):
         k_constant: float | None = None,
         min_mask_agreement: float | None = None,
         val_samples: int | None = None,
-        test_samples: int | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -68,44 +65,35 @@ class RefocusDataModule(OrderedDataModule):
         )
         self.train_folders = {name: Path(folder) for name, folder in train.items()}
         self.weights = {name: float(weight) for name, weight in weights.items()}
-        self.eval_folders = {"val": _folders(val), "test": _folders(test)}
+        self.val_folders = _folders(val)
         self.crop, self.mirror, self.limit = crop, flip, limit
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
-        self.val_samples, self.test_samples = val_samples, test_samples
+        self.val_samples = val_samples
         self.train_sets: dict[str, ShardDataset] = {}
-        self.eval_sets: dict[str, list[ShardDataset]] = {}
+        self.val_sets: list[ShardDataset] = []
 
     def setup(self, stage: str | None = None) -> None:
         """Open the shards that ``stage`` needs."""
         super().setup(stage)
         if stage in (None, "fit") and self.draws is None:
             self._open_train()
-        for name in ("val", "test"):
-            wanted = (None, "test") if name == "test" else (None, "fit", "validate")
-            if stage in wanted and name not in self.evaluated:
-                sets = [self._opened(folder) for folder in self.eval_folders[name]]
-                self.eval_sets[name] = sets
-                most = self.val_samples if name == "val" else self.test_samples
-                self.evaluated[name] = EvalSamples(
-                    sets, size=self.crop, label=self.label, most=most
-                )
+        if self.validated is None:
+            self.val_sets = [self._opened(folder) for folder in self.val_folders]
+            self.validated = EvalSamples(
+                self.val_sets, size=self.crop, label=self.label, most=self.val_samples
+            )
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Folder name of every opened set -> fingerprint of its content, for logs."""
-        evaluated = [one for sets in self.eval_sets.values() for one in sets]
-        return _fingerprints([*self.train_sets.values(), *evaluated])
-
-    @property
-    def test_fingerprints(self) -> dict[str, str]:
-        """The same of the test sets alone."""
-        return _fingerprints(self.eval_sets.get("test", []))
+        sets = [*self.train_sets.values(), *self.val_sets]
+        return {"/".join(one.folder.parts[-2:]): one.fingerprint for one in sets}
 
     def prompts(self) -> set[str]:
         """Prompts that samples bring, in all sets that are there by now."""
         folders = [f for name, f in self.train_folders.items() if self.weights.get(name, 0) > 0]
-        folders += [folder for some in self.eval_folders.values() for folder in some]
+        folders += self.val_folders
         sets = [ShardDataset(folder) for folder in folders if (folder / INDEX_NAME).is_file()]
         found = {one.metadata(n)["prompt"] for one in sets for n in range(len(one))}
         return {prompt for prompt in found if prompt}
@@ -153,10 +141,6 @@ class RefocusDataModule(OrderedDataModule):
 
 def _folders(given: str | Path | Sequence[str | Path]) -> list[Path]:
     return [Path(one) for one in ([given] if isinstance(given, str | Path) else given)]
-
-
-def _fingerprints(sets: Sequence[ShardDataset]) -> dict[str, str]:
-    return {"/".join(one.folder.parts[-2:]): one.fingerprint for one in sets}
 
 
 def _agrees(one: ShardDataset, index: int, least: float) -> bool:

@@ -149,7 +149,7 @@ class SceneDataModule(OrderedDataModule):
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
         self.draws = SceneDraws(self.training, self.crop, self.seed)
-        self.evaluated = {"val": SceneEvaluation(self.validation, self.crop)}
+        self.validated = SceneEvaluation(self.validation, self.crop)
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genrefocus.baselines import classical_bokeh
 from genrefocus.denoiser import Conditions, Latents
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, defocus_map
@@ -35,29 +34,16 @@ class BokehNet(FlowMatching):
     def target(self, batch: Batch) -> Tensor:
         return batch["bokeh"]
 
-    def floor(self, batch: Batch) -> Tensor:
-        return _scatter(self._source(batch), batch, batch["k"])
-
     def is_swept(self, batch: Batch) -> bool:
         return f"sweep_{PROTOCOL_K[0]:g}" in batch
 
-    def sweeps(
-        self, batch: Batch, outputs: dict[str, Tensor], latents: Latents
-    ) -> dict[str, Tensor]:
-        """See :meth:`FlowMatching.sweeps`; the target's too where there is the classical floor."""
-        pictures: dict[str, list[Tensor]] = {"model": []}
-        if "floor" in outputs:
-            pictures |= {"floor": [], "target": []}
-            outputs = {**outputs, "target": batch["bokeh"]}
+    def series(self, batch: Batch, output: Tensor, latents: Latents) -> Tensor:
+        images = []
         for level in PROTOCOL_K[:-1]:
-            k = batch["k"] * level / PROTOCOL_K[-1]
-            generators = self._fixed_generators(batch)
-            asked = self.denoiser.with_control(latents, _defocus(batch, k), generators)
-            pictures["model"].append(self.denoiser.sample(asked, self.steps))
-            if "floor" in outputs:
-                pictures["floor"].append(_scatter(self._source(batch), batch, k))
-                pictures["target"].append(batch[f"sweep_{level:g}"])
-        return {m: torch.stack([*some, outputs[m]], dim=1) for m, some in pictures.items()}
+            control = _defocus(batch, batch["k"] * level / PROTOCOL_K[-1])
+            asked = self.denoiser.with_control(latents, control, self._fixed_generators(batch))
+            images.append(self.denoiser.sample(asked, self.steps))
+        return torch.stack([*images, output], dim=1)
 
     def _source(self, batch: Batch) -> Tensor:
         name = "blurry" if self.direct else "aif"
@@ -71,20 +57,3 @@ class BokehNet(FlowMatching):
 def _defocus(batch: Batch, k: Tensor) -> Tensor:
     rows = zip(batch["disparity"], batch["focus_disparity"].tolist(), k.tolist(), strict=True)
     return torch.stack([defocus_map(d, f, BlurStrength(one, *d.shape[-2:])) for d, f, one in rows])
-
-
-def _scatter(source: Tensor, batch: Batch, k: Tensor) -> Tensor:
-    rows = zip(
-        source, batch["disparity"], batch["focus_disparity"].tolist(), k.tolist(), strict=True
-    )
-    return torch.stack(
-        [
-            classical_bokeh(
-                image,
-                d[0],
-                focus_disparity=f,
-                strength=BlurStrength(one, *d.shape[-2:]),
-            )
-            for image, d, f, one in rows
-        ]
-    )

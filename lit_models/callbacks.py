@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
 from genrefocus.optics import MAX_COC
-from genrefocus.pictures import contact_sheet, save_pictures
+from genrefocus.pictures import contact_sheet
 from genrefocus.runs import Interrupted
 from lit_models.flow_matching import Batch, FlowMatching
 
@@ -55,9 +55,6 @@ class Interruption(Callback):
                 trainer.save_checkpoint(self.checkpoint, weights_only=False)
         self._begin(trainer, trainer.num_val_batches)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin(trainer, trainer.num_test_batches)
-
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -70,13 +67,9 @@ class Interruption(Callback):
         if batch_idx < self._shared and self._is_time(trainer):
             self._stop()
 
-    on_test_batch_end = on_validation_batch_end
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_time(trainer):
             self._stop()
-
-    on_test_end = on_validation_end
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen()
@@ -117,9 +110,6 @@ class Interruption(Callback):
 class Pictures(Callback):
     """A contact sheet of the first held-out samples at every validation, and to the loggers.
 
-    Of the test set, input, output and target are written one by one too, to
-    ``test/<sample>/<column>.png``.
-
     Args:
         folder: where the sheets are written.
         count: rows of the sheet.
@@ -130,7 +120,6 @@ class Pictures(Callback):
         self.folder, self.count, self.scale = Path(folder), count, scale
         self._titles: list[str] = []
         self._rows: list[list[Tensor | None]] = []
-        self._keys: list[str] = []
 
     def on_validation_batch_end(
         self,
@@ -148,25 +137,14 @@ class Pictures(Callback):
         self._titles = list(panel)
         for row in range(min(len(outputs["picture"]), self.count - len(self._rows))):
             self._rows.append([None if p is None else p[row].cpu() for p in panel.values()])
-            self._keys.append(outputs["batch"]["key"][row])
-
-    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, f"step_{trainer.global_step:07d}.png")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for key, row in zip(self._keys, self._rows, strict=True):
-            save_pictures(dict(zip(self._titles, row, strict=True)), self.folder / "test" / key)
-        self._write(trainer, "test.png")
-
-    def _write(self, trainer: Trainer, name: str) -> None:
-        rows, self._rows, self._keys = self._rows, [], []
+        rows, self._rows = self._rows, []
         if not rows:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         sheet = contact_sheet(rows, self._titles, self.scale)
-        sheet.save(self.folder / name)
+        sheet.save(self.folder / f"step_{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             show: Callable[..., Any] | None = getattr(logger, "log_picture", None)
             if show is not None:

@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import Tensor
 
-from genrefocus.baselines import best_unsharp, unsharp_mask
 from genrefocus.denoiser import Conditions
 from lit_models.flow_matching import Batch, FlowMatching
 
@@ -25,7 +24,6 @@ class DeblurNet(FlowMatching):
         super().__init__(*args, **training)
         self.pre_deblur = pre_deblur
         self.variant = "pre_deblur" if pre_deblur else "standard"
-        self._floor: dict[str, float] | None = None
 
     def conditions(self, batch: Batch) -> Conditions:
         if self.pre_deblur and "pre_deblur" not in batch:
@@ -38,12 +36,3 @@ class DeblurNet(FlowMatching):
 
     def target(self, batch: Batch) -> Tensor:
         return batch["aif"]
-
-    def fit_floor(self, blurry: Tensor, sharp: Tensor) -> None:
-        """Choose the unsharp mask that the network is compared with: the best on these images."""
-        best = best_unsharp(blurry, sharp)
-        self._floor = {"sigma": best.sigma, "amount": best.amount}
-
-    def floor(self, batch: Batch) -> Tensor:
-        assert self._floor is not None, "fit_floor comes before a test"
-        return unsharp_mask(batch["bokeh"], **self._floor)

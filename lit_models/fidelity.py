@@ -1,4 +1,4 @@
-"""PSNR, SSIM, LPIPS and LVCorr of a network beside doing nothing and beside a classical floor."""
+"""PSNR, SSIM, LPIPS and LVCorr of a network on validation samples."""
 
 from typing import Any
 
@@ -12,51 +12,35 @@ from genrefocus.metrics.tally import Tally
 
 
 class Fidelity(nn.Module):
-    """Metrics of several methods on the same images; every image counts once over all ranks.
+    """Metrics of images; every image counts once over all ranks.
 
     LPIPS takes part where its weights are in place (``genrefocus weights``), otherwise it is
     absent.
-
-    Args:
-        prefix: of the logged names.
-        methods: e.g. ``("model", "identity", "floor")``; the first is logged without its name.
     """
 
-    def __init__(self, prefix: str, methods: tuple[str, ...]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.prefix, self.methods = prefix, methods
         of_pairs = {"psnr": psnr, "ssim": ssim} | ({"lpips": lpips} if lpips_available() else {})
-        self.pairs: Any = nn.ModuleDict(
-            {
-                method: nn.ModuleDict({k: Tally(m) for k, m in of_pairs.items()})
-                for method in methods
-            }
-        )
-        self.sweeps: Any = nn.ModuleDict(
-            {method: Tally(lvcorr_of_images) for method in (*methods, "target")}
-        )
+        self.pairs: Any = nn.ModuleDict({name: Tally(one) for name, one in of_pairs.items()})
+        self.control = Tally(lvcorr_of_images)
 
-    def update(self, outputs: dict[str, Tensor], target: Tensor) -> None:
-        """Add a batch: method -> (B, 3, H, W) in [0, 1], and the target."""
-        for method, output in outputs.items():
-            for metric in self.pairs[method].values():
-                metric.update(output, target)
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch (B, 3, H, W) in [0, 1]."""
+        for metric in self.pairs.values():
+            metric.update(output, target)
 
-    def update_sweep(self, method: str, images: Tensor) -> None:
+    def update_control(self, images: Tensor) -> None:
         """Add scenes rendered at the protocol's K: (B, 4, 3, H, W) in [0, 1]."""
-        self.sweeps[method].update(images)
+        self.control.update(images)
 
     def compute_and_reset(self) -> dict[str, float]:
-        """Means by name, ``<prefix>/[<method>_]<metric>``; what has seen no image is left out."""
+        """Means by name, ``val/<metric>``; what has seen no image is left out."""
         values: dict[str, float] = {}
-        cells = [(m, k, v) for m, group in self.pairs.items() for k, v in group.items()]
-        cells += [(m, "lvcorr", v) for m, v in self.sweeps.items()]
-        for method, name, metric in cells:
+        for name, metric in {**self.pairs, "lvcorr": self.control}.items():
             summary = metric.compute()
             metric.reset()
-            label = name if method == self.methods[0] else f"{method}_{name}"
             if int(summary.valid):
-                values[f"{self.prefix}/{label}"] = float(summary.mean)
+                values[f"val/{name}"] = float(summary.mean)
             if int(summary.failed):
-                values[f"{self.prefix}/{label}_failed"] = float(summary.failed)
+                values[f"val/{name}_failed"] = float(summary.failed)
         return values

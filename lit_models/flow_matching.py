@@ -110,12 +110,7 @@ class FlowMatching(LightningModule):
                 "photographs": HeldOutLoss(validation_sigmas, radius_bins, "val/loss_photographs"),
             }
         )
-        self.fidelity: Any = nn.ModuleDict(
-            {
-                "val": Fidelity("val", ("model",)),
-                "test": Fidelity("test", ("model", "identity", "floor")),
-            }
-        )
+        self.fidelity = Fidelity()
 
     @property
     def backbone(self) -> Backbone:
@@ -208,26 +203,17 @@ class FlowMatching(LightningModule):
             batch = select(batch, [n for n, one in enumerate(routes) if not one])
             latents = self.denoiser.encode(self.conditions(batch), self._fixed_generators(batch))
         output = self.denoiser.sample(latents, self.steps)
-        self._compare("val", batch, {"model": output}, latents)
+        if self.is_swept(batch):
+            self.fidelity.update_control(self.series(batch, output, latents))
+        else:
+            self.fidelity.update(output, self.target(batch))
         return {"batch": batch, "picture": output}
 
     def on_validation_epoch_end(self) -> None:
         for loss in self.held_out.values():
             self.log_dict(loss.compute(), sync_dist=False)
             loss.reset()
-        self.log_dict(self.fidelity["val"].compute_and_reset(), sync_dist=False)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """The network beside doing nothing and beside the classical floor."""
-        conditions = self.conditions(batch)
-        latents = self.denoiser.encode(conditions, self._fixed_generators(batch))
-        output = self.denoiser.sample(latents, self.steps)
-        outputs = {"model": output, "identity": conditions.source, "floor": self.floor(batch)}
-        self._compare("test", batch, outputs, latents)
-        return {"batch": batch, "picture": output}
-
-    def on_test_epoch_end(self) -> None:
-        self.log_dict(self.fidelity["test"].compute_and_reset(), sync_dist=False)
+        self.log_dict(self.fidelity.compute_and_reset(), sync_dist=False)
 
     def panel(self, batch: Batch, output: Tensor) -> dict[str, Tensor | None]:
         """Columns of a picture panel by title, each (B, C, H, W) or None."""
@@ -239,40 +225,19 @@ class FlowMatching(LightningModule):
             "target": self.target(batch),
         }
 
-    def floor(self, batch: Batch) -> Tensor:
-        """The classical method's answer, (B, 3, H, W) in [0, 1]."""
-        raise NotImplementedError
-
     def is_swept(self, batch: Batch) -> bool:
         """Whether the batch holds scenes with their truth at all of the protocol's K."""
         return False
 
-    def sweeps(
-        self, batch: Batch, outputs: dict[str, Tensor], latents: Latents
-    ) -> dict[str, Tensor]:
-        """Renderings at the protocol's K, (B, 4, 3, H, W), of every method that has control.
+    def series(self, batch: Batch, output: Tensor, latents: Latents) -> Tensor:
+        """The network's images at the protocol's K, (B, 4, 3, H, W).
 
         Args:
             batch: of scenes, see :meth:`is_swept`; its own K is the protocol's largest.
-            outputs: by method, at the batch's own K.
+            output: at the batch's own K.
             latents: of the batch.
         """
         raise NotImplementedError
-
-    def generate(self, batch: Batch) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1], with noise that belongs to the sample's key."""
-        latents = self.denoiser.encode(self.conditions(batch), self._fixed_generators(batch))
-        return self.denoiser.sample(latents, self.steps)
-
-    def _compare(
-        self, split: str, batch: Batch, outputs: dict[str, Tensor], latents: Latents
-    ) -> None:
-        """Control on batches of scenes that come at several K, fidelity on all others."""
-        if self.is_swept(batch):
-            for method, images in self.sweeps(batch, outputs, latents).items():
-                self.fidelity[split].update_sweep(method, images)
-        else:
-            self.fidelity[split].update(outputs, self.target(batch))
 
     def _fixed_generators(self, batch: Batch) -> list[torch.Generator]:
         """Noise of a sample's key: the same at every validation, in any batch, on any rank."""

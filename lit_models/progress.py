@@ -68,23 +68,14 @@ class Progress(ProgressBar):
         )
         self._begin(f"{_stage(trainer)} {what}", batches)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin(f"{_stage(trainer)} test", trainer.num_test_batches)
-
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         assert self._evaluation is not None
         self._bars.advance(self._evaluation)
 
-    on_test_batch_end = on_validation_batch_end
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end()
         if not trainer.sanity_checking:
-            self._tell(trainer, "val/")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end()
-        self._tell(trainer, "test/")
+            self._tell(trainer)
 
     def on_exception(self, *args: Any) -> None:
         self._bars.stop()
@@ -101,12 +92,12 @@ class Progress(ProgressBar):
         self._bars.remove_task(self._evaluation)
         self._evaluation = None
 
-    def _tell(self, trainer: Trainer, prefix: str) -> None:
+    def _tell(self, trainer: Trainer) -> None:
         """A line of figures, without those of single sigmas and radii."""
         figures = [
             f"{name} {float(value):.4g}"
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(prefix) and "_sigma_" not in name and "_radius_" not in name
+            if name.startswith("val/") and "_sigma_" not in name and "_radius_" not in name
         ]
         self._bars.say(f"{_stage(trainer)} step {trainer.global_step}: {', '.join(figures)}")
 

@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": (
         CORE
         | {"k_search", "metrics", "baselines", "render", "world", "data", "data.sample"}
-        | {"progress", "report", "runs", "writing"}
+        | {"progress", "report", "runs", "wording", "writing"}
     ),
     "benchmark.lightfield": (
         CORE | {"data", "data.sample", "render", "world", "preparation", "writing"}
@@ -81,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "datamodules": CORE | {"data", "data.sample", "render", "world"},
     "lit_models": CORE
     | MODEL
-    | {"metrics", "baselines", "world", "data.sample", "pictures"}
+    | {"metrics", "world", "data.sample", "pictures"}
     | {"progress", "runs", "writing"},
     "runs": {"writing"},
     # Configurations are composed and checked in one place.
@@ -89,13 +89,15 @@ ALLOWED: dict[str, set[str]] = {
     "configuration": {"preflight", "cost", "metrics", "data", "runs", "terminal"}
     | {"wording", "writing"},
     # What a run does of its configuration; beside the former, all that reads one.
-    "lit_models.figures": {"lit_models", "backbone", "metrics", "pictures", "runs", "writing"},
+    "lit_models.evaluation": (
+        {"lit_models.ranks", "backbone", "benchmark", "data", "network", "network_card"}
+        | {"network_methods", "pictures", "pipeline", "progress", "runs"}
+    ),
     "lit_models.ranks": {"data"},
     "lit_models.stages": {
         *(
             "lit_models",
             "lit_models.ranks",
-            "lit_models.figures",
             "backbone",
             "network",
             "network_card",
@@ -107,12 +109,11 @@ ALLOWED: dict[str, set[str]] = {
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {
     "train": {"configuration", "runs", "terminal", "writing"}
-    | {"lit_models", "lit_models.figures", "lit_models.ranks", "lit_models.stages"},
-    "eval": {"configuration", "lit_models", "lit_models.figures", "lit_models.stages"}
-    | {"backbone", "runs", "terminal", "writing"},
+    | {"lit_models", "lit_models.evaluation", "lit_models.ranks", "lit_models.stages"},
+    "eval": {"configuration", "lit_models.evaluation", "lit_models.ranks", "runs", "terminal"},
     "cli": {name for name in ALLOWED if not name.startswith(("lit_models", "datamodules"))},
 }
-CONFIGURED = (*ENTRY_POINTS, "configuration", "lit_models.figures", "lit_models.stages")
+CONFIGURED = (*ENTRY_POINTS, "configuration", "lit_models.evaluation", "lit_models.stages")
 
 # Formulas depend on arrays alone, and naming an error or the version costs no import.
 ARRAYS = {"torch", "numpy", "einops"}

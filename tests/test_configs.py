@@ -135,7 +135,6 @@ def test_one_network_has_the_steps_and_the_rank_of_two(conf: None) -> None:
         assert direct.fit.max_steps == sum(stage.fit.max_steps for stage in stages)
         assert direct.module.rank == sum(stage.module.rank for stage in stages)
         assert direct.module.direct and not stages[1].module.direct
-        assert direct.datamodule.test == stages[1].datamodule.test
         for stage in (*stages, direct):
             assert stage.module.decay_steps == stage.fit.max_steps
 

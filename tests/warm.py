@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["genrefocus.cli.doctor", "genrefocus.network", "datamodules", "lit_models.figures"]
+    ["genrefocus.cli.doctor", "genrefocus.network", "datamodules", "lit_models.evaluation"]
 )
 
 

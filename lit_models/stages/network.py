@@ -1,4 +1,4 @@
-"""Train the LoRA of one network, write it with its card, and measure it."""
+"""Train the LoRA of one network, and write it with its card."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,6 @@ from omegaconf import DictConfig
 
 from genrefocus.backbone import Backbone
 from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
-from lit_models.deblurnet import DeblurNet
-from lit_models.figures import by_method, test_pairs, unavailable_metrics
 from lit_models.flow_matching import FlowMatching
 from lit_models.ranks import Ranks
 from lit_models.stages.fitting import Fitted, fitted
@@ -46,7 +44,7 @@ class TrainNetwork(Stage):
         return own if self.record.finished() else own | instantiate(self.datamodule).prompts()
 
     def run(self, backbone: Backbone, ranks: Ranks) -> None:
-        """Train, export the LoRA, and measure it beside identity and floor."""
+        """Train, and export the LoRA."""
         module: FlowMatching = instantiate(self.module)(backbone, failure_dir=self.folder)
         data = instantiate(self.datamodule)
         with fitted(self, module, data, fit=self.fit, global_batch=self.global_batch) as training:
@@ -54,20 +52,12 @@ class TrainNetwork(Stage):
             if trainer.is_global_zero:
                 module.lora.save(lora, metadata={"adapter": module.adapter})
                 write_network_card(self.folder, self._card(module, training))
-            if isinstance(module, DeblurNet):
-                module.fit_floor(*test_pairs(data))
-            measured = trainer.test(module, datamodule=data, verbose=False)[0]
-            if trainer.is_global_zero:
                 for logger in training.loggers:
                     logger.log_file(lora, "lora")
                 self.record.write_summary(
                     **training.summary,
-                    **by_method(measured),
                     lora=f"{self.name}/{lora.name}",
-                    pictures=f"{self.name}/pictures/test.png",
-                    not_available=unavailable_metrics(),
                     dataset=data.fingerprints,
-                    test_data=data.test_fingerprints,
                 )
 
     def _card(self, module: FlowMatching, training: Fitted) -> NetworkCard:

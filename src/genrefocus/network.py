@@ -81,20 +81,28 @@ class Network:
                 "and here there is none; use a DeblurNet without one"
             )
 
-    def __call__(self, photographs: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
+    def __call__(
+        self,
+        photographs: Tensor,
+        numbers: Sequence[int] | None = None,
+        drafts: Tensor | None = None,
+    ) -> Tensor:
         """Photographs (B, 3, H, W) in [0, 1] of any size, edited; same shape, on the CPU.
 
         The noise of a photograph is that of the seed and its number, whatever its neighbours;
         without numbers all have number 0.
 
         Raises:
-            ValueError: the network reads a draft, and a photograph alone has none.
+            ValueError: the network reads a draft, and there is none.
         """
-        self.require_no_draft()
+        if drafts is None:
+            self.require_no_draft()
+        else:
+            drafts = torch.stack([self.to_whole_tokens(one) for one in drafts])
         height, width = photographs.shape[-2:]
         whole = torch.stack([self.to_whole_tokens(one) for one in photographs])
         noise = seeded_generators(self.seed, [0] * len(whole) if numbers is None else numbers)
-        edited = self.generate(whole, noise)
+        edited = self.generate(whole, noise, draft=drafts)
         return torch.stack([resize_image(one, height, width) for one in edited])
 
     def to_whole_tokens(self, image: Tensor) -> Tensor:
@@ -173,7 +181,7 @@ def load_networks(
             backbones[source] = _load_backbone(source, device, vae_tiling)
             prompts = {card.prompt for card in cards.values() if card.backbone == source}
             backbones[source].prompts.learn(prompts, backbones[source].device)
-    return {task: _network(card, backbones[card.backbone]) for task, card in cards.items()}
+    return {task: network_of(card, backbones[card.backbone]) for task, card in cards.items()}
 
 
 def deblurnet_of_run(
@@ -218,7 +226,12 @@ def deblurnet_of_lora(
     return replace(load_networks({"deblur": card}, device=device)["deblur"], seed=seed)
 
 
-def _network(card: NetworkCard, backbone: Backbone) -> Network:
+def network_of(card: NetworkCard, backbone: Backbone) -> Network:
+    """The network of a card on a backbone that is loaded.
+
+    Raises:
+        ValueError: the LoRA file does not fit the card or the backbone.
+    """
     lora = load_lora(card.lora, backbone.transformer).requires_grad_(False)
     if card.rank not in (None, lora.rank):
         raise ValueError(f"{card.lora} has rank {lora.rank} but its card says {card.rank}")

@@ -5,7 +5,7 @@ They answer through the pipeline that users call.
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -109,7 +109,11 @@ class DeblurMethod:
         return {"deblur": (self.network.prompt, self.network.steps)}
 
     def __call__(self, case: Case) -> Tensor:
-        return self.network(case.image[None])[0]
+        drafts = None
+        if self.network.takes_draft and case.draft is not None:
+            drafts = case.draft[None]
+        network = _asked_for(self.network, case)
+        return network(case.image[None], [_noise_number(case)], drafts)[0]
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,12 @@ class RefocusMethod:
     def __call__(self, case: Case) -> Tensor:
         if case.strength is None:
             raise ValueError(f"case {case.key} has no K")
-        return self.pipeline.refocus(self.scene(case), case.strength, seed=self.seed).image
+        pipeline = self.pipeline
+        if case.prompt is not None:
+            pipeline = RefocusPipeline(pipeline.deblur, _asked_for(pipeline.bokeh, case))
+        number = _noise_number(case)
+        shown = pipeline.refocus(self.scene(case), case.strength, seed=self.seed, number=number)
+        return shown.image
 
     def scene(self, case: Case) -> Scene:
         """What does not depend on K, kept for the case at hand."""
@@ -176,6 +185,16 @@ class RefocusMethod:
         focus = nearest_to_focus(case.disparity, case.focus_disparity)
         estimator = _OfCase(self.depth, case)
         return self.pipeline.prepare(image, focus=focus, estimator=estimator, seed=self.seed)
+
+
+def _asked_for(network: Network, case: Case) -> Network:
+    """The network with the case's own prompt, if it has one."""
+    return network if case.prompt is None else replace(network, prompt=case.prompt)
+
+
+def _noise_number(case: Case) -> int:
+    """Of the key, as in validation: a case has its noise, whatever is measured beside it."""
+    return zlib.crc32(case.key.encode())
 
 
 def nearest_to_focus(disparity: Tensor, focus_disparity: float) -> Tensor:

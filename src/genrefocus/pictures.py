@@ -1,8 +1,7 @@
 """Contact sheets: images and defocus maps side by side, with labels."""
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -51,18 +50,6 @@ def contact_sheet(
             left += width + _GAP
         top += height + _GAP
     return sheet
-
-
-COMPARED = ("input", "output", "target")
-"""Images of a test sample that runs are compared by."""
-
-
-def save_pictures(panel: Mapping[str, Tensor | None], folder: Path) -> None:
-    """Write those of COMPARED in a panel, (3, H, W) in [0, 1], to ``<folder>/<title>.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for title in COMPARED:
-        if (image := panel.get(title)) is not None:
-            _enlarged(image.detach().float().cpu(), 1).save(folder / f"{title}.png")
 
 
 def colour_map(values: Tensor) -> Tensor:

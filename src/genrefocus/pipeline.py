@@ -141,6 +141,7 @@ class RefocusPipeline:
         strength: BlurStrength,
         *,
         seed: int = 0,
+        number: int = 1,
         report: Report | None = None,
     ) -> Refocused:
         """The scene with the depth of field of ``strength``.
@@ -148,7 +149,8 @@ class RefocusPipeline:
         Args:
             scene: from :meth:`prepare`.
             strength: K, stated for the photograph. K = 0 asks for a picture that is all in focus.
-            seed: of the noise; not of K, so that the pictures of a sweep differ in blur alone.
+            seed, number: of the noise; not of K, so that the pictures of a sweep differ in blur
+                alone.
             report: is told of the progress.
 
         Raises:
@@ -168,7 +170,7 @@ class RefocusPipeline:
         self._warn_beyond_training(control)
         image = self.bokeh.generate(
             scene.working[None],
-            seeded_generators(seed, [1]),
+            seeded_generators(seed, [number]),
             control=control[None, None],
             report=report and partial(report, "bokeh"),
         )

@@ -1,6 +1,7 @@
 """Two processes over gloo do what one does: the global batch does not depend on their number."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,16 +45,19 @@ def test_two_processes_equal_one(
     for name, tensor in one.lora.items():
         assert (two.lora[name] - tensor).norm() <= 1e-2 * tensor.norm(), name
 
-    summaries = [
-        json.loads(next((tmp_path / name).glob(f"*/*/{STAGE}/summary.json")).read_text())
+    results = [
+        json.loads(next((tmp_path / name).glob("*/*/result.json")).read_text())
         for name in ("one", "two")
     ]
-    assert summaries[0]["metrics"] == pytest.approx(summaries[1]["metrics"], abs=1e-3)
+    assert results[0]["figures"] == pytest.approx(results[1]["figures"], abs=1e-3)
+    assert results[0]["references"]["identity"] == results[1]["references"]["identity"]
+    shutil.rmtree(tmp_path / "two/deblur/moved/benchmark")
     done = python("eval.py", f"run={tmp_path}/two/deblur/moved", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (record,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    evaluated = json.loads(Path(json.loads(record)["evaluation"]).read_text())[STAGE]
-    assert evaluated["metrics"] == pytest.approx(summaries[1]["metrics"], abs=1e-3)
+    evaluated = json.loads((Path(json.loads(record)["benchmark"]) / "results.json").read_text())
+    means = {one["metric"]: one["mean"] for one in evaluated if one["method"] == STAGE}
+    assert means == pytest.approx(results[1]["figures"], abs=1e-3)
 
 
 SPY = """

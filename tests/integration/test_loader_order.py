@@ -61,7 +61,6 @@ def data(folders: dict[str, Path], **changes) -> RefocusDataModule:
         "train": {name: folders[name] for name in COUNTS},
         "weights": WEIGHTS,
         "val": [folders["deblur"]],
-        "test": [],
         "crop": SIZE,
         "batch_size": 2,
         "eval_batch_size": 2,
@@ -104,7 +103,7 @@ def test_the_order_is_the_same_for_any_ranks_and_workers(folders: dict[str, Path
 def test_every_validation_sample_once(folders: dict[str, Path], world: int, workers: int) -> None:
     module = data(folders, num_workers=workers)
     module.setup("validate")
-    loaders = [module.eval_loader("val", rank=rank, world=world) for rank in range(world)]
+    loaders = [module.val_loader(rank=rank, world=world) for rank in range(world)]
     keys = [key for loader in loaders for batch in loader for key in batch["key"]]
     assert sorted(keys) == sorted(f"deblur-{n}" for n in range(7))
 
@@ -326,9 +325,8 @@ def test_a_weight_for_a_missing_route_lists_what_was_found(folders: dict[str, Pa
 
 def test_budgets_of_evaluation_are_for_each_set(folders: dict[str, Path]) -> None:
     sets = [folders["deblur"], folders["synthetic"]]
-    module = data(folders, val=sets, test=sets, val_samples=2, test_samples=1)
+    module = data(folders, val=sets, val_samples=2)
     module.setup()
-    for split, most in (("val", 2), ("test", 1)):
-        keys = [key for batch in module.eval_loader(split) for key in batch["key"]]
-        for name in ("deblur", "synthetic"):
-            assert sum(key.startswith(name) for key in keys) == most
+    keys = [key for batch in module.val_loader() for key in batch["key"]]
+    for name in ("deblur", "synthetic"):
+        assert sum(key.startswith(name) for key in keys) == 2

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from genrefocus.benchmark.results import read_results
 from genrefocus.cli import main
 from genrefocus.cli.verify_resume import finish
 from genrefocus.data.shards import ShardDataset
@@ -41,13 +42,19 @@ def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
     for stage in STAGES:
         found = summary(run, stage)
         assert found["steps"] == 4 and found["samples_per_second"] > 0 and found["seconds"] > 0
-        for method in ("metrics", "identity", "floor"):
-            assert {"psnr", "ssim"} <= found[method].keys()
-        assert ("lvcorr" in found["metrics"]) == stage.startswith("bokeh")
         assert (run / found["lora"]).is_file() and found["dataset"] and found["git_commit"]
-        assert Image.open(run / found["pictures"]).width > 3 * 32
-    assert summary(run, "chain")["samples"] == 2
-    assert {"psnr", "ssim"} <= summary(run, "chain")["identity"].keys()
+    results = read_results(run / "benchmark")
+    assert results.methods("deblur", "test") == ["identity", "unsharp", "base", "deblurnet"]
+    bokeh = ["classical_scatter", "base", *STAGES[1:]]
+    assert results.methods("bokeh", "test") == ["identity", *bokeh]
+    assert results.methods("bokeh", "control") == [*bokeh, "ground_truth"]
+    assert results.methods("refocus", "test") == ["identity", "chain"]
+    for (task, dataset), some in results.figures.groupby(["task", "dataset"]):
+        expected = {"lvcorr"} if dataset == "control" else {"psnr", "ssim"}
+        assert expected <= set(some["metric"]), task
+        assert some[some["metric"].isin(expected)]["failure"].isna().all()
+    assert Image.open(run / "benchmark/refocus-test.png").width > 3 * 32
+    assert json.loads((run / "result.json").read_text())["stage"] == STAGES[-1]
 
 
 def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: Path) -> None:
@@ -111,13 +118,14 @@ def test_wandb_is_offline_without_a_key_and_keeps_the_csv(run: Path) -> None:
 
 
 def test_evaluation_finds_what_training_found(run: Path, tmp_path: Path) -> None:
+    figures = read_results(run / "benchmark").figures
+    lost, *kept = (run / "benchmark").glob("cells/*/*/*.json")
+    lost.unlink()
+    before = {path: path.stat().st_mtime_ns for path in kept}
     done = python("eval.py", f"run={run}", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads((run / "evaluation.json").read_text())
-    assert found.keys() == {*STAGES, "chain"}
-    for stage, figures in found.items():
-        for method in ("metrics", "identity"):
-            assert figures[method] == pytest.approx(summary(run, stage)[method], abs=2e-4)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert read_results(run / "benchmark").figures.equals(figures)
 
 
 def test_a_photograph_goes_through_both_networks(
@@ -139,7 +147,8 @@ def test_direct_refocusing_under_the_published_objective(
     published = ["objective=rectified_flow", "sampling_steps=2"]
     finish(["experiment=direct_refocusing", *published, *overrides], tmp_path / "outputs")
     (folder,) = (tmp_path / "outputs" / "direct_refocusing").iterdir()
-    found = summary(folder, "bokehnet_synthetic")
-    assert {"psnr", "lvcorr"} <= found["metrics"].keys()
+    found = json.loads((folder / "result.json").read_text())
+    assert {"psnr", "lvcorr"} <= found["figures"].keys()
+    assert {"identity", "classical_scatter", "base"} <= found["references"].keys()
     card = json.loads((folder / "bokehnet_synthetic" / "network.json").read_text())
     assert (card["flow"]["start"], card["steps"], card["variant"]) == ("noise", 2, "direct")

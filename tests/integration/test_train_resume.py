@@ -98,8 +98,8 @@ def test_finished_stage_is_not_repeated(overrides: list[str], uninterrupted: Pat
     before = {path: path.stat().st_mtime_ns for path in stage.rglob("*") if path.is_file()}
     finish([*overrides, "resume=latest"], uninterrupted)
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*") if path.is_file()} == before
-    summary = json.loads((stage / "summary.json").read_text())
-    assert {"psnr", "ssim"} <= summary["metrics"].keys() & summary["identity"].keys()
+    result = json.loads((stage.parent / "result.json").read_text())
+    assert {"psnr", "ssim"} <= result["figures"].keys() & result["references"]["identity"].keys()
 
 
 def test_other_settings_are_refused(
@@ -150,4 +150,5 @@ def test_every_look_at_a_run_trains_and_measures(
     finish([*given, *few, f"debug={debug}", "~callbacks.progress"], tmp_path / "run")
     summary = json.loads((run_folder(tmp_path / "run") / "summary.json").read_text())
     assert summary["steps"] == (1 if debug == "fdr" else 2)
-    assert summary["metrics"]["psnr"] > 0
+    result = run_folder(tmp_path / "run").parent / "result.json"
+    assert json.loads(result.read_text())["figures"]["psnr"] > 0

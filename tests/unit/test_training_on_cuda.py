@@ -1,6 +1,6 @@
 """Training, validation, test and the camera on CUDA tensors, without a GPU; see fake_cuda."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,17 @@ from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.tiny import HashedWords, build_tiny
 from genrefocus.benchmark.case import Case
+from genrefocus.benchmark.results import read_results
 from genrefocus.denoiser import Denoiser
+from genrefocus.embedded.sets import build_embedded
 from genrefocus.flow import Flow, Shift, SigmaDistribution
 from genrefocus.network import Network
+from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
 from genrefocus.network_methods import DeblurMethod, RefocusMethod
 from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.sampling import Tiling
-from lit_models import BokehNet, DeblurNet, figures, stages
+from lit_models import BokehNet, DeblurNet, evaluation, stages
 from lit_models.flow_matching import FlowMatching
 from lit_models.loss_watch import LossWatch, NonFiniteLossError
 from lit_models.ranks import Ranks
@@ -224,20 +227,16 @@ def test_steps_give_on_cuda_what_they_give_on_the_cpu(name: str, backbone: Backb
             module.transfer_batch_to_device(make_batch(sweep=swept), device, 0)
             for swept in (False, True)
         )
-        if isinstance(module, DeblurNet):
-            module.fit_floor(*figures.test_pairs(Pairs()))
         loss = module.training_step(plain, 0)
         loss.backward()
         module.on_before_optimizer_step(None)  # type: ignore[arg-type]
         gradient = next(iter(module.lora.lora_b.values())).grad
         with torch.no_grad():
-            module.validation_step(plain, 0)
-            pictures = [module.test_step(batch, 0)["picture"] for batch in (plain, sweep)]
+            pictures = [module.validation_step(batch, 0)["picture"] for batch in (plain, sweep)]
         found = {}
         for metric in module.held_out.values():
             found |= {name: value.item() for name, value in metric.compute().items()}
-        for fidelity in module.fidelity.values():
-            found |= fidelity.compute_and_reset()
+        found |= module.fidelity.compute_and_reset()
         assert all(isinstance(x, OnCuda) == (device == CUDA) for x in (loss, gradient, *pictures))
         return [loss.cpu(), gradient.cpu(), *(one.cpu() for one in pictures), found]
 
@@ -249,19 +248,7 @@ def test_steps_give_on_cuda_what_they_give_on_the_cpu(name: str, backbone: Backb
     for a, b in zip(expected[:-1], found[:-1], strict=True):
         assert torch.equal(a, b)
     assert found[-1] == pytest.approx(expected[-1], nan_ok=True)
-    swept = {"test/lvcorr", "test/floor_lvcorr", "test/target_lvcorr"}
-    assert swept <= set(found[-1]) or name in ("deblur", "pre_deblur")
-
-
-class Pairs:
-    """A data module of one batch, on the CPU as loaders leave it."""
-
-    train_set = test_fingerprints = {"test": "0"}
-
-    def setup(self, stage: str) -> None: ...
-
-    def eval_loader(self, name: str) -> Iterator[dict[str, Any]]:
-        yield make_batch()
+    assert ("val/lvcorr" in found[-1]) == (name in ("bokeh", "direct"))
 
 
 # Stages that run outside a trainer.
@@ -275,34 +262,43 @@ OF_A_RUN = {
 }
 
 
-def test_the_chain_is_measured(
+def test_a_run_is_evaluated(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "device_of", lambda config: CUDA)
-    for name, make in (("deblurnet", DeblurNet), ("bokeh", BokehNet)):
-        (tmp_path / name).mkdir()
-        make(backbone, **SETTINGS).lora.save(tmp_path / name / make.lora_file)
-    made = {"deblurnet": DeblurNet, "bokeh": BokehNet}
-    monkeypatch.setattr(
-        figures,
-        "instantiate",
-        lambda node: (
-            Pairs()
-            if node.kind == "data"
-            else lambda base, **more: made[node.kind](base, **SETTINGS, **more)
-        ),
-    )
-    config = OmegaConf.create(
-        {
-            "stages": {
-                name: {"module": {"kind": name}, "datamodule": {"kind": "data"}} for name in made
-            }
-        }
-    )
+    monkeypatch.setattr(evaluation, "_FIDELITY", ("psnr", "ssim"))
+    data, run = tmp_path / "data", tmp_path / "run"
+    two = {"val": 2, "test": 2}
+    counts = {"deblur": two, "synthetic": two, "sweep": two}
+    build_embedded(data, seed=1, counts=counts, size=32, workers=0, progress=False)
+    (tmp_path / "base.safetensors").touch()
+    for name, make in (("deblurnet", DeblurNet), ("bokehnet", BokehNet)):
+        module, source = make(backbone, **SETTINGS), str(tmp_path / "base.safetensors")
+        (run / name).mkdir(parents=True)
+        module.lora.save(run / name / module.lora_file)
+        base = BackboneSource("tiny", source)
+        card = NetworkCard(module.task, base, Flow(), "a photo", 1.0, 1, 2, module.lora_file)
+        write_network_card(run / name, card)
+        (run / name / "summary.json").write_text('{"steps": 3, "samples_per_second": 1.0}')
+    evaluated = {
+        "deblur": f"{data}/deblur/test",
+        "bokeh": f"{data}/synthetic/test",
+        "control": f"{data}/sweep/test",
+        "validation": f"{data}/deblur/val",
+    }
+    settings = {
+        "curriculum": ["deblurnet", "bokehnet"],
+        "evaluation": {**evaluated, "base": True, "classical": False},
+        "data": {"crop": SIZE},
+        "test_samples": None,
+        "seed": 3,
+    }
+    ranks = Ranks(0, 1, CUDA, lambda: None, tmp_path)
     with fake_cuda():
-        found = figures.measure_chain(config, tmp_path, backbone, "bokeh", tmp_path / "chain.png")
+        evaluation.evaluate(OmegaConf.create(settings), run, backbone, ranks)
         assert backbone.device == CUDA
-    assert found["samples"] == 2 and set(found["metrics"]) == {"psnr", "ssim"}
+    figures = read_results(run / "benchmark").figures
+    assert figures["failure"].isna().all()
+    assert set(figures.loc[figures["task"] == "refocus", "method"]) == {"identity", "chain"}
 
 
 def test_the_stage_in_the_wild_may_come_first(

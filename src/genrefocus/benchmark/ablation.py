@@ -27,7 +27,7 @@ HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "dists": False, 
 
 _DIGITS = {"psnr": 2}
 _NAMES = {"psnr": "PSNR dB", "lvcorr": "LVCorr"}
-_REFERENCES = {"identity": "unmodified input", "floor": "classical"}
+_REFERENCES = {"identity": "unmodified input"}
 
 
 @dataclass(frozen=True)
@@ -187,10 +187,9 @@ def text_table(sweep: Sweep, *, separator: str = " ") -> TextTable:
         head = [name, steps, str(len(sweep.of_cell(str(cell))))]
         rows.append([*head, *(texts.get(metric, "-") for metric in metrics)])
     cells = len(rows)
-    for method, name in _REFERENCES.items():
-        if (values := references_of(sweep).get(method)) is not None:
-            shown = (f"{values[m]:.{_digits(m)}f}" if m in values else "-" for m in metrics)
-            rows.append([name, "", "", *shown])
+    for method, values in references_of(sweep).items():
+        shown = (f"{values[m]:.{_digits(m)}f}" if m in values else "-" for m in metrics)
+        rows.append([_REFERENCES.get(method, method), "", "", *shown])
     arrows = {metric: ARROWS[higher] for metric, higher in HIGHER_IS_BETTER.items()}
     heads = [f"{_NAMES.get(m, m.upper())} {arrows.get(m, '')}" for m in metrics]
     texts = pd.DataFrame(rows, columns=["cell", "steps", "seeds", *map(str.strip, heads)])
@@ -222,20 +221,22 @@ def image_grid(
     Returns:
         Rows and titles for ``pictures.contact_sheet``, and the seed; None where no run has images.
     """
-    folders: dict[int, dict[str, Path]] = {seed: {} for seed in sweep.seeds}
+    folders: dict[int, dict[str, dict[str, Path]]] = {seed: {} for seed in sweep.seeds}
     for (cell, seed), result in sweep.results.items():
-        if result["pictures"] is not None:
-            folders[seed][cell] = sweep.folder / _name((cell, seed)) / result["pictures"]
+        if images := result["pictures"]:
+            run = sweep.folder / _name((cell, seed))
+            folders[seed][cell] = {title: run / place for title, place in images.items()}
     seed = max(sweep.seeds, key=lambda one: len(folders[one]))
     chosen = {cell: folders[seed][cell] for cell in sweep.cells if cell in folders[seed]}
     if not chosen:
         return None
-    samples = [{path.name for path in folder.iterdir()} for folder in chosen.values()]
-    rows: list[list[Tensor | None]] = []
-    for sample in sorted(set.intersection(*samples))[:count]:
-        first = next(iter(chosen.values())) / sample
-        answers = [load_image(folder / sample / "output.png") for folder in chosen.values()]
-        rows.append([load_image(first / "input.png"), *answers, load_image(first / "target.png")])
+    samples = [{path.name for path in one["output"].glob("*.png")} for one in chosen.values()]
+    first = next(iter(chosen.values()))
+    places = [first["input"], *(one["output"] for one in chosen.values()), first["target"]]
+    rows: list[list[Tensor | None]] = [
+        [load_image(place / sample) for place in places]
+        for sample in sorted(set.intersection(*samples))[:count]
+    ]
     return (rows, ["input", *chosen, "target"], seed) if rows else None
 
 

@@ -1,7 +1,7 @@
 """One picture of a benchmark, and what answers it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args
 
 from torch import Tensor
@@ -28,6 +28,9 @@ class Case:
         strength: K that is asked for: that of the target, where known, or one that is tried.
         target_strength: K of the target, where ``strength`` is another; see :meth:`with_k`.
         source_focus_disparity, source_strength: the same of ``image``, for ``refocus``.
+        draft: (3, H, W), the photograph as another method has deblurred it, where there is one.
+        prompt: of the sample, in place of the network's; None where it has none of its own.
+        series: K as a share of the target's K -> the scene at that K, (3, H, W).
 
     Raises:
         ValueError: sizes that differ, named with the key; nothing is resized.
@@ -44,14 +47,17 @@ class Case:
     target_strength: BlurStrength | None = None
     source_focus_disparity: float | None = None
     source_strength: BlurStrength | None = None
+    draft: Tensor | None = None
+    prompt: str | None = None
+    series: Mapping[float, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = tuple(self.image.shape[-2:])
-        for name in ("image", "target", "aif", "disparity"):
-            field = getattr(self, name)
-            if field is not None and tuple(field.shape[-2:]) != size:
+        for name in ("image", "target", "aif", "disparity", "draft"):
+            image = getattr(self, name)
+            if image is not None and tuple(image.shape[-2:]) != size:
                 raise ValueError(
-                    f"case {self.key}: {name} is {tuple(field.shape)} but the input {size} (HxW)"
+                    f"case {self.key}: {name} is {tuple(image.shape)} but the input {size} (HxW)"
                 )
         for name in ("strength", "target_strength", "source_strength"):
             strength = getattr(self, name)

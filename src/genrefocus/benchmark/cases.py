@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from genrefocus.benchmark.case import Case, Task
 from genrefocus.data.images import image_of
+from genrefocus.data.order import spread
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
+from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength
 
 
@@ -53,17 +55,22 @@ class ShardCases:
         name: of the data set, in tables.
         folder: of the set.
         limit: first so many cases, or None.
+        spread: take as many as ``limit`` says from all over the set instead.
+        own_prompts: networks are asked with a sample's own prompt, where it has one.
     """
 
     task: Task
     name: str
     folder: Path
     limit: int | None = None
+    spread: bool = False
+    own_prompts: bool = False
 
     def __post_init__(self) -> None:
         dataset = ShardDataset(self.folder)
-        numbers = {key: number for number, key in enumerate(dataset.keys)}
-        kept = dict(list(numbers.items())[: self.limit])
+        first = range(len(dataset))[: self.limit]
+        numbers = spread(len(dataset), self.limit) if self.spread else first
+        kept = {dataset.keys[number]: number for number in numbers}
         object.__setattr__(self, "_dataset", dataset)
         object.__setattr__(self, "_numbers", kept)
 
@@ -72,15 +79,29 @@ class ShardCases:
 
     @property
     def fingerprint(self) -> str:
-        whole = len(self._numbers) == len(self._dataset)
-        return f"{self._dataset.fingerprint}{'' if whole else f', first {len(self._numbers)}'}"
+        if len(self._numbers) == len(self._dataset):
+            return str(self._dataset.fingerprint)
+        part = "spread" if self.spread else "first"
+        return f"{self._dataset.fingerprint}, {part} {len(self._numbers)}"
 
     @property
     def keys(self) -> list[str]:
         return list(self._numbers)
 
+    @property
+    def prompts(self) -> set[str]:
+        """Those that samples bring."""
+        found = {self._dataset.metadata(number)["prompt"] for number in self._numbers.values()}
+        return {prompt for prompt in found if prompt}
+
+    def has(self, extra: str) -> bool:
+        """Whether the first sample has a further image of this name."""
+        return any(extra in self._dataset[n].extras for n in list(self._numbers.values())[:1])
+
     def __getitem__(self, key: str) -> Case:
-        return case_of(self.task, self._dataset[self._numbers[key]])
+        sample = self._dataset[self._numbers[key]]
+        case = case_of(self.task, sample)
+        return replace(case, prompt=sample.prompt) if self.own_prompts and sample.prompt else case
 
 
 def case_of(task: Task, sample: Sample) -> Case:
@@ -90,7 +111,14 @@ def case_of(task: Task, sample: Sample) -> Case:
         ValueError: a refocus case without the picture ``blurry``.
     """
     aif, photograph = to_float(sample.aif), to_float(sample.bokeh)
+    extras = {name: to_float(image) for name, image in sample.extras.items()}
     known: dict[str, Any] = {
+        "draft": extras.get("pre_deblur"),
+        "series": {
+            k / PROTOCOL_K[-1]: extras[f"sweep_{k:g}"]
+            for k in PROTOCOL_K
+            if f"sweep_{k:g}" in extras
+        },
         "aif": aif,
         "disparity": sample.disparity,
         "focus_disparity": sample.focus_disparity,
@@ -100,17 +128,17 @@ def case_of(task: Task, sample: Sample) -> Case:
         return Case(task, sample.key, image=photograph, target=aif, **known)
     if task == "bokeh":
         return Case(task, sample.key, image=aif, target=photograph, **known)
-    if "blurry" not in sample.extras:
+    if "blurry" not in extras:
         raise ValueError(
             f"sample {sample.key} has no picture `blurry`, which refocusing starts from; has "
-            f"{', '.join(sample.extras) or 'none'}"
+            f"{', '.join(extras) or 'none'}"
         )
     source = sample.provenance.get("source_k")
     strength = None if source is None else BlurStrength(float(source), *sample.size)
     return Case(
         task,
         sample.key,
-        image=to_float(sample.extras["blurry"]),
+        image=extras["blurry"],
         target=photograph,
         **known,
         source_focus_disparity=sample.provenance.get("source_focus_disparity"),
@@ -262,9 +290,11 @@ def cropped(case: Case, crop: tuple[int, int]) -> Case:
         raise ValueError(f"case {case.key} of {size} px (HxW) is smaller than the crop {crop}")
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     changes: dict[str, Any] = {}
-    for name in ("image", "target", "aif", "disparity"):
-        if (field := getattr(case, name)) is not None:
-            changes[name] = field[..., top : top + height, left : left + width].contiguous()
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    for name in ("image", "target", "aif", "disparity", "draft"):
+        if (image := getattr(case, name)) is not None:
+            changes[name] = image[..., rows, columns].contiguous()
+    changes["series"] = {k: image[..., rows, columns] for k, image in case.series.items()}
     for name in ("strength", "target_strength", "source_strength"):
         if (strength := getattr(case, name)) is not None:
             changes[name] = strength.cropped(height, width)

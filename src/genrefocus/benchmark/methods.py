@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from skimage.restoration import richardson_lucy
 from torch import Tensor
 
 from genrefocus.baselines import best_unsharp, unsharp_mask
-from genrefocus.benchmark.case import Case
+from genrefocus.benchmark.case import Case, Method
 from genrefocus.data.images import PICTURE_SUFFIXES, load_image
 from genrefocus.metrics.psnr import psnr
+from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import disk
 from genrefocus.render.layered import render_layered
 from genrefocus.render.scatter import render_scatter
@@ -33,6 +35,23 @@ class Identity:
 
     def __call__(self, case: Case) -> Tensor:
         return case.image
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The true images of a scene at the K of LVCorr: what control accuracy the truth itself has."""
+
+    name = "ground_truth"
+    needs_k = True
+
+    def __call__(self, case: Case) -> Tensor:
+        if case.strength is None:
+            raise ValueError(f"case {case.key} has no K")
+        share = case.strength.k / (case.target_strength or case.strength).k
+        for one, image in {**case.series, 1.0: case.target}.items():
+            if abs(share - one) < 1e-6:
+                return image
+        raise ValueError(f"case {case.key} has no true image at {share:.3g} of its K")
 
 
 @dataclass(frozen=True)
@@ -179,3 +198,40 @@ class Predictions:
                 f"{tuple(case.target.shape)}; nothing is resized"
             )
         return answer
+
+
+@dataclass(frozen=True)
+class Own:
+    """A method of the user's, under the name that the configuration gives it.
+
+    Raises (when it answers):
+        ValueError: it cannot answer; a failure of this case.
+        OwnError: anything else that it raises, which ends the benchmark.
+    """
+
+    name: str
+    method: Method
+
+    @property
+    def needs_k(self) -> bool:
+        return bool(getattr(self.method, "needs_k", False))
+
+    @property
+    def fingerprint(self) -> str:
+        return str(getattr(self.method, "fingerprint", repr(self.method)))
+
+    def __call__(self, case: Case) -> Tensor:
+        try:
+            return self.method(case)
+        except (Rejected, ValueError):
+            raise
+        except Exception as error:
+            *_, frame = traceback.extract_tb(error.__traceback__)
+            raise OwnError(
+                f"{self.name} failed on {case.key}: {type(error).__name__}: {error} "
+                f"({frame.filename}, line {frame.lineno})"
+            ) from error
+
+
+class OwnError(Exception):
+    """Code of the user's does not work."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
@@ -157,6 +157,34 @@ def load_protocol(task: str, dataset: str) -> Protocol:
         raise ValueError(f"no protocol for {task}/{dataset}; there are {known}")
     name = f"{task}-{dataset}.yaml"
     return _parse((_FOLDER / name).read_text(encoding="utf-8"), name)
+
+
+def protocol_at_given_k(
+    task: Task, dataset: str, metrics: Iterable[str], *, crop: int | None, seed: int
+) -> Protocol:
+    """The protocol of a set whose K is known; each network states its own prompt and steps.
+
+    Args:
+        task, dataset: what is measured.
+        metrics: names.
+        crop: edge of a centre crop in px; None for whole images.
+        seed: of the noise.
+    """
+    better: dict[str, Literal["higher", "lower"]] = {"lpips": "lower"}
+    return Protocol(
+        task,
+        version=1,
+        dataset=Dataset(dataset),
+        resolution="the size of the samples",
+        colour_space="sRGB",
+        bit_depth=8,
+        crop=None if crop is None else (crop, crop),
+        prompts={},
+        steps=None,
+        seed=seed,
+        k_search=None,
+        metrics={one: Metric(f"genrefocus {one}", better.get(one, "higher")) for one in metrics},
+    )
 
 
 def read_protocol(path: str | Path) -> Protocol:

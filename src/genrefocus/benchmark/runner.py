@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from genrefocus.benchmark.case import Case, Method, Score, Task
+from genrefocus.benchmark.case import Case, Method, Score
 from genrefocus.benchmark.cases import CaseSet
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED, figure_table, write_figures
 from genrefocus.data.images import save_image
@@ -39,8 +39,8 @@ from genrefocus.writing import write_atomically
 SWEEPS = 4
 """Cases of a set, at most, whose answers over K are kept as pictures."""
 
-Advance = Callable[[int, int], None]
-"""Told of (cases done, cases in all)."""
+Advance = Callable[[int], None]
+"""Told how many cases are done."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def run(
     workers: int | None = None,
     job: int = 0,
     jobs: int = 1,
-    advance: Advance = lambda done, total: None,
+    advance: Advance = lambda done: None,
 ) -> None:
     """Measure a method on all cases that have no record yet.
 
@@ -88,18 +88,18 @@ def run(
         workers: processes of one thread each; 0 works in this one, likewise with one thread, so
             that figures do not depend on it. None works here with all threads, for networks.
         job, jobs: this job takes cases ``job``, ``job + jobs``, ...
-        advance: is told of the progress.
+        advance: is told of the cases that are done.
     """
     keys = cases.keys[job::jobs]
     identity = fingerprint_of(method)
     waiting = [key for key in keys if not _is_done(_cell(out, cases, method, key), plan, identity)]
     done = len(keys) - len(waiting)
-    advance(done, len(keys))
+    advance(done)
     with nullcontext(map) if workers is None else ordered_map(workers) as mapper:
         work = partial(_measure_and_write, cases, method, plan, out, identity)
         for _ in mapper(work, waiting):
             done += 1
-            advance(done, len(keys))
+            advance(done)
 
 
 def fingerprint_of(method: Method) -> str:
@@ -108,27 +108,21 @@ def fingerprint_of(method: Method) -> str:
 
 
 def gather(
-    out: Path,
-    plans: Mapping[tuple[Task, str], Plan],
-    sets: Sequence[CaseSet],
-    methods: Mapping[tuple[Task, str], Sequence[str]],
+    out: Path, measured: Sequence[tuple[CaseSet, Plan, Sequence[str]]]
 ) -> pd.DataFrame | None:
     """Figures of all records, written to ``rows.parquet`` and ``curves.jsonl``.
 
     Args:
         out: folder of the results.
-        plans: by (task, data set).
-        sets: of cases.
-        methods: (task, data set) -> names of its methods.
+        measured: sets of cases, each with its plan and the names of its methods.
 
     Returns:
         The long table; None where records of other jobs are still missing.
     """
     rows: list[tuple[Any, ...]] = []
     curves: list[dict[str, Any]] = []
-    for cases in sets:
-        plan = plans[cases.task, cases.name]
-        for name in methods[cases.task, cases.name]:
+    for cases, plan, methods in measured:
+        for name in methods:
             radii: dict[float, list[float]] = {}
             for key in cases.keys:
                 path = out / "cells" / f"{cases.task}-{cases.name}" / name / f"{key}.json"
@@ -229,7 +223,7 @@ def measure(
     for name, score in plan.metrics.items():
         figures[name] = _figure(partial(score, answer, case))
     if plan.control and method.needs_k and case.strength is not None:
-        figures["lvcorr"] = _figure(partial(_control, method, case, curves, sweep))
+        figures["lvcorr"] = _figure(partial(_control, method, case, answer, curves, sweep))
     figures |= _unavailable(plan)
     k = None if case.strength is None else case.strength.k
     errors = [
@@ -300,11 +294,16 @@ def _rounded(answer: Tensor, case: Case) -> Tensor:
 
 
 def _control(
-    method: Method, case: Case, curves: list[dict[str, Any]], sweep: list[Tensor]
+    method: Method,
+    case: Case,
+    answer: Tensor,
+    curves: list[dict[str, Any]],
+    sweep: list[Tensor],
 ) -> float:
+    """LVCorr; the answer at the case's own K is the last of the series."""
     assert case.strength is not None
     ks = [case.strength.k * k / PROTOCOL_K[-1] for k in PROTOCOL_K]
-    sweep += [_rounded(method(case.with_k(k)), case) for k in ks]
+    sweep += [*(_rounded(method(case.with_k(k)), case) for k in ks[:-1]), answer]
     variances = laplacian_variance(torch.stack(sweep))
     curves.append({"kind": "lvcorr", "x": ks, "y": [float(v) for v in variances]})
     return float(lvcorr(variances[None], PROTOCOL_K)[0])

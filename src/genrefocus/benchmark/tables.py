@@ -25,6 +25,7 @@ from genrefocus.benchmark.statistics import compare, summarise
 from genrefocus.benchmark.typeset import ARROWS, TextTable
 from genrefocus.writing import write_atomically
 
+RECORDS_NAME = "results.json"
 PAIRED_TITLE = "paired: mean of first minus second over the images that both have a value of"
 
 _WIDE = 100  # characters of a terminal that shows intervals
@@ -173,7 +174,7 @@ def write_tables(tables: Sequence[BenchmarkTable], folder: str | Path) -> None:
     """Write ``results.json``, ``tables.md`` and ``tables.tex`` into a folder."""
     folder = Path(folder)
     text = json.dumps(records(tables), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "results.json", text.encode())
+    write_atomically(folder / RECORDS_NAME, text.encode())
     write_atomically(folder / "tables.md", "\n".join(map(markdown, tables)).encode())
     write_atomically(folder / "tables.tex", "\n".join(map(latex, tables)).encode())
 

@@ -2,41 +2,40 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from filelock import FileLock
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from genrefocus.benchmark.case import TASKS, Method, Task
-from genrefocus.benchmark.methods import Classical, Identity, Predictions, RichardsonLucy, Unsharp
-from genrefocus.benchmark.protocol import write_protocol
-from genrefocus.benchmark.report import REPORT_NAME, publish
-from genrefocus.benchmark.results import write_notes
-from genrefocus.benchmark.runner import gather, run
-from genrefocus.cli.benchmark_parts import Entry, Own, OwnError, entry_of, shown_path
-from genrefocus.network import load_networks
-from genrefocus.network_card import described, latest_run, networks_of, released_card
-from genrefocus.network_methods import CaseDepth, EstimatedDepth, methods_of
+from genrefocus.benchmark.cases import CaseSet
+from genrefocus.benchmark.protocol import Protocol, load_protocol, read_protocol
+from genrefocus.network_card import NetworkCard, described, latest_run, networks_of, released_card
+from genrefocus.network_card import Task as NetworkTask
 from genrefocus.progress import Bars
 
-_WITHOUT_NETWORK = (Identity, Classical, Unsharp, RichardsonLucy, Predictions)
+# Metrics and networks take seconds to import: what is wrong with the input is said before.
+if TYPE_CHECKING:
+    from genrefocus.benchmark.suite import Entry
+    from genrefocus.network_methods import CaseDepth
+
 _LOG_WIDTH = 140
 _TAKEN = {"identity", "input", "target"}
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False}
+
+Trained = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
+"""Method -> cards of its networks, and where they come from."""
 
 
 def run_job(config: DictConfig) -> None:
     """One job of a benchmark; the one that finds all records writes tables and report."""
     try:
         _run(config)
-    except OwnError as error:
-        print(f"genrefocus benchmark: {error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print(
             "genrefocus benchmark: interrupted; measured pictures are kept, "
@@ -51,26 +50,42 @@ def _run(config: DictConfig) -> None:
     chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
     if not chosen:
         raise ValueError(f"{config.name} has no data set for {', '.join(config.tasks)}")
-    methods, origins = _methods(config, [one.cases.task for one in chosen], console)
+    trained = _trained(config, [one.cases.task for one in chosen])
+    for name, root in config.predictions.items():
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"predictions of {name}: {root} does not exist")
     _build(config)
-    entries = [entry_of(one, config, methods[one.cases.task], origins, console) for one in chosen]
+    sets: list[CaseSet] = [instantiate(one.cases) for one in chosen]
+    protocols = [_protocol(one, config) for one in chosen]
+
+    from genrefocus.benchmark.methods import OwnError
+    from genrefocus.benchmark.report import REPORT_NAME
+    from genrefocus.benchmark.suite import conclude, measure_all
+
+    methods = _methods(config, trained, console)
+    entries = [
+        _entry(one, cases, protocol, methods[cases.task], config, console)
+        for one, cases, protocol in zip(chosen, sets, protocols, strict=True)
+    ]
     if silent := set(config.predictions) - {m.name for one in entries for m in one.methods}:
         raise ValueError(
             f"no folder of predictions for any task: {', '.join(map(str, silent))}; they lie in "
             "<folder>/<task>/<data set>"
         )
-    with _alone(out):
-        (out / "protocols").mkdir(exist_ok=True)
-        for entry in entries:
-            name = f"{entry.cases.task}-{entry.cases.name}.yaml"
-            write_protocol(entry.protocol, out / "protocols" / name)
-        write_notes({(one.cases.task, one.cases.name): one.notes for one in entries}, out)
-    with Bars(config.progress and config.job == 0, console) as bars:
-        for entry in entries:
-            for method in entry.methods:
-                _measure(entry, method, out, config, bars)
-    with _alone(out):
-        _conclude(entries, out, config, console)
+    job, jobs = config.job, config.jobs
+    try:
+        with Bars(config.progress and job == 0, console) as bars:
+            measure_all(entries, out, bars=bars, workers=config.workers, job=job, jobs=jobs)
+    except OwnError as error:
+        print(f"genrefocus benchmark: {error}", file=sys.stderr)
+        sys.exit(1)
+    if conclude(entries, out, console, seed=config.seed) is None:
+        console.print(f"job {job} of {jobs} is done; others are not yet")
+        return
+    console.print(
+        f"figures of single images, tables and report in {out}\nreport {out / REPORT_NAME}",
+        **_PLAIN,
+    )
 
 
 def _console() -> Console:
@@ -80,7 +95,7 @@ def _console() -> Console:
 
 
 def _folder(config: DictConfig) -> Path:
-    """Of the results: that which is named, or one for each choice of pictures."""
+    """Of the results: that which is named, or one for each choice of images."""
     if config.out is not None:
         return Path(config.out)
     dataset = config.benchmark.get("dataset")
@@ -89,101 +104,92 @@ def _folder(config: DictConfig) -> Path:
     return Path(config.paths.outputs) / "benchmark" / name
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Of all jobs that work on a folder only one at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        yield
-
-
-def _measure(entry: Entry, method: Method, out: Path, config: DictConfig, bars: Bars) -> None:
-    total = len(entry.cases.keys[config.job :: config.jobs])
-    task = bars.add_task(f"{entry.cases.task}, {method.name}", total=total)
-    run(
-        entry.cases,
-        method,
-        entry.plan,
-        out,
-        # Networks are not copied to other processes, and other people's code may hold anything.
-        workers=config.workers if isinstance(method, _WITHOUT_NETWORK) else None,
-        job=config.job,
-        jobs=config.jobs,
-        advance=lambda done, total: bars.update(task, completed=done, total=total),
-    )
-
-
-def _conclude(entries: Sequence[Entry], out: Path, config: DictConfig, console: Console) -> None:
-    plans = {(one.cases.task, one.cases.name): one.plan for one in entries}
-    names = {
-        (one.cases.task, one.cases.name): [method.name for method in one.methods] for one in entries
-    }
-    if gather(out, plans, [one.cases for one in entries], names) is None:
-        console.print(f"job {config.job} of {config.jobs} is done; others are not yet")
-        return
-    publish(out, console, seed=config.seed)
-    console.print(
-        f"figures of single images, tables and report in {out}\nreport {out / REPORT_NAME}",
-        soft_wrap=True,
-        markup=False,
-    )
-
-
 def _build(config: DictConfig) -> None:
     """Make simulated data where they are missing; other jobs wait for the one that does."""
     for one in config.benchmark.build.values():
         ready = Path(one.ready)
         if not ready.is_file():
-            with _alone(ready.parent):
+            ready.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(ready.parent / ".lock"):
                 if not ready.is_file():
                     instantiate(one.make)
 
 
-def _methods(
-    config: DictConfig, tasks: Sequence[Task], console: Console
-) -> tuple[Mapping[Task, list[Method]], list[str]]:
-    """All but the shipped ones, by task, and where they come from."""
+def _trained(config: DictConfig, tasks: Sequence[Task]) -> Trained:
+    """Networks of runs and LoRA files.
+
+    Raises:
+        FileNotFoundError, ValueError: a run or a file is not there.
+    """
+    found: dict[str, tuple[Mapping[NetworkTask, NetworkCard], str]] = {}
     runs = {**({} if config.run is None else {"trained": config.run}), **config.runs}
-    depth = _depth(config) if runs or config.loras else None
-    device, outputs, found = _device(config), config.paths.outputs, []
-    origins: list[str] = []
-    for name, given in runs.items():
-        folder = _latest(outputs, tasks) if given == "latest" else Path(given)
+    for name, given in map(tuple, runs.items()):
+        folder = _latest(config.paths.outputs, tasks) if given == "latest" else Path(given)
         if not (cards := networks_of(folder)):
             raise FileNotFoundError(
                 f"{folder} does not exist or has no trained network; name the folder of a run, or "
                 "train one with: make train"
             )
-        found.append(methods_of(load_networks(cards, device=device), str(name), depth=depth))
-        origins.append(f"{name}: {shown_path(folder)}, {described(cards)}")
-        console.print(origins[-1], soft_wrap=True, markup=False)
+        found[str(name)] = cards, f"{_shown_path(folder)}, {described(cards)}"
     for name, files in config.loras.items():
         released = {task: released_card(task, config.flux, file) for task, file in files.items()}
         if not released or set(released) - {"deblur", "bokeh"}:
             raise ValueError(f"method {name} names no LoRA file: give deblur, bokeh or both")
-        found.append(methods_of(load_networks(released, device=device), str(name), depth=depth))
+        for task, file in files.items():
+            if not Path(file).is_file():
+                raise FileNotFoundError(f"loras.{name}.{task}: LoRA file {file} does not exist")
         named = ", ".join(f"{task} {Path(file).name}" for task, file in files.items())
-        origins.append(f"{name}: {named} on {shown_path(config.flux)}")
-    own = [_own(str(name), one) for name, one in config.methods.items()]
-    methods: dict[Task, list[Method]] = {task: [] for task in TASKS}
-    for task, some in methods.items():
-        some += [method for part in found for method in part.get(task, [])]
-        some += [method for tasks, method in own if task in tasks]
-        names = [method.name for method in some] + list(map(str, config.predictions))
-        if twice := {name for name in names if names.count(name) > 1 or name in _TAKEN}:
-            raise ValueError(f"several methods are called {', '.join(twice)}; rename one of them")
-    return methods, origins
+        found[str(name)] = released, f"{named} on {_shown_path(config.flux)}"
+    return found
 
 
 def _latest(outputs: str, tasks: Sequence[Task]) -> Path:
-    deblurs, renders = {"deblur", "refocus"} & set(tasks), {"bokeh", "refocus"} & set(tasks)
     networks: list[Literal["deblur", "bokeh"]] = []
-    networks += ["deblur"] if deblurs else []
-    networks += ["bokeh"] if renders else []
+    networks += ["deblur"] if {"deblur", "refocus"} & set(tasks) else []
+    networks += ["bokeh"] if {"bokeh", "refocus"} & set(tasks) else []
     try:
         return latest_run(outputs, networks)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; run=null measures without one") from None
+
+
+def _shown_path(path: str | Path) -> str:
+    """Relative to the working directory where it lies in it."""
+    absolute = Path(path).absolute()
+    inside = absolute.is_relative_to(Path.cwd())
+    return absolute.relative_to(Path.cwd()).as_posix() if inside else str(path)
+
+
+def _protocol(one: DictConfig, config: DictConfig) -> Protocol:
+    if (file := config.protocols.get(one.cases.task)) is not None:
+        return read_protocol(file)
+    return load_protocol(*str(one.protocol).split("/", 1))
+
+
+def _methods(
+    config: DictConfig, trained: Trained, console: Console
+) -> Mapping[Task, list[tuple[Method, str | None]]]:
+    """Networks and methods of the user's by task, each with where it comes from."""
+    from genrefocus.benchmark.methods import Own
+    from genrefocus.network import load_networks
+    from genrefocus.network_methods import methods_of
+
+    depth = _depth(config) if trained else None
+    found: dict[Task, list[tuple[Method, str | None]]] = {task: [] for task in TASKS}
+    for name, (cards, origin) in trained.items():
+        console.print(f"{name}: {origin}", **_PLAIN)
+        networks = load_networks(cards, device=_device(config))
+        for task, some in methods_of(networks, name, depth=depth).items():
+            found[task] += [(method, f"{name}: {origin}") for method in some]
+    for name, given in config.methods.items():
+        own = Own(str(name), instantiate({key: given[key] for key in given if key != "tasks"}))
+        for task in given.get("tasks", TASKS):
+            found[task].append((own, None))
+    for listed in found.values():
+        names = [method.name for method, _ in listed] + list(map(str, config.predictions))
+        if twice := {name for name in names if names.count(name) > 1 or name in _TAKEN}:
+            raise ValueError(f"several methods are called {', '.join(twice)}; rename one of them")
+    return found
 
 
 def _device(config: DictConfig) -> str:
@@ -199,7 +205,9 @@ def _device(config: DictConfig) -> str:
     return device
 
 
-def _depth(config: DictConfig) -> CaseDepth | None:
+def _depth(config: DictConfig) -> "CaseDepth | None":
+    from genrefocus.network_methods import EstimatedDepth
+
     chosen = config.get("depth") or config.benchmark.depth
     if chosen is None:
         return None
@@ -207,7 +215,53 @@ def _depth(config: DictConfig) -> CaseDepth | None:
     return EstimatedDepth(source) if hasattr(source, "depth") else source
 
 
-def _own(name: str, given: DictConfig) -> tuple[Sequence[str], Method]:
-    tasks = given.get("tasks", TASKS)
-    method = instantiate({key: given[key] for key in given if key != "tasks"})
-    return tasks, Own(name, method)
+def _entry(
+    one: DictConfig,
+    cases: CaseSet,
+    protocol: Protocol,
+    methods: Sequence[tuple[Method, str | None]],
+    config: DictConfig,
+    console: Console,
+) -> "Entry":
+    """A data set with all of its methods: shipped ones, ``methods``, and predictions."""
+    from genrefocus.benchmark.methods import Identity
+    from genrefocus.benchmark.suite import entry_of
+
+    classical = _classical(one, cases, console)
+    given = [method for method, _ in methods]
+    everyone = [Identity(), *classical, *given, *_predictions(config, cases, console)]
+    notes = [] if config.limit is None else [f"limit={config.limit}: the first images alone"]
+    notes += [repr(method) for method in classical if cases.task == "deblur"]
+    notes += dict.fromkeys(origin for _, origin in methods if origin)
+    return entry_of(cases, protocol, everyone, notes)
+
+
+def _classical(one: DictConfig, cases: CaseSet, console: Console) -> list[Method]:
+    from genrefocus.benchmark.methods import Classical
+    from genrefocus.benchmark.suite import fitted_on
+
+    if cases.task != "deblur":
+        return [Classical("scatter"), Classical("layered")]
+    root = OmegaConf.select(one, "validation.source.root", default="")
+    if one.validation is None or root is None:
+        console.print(
+            f"{cases.name} has no validation images to choose settings of classical methods on: "
+            "no rows for unsharp and richardson_lucy",
+            **_PLAIN,
+        )
+        return []
+    return fitted_on(instantiate(one.validation), deconvolution=True)
+
+
+def _predictions(config: DictConfig, cases: CaseSet, console: Console) -> list[Method]:
+    """Of those that have a folder for this data set."""
+    from genrefocus.benchmark.methods import Predictions
+
+    found: list[Method] = []
+    for name, root in config.predictions.items():
+        folder = Path(root) / cases.task / cases.name
+        if folder.is_dir():
+            found.append(Predictions(str(name), folder))
+        else:
+            console.print(f"{name} has no answers for {cases.task}: no {folder}", **_PLAIN)
+    return found

@@ -168,7 +168,7 @@ def _short_run(stage: str, steps: int) -> list[str]:
         f"{fit}.max_steps={steps}",
         f"{fit}.val_check_interval={steps}",
         f"{fit}.limit_val_batches=1",
-        f"{fit}.limit_test_batches=1",
+        "test_samples=1",
         "++callbacks.checkpoint.every_n_train_steps=1",
         "print_config=false",
     ]

@@ -191,16 +191,14 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
     for name, stage in trained(config).items():
         data, routes = stage.datamodule, {}
         folders = {f"train.{route}": folder for route, folder in data.train.items()}
-        folders |= {
-            f"{split}.{n}": f for split in ("val", "test") for n, f in enumerate(data[split])
-        }
+        folders |= {f"val.{n}": folder for n, folder in enumerate(data.val)}
+        folders |= _test_sets(config, stage.module._target_)
         for key, folder in folders.items():
             split, _, route = key.partition(".")
             if split == "train" and not data.weights.get(route, 0) > 0:
                 continue
-            option = _option(config, Path(folder)) or (
-                f"stages.{name}.datamodule.{key if split == 'train' else split}"
-            )
+            inner = f"stages.{name}.datamodule.{key if split == 'train' else split}"
+            option = _option(config, Path(folder)) or (key if split == "evaluation" else inner)
             made_by = _maker(config, Path(folder))
             finding, count = check_shards(
                 Path(folder), crop=data.crop, made_by=made_by, option=option
@@ -217,6 +215,12 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
             continue
         layout = Layout(ranks, data.num_workers, batch, accumulate)
         yield from check_layout(name, routes, layout)
+
+
+def _test_sets(config: DictConfig, module: str) -> dict[str, str]:
+    """Option -> folder of the sets that a network is measured on."""
+    keys = ("bokeh", "control") if "bokeh" in module.lower() else ("deblur", "validation")
+    return {f"evaluation.{key}": config.evaluation[key] for key in keys}
 
 
 def _option(config: DictConfig, folder: Path) -> str | None:

@@ -4,8 +4,9 @@ Nothing here knows of ranks, workers, batches or files, so that any number of pr
 on n see the same samples in the same order, and a resumed run needs to know one number.
 """
 
+import itertools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -117,3 +118,19 @@ def _random(*entropy: int) -> RandomState:
 def _seed_of(*entropy: int) -> int:
     """63 bits, so that it fits a signed integer."""
     return int(SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def spread(total: int, most: int | None) -> Sequence[int]:
+    """At most ``most`` of ``total`` indices, ascending: one of each of as many equal parts.
+
+    Their places in the parts follow the golden ratio, so that kinds which alternate in a set are
+    all met, as are kinds that come one after the other.
+    """
+    if most is None or most >= total:
+        return range(total)
+    bounds = [part * total // most for part in range(most + 1)]
+    golden = (5**0.5 - 1) / 2
+    return [
+        low + int(part * golden % 1 * (high - low))
+        for part, (low, high) in enumerate(itertools.pairwise(bounds))
+    ]

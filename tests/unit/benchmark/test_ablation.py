@@ -34,18 +34,18 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
         for (cell, seed), value in values.items():
             folder = tmp_path / cell / f"seed_{seed}"
             for sample in ("one", "two"):
-                (folder / "pictures" / sample).mkdir(parents=True)
                 for title in ("input", "output", "target"):
                     shade = COLOURS[cell] if title == "output" else 220
                     picture = torch.full((3, 8, 12), shade, dtype=torch.uint8)
-                    save_image(picture, folder / "pictures" / sample / f"{title}.png")
+                    (folder / title).mkdir(parents=True, exist_ok=True)
+                    save_image(picture, folder / title / f"{sample}.png")
             result = {
                 "stage": "bokehnet",
                 "figures": {"psnr": value, "lpips": 1 / value},
                 "references": {"identity": {"psnr": 20.0}},
                 "steps": 400,
                 "test_data": DATA,
-                "pictures": "pictures",
+                "pictures": {title: title for title in ("input", "output", "target")},
             }
             (folder / "result.json").write_text(json.dumps(result))
         for (cell, seed), reason in failed.items():

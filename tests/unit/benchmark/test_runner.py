@@ -60,9 +60,7 @@ class Counted:
 def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
     run(cases, Identity(), GIVEN, tmp_path)
-    rows = gather(
-        tmp_path, {("bokeh", "embedded"): GIVEN}, [cases], {("bokeh", "embedded"): ["identity"]}
-    )
+    rows = gather(tmp_path, [(cases, GIVEN, ["identity"])])
     assert rows is not None and read_figures(tmp_path / "rows.parquet").equals(rows)
     assert len(rows) == 2 * 4
     for row in rows.itertuples():
@@ -74,12 +72,7 @@ def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
     # Somebody else's pictures are scored alike, without their code.
     other = Predictions("theirs", pictures / "identity")
     run(cases, other, GIVEN, tmp_path)
-    both = gather(
-        tmp_path,
-        {("bokeh", "embedded"): GIVEN},
-        [cases],
-        {("bokeh", "embedded"): ["identity", "theirs"]},
-    )
+    both = gather(tmp_path, [(cases, GIVEN, ["identity", "theirs"])])
     assert both is not None
     values = {(row.method, row.key, row.metric): row.value for row in both.itertuples()}
     for (method, key, metric), value in values.items():
@@ -93,9 +86,7 @@ def test_a_failure_is_counted_and_nothing_is_computed_twice(data: Path, tmp_path
     assert method.calls == 4
     run(cases, method, GIVEN, tmp_path)
     assert method.calls == 4
-    rows = gather(
-        tmp_path, {("deblur", "embedded"): GIVEN}, [cases], {("deblur", "embedded"): ["counted"]}
-    )
+    rows = gather(tmp_path, [(cases, GIVEN, ["counted"])])
     assert rows is not None
     assert rows["failure"].dropna().to_list() == ["no answer"] * 2
     method.fingerprint = "counted 2"  # other weights: what is there does not count
@@ -105,8 +96,7 @@ def test_a_failure_is_counted_and_nothing_is_computed_twice(data: Path, tmp_path
 
 def test_jobs_and_processes_leave_the_same_rows(data: Path, tmp_path: Path) -> None:
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
-    plans = {("bokeh", "embedded"): PLAIN}
-    methods = {("bokeh", "embedded"): ["classical_scatter"]}
+    measured = [(cases, PLAIN, ["classical_scatter"])]
     threads: list[int] = []
 
     def watched(*given: object) -> float:
@@ -124,9 +114,9 @@ def test_jobs_and_processes_leave_the_same_rows(data: Path, tmp_path: Path) -> N
         torch.set_num_threads(before)
     run(cases, Classical("scatter"), PLAIN, tmp_path / "two", workers=2)
     run(cases, Classical("scatter"), PLAIN, tmp_path / "jobs", job=1, jobs=2)
-    assert gather(tmp_path / "jobs", plans, [cases], methods) is None
+    assert gather(tmp_path / "jobs", measured) is None
     run(cases, Classical("scatter"), PLAIN, tmp_path / "jobs", job=0, jobs=2)
-    gathered = [gather(tmp_path / one, plans, [cases], methods) for one in ("one", "two", "jobs")]
+    gathered = [gather(tmp_path / one, measured) for one in ("one", "two", "jobs")]
     assert all(gathered[0].equals(one) for one in gathered)
 
 

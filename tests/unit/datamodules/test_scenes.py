@@ -68,7 +68,7 @@ def _turned(image: torch.Tensor, mirror: bool) -> torch.Tensor:
 def test_validation_scenes_are_others_and_come_once() -> None:
     data = scenes()
     data.setup("validate")
-    batches = list(data.eval_loader("val"))
+    batches = list(data.val_loader())
     assert [key for batch in batches for key in batch["key"]] == [f"val-{n:06d}" for n in range(3)]
     assert not set(data.training.families) & set(data.validation.families)
     assert not torch.equal(data.training.picture(0)[0], data.validation.picture(0)[0])

@@ -1,0 +1,262 @@
+"""What a run ends with: the benchmark of its networks on its own test sets, and what it says."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from genrefocus.backbone import Backbone
+from genrefocus.benchmark.case import Method, Task
+from genrefocus.benchmark.cases import ShardCases
+from genrefocus.benchmark.methods import (
+    Classical,
+    GroundTruth,
+    Identity,
+    RichardsonLucy,
+    Unsharp,
+)
+from genrefocus.benchmark.protocol import protocol_at_given_k
+from genrefocus.benchmark.report import REPORT_NAME
+from genrefocus.benchmark.results import read_results
+from genrefocus.benchmark.suite import Entry, conclude, entry_of, fitted_on, measure_all
+from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
+from genrefocus.data.images import load_image
+from genrefocus.data.order import spread
+from genrefocus.network import Network, network_of
+from genrefocus.network_card import FILE_NAME, read_network_card
+from genrefocus.network_methods import DeblurMethod, RefocusMethod
+from genrefocus.pictures import contact_sheet
+from genrefocus.pipeline import RefocusPipeline
+from genrefocus.progress import Bars
+from genrefocus.runs import FINISHED, git_commit
+from lit_models.ranks import Ranks
+
+CONSOLE = Console()
+FOLDER = "benchmark"
+CHAIN = "chain"
+"""Name of both networks of a run, one after the other."""
+
+_FIDELITY = ("psnr", "ssim", "lpips")
+_FITTED = 32  # validation pairs that settings of classical methods are chosen on
+_ROWS, _EDGE = 6, 192  # of a contact sheet
+
+
+Measured = tuple[ShardCases, Sequence[str], Sequence[Method]]
+"""A test set, the metrics, and the methods."""
+
+
+def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks) -> None:
+    """Measure all networks of a run on its test sets; what is measured already is kept.
+
+    Args:
+        config: of the run.
+        folder: of the run, which gets ``benchmark/``.
+        backbone: that the networks were trained on.
+        ranks: each measures its share of the cases.
+
+    Raises:
+        FileNotFoundError, ValueError: a test set or a network cannot be used.
+    """
+    if not (stages := trained_stages(config, folder)):
+        return
+    out, first = folder / FOLDER, ranks.rank == 0
+    with ranks.together("evaluation"), Bars(first) as bars:
+        measured = _measured(config, folder, stages, backbone.to(ranks.device))
+        entries = [_entry(*one, config, folder) for one in measured]
+        with ranks.together("prompts_evaluation"):
+            if first:
+                backbone.prompts.learn(_prompts(measured), ranks.device)
+        measure_all(entries, out, bars=bars, job=ranks.rank, jobs=ranks.world)
+    with ranks.together("tables"):
+        if first:
+            conclude(entries, out, Console(quiet=True), seed=config.seed)
+            for one in entries:
+                _write_sheet(one, stages, out)
+
+
+def trained_stages(config: DictConfig, folder: Path) -> list[str]:
+    """Stages of the curriculum that have trained a network."""
+    files = (FILE_NAME, FINISHED)
+    return [n for n in config.curriculum if all((folder / n / one).is_file() for one in files)]
+
+
+def _measured(
+    config: DictConfig, folder: Path, stages: Sequence[str], backbone: Backbone
+) -> list[Measured]:
+    networks: dict[Task, dict[str, Network]] = {}
+    for name in stages:
+        network = network_of(read_network_card(folder / name), backbone)
+        networks.setdefault(_task(folder / name), {})[name] = replace(network, seed=config.seed)
+    found: list[Measured] = []
+    for task, some in networks.items():
+        compared = [*_baselines(task, config), *_methods(task, some, config)]
+        found.append((_cases(task, "test", config), _FIDELITY, [Identity(), *compared]))
+        if task != "deblur":
+            control = _cases(task, "control", config)
+            found.append((control, ("lvcorr",), [*compared, GroundTruth()]))
+    if {"deblur", "bokeh"} <= networks.keys():
+        deblur, bokeh = ([*networks[one].values()][-1] for one in ("deblur", "bokeh"))
+        test = _cases("refocus", "test", config)
+        if deblur.takes_draft:
+            CONSOLE.print("the chain was not measured: DeblurNet reads a draft of each photograph")
+        elif not test.has("blurry"):
+            CONSOLE.print("the chain was not measured: no test sample has a blurred photograph")
+        else:
+            chain = RefocusMethod(RefocusPipeline(deblur, bokeh), CHAIN, seed=config.seed)
+            found.append((test, _FIDELITY, [Identity(), chain]))
+    return found
+
+
+def _task(stage: Path) -> Task:
+    card = read_network_card(stage)
+    return "refocus" if card.variant == "direct" else card.task
+
+
+def _cases(task: Task, name: str, config: DictConfig) -> ShardCases:
+    key = "control" if name == "control" else "deblur" if task == "deblur" else "bokeh"
+    folder = Path(config.evaluation[key])
+    most = config.test_samples
+    return ShardCases(task, name, folder, limit=most, spread=True, own_prompts=True)
+
+
+def _baselines(task: Task, config: DictConfig) -> list[Method]:
+    slow = config.evaluation.classical
+    if task == "deblur":
+        folder = Path(config.evaluation.validation)
+        validation = ShardCases("deblur", "validation", folder, limit=_FITTED)
+        return fitted_on(validation, deconvolution=slow)
+    return [Classical("scatter"), *([Classical("layered")] if slow else [])]
+
+
+def _methods(task: Task, networks: Mapping[str, Network], config: DictConfig) -> list[Method]:
+    """The networks of the stages, after the base without LoRA."""
+    last = [*networks.values()][-1]
+    base = replace(last, denoiser=replace(last.denoiser, lora=None), weights="no LoRA", origin="")
+    named = {**({"base": base} if config.evaluation.base else {}), **networks}
+    if task == "deblur":
+        return [DeblurMethod(network, name) for name, network in named.items()]
+    return [
+        RefocusMethod(RefocusPipeline(None, network), name, seed=config.seed)
+        for name, network in named.items()
+    ]
+
+
+def _entry(
+    cases: ShardCases,
+    metrics: Sequence[str],
+    methods: Sequence[Method],
+    config: DictConfig,
+    folder: Path,
+) -> Entry:
+    protocol = protocol_at_given_k(
+        cases.task, cases.name, metrics, crop=config.data.crop, seed=config.seed
+    )
+    notes = []
+    for name in (method.name for method in methods):
+        if name in config.curriculum:
+            made = json.loads((folder / name / FINISHED).read_text())
+            notes.append(f"{name}: {made['steps']} steps, {made['samples_per_second']} samples/s")
+    notes += [repr(one) for one in methods if isinstance(one, (Unsharp, RichardsonLucy))]
+    return entry_of(cases, protocol, methods, notes)
+
+
+def _prompts(measured: Sequence[Measured]) -> set[str]:
+    """All that networks are asked with."""
+    found: set[str] = set()
+    for cases, _, methods in measured:
+        asked = [getattr(method, "asked", {}) for method in methods]
+        found |= cases.prompts | {prompt for one in asked for prompt, _ in one.values()}
+    return found
+
+
+def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
+    """A contact sheet of some cases: input, answers of the trained networks, target."""
+    images, trained = out / "pictures" / entry.cases.task / entry.cases.name, (*stages, CHAIN)
+    shown = [one.name for one in entry.methods if one.name in trained]
+    keys, titles = entry.cases.keys, ["input", *shown, "target"]
+    files = [
+        [images / title / f"{keys[n]}.png" for title in titles] for n in spread(len(keys), _ROWS)
+    ]
+    rows = [[load_image(one) if one.is_file() else None for one in row] for row in files]
+    height = max((image.shape[-2] for row in rows for image in row if image is not None), default=0)
+    if height:
+        sheet = contact_sheet(rows, titles, max(1, _EDGE // height))
+        sheet.save(out / f"{entry.cases.task}-{entry.cases.name}.png")
+
+
+def report(folder: Path, title: str, seed: int) -> None:
+    """Print the tables of a run's benchmark, and where to look."""
+    CONSOLE.rule(escape(title))
+    out = folder / FOLDER
+    if (out / "rows.parquet").is_file():
+        tables = build_tables(read_results(out), seed=seed, pairs=lambda *_: ())
+        CONSOLE.print(*shown(tables, CONSOLE.width), sep="\n")
+    for sheet in sorted(out.glob("*.png")):
+        CONSOLE.print(f"contact sheet  {sheet}", soft_wrap=True, markup=False)
+    for page in out.glob(REPORT_NAME):
+        CONSOLE.print(f"report         {page}", soft_wrap=True, markup=False)
+    CONSOLE.print(f"output folder  {folder}", soft_wrap=True, markup=False)
+
+
+def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """What sweeps compare: the figures of one stage, for ``genrefocus.benchmark.ablation``.
+
+    Raises:
+        ValueError: ``result`` names a stage or, in a named sweep, a metric that was not measured.
+    """
+    files = [folder / name / FINISHED for name in config.curriculum]
+    summaries = {one.parent.name: json.loads(one.read_text()) for one in files if one.is_file()}
+    means = _means(folder / FOLDER)
+    tasks = {method: task for task, some in means.items() for method in some}
+    own = {name: one["metrics"] for name, one in summaries.items() if "metrics" in one}  # a base
+    own |= {n: means[tasks[n]][n] for n in (*config.curriculum, CHAIN) if n in tasks}
+    trained = [name for name in own if name != CHAIN]
+    stage = config.result.stage or (trained[-1] if trained else None)
+    if stage not in (*own, None):
+        raise ValueError(f"result.stage={stage} was not measured; there are {', '.join(own)}")
+    figures, task = (own[stage], tasks.get(stage)) if stage else ({}, None)
+    metric = config.result.metric
+    if metric not in figures and config.sweep_name is not None:
+        raise ValueError(f"result.metric={metric} was not measured; there are {', '.join(figures)}")
+    baselines = {name: some for name, some in means.get(task, {}).items() if name not in own}
+    images = Path(FOLDER) / "pictures" / str(task) / "test"
+    columns = {"input": "input", "output": str(stage), "target": "target"}
+    return {
+        "cell": config.cell,
+        "seed": config.seed,
+        "stage": stage,
+        "metric": metric,
+        "value": figures.get(metric),
+        "figures": figures,
+        "references": baselines,
+        "steps": sum(one.get("steps", 0) for one in summaries.values()),
+        "test_data": _test_data(folder / FOLDER, task),
+        "pictures": {title: str(images / name) for title, name in columns.items()} if task else {},
+        "git_commit": git_commit(),
+    }
+
+
+def _means(out: Path) -> dict[Any, dict[str, dict[str, float]]]:
+    """Task -> method -> metric -> mean over a test set."""
+    found: dict[Any, dict[str, dict[str, float]]] = {}
+    for one in json.loads((out / RECORDS_NAME).read_text()) if out.is_dir() else []:
+        if one["mean"] is not None:
+            figures = found.setdefault(one["task"], {}).setdefault(one["method"], {})
+            figures[one["metric"]] = round(one["mean"], 4)
+    return found
+
+
+def _test_data(out: Path, task: str | None) -> dict[str, str | None]:
+    """Test set -> fingerprint; BokehNet and the chain have the same sets."""
+    protocols = read_results(out).protocols if task else {}
+    deblurs = task == "deblur"
+    return {
+        dataset: protocol.dataset.fingerprint
+        for (other, dataset), protocol in protocols.items()
+        if (other == "deblur") == deblurs
+    }
