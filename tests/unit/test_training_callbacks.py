@@ -85,7 +85,6 @@ def train(shards: Path, tiny_settings: dict[str, Any]) -> Train:
             train={"deblur": shards / "train"},
             weights={"deblur": 1.0},
             val=[shards / "val"],
-            test=[],
             crop=32,
             batch_size=2,
             eval_batch_size=1,

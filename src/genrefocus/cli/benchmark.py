@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from genrefocus.network_methods import CaseDepth
 
 _LOG_WIDTH = 140
-_TAKEN = {"identity", "input", "target"}
+_TAKEN = {"identity", "input", "target", "scatter", "layered", "unsharp", "richardson_lucy"}
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False}
 
 Trained = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
@@ -50,6 +50,10 @@ def _run(config: DictConfig) -> None:
     chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
     if not chosen:
         raise ValueError(f"{config.name} has no data set for {', '.join(config.tasks)}")
+    given = [config.runs, config.loras, config.methods, config.predictions]
+    names = [str(name) for some in given for name in some] + ["trained"] * (config.run is not None)
+    if twice := {name for name in names if names.count(name) > 1 or name in _TAKEN}:
+        raise ValueError(f"several methods are called {', '.join(twice)}; rename one of them")
     trained = _trained(config, [one.cases.task for one in chosen])
     for name, root in config.predictions.items():
         if not Path(root).is_dir():
@@ -185,10 +189,6 @@ def _methods(
         own = Own(str(name), instantiate({key: given[key] for key in given if key != "tasks"}))
         for task in given.get("tasks", TASKS):
             found[task].append((own, None))
-    for listed in found.values():
-        names = [method.name for method, _ in listed] + list(map(str, config.predictions))
-        if twice := {name for name in names if names.count(name) > 1 or name in _TAKEN}:
-            raise ValueError(f"several methods are called {', '.join(twice)}; rename one of them")
     return found
 
 

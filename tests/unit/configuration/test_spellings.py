@@ -14,7 +14,6 @@ WORKS = (
     "trainer.precision=bf16-mixed",
     "trainer.fast_dev_run=true",
     "trainer.limit_val_batches=2",
-    "trainer.limit_test_batches=0.5",
     "+trainer.num_sanity_val_steps=0",
     "trainer.gradient_clip_val=null",
     "logger=null",
