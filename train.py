@@ -11,7 +11,7 @@ import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails 
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,8 +27,8 @@ from genrefocus.configuration.composing import (
     run_application,
     wrong_input_ends,
 )
-from genrefocus.configuration.needs import require_inputs
 from genrefocus.configuration.sweeps import is_cell, run_cell
+from genrefocus.preflight.inputs import require_inputs
 from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process
 from genrefocus.terminal import quiet_libraries
 from genrefocus.writing import write_json
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 quiet_libraries()
 CONSOLE = Console(quiet=not first_process())
+PLAIN: Any = {"soft_wrap": True, "markup": False, "highlight": False}
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 USAGE = f"""usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...]
 
@@ -115,7 +116,7 @@ def run(config: DictConfig) -> float | None:
 
 def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
-    from genrefocus.configuration.validation_share import print_validation_share
+    from genrefocus.preflight.validation import check_validation
     from lit_models.evaluation import evaluate
     from lit_models.ranks import Ranks
     from lit_models.stages import learn_prompts
@@ -130,7 +131,8 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
         with ranks.together("data"):
             if first_process():
                 instantiate(config.data.build)  # null makes nothing
-                print_validation_share(config)
+                if not config.trial:  # whose few steps say nothing about it
+                    CONSOLE.print(f"validation: {check_validation(config).detail}", **PLAIN)
         backbone = instantiate(config.backbone)
         for stage in stages:
             if stage.record.finished():

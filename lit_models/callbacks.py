@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
 from genrefocus.optics import MAX_COC
-from genrefocus.pictures import contact_sheet
+from genrefocus.report.contact_sheet import contact_sheet
 from genrefocus.runs import Interrupted
 from lit_models.flow_matching import Batch, FlowMatching
 

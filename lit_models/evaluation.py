@@ -30,10 +30,10 @@ from genrefocus.data.order import spread
 from genrefocus.network import Network, network_of
 from genrefocus.network_card import FILE_NAME, read_network_card
 from genrefocus.network_methods import DeblurMethod, RefocusMethod
-from genrefocus.pictures import contact_sheet
 from genrefocus.pipeline import RefocusPipeline
-from genrefocus.progress import Bars
+from genrefocus.report.contact_sheet import contact_sheet
 from genrefocus.runs import FINISHED, git_commit
+from genrefocus.terminal import Bars
 from lit_models.ranks import Ranks
 
 CONSOLE = Console()

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from rich.progress import TaskID
 from torch import Tensor
 
-from genrefocus.progress import Bars
+from genrefocus.terminal import Bars
 
 _NOTED_EVERY = 5.0  # seconds; reading the loss waits for the device
 

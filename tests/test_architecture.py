@@ -6,6 +6,7 @@ row of its package), one of the two Lightning packages, or an entry point.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -15,64 +16,49 @@ import pytest
 
 CORE = {"rejection", "optics", "geometry"}
 MODEL = {"noise", "flow", "sampling", "backbone", "denoiser", "network", "network_card"}
-PREPARATION = (
-    CORE
-    | MODEL
-    | {"metrics", "data", "data.sample", "exif", "render", "world"}
-    | {"estimators", "pipeline"}
-)
 
 ALLOWED: dict[str, set[str]] = {
     # The domain.
     "genrefocus": set(),
     "rejection": set(),
-    "progress": set(),
+    "terminal": set(),
     "writing": set(),
-    "wording": set(),
-    "cost": {"metrics"},
     "optics": {"rejection"},
     "geometry": {"optics", "rejection"},
-    "colours": {"rejection"},
-    "decoding": {"colours", "rejection"},
-    "sensors": {"rejection"},
-    "exif": CORE | {"colours", "decoding", "sensors"},
-    "render": CORE | {"decoding"},
+    "photograph": CORE,
+    "render": CORE | {"photograph"},
     "world": CORE | {"render"},
     "metrics": CORE | {"writing"},
     "baselines": CORE | {"render", "metrics"},
+    "k_search": CORE,
     # The model.
     "noise": set(),
     "flow": {"rejection"},
     "sampling": {"flow", "rejection"},
     "backbone": {"noise", "flow", "sampling", "rejection", "writing"},
     "denoiser": {"noise", "backbone", "flow", "sampling"},
-    "network_card": {"flow", "sampling", "runs", "writing"},
+    "network_card": {"flow", "sampling", "runs", "terminal", "writing"},
     "network": {"noise", "denoiser", "backbone", "sampling", "network_card", "geometry"},
     "compat": {"backbone", "denoiser", "flow", "sampling"},
+    "estimators": CORE | {"data"},
+    "pipeline": CORE | MODEL | {"estimators"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
-    "data": CORE | {"data.sample", "decoding", "writing"},
+    "data": CORE | {"data.sample", "photograph", "writing"},
     "preparation": (
-        PREPARATION
-        | {"k_search", "colours", "decoding", "pictures", "report"}
-        | {"progress", "wording", "writing"}
+        CORE
+        | {"metrics", "data", "data.sample", "photograph", "render", "world"}
+        | {"estimators", "k_search", "report", "terminal", "writing"}
     ),
     "embedded": CORE
-    | {"metrics", "data", "data.sample", "render", "world", "preparation", "progress", "writing"},
-    "k_search": CORE,
+    | {"metrics", "data", "data.sample", "render", "world", "preparation", "terminal", "writing"},
     # Use.
-    "estimators": CORE | {"exif", "data"},
-    "pipeline": CORE | MODEL | {"estimators", "exif", "data"},
-    "pictures": CORE | {"render"},
-    "activations": MODEL,
-    "preflight": {"geometry", "data", "decoding", "metrics", "exif", "rejection", "wording"},
-    "training_memory": {"backbone", "preflight"},
     "network_methods": {"network", "network_card", "pipeline", "benchmark", "estimators", "world"},
-    "report": CORE | {"data", "data.sample", "pictures", "writing"},
+    "report": CORE | {"data", "data.sample", "render", "writing"},
     "benchmark": (
         CORE
         | {"k_search", "metrics", "baselines", "render", "world", "data", "data.sample"}
-        | {"progress", "report", "runs", "wording", "writing"}
+        | {"report", "runs", "terminal", "writing"}
     ),
     "benchmark.lightfield": (
         CORE | {"data", "data.sample", "render", "world", "preparation", "writing"}
@@ -81,39 +67,38 @@ ALLOWED: dict[str, set[str]] = {
     "datamodules": CORE | {"data", "data.sample", "render", "world"},
     "lit_models": CORE
     | MODEL
-    | {"metrics", "world", "data.sample", "pictures"}
-    | {"progress", "runs", "writing"},
+    | {"metrics", "world", "data.sample", "report"}
+    | {"runs", "terminal", "writing"},
     "runs": {"writing"},
-    # Configurations are composed and checked in one place.
-    "terminal": set(),
-    "configuration": {"preflight", "cost", "metrics", "data", "runs", "terminal"}
-    | {"wording", "writing"},
+    # Configurations are composed and checked here.
+    "configuration": {"runs", "terminal", "writing"},
+    "preflight": (
+        {"configuration", "photograph", "data", "data.sample", "metrics", "backbone", "denoiser"}
+        | {"geometry", "rejection", "terminal"}
+    ),
     # What a run does of its configuration; beside the former, all that reads one.
     "lit_models.evaluation": (
         {"lit_models.ranks", "backbone", "benchmark", "data", "network", "network_card"}
-        | {"network_methods", "pictures", "pipeline", "progress", "runs"}
+        | {"network_methods", "report", "pipeline", "runs", "terminal"}
     ),
     "lit_models.ranks": {"data"},
-    "lit_models.stages": {
-        *(
-            "lit_models",
-            "lit_models.ranks",
-            "backbone",
-            "network",
-            "network_card",
-        ),
-        *("preparation", "runs", "wording", "writing"),
-    },
+    "lit_models.stages": (
+        {"lit_models", "lit_models.ranks", "backbone", "network", "network_card"}
+        | {"preparation", "runs", "terminal", "writing"}
+    ),
 }
 # The entry points parse and call: nothing imports them, and they do not import each other.
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {
-    "train": {"configuration", "runs", "terminal", "writing"}
+    "train": {"configuration", "preflight", "runs", "terminal", "writing"}
     | {"lit_models", "lit_models.evaluation", "lit_models.ranks", "lit_models.stages"},
     "eval": {"configuration", "lit_models.evaluation", "lit_models.ranks", "runs", "terminal"},
     "cli": {name for name in ALLOWED if not name.startswith(("lit_models", "datamodules"))},
 }
-CONFIGURED = (*ENTRY_POINTS, "configuration", "lit_models.evaluation", "lit_models.stages")
+CONFIGURED = (
+    *(*ENTRY_POINTS, "configuration", "preflight"),
+    *("lit_models.evaluation", "lit_models.stages"),
+)
 
 # Formulas depend on arrays alone, and naming an error or the version costs no import.
 ARRAYS = {"torch", "numpy", "einops"}
@@ -217,6 +202,16 @@ def test_the_table_has_no_cycle() -> None:
     assert list(TopologicalSorter(ALLOWED).static_order())
 
 
+def test_the_map_names_every_room(repo_root: Path) -> None:
+    library = repo_root / "src" / "genrefocus"
+    rooms = {path.stem for path in library.glob("[a-z]*.py")}
+    rooms |= {path.parent.name for path in library.glob("[a-z]*/__init__.py")}
+    named = re.findall(
+        r"^- ``(\w+)``", ast.get_docstring(ast.parse((library / "__init__.py").read_text())), re.M
+    )
+    assert sorted(named) == sorted(rooms)
+
+
 LIBRARY = "src/genrefocus"
 
 
@@ -226,8 +221,16 @@ LIBRARY = "src/genrefocus"
         (f"{LIBRARY}/optics.py", "from genrefocus.render import lens", "imports genrefocus.render"),
         (f"{LIBRARY}/optics.py", "from genrefocus import flow", "imports genrefocus.flow"),
         (f"{LIBRARY}/optics.py", "def f():\n    import scipy", "optics may import einops"),
-        (f"{LIBRARY}/render/lens.py", "from ..exif import read", "imports genrefocus.exif"),
-        (f"{LIBRARY}/render/__init__.py", "from ..exif import read", "imports genrefocus.exif"),
+        (
+            f"{LIBRARY}/render/lens.py",
+            "from ..exif import read",
+            "imports genrefocus.exif",
+        ),
+        (
+            f"{LIBRARY}/render/__init__.py",
+            "from ..exif import read",
+            "imports genrefocus.exif",
+        ),
         (f"{LIBRARY}/benchmark/a.py", "import genrefocus.backbone.lora", "imports genrefocus.back"),
         (f"{LIBRARY}/data/shards.py", "from genrefocus.embedded import p", "genrefocus.embedded"),
         (f"{LIBRARY}/sampling.py", "import lightning.pytorch as pl", "may import lightning"),
@@ -247,7 +250,7 @@ LIBRARY = "src/genrefocus"
 def test_a_planted_violation_is_found(tmp_path: Path, file: str, code: str, complaint: str) -> None:
     plant(tmp_path, "src/genrefocus/runs.py", "import math\n")
     plant(tmp_path, "src/genrefocus/flow.py", "import math\n\nimport torch\n")
-    plant(tmp_path, "src/genrefocus/exif.py", "from genrefocus import __version__\n")
+    plant(tmp_path, "src/genrefocus/network_card.py", "from genrefocus import __version__\n")
     plant(tmp_path, "train.py", "import hydra\nfrom genrefocus.runs import f\nimport lit_models\n")
     plant(tmp_path, "lit_models/deblurnet.py", "import lightning\nfrom genrefocus import flow\n")
     assert violations(tmp_path) == []

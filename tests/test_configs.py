@@ -19,7 +19,6 @@ from genrefocus.backbone import Backbone
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.tiny import HashedWords, PixelCodec
 from genrefocus.configuration.composing import settle_missing
-from genrefocus.configuration.needs import require_inputs
 from genrefocus.flow import Shift
 from genrefocus.network_card import (
     BOKEH_GUIDANCE,
@@ -28,6 +27,7 @@ from genrefocus.network_card import (
     DEBLUR_PROMPT,
     STEPS,
 )
+from genrefocus.preflight.inputs import require_inputs
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.sources import SOURCES, Dpdd, RealBokeh3mp
 from genrefocus.sampling import Tiling

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from genrefocus.backbone import Backbone
 from genrefocus.runs import StageRecord
-from genrefocus.wording import counted
+from genrefocus.terminal import counted
 from lit_models.ranks import Ranks
 
 CONSOLE = Console()

@@ -1,27 +1,49 @@
 """Generative refocusing: recover an all-in-focus image, then render depth of field into it.
 
-Where things live:
+The control signal
 
 - ``rejection``  the one vocabulary for bad input
-- ``optics``     the control signal: disparity, focus disparity, K and its resolution, defocus map
+- ``optics``     disparity, focus disparity, K and its resolution, defocus map
 - ``geometry``   resize, crop and rounding applied to image, depth, mask and K together
-- ``decoding``   the one place that opens picture files; ``colours`` makes sRGB of them
-- ``exif``       photograph -> exposure facts; ``sensors`` knows the widths of sensors
-- ``render``     depth of field: apertures, layered renderer, lens-sampled ground truth, scatter
-- ``world``      the simulated world: procedural scenes, cameras, lights; tasks of the tiny base
+- ``photograph`` photographs from their files: pixels, colours, EXIF, sensor widths
 - ``estimators`` depth and in-focus mask of a photograph
+
+The method
+
 - ``flow``       the objective: sigma, interpolation, velocity, loss, Euler step
+- ``noise``      noise that belongs to a sample
 - ``backbone``   FLUX transformers, codec, text, LoRA, the multi-condition forward
 - ``sampling``   denoising loop and tiling
 - ``denoiser``   conditions to tokens, training loss, sampling
-- ``network``    trained networks from their files; ``network_card`` says how they are asked
+- ``network``    trained networks from their files
+- ``network_card`` what sampling has to know about how a network was trained
 - ``pipeline``   the camera: deblur, depth, focus, defocus map, bokeh
-- ``metrics``    image fidelity and controllability
+- ``compat``     parity with the released forward, by golden tensors
+
+Data
+
+- ``render``     depth of field: apertures, layered renderer, lens-sampled ground truth, scatter
+- ``world``      the simulated world: procedural scenes, cameras, lights; tasks of the tiny base
 - ``data``       sample schema, shards, global order, batches
+- ``preparation`` photographs, pairs and scenes to shards: sources, routes, gates, ledger
+- ``embedded``   the data that the project makes itself
+- ``k_search``   the K at which a rendering looks most like a photograph
+
+Measurements
+
+- ``metrics``    image fidelity and controllability
+- ``baselines``  classical methods
+- ``network_methods`` networks as methods of the benchmark
 - ``benchmark``  protocols, figures of single images, statistics, tables, report
-- ``report``     HTML pages with images and charts, of preparations and benchmarks
+- ``report``     HTML pages with images and charts, contact sheets
+
+Runs
+
+- ``configuration`` the Hydra configuration of a run: composed, and checked
+- ``preflight``  what would stop a run, found before it begins
 - ``runs``       folders of runs and records of their stages
-- ``configuration`` the Hydra configuration of a run: composed, and checked before it runs
+- ``terminal``   output of commands and their progress
+- ``writing``    files that take their name when they are whole and on disk
 - ``cli``        the ``genrefocus`` command: parses and calls
 """
 

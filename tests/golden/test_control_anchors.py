@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from genrefocus.cli import main
-from genrefocus.exif import read_exposure
 from genrefocus.optics import (
     MAX_COC,
     BlurStrength,
@@ -19,6 +18,7 @@ from genrefocus.optics import (
     depth_to_disparity,
     focus_disparity,
 )
+from genrefocus.photograph.exif import read_exposure
 
 PIGEON = Path(__file__).parent / "pigeon"
 EXPECTED = json.loads((PIGEON / "expected_defocus.json").read_text())

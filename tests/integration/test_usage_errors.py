@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from genrefocus.cli import main
 from genrefocus.configuration.bounds import ACCELERATORS, PRECISIONS, require_bounds
 from genrefocus.configuration.composing import compose_training, wrong_input_ends
-from genrefocus.configuration.needs import require_inputs
+from genrefocus.preflight.inputs import require_inputs
 
 pytestmark = pytest.mark.slow
 

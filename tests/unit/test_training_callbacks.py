@@ -186,11 +186,11 @@ def test_a_run_without_a_terminal_says_how_far_it_is(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("genrefocus.progress.EVERY", 0.0)
+    monkeypatch.setattr("genrefocus.terminal.EVERY", 0.0)
     monkeypatch.setattr("lit_models.progress._NOTED_EVERY", 0.0)
-    with caplog.at_level(logging.INFO, "genrefocus.progress"):
+    with caplog.at_level(logging.INFO, "genrefocus.terminal"):
         train(tmp_path / "deblurnet", Progress())
-    lines = [one.getMessage() for one in caplog.records if one.name == "genrefocus.progress"]
+    lines = [one.getMessage() for one in caplog.records if one.name == "genrefocus.terminal"]
     clock, number = r"\d:\d\d:\d\d", r"[\d.e+-]+"
     step = rf"deblurnet: {STEPS}/{STEPS}, {clock}, {clock} left, {number} a second"
     assert any(re.fullmatch(rf"{step}, loss {number}, learning rate {number}", x) for x in lines)

@@ -26,8 +26,7 @@ from genrefocus.benchmark.runner import Plan, gather, run
 from genrefocus.benchmark.tables import BenchmarkTable
 from genrefocus.metrics.blur_radius import RADIUS_EDGES, bin_names
 from genrefocus.metrics.registry import METRICS
-from genrefocus.progress import Bars
-from genrefocus.wording import counted
+from genrefocus.terminal import Bars, counted
 
 _WITHOUT_NETWORK = (Identity, Classical, Unsharp, RichardsonLucy, Predictions, GroundTruth)
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from genrefocus.benchmark import typeset
 from genrefocus.benchmark.ablation import account, image_grid, read_sweep, record, text_table
-from genrefocus.pictures import contact_sheet
+from genrefocus.report.contact_sheet import contact_sheet
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from genrefocus.benchmark.cases import CaseSet
 from genrefocus.benchmark.protocol import Protocol, load_protocol, read_protocol
 from genrefocus.network_card import NetworkCard, described, latest_run, networks_of, released_card
 from genrefocus.network_card import Task as NetworkTask
-from genrefocus.progress import Bars
+from genrefocus.terminal import Bars
 
 # Metrics and networks take seconds to import: what is wrong with the input is said before.
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genrefocus.data.images import PICTURE_SUFFIXES, pictures_below
-from genrefocus.exif import ExposureFacts, read_exposure
+from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.rejection import Rejected
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation.inspection import inspect_set, preview
 from genrefocus.preparation.ledger import QUANTILES, find_sets
-from genrefocus.wording import counted
+from genrefocus.terminal import counted
 
 _SHOWN = 6  # names of a kind
 

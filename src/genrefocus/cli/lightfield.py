@@ -13,7 +13,7 @@ from genrefocus.benchmark.lightfield.building import (
 from genrefocus.cli.inputs import aperture_named
 from genrefocus.data.shards import read_index
 from genrefocus.preparation.ledger import LEDGER_NAME, read_lines
-from genrefocus.wording import counted
+from genrefocus.terminal import counted
 
 
 def run(args: argparse.Namespace) -> int:

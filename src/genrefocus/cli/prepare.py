@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from genrefocus.preflight import check_sidecars
+from genrefocus.preflight.files import check_sidecars
 from genrefocus.preparation.item import Source
-from genrefocus.wording import counted
+from genrefocus.terminal import counted
 
 _PARTS = ("deblur", "depth", "mask", "blur", "shapes")
 _ESTIMATORS = ("depth",)

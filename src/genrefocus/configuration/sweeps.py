@@ -22,7 +22,7 @@ from rich.markup import escape
 
 import genrefocus.configuration.composing  # noqa: F401  registers the resolvers in other processes too
 from genrefocus.runs import FAILURE_NAME, PLAN_NAME, RESULT_NAME, first_process
-from genrefocus.wording import counted
+from genrefocus.terminal import counted
 from genrefocus.writing import write_json
 
 TRACE_NAME = "traceback.txt"

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genrefocus.decoding import PICTURE_SUFFIXES as PICTURE_SUFFIXES
-from genrefocus.decoding import is_picture as is_picture
-from genrefocus.decoding import picture_size as picture_size
-from genrefocus.decoding import read_file, read_pixels
+from genrefocus.photograph.decoding import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from genrefocus.photograph.decoding import is_picture as is_picture
+from genrefocus.photograph.decoding import picture_size as picture_size
+from genrefocus.photograph.decoding import read_file, read_pixels
 from genrefocus.rejection import Rejected
 
 _FAR = 200.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.shards import require_same
-from genrefocus.progress import Bars
+from genrefocus.terminal import Bars
 from genrefocus.writing import write_atomically
 
 RECORD_NAME = "made.json"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
-from genrefocus.exif import ExposureFacts, read_photograph
 from genrefocus.optics import blur_strength_from_exif
+from genrefocus.photograph.exif import ExposureFacts, read_photograph
 from genrefocus.preparation.route import Estimates, Prepared, Route, require_edge, scaled_down
 from genrefocus.preparation.shard_plan import Candidate
 

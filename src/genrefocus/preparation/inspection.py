@@ -7,9 +7,9 @@ import pandas as pd
 from PIL import Image
 
 from genrefocus.data.shards import ShardDataset, read_index
-from genrefocus.pictures import contact_sheet
 from genrefocus.preparation.ledger import distribution
 from genrefocus.report import spread
+from genrefocus.report.contact_sheet import contact_sheet
 from genrefocus.report.thumbnails import columns_of, sample_images
 
 ORIGINS = ("renderer", "aperture", "depth", "mask", "deblur", "blur", "shapes", "code_version")

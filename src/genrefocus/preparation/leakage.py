@@ -29,9 +29,9 @@ import scipy.fft
 from numpy.typing import NDArray
 from PIL import Image
 
-from genrefocus.colours import pixels_of
-from genrefocus.decoding import opened
-from genrefocus.wording import counted
+from genrefocus.photograph.colours import pixels_of
+from genrefocus.photograph.decoding import opened
+from genrefocus.terminal import counted
 
 HASH_SIDE = 16
 """Frequencies per axis, so that a hash has 256 bits."""
@@ -119,7 +119,7 @@ def fingerprint_of(data: bytes, name: str) -> Fingerprint:
     """Hashes and colour space of an encoded picture; ``phash`` is of the upright one.
 
     Raises:
-        Rejected: as :func:`genrefocus.decoding.read_pixels`.
+        Rejected: as :func:`genrefocus.photograph.decoding.read_pixels`.
     """
     with opened(data, name) as file:
         if file.format in ("JPEG", "MPO"):

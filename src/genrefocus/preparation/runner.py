@@ -53,8 +53,8 @@ from genrefocus.preparation.ledger import (
 )
 from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.shard_plan import Candidate, LeakageCheck, ShardPlan, plan_shards
-from genrefocus.progress import Bars
 from genrefocus.rejection import Rejected
+from genrefocus.terminal import Bars
 from genrefocus.writing import write_atomically, write_json
 
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.9, "val": 0.05, "test": 0.05}

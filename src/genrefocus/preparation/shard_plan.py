@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from genrefocus.colours import SRGB
 from genrefocus.data.processes import OrderedMap
 from genrefocus.data.sample import SPLITS
+from genrefocus.photograph.colours import SRGB
 from genrefocus.preparation.fingerprints import Advance, Fingerprints, of_folder, of_items
 from genrefocus.preparation.item import Item, Source
 from genrefocus.preparation.leakage import (

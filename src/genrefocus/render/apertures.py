@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
-from genrefocus.decoding import PICTURE_SUFFIXES, is_picture, read_file, read_pixels
+from genrefocus.photograph.decoding import PICTURE_SUFFIXES, is_picture, read_file, read_pixels
 
 Array = NDArray[np.floating]
 Distance = Callable[[Array, Array], Array]
@@ -215,7 +215,7 @@ def raster(path: Path) -> Aperture:
 
     Its centre of area becomes the centre, its farthest point gets distance 1. Raises
     ValueError where the picture has no opening, and :class:`~genrefocus.rejection.Rejected` where
-    it cannot be read, see :func:`genrefocus.decoding.read_pixels`.
+    it cannot be read, see :func:`genrefocus.photograph.decoding.read_pixels`.
     """
     light = Image.fromarray(read_pixels(read_file(path), str(path)).light)
     light.thumbnail((_RASTER_SIZE, _RASTER_SIZE))

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from genrefocus.data.images import load_image
 from genrefocus.data.sample import Sample, to_float, to_uint8
 from genrefocus.optics import defocus_map
-from genrefocus.pictures import coloured
+from genrefocus.report.contact_sheet import coloured
 
 AIF, PHOTOGRAPH, DEFOCUS, MASK = "all in focus", "photograph", "defocus map", "in focus"
 

@@ -8,50 +8,56 @@ import pytest
 import torch
 from PIL import Image
 
+from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.tiny import build_tiny, save_tiny
 from genrefocus.cli import main
+from genrefocus.configuration.composing import compose_training
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardWriter
-from genrefocus.preflight import (
-    Layout,
+from genrefocus.preflight.files import (
+    Finding,
     check_disk,
     check_flux,
-    check_layout,
     check_shards,
     check_sidecars,
     check_sizes,
 )
-from genrefocus.training_memory import (
-    FLUX_TARGETS,
+from genrefocus.preflight.inputs import find_data
+from genrefocus.preflight.memory import (
     check_lora,
     check_main_memory,
     check_memory,
     flux_dev_on_meta,
     lora_parameters,
-    memory_parts,
 )
 
 
 def test_flux_has_the_released_targets_and_sizes() -> None:
     transformer = flux_dev_on_meta()
-    finding = check_lora(transformer, (19, 38))
-    assert (finding.verdict, finding.detail) == ("ok", f"{FLUX_TARGETS} modules")
-    trainable = lora_parameters(transformer, 128)
-    assert trainable == 2 * lora_parameters(transformer, 64)
-    parts = memory_parts(transformer, trainable, bytes_each=2, moments=2, flux=True)
-    assert 22 < parts["base"] / 1024**3 < 24  # 12 billion parameters in bf16
-    assert parts["optimiser"] == 2 * parts["EMA"]
+    finding = check_lora(transformer, transformer.config)
+    assert (finding.verdict, finding.detail) == ("ok", "343 modules")
+    assert lora_parameters(transformer, 128) == 2 * lora_parameters(transformer, 64)
 
 
 def test_a_transformer_with_other_names_is_an_error() -> None:
-    assert check_lora(torch.nn.Linear(2, 2), (19, 38)).verdict == "error"
+    assert check_lora(torch.nn.Linear(2, 2), FLUX_DEV_CONFIG).verdict == "error"
 
 
-def test_too_few_samples_and_too_many_workers_are_warnings() -> None:
-    found = check_layout("s", {"a": 15, "b": 16}, Layout(2, 1000, 2, 4))
-    assert [one.subject for one in found] == ["s: route a", "s: workers"]
-    assert "data.num_workers=" in found[1].remedy
-    assert [one.verdict for one in check_layout("s", {"b": 16}, Layout(2, 0, 2, 4))] == ["ok"]
+def test_too_few_samples_and_too_many_workers_are_warnings(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "train", parameters={}, samples_per_shard=15) as writer:
+        for number in range(15):
+            image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+            writer.write(Sample(f"s{number}", "deblur", "train", image, image))
+
+    def found(*overrides: str) -> list[Finding]:
+        given = ["experiment=deblur", f"data.deblur={tmp_path}", "global_batch=16", *overrides]
+        return list(find_data(compose_training(given)))
+
+    few, workers = found("data.num_workers=1000")[-2:]
+    assert few.subject == "deblurnet: route deblur" and "fewer than the 16" in few.detail
+    assert workers.subject == "deblurnet: workers" and "data.num_workers=" in workers.remedy
+    (enough,) = (one for one in found("global_batch=15") if one.subject == "deblurnet: samples")
+    assert enough.verdict == "ok" and enough.detail == "deblur 15; 15 samples a step"
 
 
 def test_memory_and_disk_are_compared_with_what_is_there(tmp_path: Path) -> None:
@@ -174,6 +180,7 @@ def test_memory_of_training_on_a_stated_gpu(
     main(["doctor", *given, "gpu_memory=80"])
     printed = capsys.readouterr().out
     assert "the GPU has 80.0 GiB" in printed and "activations 1." in printed
+    assert "base 22." in printed or "base 23." in printed, "12 billion parameters in bf16"
     (memory,) = (line for line in printed.splitlines() if "in training" in line)
     assert "text encoders" not in memory
     assert "[y]" in printed and "  data.deblur=<folder of a finished set>\n" in printed

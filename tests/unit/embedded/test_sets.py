@@ -11,9 +11,9 @@ from genrefocus.data.images import load_image, load_mask
 from genrefocus.data.sample import to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.embedded.sets import EmbeddedSet, build_embedded, make_pair
-from genrefocus.exif import read_exposure
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import blur_radius
+from genrefocus.photograph.exif import read_exposure
 from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 
 COUNTS = {

@@ -18,8 +18,8 @@ from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import ShardDataset
 from genrefocus.embedded.sets import build_embedded
 from genrefocus.estimators import SidecarDepth, SidecarMask
-from genrefocus.exif import ExposureFacts, read_exposure
 from genrefocus.noise import seeded_generators
+from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.preparation import runner
 from genrefocus.preparation.in_the_wild import Deblur, InTheWild
 from genrefocus.preparation.sources import Photographs

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from genrefocus.exif import exposure_from_tags
+from genrefocus.photograph.exif import exposure_from_tags
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.preparation.sources import (
     SOURCES,

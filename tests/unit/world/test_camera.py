@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from genrefocus.exif import read_exposure
 from genrefocus.optics import blur_radius, blur_strength_from_exif
+from genrefocus.photograph.exif import read_exposure
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scene import scene_disparity, visible_layer

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL.TiffImagePlugin import IFDRational
 
-from genrefocus.exif import TAGS
+from genrefocus.photograph.exif import TAGS
 from genrefocus.rejection import Reason, Rejected
 
 _BARE = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in TAGS} | {

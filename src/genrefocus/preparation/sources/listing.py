@@ -11,7 +11,7 @@ from typing import Any
 from genrefocus.data.images import PICTURE_SUFFIXES, files_below
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.rejection import Reason, Rejected
-from genrefocus.wording import counted
+from genrefocus.terminal import counted
 
 OPTION = "source.root"
 REMEDY = f"name another folder with {OPTION}=/path"

@@ -11,8 +11,8 @@ import exifread
 from PIL import ExifTags
 
 from genrefocus.data.images import files_below
-from genrefocus.decoding import RAW_SUFFIXES, opened
-from genrefocus.exif import TAGS
+from genrefocus.photograph.decoding import RAW_SUFFIXES, opened
+from genrefocus.photograph.exif import TAGS
 from genrefocus.preparation.sources.exposure import plain_facts
 from genrefocus.preparation.sources.listing import (
     REMEDY,

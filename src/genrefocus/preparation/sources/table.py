@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from genrefocus.exif import TAGS
+from genrefocus.photograph.exif import TAGS
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.preparation.sources.exposure import (
     exposure_tag,

@@ -1,18 +1,25 @@
-"""How much of a run of train.py its validations would be."""
+"""The cost of validation beside that of training, in passes through the frozen networks.
+
+A cost is [forwards of the transformer, images or maps that the autoencoder encodes or decodes].
+"""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.console import Console
 
 from genrefocus.configuration.composing import trained
-from genrefocus.cost import Cost, Evaluated, share, training_sample, validation_sample
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.held_out_loss import SIGMAS
-from genrefocus.preflight import Finding
+from genrefocus.metrics.lvcorr import PROTOCOL_K
+from genrefocus.preflight.files import Finding
 
-MOST = 0.1
+Cost = NDArray[np.float64]
+Kind = Literal["photographs", "pairs", "sweep"]
+
+MAX_SHARE = 0.1
 """Share of the training's passes above which there is a warning."""
 
 
@@ -33,32 +40,25 @@ def check_validation(config: DictConfig) -> Finding:
         f"{validation[0]:,.0f} forwards and {validation[1]:,.0f} codings of images "
         f"beside {training[0]:,.0f} and {training[1]:,.0f}"
     )
-    if total > MOST:
-        fewer = int(MOST / total * (config.val_samples or 32))
+    if total > MAX_SHARE:
+        fewer = int(MAX_SHARE / total * (config.val_samples or 32))
         return Finding("validation", "warning", detail, f"val_samples={max(1, fewer)}")
     return Finding("validation", "ok", detail)
 
 
-def print_validation_share(config: DictConfig) -> None:
-    """A line about what validation costs, for the start of a run.
-
-    None for a trial, whose few steps say nothing about it.
-    """
-    if config.trial:
-        return
-    found = check_validation(config)
-    Console().print(f"validation: {found.detail}", soft_wrap=True, markup=False, highlight=False)
-
-
 def stage_costs(stage: DictConfig) -> tuple[Cost, Cost]:
-    """Passes of a stage's training, and of all its validations."""
+    """Cost of a stage's training, and of all its validations.
+
+    Through a frozen network backward costs as much as forward; what gradient checkpointing computes
+    again is left out.
+    """
     fit, data, module = stage.fit, stage.datamodule, stage.module
     bokeh = "bokeh" in module._target_.lower()
     conditions = 1 + int(bokeh or module.get("pre_deblur", False))
-    training = training_sample(conditions) * (fit.max_steps * stage.global_batch)
+    training = np.array([2.0, conditions + 1]) * (fit.max_steps * stage.global_batch)
     once = np.zeros(2)
     for folder in data.val:
-        kind, count = _evaluated(Path(folder), data.val_samples)
+        kind, count = _kind(Path(folder), data.val_samples)
         once += count * validation_sample(
             kind if bokeh or kind == "photographs" else "pairs",
             conditions=conditions,
@@ -68,12 +68,34 @@ def stage_costs(stage: DictConfig) -> tuple[Cost, Cost]:
     return training, once * (fit.max_steps // fit.val_check_interval)
 
 
-def _evaluated(folder: Path, most: int | None) -> tuple[Evaluated, int]:
-    """What a set is validated by, and how many of its samples; a set still to be made is full."""
+def validation_sample(kind: Kind, *, conditions: int, sigmas: int, steps: int) -> Cost:
+    """Cost of a sample at a validation; see ``FlowMatching.validation_step``.
+
+    Args:
+        kind: photographs, whose truth is estimated, have a loss alone; pairs an image too; the
+            scenes of a sweep an image at each of the protocol's K.
+        conditions: images and maps that the network is given.
+        sigmas: of the held-out loss.
+        steps: of a generated image.
+    """
+    loss = np.array([float(sigmas), conditions + 1])
+    if kind == "photographs":
+        return loss
+    others = len(PROTOCOL_K) - 1 if kind == "sweep" else 0  # each with a map of its own
+    return loss + [steps * (1 + others), 1 + 2 * others]
+
+
+def share(part: Cost, whole: Cost) -> float:
+    """The larger of the shares of both counts."""
+    return float((part / whole).max())
+
+
+def _kind(folder: Path, limit: int | None) -> tuple[Kind, int]:
+    """Kind of a validation set, and its samples; a set that is still to be made counts as full."""
     if not (folder / "index.json").is_file():
-        return "pairs", most or 0
+        return "pairs", limit or 0
     samples = ShardDataset(folder)
-    count = len(samples) if most is None else min(len(samples), most)
+    count = len(samples) if limit is None else min(len(samples), limit)
     if not len(samples):
         return "pairs", 0
     first = samples[0]

@@ -14,7 +14,7 @@ from genrefocus.cli.inputs import load_mask
 from genrefocus.data.images import image_of, load_image, save_image
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import SidecarDepth, SidecarMask
-from genrefocus.exif import exposure_of, read_exposure
+from genrefocus.photograph.exif import exposure_of, read_exposure
 from genrefocus.preparation.in_the_wild import InTheWild
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.sources import Photographs

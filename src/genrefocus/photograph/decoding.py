@@ -9,7 +9,7 @@ from pathlib import Path
 import pillow_heif
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from genrefocus.colours import Pixels, pixels_of
+from genrefocus.photograph.colours import Pixels, pixels_of
 from genrefocus.rejection import Reason, Rejected
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF", "BMP", "GIF", "PPM", "JPEG2000")
@@ -46,7 +46,7 @@ def read_pixels(data: bytes, name: str) -> Pixels:
     """The first picture of an encoded file, upright, as sRGB; ``name`` is for messages.
 
     Raises:
-        Rejected: as :func:`opened` and :func:`genrefocus.colours.pixels_of`.
+        Rejected: as :func:`opened` and :func:`genrefocus.photograph.colours.pixels_of`.
     """
     with opened(data, name) as image:
         return pixels_of(image, name)

@@ -6,7 +6,9 @@ What is imported in functions takes seconds: a wrong path must not wait for it.
 import copy
 import difflib
 import inspect
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.configuration.composing import trained
 from genrefocus.data.batches import micro_batches
-from genrefocus.preflight import (
+from genrefocus.preflight.files import (
     Finding,
-    Layout,
     check_flux,
-    check_layout,
     check_shards,
     check_sidecars,
     check_sizes,
 )
+from genrefocus.terminal import counted
 
 
 def require_inputs(config: DictConfig) -> None:
@@ -213,8 +214,37 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
         except ValueError as error:
             yield Finding(f"{name}: batch", "error", str(error), f"stages.{name}.global_batch=...")
             continue
-        layout = Layout(ranks, data.num_workers, batch, accumulate)
-        yield from check_layout(name, routes, layout)
+        layout = (ranks, batch, accumulate)
+        found = [*_few_samples(name, routes, layout), *_many_workers(name, ranks, data.num_workers)]
+        total = ", ".join(f"{route} {count}" for route, count in routes.items())
+        step = counted(math.prod(layout), "sample")
+        detail = f"{total or 'made in the run'}; {step} a step"
+        yield from found or [Finding(f"{name}: samples", "ok", detail)]
+
+
+def _few_samples(
+    stage: str, routes: Mapping[str, int], layout: tuple[int, int, int]
+) -> Iterator[Finding]:
+    """Routes with fewer samples than an optimiser step has."""
+    step = math.prod(layout)
+    ranks, batch_size, accumulate = layout
+    for route, count in routes.items():
+        if count < step:
+            yield Finding(
+                f"{stage}: route {route}",
+                "warning",
+                f"{counted(count, 'sample')}, fewer than the {step} of one optimiser step "
+                f"({ranks} ranks x batch {batch_size} x {accumulate}): a step repeats samples",
+                f"stages.{stage}.global_batch={ranks}",
+            )
+
+
+def _many_workers(stage: str, ranks: int, workers: int) -> Iterator[Finding]:
+    cores = os.cpu_count() or 1
+    if workers and ranks * (workers + 1) > cores:
+        detail = f"{ranks} ranks with {workers} workers each on {cores} cores"
+        remedy = f"data.num_workers={max(0, cores // ranks - 1)}"
+        yield Finding(f"{stage}: workers", "warning", detail, remedy)
 
 
 def _test_sets(config: DictConfig, module: str) -> dict[str, str]:

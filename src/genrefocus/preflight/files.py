@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genrefocus.decoding import picture_size
-from genrefocus.exif import read_exposure
+from genrefocus.photograph.decoding import picture_size
+from genrefocus.photograph.exif import read_exposure
 from genrefocus.rejection import Rejected
-from genrefocus.wording import counted
+from genrefocus.terminal import counted
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -44,28 +44,6 @@ class Finding:
     verdict: Verdict
     detail: str
     remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a stage takes its samples.
-
-    Attributes:
-        ranks: processes.
-        workers: loader processes per rank.
-        batch_size: per rank and micro-batch.
-        accumulate: micro-batches per optimiser step.
-    """
-
-    ranks: int
-    workers: int
-    batch_size: int
-    accumulate: int
-
-    @property
-    def per_step(self) -> int:
-        """Samples of an optimiser step."""
-        return self.ranks * self.batch_size * self.accumulate
 
 
 def check_shards(
@@ -158,37 +136,6 @@ def _has_facts(photo: Path) -> bool:
     except Rejected:
         return False
     return True
-
-
-def check_layout(stage: str, routes: Mapping[str, int], layout: Layout) -> list[Finding]:
-    """Samples of every route against ranks and batches, loader processes against cores."""
-    prefix = f"stages.{stage}"
-    found = [
-        Finding(
-            f"{stage}: route {route}",
-            "warning",
-            f"{counted(count, 'sample')}, fewer than the {layout.per_step} of one optimiser step "
-            f"({layout.ranks} ranks x batch {layout.batch_size} x {layout.accumulate}): "
-            "a step repeats samples",
-            f"{prefix}.global_batch={layout.ranks}",
-        )
-        for route, count in routes.items()
-        if count < layout.per_step
-    ]
-    cores, wanted = os.cpu_count() or 1, layout.ranks * (layout.workers + 1)
-    if layout.workers and wanted > cores:
-        fitting = max(0, cores // layout.ranks - 1)
-        found.append(
-            Finding(
-                f"{stage}: workers",
-                "warning",
-                f"{layout.ranks} ranks with {layout.workers} workers each on {cores} cores",
-                f"data.num_workers={fitting}",
-            )
-        )
-    total = ", ".join(f"{name} {count}" for name, count in routes.items()) or "made in the run"
-    batches = f"{counted(layout.per_step, 'sample')} a step"
-    return found or [Finding(f"{stage}: samples", "ok", f"{total}; {batches}")]
 
 
 def check_disk(outputs: Path, *, checkpoints: Sequence[int], loras: Sequence[int]) -> Finding:

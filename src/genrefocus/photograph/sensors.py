@@ -171,7 +171,7 @@ def as_number(value: Any) -> float | None:
 def _sensor_table() -> dict[str, float]:
     table = {}
     for name in SENSOR_TABLES:
-        text = resources.files("genrefocus").joinpath(name).read_text("utf-8")
+        text = resources.files("genrefocus.photograph").joinpath(name).read_text("utf-8")
         for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
             table[_camera_key(row["make"], row["model"])] = float(row["width_mm"])
     return table

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from genrefocus.exif import TAGS, ExposureFacts, exposure_from_tags, exposure_of
+from genrefocus.photograph.exif import TAGS, ExposureFacts, exposure_from_tags, exposure_of
 from genrefocus.rejection import Reason, Rejected
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
@@ -162,7 +162,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], object]] = {
 # Warnings are errors there: a hostile file must not make any.
 CHILD = """
 import json, resource, sys, time, warnings
-from genrefocus.exif import exposure_of
+from genrefocus.photograph.exif import exposure_of
 from genrefocus.rejection import Rejected
 warnings.simplefilter("error")
 sizes = json.loads(sys.stdin.buffer.readline())

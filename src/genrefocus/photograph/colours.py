@@ -76,7 +76,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def pixels_of(image: Image.Image, name: str) -> Pixels:
-    """The picture of an opened file; see :func:`genrefocus.decoding.opened`.
+    """The picture of an opened file; see :func:`genrefocus.photograph.decoding.opened`.
 
     Grey keeps 16 bits and floating point; colour is read at 8 bits. Of the EXIF, orientation and
     colour space are read.

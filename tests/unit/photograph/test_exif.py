@@ -9,14 +9,14 @@ import pytest
 from piexif import ExifIFD, ImageIFD
 from PIL import Image
 
-from genrefocus.exif import (
+from genrefocus.photograph.exif import (
     ExposureFacts,
     exposure_from_tags,
     exposure_of,
     read_exposure,
 )
+from genrefocus.photograph.sensors import table_sensor_width
 from genrefocus.rejection import Reason, Rejected
-from genrefocus.sensors import table_sensor_width
 
 INCH, CENTIMETRE, MILLIMETRE = 2, 3, 4
 SIZE = (96, 64)  # width, height
@@ -425,7 +425,7 @@ def test_every_listed_camera_is_found_under_its_own_name(repo_root):
         ("sensor_widths.csv", 5, 60),
         ("sensor_widths_compact.csv", 4, 9),
     ):
-        text = (repo_root / "src/genrefocus" / name).read_text()
+        text = (repo_root / "src/genrefocus/photograph" / name).read_text()
         for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
             assert table_sensor_width(row["make"], row["model"]) == float(row["width_mm"])
             assert narrowest < float(row["width_mm"]) < widest

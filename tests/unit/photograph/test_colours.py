@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from genrefocus.colours import Pixels, orientation_of, pixels_of
 from genrefocus.data.images import image_of, load_image, load_mask
-from genrefocus.decoding import read_pixels
-from genrefocus.exif import read_exposure
+from genrefocus.photograph.colours import Pixels, orientation_of, pixels_of
+from genrefocus.photograph.decoding import read_pixels
+from genrefocus.photograph.exif import read_exposure
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import raster
 

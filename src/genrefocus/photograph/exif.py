@@ -16,10 +16,10 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from genrefocus.colours import Pixels, orientation_of, pixels_of
-from genrefocus.decoding import opened, read_file
+from genrefocus.photograph.colours import Pixels, orientation_of, pixels_of
+from genrefocus.photograph.decoding import opened, read_file
+from genrefocus.photograph.sensors import as_number, framed_width, original_size
 from genrefocus.rejection import Reason, Rejected
-from genrefocus.sensors import as_number, framed_width, original_size
 
 TAGS = (
     "FocalLength",

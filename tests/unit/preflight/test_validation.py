@@ -11,10 +11,10 @@ from torch import Tensor
 
 from datamodules.items import spread
 from genrefocus.backbone.tiny import build_tiny
-from genrefocus.configuration import validation_share
 from genrefocus.configuration.composing import compose_training, trained
-from genrefocus.cost import share, validation_sample
 from genrefocus.flow import Flow, SigmaDistribution
+from genrefocus.preflight import validation as costs
+from genrefocus.preflight.validation import share, validation_sample
 from lit_models import BokehNet
 
 ROWS, STEPS = 2, 3
@@ -94,21 +94,21 @@ def test_validation_is_at_most_a_tenth_of_the_training(
     def full(folder: Path, most: int) -> tuple[str, int]:
         return next(kind for name, kind in KINDS.items() if name in folder.parts), most
 
-    monkeypatch.setattr(validation_share, "_evaluated", full)
+    monkeypatch.setattr(costs, "_kind", full)
     folders = [f"data.{name}=/{name}" for name in ("deblur", "synthetic", "sweep")]
     given = [*folders, "data.photos=/photos", "data.estimates=/photos"]
     config = compose_training([f"scale={scale}", *(given if scale == "paper" else [])])
     OmegaConf.update(config, "data.median_k", None)
     for name, stage in trained(config).items():
-        training, validation = validation_share.stage_costs(stage)
+        training, validation = costs.stage_costs(stage)
         assert 0.01 < share(validation, training) <= 0.1, name
-    assert validation_share.check_validation(config).verdict == "ok"
+    assert costs.check_validation(config).verdict == "ok"
     more = compose_training([f"scale={scale}", "val_samples=1000", *given])
-    found = validation_share.check_validation(more)
+    found = costs.check_validation(more)
     assert found.verdict == "warning"
     enough = int(found.remedy.removeprefix("val_samples="))
     less = compose_training([f"scale={scale}", f"val_samples={enough}", *given])
-    assert validation_share.check_validation(less).verdict == "ok"
+    assert costs.check_validation(less).verdict == "ok"
 
 
 @pytest.mark.parametrize("period", [2, 3, 4, 5, 8])

@@ -1,16 +1,14 @@
 """Bytes that are kept for backward: counted on shapes as they are on a real forward."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
-from genrefocus.activations import Step, activation_bytes
 from genrefocus.backbone import Branch, Lora, multi_condition_forward
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.denoiser import image_ids
+from genrefocus.preflight.activations import activation_bytes
 
 SMALL = {
     "patch_size": 1,
@@ -24,13 +22,13 @@ SMALL = {
     "guidance_embeds": True,
     "axes_dims_rope": (4, 6, 6),
 }
-STEP = Step(batch=2, grid=(8, 6), text=10, conditions=1, rank=4, dtype=torch.float32)
+BATCH, GRID, TEXT, RANK = 2, (8, 6), 10, 4
 
 
-def measured(step: Step) -> int:
+def measured(conditions: int) -> int:
     """Bytes of saved tensors of a real forward on the CPU."""
     transformer = FluxTransformer2DModel(**SMALL).requires_grad_(False)
-    lora = Lora.for_transformer(transformer, step.rank)
+    lora = Lora.for_transformer(transformer, RANK)
     own = {p.data_ptr() for p in (*transformer.parameters(), *lora.parameters())}
     saved: dict[int, Tensor] = {}
 
@@ -38,12 +36,11 @@ def measured(step: Step) -> int:
         saved[x.untyped_storage().data_ptr()] = x
         return x
 
-    ids, level = image_ids(*step.grid), torch.full((step.batch,), 0.5)
+    ids, level = image_ids(*GRID), torch.full((BATCH,), 0.5)
     image, *others = (
-        Branch(torch.randn(step.batch, len(ids), 16), ids, level, level)
-        for _ in range(1 + step.conditions)
+        Branch(torch.randn(BATCH, len(ids), 16), ids, level, level) for _ in range(1 + conditions)
     )
-    text, pooled = torch.randn(step.batch, step.text, 24), torch.randn(step.batch, 24)
+    text, pooled = torch.randn(BATCH, TEXT, 24), torch.randn(BATCH, 24)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         multi_condition_forward(transformer, text, pooled, image, others, lora=lora)
     return sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in own)
@@ -51,16 +48,34 @@ def measured(step: Step) -> int:
 
 @pytest.mark.parametrize("conditions", [1, 2])
 def test_a_real_forward_keeps_as_much(conditions: int) -> None:
-    step = replace(STEP, conditions=conditions)
-    assert activation_bytes(SMALL, step, checkpointing=False) == pytest.approx(
-        measured(step), rel=0.01
+    counted = activation_bytes(
+        SMALL,
+        batch=BATCH,
+        grid=GRID,
+        text=TEXT,
+        conditions=conditions,
+        rank=RANK,
+        dtype=torch.float32,
+        checkpointing=False,
     )
+    assert counted == pytest.approx(measured(conditions), rel=0.01)
 
 
 def test_checkpointing_keeps_less_and_more_than_the_inputs_of_its_blocks() -> None:
-    flux = Step(1, (32, 32), 512, 2, 64, torch.bfloat16)
-    whole, less = (activation_bytes(FLUX_DEV_CONFIG, flux, checkpointing=c) for c in (False, True))
+    def flux(batch: int, *, checkpointing: bool) -> int:
+        return activation_bytes(
+            FLUX_DEV_CONFIG,
+            batch=batch,
+            grid=(32, 32),
+            text=512,
+            conditions=2,
+            rank=64,
+            dtype=torch.bfloat16,
+            checkpointing=checkpointing,
+        )
+
+    whole, less = flux(1, checkpointing=False), flux(1, checkpointing=True)
     inputs = 57 * (512 + 3 * 1024) * 3072 * 2
     assert inputs < less < whole / 5
-    double = activation_bytes(FLUX_DEV_CONFIG, replace(flux, batch=2), checkpointing=False)
+    double = flux(2, checkpointing=False)
     assert double == pytest.approx(2 * whole, rel=0.1)  # masks and weights in bf16 are kept once

@@ -6,7 +6,7 @@ import torch
 from PIL import ImageDraw
 from skimage.color import rgb2lab
 
-from genrefocus.pictures import colour_map, contact_sheet
+from genrefocus.report.contact_sheet import colour_map, contact_sheet
 
 
 def test_lightness_rises_evenly_with_the_value() -> None:

@@ -1,0 +1,151 @@
+"""Memory and disk that training takes, from the shapes of the transformer and of its LoRA."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from diffusers import FluxTransformer2DModel
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from genrefocus.backbone.flux import FLUX_DEV_CONFIG
+from genrefocus.backbone.lora import lora_modules
+from genrefocus.configuration.composing import trained
+from genrefocus.data.batches import micro_batches
+from genrefocus.preflight.activations import activation_bytes
+from genrefocus.preflight.files import Finding, check_disk, shown_size
+from genrefocus.preflight.inputs import find_base, is_flux, ranks_of
+
+#: parameters of FLUX.1-dev's autoencoder, and of its text encoders, which are gone while it trains
+_FLUX_CODEC, _FLUX_TEXT = 84_000_000, 4_885_000_000
+_FLUX_PIXELS_PER_TOKEN = 16
+
+
+def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
+    """Base weights, LoRA targets, memory and disk of a run.
+
+    Args:
+        config: of train.py, resolved.
+        gpu: bytes of a GPU in place of those that this machine has.
+    """
+    base, flux = list(find_base(config)), is_flux(config)
+    try:
+        transformer = flux_dev_on_meta() if flux else instantiate(config.backbone).transformer
+    except (HydraException, ValueError, OSError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        yield Finding("tiny base", "error", reason, "backbone.path=<weights of the tiny base>")
+        return
+    yield from base
+    yield check_lora(transformer, transformer.config)
+    ranks = {name: stage.module.rank for name, stage in trained(config).items()}
+    sizes = [lora_parameters(transformer, rank) for rank in ranks.values()]
+    # Prodigy keeps two moments, the start and a running sum; the others two moments.
+    moments = 4 if "prodigy" in config.optimizer._target_.lower() else 2
+    bytes_each = instantiate(config.backbone.dtype).itemsize if flux else 4
+    frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
+    largest = max(sizes, default=0)
+    parts = {
+        "base": frozen * bytes_each,
+        "LoRA and gradient": largest * 8,
+        "optimiser": largest * 4 * moments,
+        "EMA": largest * 4,
+    }
+    if flux:
+        yield check_main_memory(parts["base"], _FLUX_TEXT * bytes_each, _main_memory())
+        parts["activations"] = max(_activations(config), default=0)
+    where, available = ("the GPU", gpu) if gpu else _memory(config)
+    smaller = " ".join(f"stages.{name}.module.rank={rank // 2}" for name, rank in ranks.items())
+    larger = "trainer=gpu on a larger device, or backbone=tiny"
+    remedy = smaller if parts["base"] < available else larger
+    yield check_memory(parts, available=available, where=where, remedy=remedy)
+    kept = config.callbacks.get("snapshots")
+    files = 1 if kept is None else 2 + kept.newest  # what is exported, the newest, and the best
+    yield check_disk(
+        Path(config.paths.outputs),
+        checkpoints=[4 * size * (2 + moments) for size in sizes],
+        loras=[4 * size * files for size in sizes],
+    )
+
+
+def flux_dev_on_meta() -> FluxTransformer2DModel:
+    """FLUX.1-dev's transformer without storage."""
+    with torch.device("meta"):
+        return FluxTransformer2DModel(**FLUX_DEV_CONFIG)
+
+
+def check_lora(transformer: torch.nn.Module, layers: Mapping[str, int]) -> Finding:
+    """Target count against six in every block and one in front: 343 in FLUX.1-dev."""
+    expected = 1 + 6 * (layers["num_layers"] + layers["num_single_layers"])
+    found = len(lora_modules(transformer))
+    if found == expected:
+        return Finding("LoRA targets", "ok", f"{found} modules")
+    detail = f"{found} modules, expected {expected}: the transformer's layers are named otherwise"
+    return Finding("LoRA targets", "error", detail, "pip install -r requirements.lock")
+
+
+def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
+    """Trainable numbers at a rank."""
+    targets = lora_modules(transformer).values()
+    return sum(rank * (one.in_features + one.out_features) for one in targets)
+
+
+def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy: str) -> Finding:
+    """Bytes at the peak of a training step against what the device has."""
+    total = sum(parts.values())
+    listed = ", ".join(f"{name} {shown_size(size)}" for name, size in parts.items())
+    detail = f"{shown_size(total)} in training ({listed}); {where} has {shown_size(available)}"
+    if total > available:
+        return Finding("memory", "warning", detail, remedy)
+    return Finding("memory", "ok", detail)
+
+
+def check_main_memory(base: int, text: int, available: int) -> Finding:
+    """Bytes of main memory that FLUX.1-dev takes on a machine, however many its ranks.
+
+    Args:
+        base: of its transformer, which ranks map from its files: they share the pages, which the
+            system may drop again.
+        text: of its text encoders, which one rank holds while it encodes new prompts.
+        available: of the machine.
+    """
+    detail = (
+        f"{shown_size(text)} for the text encoders, on one rank and only until the prompts are "
+        f"encoded; {shown_size(base)} of the base are mapped from its files, shared by all ranks; "
+        f"this machine has {shown_size(available)}"
+    )
+    if text > available:
+        remedy = "backbone.prompts=<folder of embeddings from a larger machine>"
+        return Finding("main memory", "warning", detail, remedy)
+    return Finding("main memory", "ok", detail)
+
+
+def _activations(config: DictConfig) -> Iterator[int]:
+    """Bytes that each stage keeps for backward at its micro-batch."""
+    side, ranks = config.data.crop // _FLUX_PIXELS_PER_TOKEN, ranks_of(config)
+    for stage in trained(config).values():
+        drafted = stage.module.get("pre_deblur", False)
+        batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
+        yield activation_bytes(
+            FLUX_DEV_CONFIG,
+            batch=batch,
+            grid=(side, side),
+            text=config.backbone.max_text_length,
+            conditions=2 if drafted or "bokeh" in stage.module._target_.lower() else 1,
+            rank=stage.module.rank,
+            dtype=instantiate(config.backbone.dtype),
+            checkpointing=config.backbone.gradient_checkpointing,
+        )
+
+
+def _memory(config: DictConfig) -> tuple[str, int]:
+    """Name and bytes of the device that the run would train on."""
+    if config.trainer.accelerator != "cpu" and torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        return device.name, int(device.total_memory)
+    return "this machine (main memory)", _main_memory()
+
+
+def _main_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
