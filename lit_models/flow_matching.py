@@ -9,7 +9,6 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.lora import load_lora
@@ -21,7 +20,7 @@ from genrefocus.network_card import Variant
 from genrefocus.noise import seeded_generators, to_device
 from lit_models.fidelity import Fidelity
 from lit_models.loss_watch import LossWatch
-from lit_models.rates import warmup_then_cosine
+from lit_models.rates import scheduled
 
 Batch = dict[str, Any]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -169,15 +168,10 @@ class FlowMatching(LightningModule):
         self.watch.check(self.global_step, self.global_rank)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.lora.parameters())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
-        }
-
-    def _rate(self, step: int) -> float:
-        return warmup_then_cosine(
-            step, warmup_steps=self.warmup_steps, decay_steps=self.decay_steps, floor=0.0
+        return scheduled(
+            self.optimizer_factory(self.lora.parameters()),
+            warmup_steps=self.warmup_steps,
+            decay_steps=self.decay_steps,
         )
 
     # held-out loss, pictures, control

@@ -10,7 +10,6 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from genrefocus.backbone.tiny import (
@@ -29,7 +28,7 @@ from genrefocus.noise import seeded_generators
 from genrefocus.world.pretext import Task, blur_by_map, draw_kind, restore
 from lit_models.flow_matching import Batch, OptimizerFactory
 from lit_models.loss_watch import LossWatch
-from lit_models.rates import warmup_then_cosine
+from lit_models.rates import scheduled
 
 VALIDATED = {"restore": restore, "blur": blur_by_map}
 
@@ -142,11 +141,12 @@ class TinyBase(LightningModule):
         self.watch.check(self.global_step, self.global_rank)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.weights.parameters())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
-        }
+        return scheduled(
+            self.optimizer_factory(self.weights.parameters()),
+            warmup_steps=self.warmup_steps,
+            decay_steps=self.decay_steps,
+            floor=self.rate_floor,
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One-step edits beside their inputs, and the loss with each scene at one of 8 sigmas."""
@@ -171,14 +171,6 @@ class TinyBase(LightningModule):
             self.log(f"val/{name}_gain", output - untouched, sync_dist=False)
             for metric in pair.values():
                 metric.reset()
-
-    def _rate(self, step: int) -> float:
-        return warmup_then_cosine(
-            step,
-            warmup_steps=self.warmup_steps,
-            decay_steps=self.decay_steps,
-            floor=self.rate_floor,
-        )
 
     def _fp32(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, enabled=False)
