@@ -212,6 +212,19 @@ def test_the_map_names_every_room(repo_root: Path) -> None:
     assert sorted(named) == sorted(rooms)
 
 
+def test_unit_tests_mirror_the_sources(repo_root: Path) -> None:
+    """A folder of tests/unit is a package; a file beside them begins with the name of a module."""
+    modules = {name.removeprefix("genrefocus.") for name in sources(repo_root)}
+    unit = repo_root / "tests" / "unit"
+    for path in sorted(unit.rglob("test_*.py")):
+        *folders, file = path.relative_to(unit).with_suffix("").parts
+        if folders:
+            assert ".".join(folders) in modules, f"{path}: no package {'.'.join(folders)} in src"
+        else:
+            named = [name for name in modules if f"{file}_".startswith(f"test_{name}_")]
+            assert named, f"{path}: no module of src is called so"
+
+
 LIBRARY = "src/genrefocus"
 
 

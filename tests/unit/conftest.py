@@ -1,14 +1,15 @@
-"""Tiny FLUX transformers, adapters and CLIPs; folders that preparations and benchmarks leave."""
+"""Tiny FLUX parts, adapters and CLIPs; folders that preparations and benchmarks leave."""
 
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel
 from PIL import Image
 from torch import nn
 
@@ -16,6 +17,8 @@ from genrefocus.backbone import Lora
 from genrefocus.benchmark.protocol import Protocol, load_protocol, write_protocol
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import ShardWriter
+from genrefocus.flow import Flow, SigmaDistribution
+from genrefocus.network_card import BackboneSource, NetworkCard
 from genrefocus.optics import BlurStrength
 
 TINY_FLUX = {
@@ -31,7 +34,7 @@ TINY_FLUX = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_flux() -> Callable[..., FluxTransformer2DModel]:
     """Factory of frozen random transformers: (**settings) -> FluxTransformer2DModel."""
 
@@ -44,7 +47,71 @@ def tiny_flux() -> Callable[..., FluxTransformer2DModel]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def tiny_vae() -> Callable[..., AutoencoderKL]:
+    """Factory of frozen random autoencoders of FLUX's kind, 4 channels, 2 px a latent."""
+
+    def build(**settings) -> AutoencoderKL:
+        given = {
+            "block_out_channels": (8, 16),
+            "norm_num_groups": 4,
+            "latent_channels": 4,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+            "shift_factor": 0.1159,
+            "scaling_factor": 0.3611,
+            **settings,
+        }
+        levels = len(given["block_out_channels"])
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * levels,
+                up_block_types=("UpDecoderBlock2D",) * levels,
+                **given,
+            )
+        return model.requires_grad_(False).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def network_settings() -> dict[str, Any]:
+    """What DeblurNet and BokehNet take beside their backbone: rank 2, one sampling step."""
+    return {
+        "flow": Flow("condition", "residual", 0.1),
+        "sigma": SigmaDistribution("uniform"),
+        "rank": 2,
+        "prompt": "a photo",
+        "guidance": 1.0,
+        "steps": 1,
+        "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        "warmup_steps": 1,
+        "decay_steps": None,
+        "seed": 0,
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_card() -> Callable[..., NetworkCard]:
+    """Factory of cards of networks on the tiny base: (task, base, **changes) -> NetworkCard."""
+
+    def card(task: str, base: Path, **changes) -> NetworkCard:
+        settings = {
+            "flow": Flow("condition", "residual", 0.1),
+            "prompt": f"{task} please",
+            "guidance": 1.0,
+            "steps": 3,
+            "rank": 2,
+            "lora": "lora.safetensors",
+            **changes,
+        }
+        return NetworkCard(task=task, backbone=BackboneSource("tiny", str(base)), **settings)
+
+    return card
+
+
+@pytest.fixture(scope="session")
 def random_lora() -> Callable[..., Lora]:
     """Factory of adapters that do something: (transformer, rank, seed) -> Lora with B != 0."""
 

@@ -83,20 +83,16 @@ def test_classical_bokeh_works_in_linear_light() -> None:
     # Stripes of black and white, all out of focus alike: their mean in linear light is 0.5, which
     # sRGB encodes as 0.7354; blurring the encoded values would give 0.5.
     stripes = (torch.arange(64) % 2).float().expand(3, 64, 64)
-    out = classical_bokeh(
-        stripes,
-        torch.full((64, 64), 1.0),
-        focus_disparity=0.0,
-        strength=BlurStrength(k=8.0, height=64, width=64),
-        aperture=disk(),
-    )
-    middle = out[:, 24:40, 24:40]
+
+    def rendered(focus_disparity: float) -> torch.Tensor:
+        return classical_bokeh(
+            stripes,
+            torch.full((64, 64), 1.0),
+            focus_disparity=focus_disparity,
+            strength=BlurStrength(k=8.0, height=64, width=64),
+            aperture=disk(),
+        )
+
+    middle = rendered(focus_disparity=0.0)[:, 24:40, 24:40]
     assert middle.mean().item() == pytest.approx(0.7354, abs=0.01)
-    in_focus = classical_bokeh(
-        stripes,
-        torch.full((64, 64), 1.0),
-        focus_disparity=1.0,
-        strength=BlurStrength(k=8.0, height=64, width=64),
-        aperture=disk(),
-    )
-    torch.testing.assert_close(in_focus, stripes, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rendered(focus_disparity=1.0), stripes, atol=1e-5, rtol=0)

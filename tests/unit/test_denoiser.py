@@ -10,7 +10,7 @@ from torch import nn
 from genrefocus.backbone import TextEmbedding
 from genrefocus.backbone.tiny import build_tiny
 from genrefocus.denoiser import Conditions, ConditionTokens, Denoiser, Latents, image_ids
-from genrefocus.flow import Flow, Shift, SigmaDistribution, interpolate, schedule
+from genrefocus.flow import Flow, Shift, interpolate, schedule
 from genrefocus.noise import noise_like, seeded_generators
 from genrefocus.sampling import Tiling
 from lit_models import DeblurNet
@@ -239,20 +239,8 @@ def test_every_condition_matters(backbone, lora):
 # What is frozen is shared, what is trained is copied.
 
 
-def test_an_averaged_copy_shares_the_backbone_and_owns_its_lora(backbone):
-    module = DeblurNet(
-        backbone,
-        flow=Flow(),
-        sigma=SigmaDistribution(),
-        rank=2,
-        prompt="sharp",
-        guidance=1.0,
-        steps=1,
-        optimizer=torch.optim.SGD,
-        warmup_steps=1,
-        decay_steps=None,
-        seed=0,
-    )
+def test_an_averaged_copy_shares_the_backbone_and_owns_its_lora(backbone, network_settings):
+    module = DeblurNet(backbone, **network_settings)
     copied = copy.deepcopy(module)
     assert copied.backbone is backbone and copied.denoiser.backbone is backbone
     assert copied.denoiser.lora is copied.lora and copied.lora is not module.lora

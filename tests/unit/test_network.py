@@ -1,12 +1,11 @@
 """Pipelines from files: the card's word counts, and what does not fit is refused."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
 
 from genrefocus import network
 from genrefocus.backbone import Backbone, Lora
@@ -17,7 +16,6 @@ from genrefocus.network import deblurnet_of_run
 from genrefocus.network_card import (
     BOKEH_PROMPT,
     DEBLUR_PROMPT,
-    BackboneSource,
     NetworkCard,
     networks_of,
     released_card,
@@ -26,6 +24,7 @@ from genrefocus.network_card import (
 from genrefocus.pipeline import RefocusPipeline, load_pipeline
 from genrefocus.sampling import Tiling
 
+MakeCard = Callable[..., NetworkCard]
 PHOTO = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(0))
 
 
@@ -37,7 +36,7 @@ def write_lora(path: Path, backbone: Backbone, rank: int = 2) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny_settings: dict[str, Any]) -> Path:
+def run(tmp_path: Path, tiny_settings: dict[str, Any], tiny_card: MakeCard) -> Path:
     base = tmp_path / "base.safetensors"
     backbone = build_tiny(**tiny_settings)
     save_tiny(backbone, base, settings=tiny_settings, card={})
@@ -45,24 +44,8 @@ def run(tmp_path: Path, tiny_settings: dict[str, Any]) -> Path:
         folder = tmp_path / "run" / f"{task}net"
         folder.mkdir(parents=True)
         write_lora(folder / "lora.safetensors", backbone)
-        write_network_card(folder, card(task, base, guidance=guidance))
+        write_network_card(folder, tiny_card(task, base, guidance=guidance))
     return tmp_path / "run"
-
-
-def card(task: str, base: Path, **changes: Any) -> NetworkCard:
-    return replace(
-        NetworkCard(
-            task=task,  # type: ignore[arg-type]
-            backbone=BackboneSource("tiny", str(base)),
-            flow=Flow("condition", "residual", 0.1),
-            prompt=f"{task} please",
-            guidance=1.0,
-            steps=3,
-            rank=2,
-            lora="lora.safetensors",
-        ),
-        **changes,
-    )
 
 
 def pipeline_from_run(run: Path, **settings: Any) -> RefocusPipeline:
@@ -90,15 +73,19 @@ def test_a_run_is_asked_as_its_cards_say(run: Path) -> None:
     assert pipeline_from_run(run / "bokehnet", deblur=False).deblur is None
 
 
-def test_a_direct_network_takes_the_photograph_as_it_is(run: Path, tmp_path: Path) -> None:
+def test_a_direct_network_takes_the_photograph_as_it_is(
+    run: Path, tmp_path: Path, tiny_card: MakeCard
+) -> None:
     base = tmp_path / "base.safetensors"
-    write_network_card(run / "bokehnet", card("bokeh", base, variant="direct"))
+    write_network_card(run / "bokehnet", tiny_card("bokeh", base, variant="direct"))
     assert pipeline_from_run(run).deblur is None
     with pytest.raises(ValueError, match="no DeblurNet takes part"):
         pipeline_from_run(run, deblur_prompt="anything")
 
 
-def test_what_is_missing_or_does_not_fit_is_named(run: Path, tmp_path: Path) -> None:
+def test_what_is_missing_or_does_not_fit_is_named(
+    run: Path, tmp_path: Path, tiny_card: MakeCard
+) -> None:
     base = tmp_path / "base.safetensors"
     with pytest.raises(FileNotFoundError, match="has no BokehNet"):
         pipeline_from_run(run / "deblurnet")
@@ -106,14 +93,16 @@ def test_what_is_missing_or_does_not_fit_is_named(run: Path, tmp_path: Path) -> 
         pipeline_from_run(run / "bokehnet")
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         pipeline_from_run(run, steps=0)
-    write_network_card(run / "bokehnet", card("bokeh", base, rank=8))
+    write_network_card(run / "bokehnet", tiny_card("bokeh", base, rank=8))
     with pytest.raises(ValueError, match="has rank 2 but its card says 8"):
         pipeline_from_run(run)
 
 
-def test_a_network_with_a_draft_is_asked_with_one(run: Path, tmp_path: Path) -> None:
+def test_a_network_with_a_draft_is_asked_with_one(
+    run: Path, tmp_path: Path, tiny_card: MakeCard
+) -> None:
     base = tmp_path / "base.safetensors"
-    write_network_card(run / "deblurnet", card("deblur", base, variant="pre_deblur"))
+    write_network_card(run / "deblurnet", tiny_card("deblur", base, variant="pre_deblur"))
     with pytest.raises(ValueError, match="reads a deblurred draft"):
         deblurnet_of_run(run, outputs=tmp_path)
     pipeline = pipeline_from_run(run)
@@ -142,25 +131,13 @@ class CountingWords(HashedWords):
 
 
 @pytest.fixture
-def flux(monkeypatch: pytest.MonkeyPatch, tiny_settings: dict[str, Any]) -> Backbone:
+def flux(monkeypatch: pytest.MonkeyPatch, tiny_flux: Any, tiny_vae: Any) -> Backbone:
     """Stands in for FLUX.1-dev: its classes, an autoencoder of factor 2, 4 px a token."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformer = FluxTransformer2DModel(in_channels=16, **tiny_settings["transformer"])
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-            latent_channels=4,
-            shift_factor=0.1,
-            scaling_factor=0.4,
-        )
     words = CountingWords(4, 16, 16)
     words.calls = []
     backbone = Backbone(
-        transformer.requires_grad_(False).eval(),
-        VaeCodec(vae),
+        tiny_flux(joint_attention_dim=16, pooled_projection_dim=16),
+        VaeCodec(tiny_vae(block_out_channels=(8, 8))),
         words,
         shift=Shift(),
         tiling=Tiling(4, 3),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from genrefocus.network_card import (
     write_network_card,
 )
 
+MakeCard = Callable[..., NetworkCard]
+
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
@@ -27,20 +30,6 @@ def base(tmp_path: Path) -> Path:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
     return path
-
-
-def card_of(task: str, base: Path, **changes: object) -> NetworkCard:
-    card = NetworkCard(
-        task=task,  # type: ignore[arg-type]
-        backbone=BackboneSource("tiny", str(base)),
-        flow=Flow("condition", "residual", 0.1),
-        prompt=f"{task} please",
-        guidance=2.5,
-        steps=7,
-        rank=4,
-        lora=f"{task}.safetensors",
-    )
-    return replace(card, **changes)  # type: ignore[arg-type]
 
 
 def stage(folder: Path, card: NetworkCard) -> NetworkCard:
@@ -51,8 +40,10 @@ def stage(folder: Path, card: NetworkCard) -> NetworkCard:
     return read_network_card(folder)
 
 
-def test_a_card_comes_back_as_it_was_written(base: Path, tmp_path: Path) -> None:
-    card = card_of("bokeh", base, variant="direct", isolate_conditions=True)
+def test_a_card_comes_back_as_it_was_written(
+    base: Path, tmp_path: Path, tiny_card: MakeCard
+) -> None:
+    card = tiny_card("bokeh", base, variant="direct", isolate_conditions=True)
     found = stage(tmp_path / "run" / "bokehnet", card)
     assert found.lora == str(tmp_path / "run" / "bokehnet" / card.lora)
     assert replace(found, written="", backbone=card.backbone, lora=card.lora) == card
@@ -61,16 +52,16 @@ def test_a_card_comes_back_as_it_was_written(base: Path, tmp_path: Path) -> None
     assert stage(tmp_path / "flux", flux).backbone == flux.backbone
 
 
-def test_a_checkout_may_be_moved(base: Path, tmp_path: Path) -> None:
-    stage(tmp_path / "checkout" / "outputs" / "run" / "bokehnet", card_of("bokeh", base))
+def test_a_checkout_may_be_moved(base: Path, tmp_path: Path, tiny_card: MakeCard) -> None:
+    stage(tmp_path / "checkout" / "outputs" / "run" / "bokehnet", tiny_card("bokeh", base))
     shutil.move(tmp_path / "checkout", tmp_path / "moved")
     folder = tmp_path / "moved" / "outputs" / "run" / "bokehnet"
     source = require_backbone(read_network_card(folder))
     assert Path(source.path) == tmp_path / "moved" / "weights" / "base.safetensors"
 
 
-def test_other_base_weights_are_refused(base: Path, tmp_path: Path) -> None:
-    network = stage(tmp_path / "run", card_of("bokeh", base))
+def test_other_base_weights_are_refused(base: Path, tmp_path: Path, tiny_card: MakeCard) -> None:
+    network = stage(tmp_path / "run", tiny_card("bokeh", base))
     base.write_bytes(b"trained again")
     with pytest.raises(ValueError, match="other base weights"):
         require_backbone(network)
@@ -90,8 +81,10 @@ def test_other_base_weights_are_refused(base: Path, tmp_path: Path) -> None:
         ({"prompt": None, "flow": None}, "no network card"),
     ],
 )
-def test_what_is_no_card_is_named(base: Path, tmp_path: Path, change: dict, message: str) -> None:
-    file = write_network_card(tmp_path, card_of("bokeh", base))
+def test_what_is_no_card_is_named(
+    base: Path, tmp_path: Path, change: dict, message: str, tiny_card: MakeCard
+) -> None:
+    file = write_network_card(tmp_path, tiny_card("bokeh", base))
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(ValueError, match=message) as error:
         read_network_card(tmp_path)
@@ -102,39 +95,41 @@ def test_what_is_no_card_is_named(base: Path, tmp_path: Path, change: dict, mess
 
 
 def test_of_two_networks_the_later_counts_and_unfinished_stages_do_not(
-    base: Path, tmp_path: Path
+    base: Path, tmp_path: Path, tiny_card: MakeCard
 ) -> None:
-    stage(tmp_path / "z_first", card_of("bokeh", base, prompt="first"))
-    second = stage(tmp_path / "a_second", card_of("bokeh", base, prompt="second"))
-    Path(stage(tmp_path / "unfinished", card_of("bokeh", base)).lora).unlink()
+    stage(tmp_path / "z_first", tiny_card("bokeh", base, prompt="first"))
+    second = stage(tmp_path / "a_second", tiny_card("bokeh", base, prompt="second"))
+    Path(stage(tmp_path / "unfinished", tiny_card("bokeh", base)).lora).unlink()
     assert networks_of(tmp_path) == {"bokeh": second}
     assert networks_of(tmp_path / "z_first")["bokeh"].prompt == "first"
     assert networks_of(tmp_path / "absent") == {}
 
 
-def test_the_latest_run_has_all_networks_that_are_asked_for(base: Path, tmp_path: Path) -> None:
+def test_the_latest_run_has_all_networks_that_are_asked_for(
+    base: Path, tmp_path: Path, tiny_card: MakeCard
+) -> None:
     outputs = tmp_path / "outputs"
     with pytest.raises(FileNotFoundError, match="make train"):
         latest_run(outputs)
     for run in ("semi_supervised/b", "semi_supervised/a"):
         for task in ("deblur", "bokeh"):
-            stage(outputs / run / task, card_of(task, base))
-    stage(outputs / "deblur" / "c" / "deblurnet", card_of("deblur", base))
+            stage(outputs / run / task, tiny_card(task, base))
+    stage(outputs / "deblur" / "c" / "deblurnet", tiny_card("deblur", base))
     assert latest_run(outputs) == outputs / "semi_supervised" / "a"
     assert latest_run(outputs, ["deblur"]) == outputs / "deblur" / "c"
-    stage(outputs / "direct" / "d" / "bokehnet", card_of("bokeh", base, variant="direct"))
+    stage(outputs / "direct" / "d" / "bokehnet", tiny_card("bokeh", base, variant="direct"))
     assert latest_run(outputs) == outputs / "direct" / "d"
 
 
-def test_a_trial_is_not_the_latest_run(base: Path, tmp_path: Path) -> None:
+def test_a_trial_is_not_the_latest_run(base: Path, tmp_path: Path, tiny_card: MakeCard) -> None:
     outputs = tmp_path / "outputs"
     trial = outputs / "deblur" / "b"
-    stage(outputs / "deblur" / "b" / "deblurnet", card_of("deblur", base, trial=True))
+    stage(outputs / "deblur" / "b" / "deblurnet", tiny_card("deblur", base, trial=True))
     with pytest.raises(FileNotFoundError, match=r"b is a trial .* make train"):
         latest_run(outputs, ["deblur"])
-    card = card_of("deblur", base, trained_steps=300)
+    card = tiny_card("deblur", base, trained_steps=300)
     stage(outputs / "deblur" / "a" / "deblurnet", card)
-    stage(trial / "deblurnet", card_of("deblur", base, trial=True))  # written last
+    stage(trial / "deblurnet", tiny_card("deblur", base, trial=True))  # written last
     assert latest_run(outputs, ["deblur"]) == outputs / "deblur" / "a"
     assert described(networks_of(outputs / "deblur" / "a")) == "deblur 300 steps"
     assert described(networks_of(trial)) == "deblur ? steps, a trial (debug=...)"

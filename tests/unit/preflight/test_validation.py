@@ -12,7 +12,6 @@ from torch import Tensor
 from datamodules.items import spread
 from genrefocus.backbone.tiny import build_tiny
 from genrefocus.configuration.composing import compose_training, trained
-from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.preflight import validation as costs
 from genrefocus.preflight.validation import share, validation_sample
 from lit_models import BokehNet
@@ -44,22 +43,10 @@ class Counted:
 
 @pytest.mark.parametrize("kind", ["photographs", "pairs", "sweep"])
 def test_a_validation_passes_the_networks_as_often_as_is_counted(
-    kind: Any, tiny_settings: dict[str, Any]
+    kind: Any, tiny_settings: dict[str, Any], network_settings: dict[str, Any]
 ) -> None:
     backbone = build_tiny(**tiny_settings).requires_grad_(False)
-    module = BokehNet(
-        backbone,
-        flow=Flow("condition", "residual", 0.1),
-        sigma=SigmaDistribution("uniform"),
-        rank=2,
-        prompt="blur",
-        guidance=1.0,
-        steps=STEPS,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
-        warmup_steps=1,
-        decay_steps=None,
-        seed=0,
-    )
+    module = BokehNet(backbone, **{**network_settings, "steps": STEPS})
     picture = torch.rand(ROWS, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch: dict[str, Any] = {
         "key": ["a", "b"],

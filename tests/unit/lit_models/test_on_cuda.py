@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
 from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from omegaconf import OmegaConf
@@ -99,35 +98,16 @@ class Batches(LightningDataModule):
         return DataLoader(pinned, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
 
 
-def flux_in_bf16() -> Backbone:
+@pytest.fixture
+def flux_in_bf16(tiny_flux: Any, tiny_vae: Any) -> Backbone:
     """FLUX's parts at tiny size: transformer and autoencoder in bf16, checkpointed."""
-    torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        pooled_projection_dim=16,
-        guidance_embeds=True,
-        axes_dims_rope=(4, 6, 6),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.1159,
-        scaling_factor=0.3611,
+    transformer = tiny_flux(
+        num_layers=1, num_single_layers=1, joint_attention_dim=16, pooled_projection_dim=16
     )
     transformer.enable_gradient_checkpointing()
     return Backbone(
-        transformer.requires_grad_(False).eval().bfloat16(),
-        VaeCodec(vae.bfloat16()),
+        transformer.bfloat16(),
+        VaeCodec(tiny_vae().bfloat16()),
         HashedWords(4, 16, 16),
         shift=Shift(),
         tiling=Tiling(4, 3),
@@ -157,8 +137,10 @@ class WithoutWaits(Callback):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_micro_batches_make_the_host_wait_for_nothing(name: str, tmp_path: Path) -> None:
-    base = flux_in_bf16()
+def test_micro_batches_make_the_host_wait_for_nothing(
+    name: str, flux_in_bf16: Backbone, tmp_path: Path
+) -> None:
+    base = flux_in_bf16
     dtypes: dict[str, set[torch.dtype]] = {}
 
     def watch(place: str) -> Callable[..., None]:

@@ -7,24 +7,6 @@ from genrefocus.backbone.codec import pack, unpack
 from genrefocus.backbone.tiny import PixelCodec, PixelPath, build_tiny, load_tiny, save_tiny
 
 GRID = (4, 6)  # tokens of 8 px
-SETTINGS = {
-    "transformer": {
-        "num_layers": 1,
-        "num_single_layers": 1,
-        "attention_head_dim": 16,
-        "num_attention_heads": 2,
-        "joint_attention_dim": 12,
-        "pooled_projection_dim": 10,
-        "guidance_embeds": True,
-        "axes_dims_rope": (4, 6, 6),
-    },
-    "pixel_factor": 2,
-    "text_tokens": 4,
-    "control_gain": 4.0,
-    "tile": 8,
-    "tile_stride": 6,
-    "local": {"width": 6, "features": 4, "steering": 2, "head_width": 6, "head_blocks": 1},
-}
 
 
 @pytest.fixture
@@ -88,8 +70,13 @@ def test_features_are_those_of_the_place(path: PixelPath, images: torch.Tensor) 
 
 
 @pytest.fixture(scope="module")
-def backbone():
-    return build_tiny(**SETTINGS).requires_grad_(False).eval()
+def settings(tiny_settings):
+    return {**tiny_settings, "pixel_factor": 2, "control_gain": 4.0, "tile": 8, "tile_stride": 6}
+
+
+@pytest.fixture(scope="module")
+def backbone(settings):
+    return build_tiny(**settings).requires_grad_(False).eval()
 
 
 def test_control_is_not_rescaled_but_amplified_as_the_backbone_says(backbone):
@@ -110,9 +97,9 @@ def test_sizes_that_do_not_fit_are_named(backbone):
         backbone.encode_image(torch.zeros(1, 3, 16, 22))
 
 
-def test_tiny_weights_round_trip_in_half_precision(backbone, tmp_path):
+def test_tiny_weights_round_trip_in_half_precision(backbone, settings, tmp_path):
     path = tmp_path / "tiny.safetensors"
-    save_tiny(backbone, path, settings=SETTINGS, card={"steps": "7"})
+    save_tiny(backbone, path, settings=settings, card={"steps": "7"})
     before = torch.get_rng_state()
     loaded = load_tiny(path)
     assert torch.equal(torch.get_rng_state(), before)
@@ -126,19 +113,21 @@ def test_tiny_weights_round_trip_in_half_precision(backbone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "error"),
+    ("written", "error"),
     [
         (None, FileNotFoundError),
-        ({}, ValueError),
-        ({**SETTINGS, "local": {**SETTINGS["local"], "width": 7}}, ValueError),
-        ({**SETTINGS, "speed": 1}, ValueError),
+        (lambda settings: {}, ValueError),
+        (lambda settings: {**settings, "local": {**settings["local"], "width": 7}}, ValueError),
+        (lambda settings: {**settings, "speed": 1}, ValueError),
     ],
     ids=["missing", "no settings", "other shapes", "unknown setting"],
 )
-def test_wrong_tiny_weights_are_one_line_with_a_remedy(settings, error, backbone, tmp_path):
+def test_wrong_tiny_weights_are_one_line_with_a_remedy(
+    written, error, backbone, settings, tmp_path
+):
     path = tmp_path / "tiny.safetensors"
-    if settings is not None:
-        save_tiny(backbone, path, settings=settings, card={})
+    if written is not None:
+        save_tiny(backbone, path, settings=written(settings), card={})
     with pytest.raises(error, match="experiment=tiny_base") as raised:
         load_tiny(path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
-    FluxTransformer2DModel,
 )
 from transformers import (
     CLIPTextConfig,
@@ -51,35 +49,17 @@ def tokenizers():
 
 
 @pytest.fixture(scope="module")
-def pipeline():
+def pipeline(tiny_flux, tiny_vae):
     torch.manual_seed(0)
     tokenizer, tokenizer_2 = tokenizers()
     built = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=True, shift=3.0, base_shift=0.4, max_image_seq_len=2048
         ),
-        transformer=FluxTransformer2DModel(
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=24,
-            pooled_projection_dim=20,
-            guidance_embeds=True,
-            axes_dims_rope=(4, 6, 6),
+        transformer=tiny_flux(
+            num_layers=1, num_single_layers=1, joint_attention_dim=24, pooled_projection_dim=20
         ),
-        vae=AutoencoderKL(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-            latent_channels=4,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            shift_factor=0.1159,
-            scaling_factor=0.3611,
-        ),
+        vae=tiny_vae(),
         text_encoder=CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer),
@@ -98,7 +78,7 @@ def pipeline():
         ),
         tokenizer_2=tokenizer_2,
     )
-    for model in (built.transformer, built.vae, built.text_encoder, built.text_encoder_2):
+    for model in (built.text_encoder, built.text_encoder_2):
         model.requires_grad_(False).eval()
     built.set_progress_bar_config(disable=True)
     return built

@@ -19,7 +19,6 @@ from genrefocus.backbone.lora import read_lora
 from genrefocus.backbone.tiny import build_tiny
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardWriter
-from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.runs import Interrupted
 from lit_models import DeblurNet
 from lit_models.callbacks import BlurRange, Interruption
@@ -60,27 +59,14 @@ def shards(make_labelled: Callable[..., Sample], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def train(shards: Path, tiny_settings: dict[str, Any]) -> Train:
+def train(shards: Path, tiny_settings: dict[str, Any], network_settings: dict[str, Any]) -> Train:
     """(folder, *callbacks) -> a network after all steps, from ``last.ckpt`` if there is one."""
 
     def run(folder: Path, *callbacks: Callback) -> tuple[DeblurNet, Trainer]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             backbone = build_tiny(**tiny_settings).requires_grad_(False)
-        module = DeblurNet(
-            backbone,
-            flow=Flow("condition", "residual", 0.1),
-            sigma=SigmaDistribution("uniform"),
-            rank=2,
-            prompt="sharp",
-            guidance=1.0,
-            steps=1,
-            optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
-            warmup_steps=1,
-            decay_steps=None,
-            seed=0,
-            failure_dir=folder,
-        )
+        module = DeblurNet(backbone, failure_dir=folder, **network_settings)
         data = RefocusDataModule(
             train={"deblur": shards / "train"},
             weights={"deblur": 1.0},

@@ -149,7 +149,9 @@ class CountToThree(Stage):
 
 def test_a_stage_is_a_class_that_the_configuration_names(repo_root: Path, tmp_path: Path) -> None:
     given = [f"paths.run={tmp_path}", "curriculum=[count]"]
-    given.append("+stages.count={_target_: tests.unit.test_stages.CountToThree, start: 2}")
+    given.append(
+        "+stages.count={_target_: tests.unit.lit_models.test_stages.CountToThree, start: 2}"
+    )
     with initialize_config_dir(str(repo_root / "conf"), version_base=None):
         (stage,) = build_stages(compose("train", overrides=given), tmp_path)
     stage.record.begin()

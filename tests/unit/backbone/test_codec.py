@@ -1,0 +1,60 @@
+"""Codecs and packing against diffusers."""
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from genrefocus.backbone.codec import VaeCodec, pack, unpack
+from genrefocus.backbone.tiny import PixelCodec
+from genrefocus.noise import seeded_generators
+
+
+def test_packing_is_that_of_diffusers():
+    latents = torch.randn(2, 5, 6, 8)
+    tokens = pack(latents)
+    assert torch.equal(tokens, FluxPipeline._pack_latents(latents, *latents.shape))
+    # Its unpacking takes the image's size, 8 pixels a latent.
+    assert torch.equal(FluxPipeline._unpack_latents(tokens, 48, 64, 8), latents)
+    assert torch.equal(unpack(tokens, 3, 4), latents)
+
+
+@pytest.fixture
+def vae(tiny_vae):
+    return VaeCodec(tiny_vae(block_out_channels=(8, 8, 16), latent_channels=6))
+
+
+def image(rows=2):
+    return torch.rand(rows, 3, 24, 32, generator=seeded_generators(0, [0])[0]) * 2 - 1
+
+
+def test_vae_shapes(vae):
+    assert (vae.factor, vae.channels) == (4, 6)
+    latents = vae.encode(image(), seeded_generators(0, [1, 2]))
+    assert latents.shape == (2, 6, 6, 8) and not latents.requires_grad
+    assert vae.decode(latents).shape == (2, 3, 24, 32)
+
+
+def test_vae_noise_belongs_to_the_row(vae):
+    both = vae.encode(image(), seeded_generators(0, [1, 2]))
+    second = vae.encode(image()[1:], seeded_generators(0, [2]))
+    other = vae.encode(image()[1:], seeded_generators(0, [3]))
+    torch.testing.assert_close(both[1:], second, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(second, other)
+    with pytest.raises(AssertionError, match="one generator a row"):
+        vae.encode(image(), ())
+
+
+def test_vae_takes_any_dtype(vae):
+    """The autoencoder may be kept in another precision than the transformer."""
+    vae.to(torch.bfloat16)
+    latents = vae.encode(image(), seeded_generators(0, [1, 2]))
+    assert latents.dtype == torch.bfloat16
+    assert vae.decode(latents.float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_pixel_codec_loses_nothing(factor):
+    codec = PixelCodec(factor)
+    latents = codec.encode(image(), ())
+    assert latents.shape == (2, codec.channels, 24 // factor, 32 // factor)
+    assert torch.equal(codec.decode(latents), image())
