@@ -38,7 +38,7 @@ from datamodules.items import KLabel, TrainDraws, collate
 from genrefocus.data.batches import TrainBatches
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.sample import PictureFormat, Sample, encode
-from genrefocus.data.shards import ShardDataset, ShardWriter
+from genrefocus.data.shards import ShardDataset, write_set
 from genrefocus.embedded.sets import build_embedded
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk
@@ -99,11 +99,11 @@ class Case:
         self.encoded = [encode(sample, picture_format) for sample in samples]
         shards, files = (root / f"{height}-{picture_format}-{way}" for way in ("shards", "files"))
         files.mkdir()
-        with ShardWriter(shards, parameters={}) as writer:
-            for sample, members in zip(samples, self.encoded, strict=True):
-                writer.write_encoded(sample.key, members)
-                for extension, data in members.items():
-                    (files / f"{sample.key}.{extension}").write_bytes(data)
+        encoded = [(one.key, members) for one, members in zip(samples, self.encoded, strict=True)]
+        write_set(shards, encoded, parameters={})
+        for key, members in encoded:
+            for extension, data in members.items():
+                (files / f"{key}.{extension}").write_bytes(data)
         self.shards, self.files = ShardDataset(shards), FolderDataset(files, picture_format)
         self.items = {"files": draws(self.files, crop), "shards": draws(self.shards, crop)}
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genrefocus.data.sample import to_float
-from genrefocus.data.shards import ShardDataset, ShardWriter
+from genrefocus.data.sample import Sample, to_float
+from genrefocus.data.shards import ShardDataset, write_set
 from genrefocus.embedded.sets import EmbeddedSet, roll_scene
 from genrefocus.metrics.psnr import psnr
 from genrefocus.render.scene import scene_aif
@@ -49,12 +49,13 @@ def main() -> None:
         photographs: list[float] = []
         samples = ShardDataset(args.shards / split)
         parameters = {"kind": "true all-in-focus pictures", "of": samples.fingerprint}
-        with ShardWriter(args.out / split, parameters=parameters, samples_per_shard=500) as writer:
-            for sample in (samples[number] for number in range(len(samples))):
-                truth = true_picture(roll, int(sample.key[4:9]))
-                pseudo.append(decibels(sample.aif, truth))
-                photographs.append(decibels(sample.bokeh, truth))
-                writer.write(dataclasses.replace(sample, aif=truth))
+        true_samples: list[Sample] = []
+        for sample in (samples[number] for number in range(len(samples))):
+            truth = true_picture(roll, int(sample.key[4:9]))
+            pseudo.append(decibels(sample.aif, truth))
+            photographs.append(decibels(sample.bokeh, truth))
+            true_samples.append(dataclasses.replace(sample, aif=truth))
+        write_set(args.out / split, true_samples, parameters=parameters, samples_per_shard=500)
         means = [statistics.fmean(values) for values in (pseudo, photographs)]
         print(f"{split}: {len(pseudo)}, pseudo {means[0]:.2f} dB, photograph {means[1]:.2f} dB")
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import RefocusDataModule
 from genrefocus.data.sample import Sample
-from genrefocus.data.shards import ShardWriter
+from genrefocus.data.shards import write_set
 from genrefocus.optics import BlurStrength
 
 COUNTS = {"synthetic": 17, "in_the_wild": 5}
@@ -31,9 +31,8 @@ pytestmark = [
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("sets")
     for route, count in {**COUNTS, "deblur": 7}.items():
-        with ShardWriter(root / route, parameters={}, samples_per_shard=4) as writer:
-            for number in range(count):
-                writer.write(make_sample(route, number))
+        samples = (make_sample(route, number) for number in range(count))
+        write_set(root / route, samples, parameters={}, samples_per_shard=4)
     return {route: root / route for route in (*COUNTS, "deblur")}
 
 

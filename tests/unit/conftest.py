@@ -16,7 +16,7 @@ from torch import nn
 from genrefocus.backbone import Lora
 from genrefocus.benchmark.protocol import Protocol, load_protocol, write_protocol
 from genrefocus.data.sample import SPLITS, Sample
-from genrefocus.data.shards import ShardWriter
+from genrefocus.data.shards import write_set
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.network_card import BackboneSource, NetworkCard
 from genrefocus.optics import BlurStrength
@@ -151,9 +151,7 @@ def write_preparation() -> Callable[..., Path]:
         written = {split: [x for x in samples if x.split == split] for split in SPLITS}
         for split, some in written.items():
             own = {**parameters, "split": split}
-            with ShardWriter(out / split, parameters=own, samples_per_shard=4) as writer:
-                for sample in some:
-                    writer.write(sample)
+            write_set(out / split, some, parameters=own, samples_per_shard=4)
         listed = [
             {
                 "key": x.key,

@@ -7,15 +7,15 @@ sample starts, so that a read is one ``pread`` and a parse of that slice; ``wids
 walk all headers of a shard in every worker, and would pass over a truncated shard in silence.
 """
 
-import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -27,76 +27,84 @@ from genrefocus.data.sample import (
     encode,
     require_schema,
 )
-from genrefocus.data.shard_file import ShardFile
-from genrefocus.writing import write_atomically
+from genrefocus.writing import whole, write_atomically
 
 INDEX_NAME = "index.json"
+
+Encoded = tuple[str, Mapping[str, bytes]]
+"""Key of a sample, and extension -> bytes."""
 
 _BLOCK = tarfile.BLOCKSIZE
 
 
-class ShardWriter:
-    """Writes one set of samples that are there already; use as a context manager.
+def write_set(
+    folder: str | Path,
+    samples: Iterable[Sample | Encoded],
+    *,
+    parameters: Mapping[str, Any],
+    samples_per_shard: int = 1000,
+) -> None:
+    """Write a set of samples that are there already.
 
-    Leaving the context without an error writes the index. What must be computed and may be
-    interrupted goes through ``preparation``.
+    What must be computed and may be interrupted goes through ``preparation``.
 
     Args:
         folder: of the set, created where missing.
+        samples: some of them may be encoded already, as key and members.
         parameters: plain JSON data that determines the samples; kept in the index.
         samples_per_shard: > 0.
 
     Raises:
-        ValueError: the folder holds a finished set.
+        ValueError: the folder holds a finished set, or a key occurs twice.
     """
+    folder = Path(folder)
+    if (folder / INDEX_NAME).is_file():
+        raise ValueError(f"{folder} already holds a set; delete it to make it anew")
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, Any]] = []
+    keys: set[str] = set()
+    encoded = ((one.key, encode(one)) if isinstance(one, Sample) else one for one in samples)
+    while some := list(itertools.islice(encoded, samples_per_shard)):
+        for key, _ in some:
+            if key in keys:
+                raise ValueError(f"{folder}: sample key {key} occurs twice; keys must be unique")
+            keys.add(key)
+        shards.append(write_shard(folder / shard_name(len(shards)), some))
+    write_index(folder, index_head(parameters, samples_per_shard), shards)
 
-    def __init__(
-        self, folder: str | Path, *, parameters: Mapping[str, Any], samples_per_shard: int = 1000
-    ) -> None:
-        assert samples_per_shard > 0
-        self.folder = Path(folder)
-        self._head = index_head(parameters, samples_per_shard)
-        if (self.folder / INDEX_NAME).is_file():
-            raise ValueError(f"{self.folder} already holds a set; delete it to make it anew")
-        self._shards: list[dict[str, Any]] = []
-        self._open: ShardFile | None = None
-        self._keys: set[str] = set()
 
-    def write(self, sample: Sample) -> None:
-        """Append a sample; see :meth:`write_encoded`."""
-        self.write_encoded(sample.key, encode(sample))
+def write_shard(path: Path, samples: Iterable[Encoded]) -> dict[str, Any]:
+    """Write encoded samples, one or more, to a tar; returns its entry for the index."""
+    keys, offsets, edges = [], [], []
+    with whole(path) as temporary:
+        with tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for key, members in samples:
+                meta = json.loads(members["json"])
+                keys.append(key)
+                offsets.append(tar.offset)
+                edges.append(min(meta["height"], meta["width"]))
+                for extension, data in members.items():
+                    info = tarfile.TarInfo(f"{key}.{extension}")  # time and owner are 0
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+            offsets.append(tar.offset)
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "url": path.name,
+        "nsamples": len(keys),
+        "filesize": path.stat().st_size,
+        "sha256": digest,
+        "keys": keys,
+        "offsets": offsets,
+        "least_edge": min(edges),
+    }
 
-    def write_encoded(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Append an encoded sample.
 
-        Raises:
-            ValueError: the key was written before.
-        """
-        if key in self._keys:
-            raise ValueError(f"{self.folder}: sample key {key} occurs twice; keys must be unique")
-        self._keys.add(key)
-        if self._open is None:
-            self._open = ShardFile(self.folder / shard_name(len(self._shards)))
-        self._open.add(key, members)
-        if len(self._open) == self._head["samples_per_shard"]:
-            self._end_shard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._open is not None and kind is not None:
-            self._open.discard()
-        elif self._open is not None:
-            self._end_shard()
-        if kind is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_index(self.folder, self._head, self._shards)
-
-    def _end_shard(self) -> None:
-        assert self._open is not None
-        self._shards.append(self._open.finish())
-        self._open = None
+def read_shard(path: Path, entry: Mapping[str, Any]) -> Iterator[Encoded]:
+    """The samples of a shard, in order, as :func:`write_shard` took them."""
+    for key, (start, stop) in zip(entry["keys"], itertools.pairwise(entry["offsets"]), strict=True):
+        yield key, _read_members(path, key, start, stop)
 
 
 class ShardDataset:
@@ -123,13 +131,10 @@ class ShardDataset:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    @functools.cached_property
+    @property
     def least_edge(self) -> int:
         """Shortest edge of any sample in px; 0 without samples."""
-        if all("least_edge" in shard for shard in self._shards):
-            return min((int(shard["least_edge"]) for shard in self._shards), default=0)
-        metas = map(self.metadata, range(len(self)))  # another writer's set
-        return min(min(meta["height"], meta["width"]) for meta in metas)
+        return min((int(shard["least_edge"]) for shard in self._shards), default=0)
 
     @property
     def keys(self) -> list[str]:
@@ -153,10 +158,8 @@ class ShardDataset:
     def members(self, index: int) -> dict[str, bytes]:
         """The encoded sample at ``index``, extension -> bytes; errors as for the sample."""
         shard, start, stop, key = self._locate(index)
-        data = _pread(self.folder / shard["url"], start, stop - start)
         try:
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-                return {_extension(info.name, key): _contents(tar, info) for info in tar}
+            return _read_members(self.folder / shard["url"], key, start, stop)
         except (tarfile.TarError, ValueError) as error:
             raise self._damaged(shard, key, error) from error
 
@@ -227,7 +230,7 @@ def write_index(folder: Path, head: Mapping[str, Any], shards: Sequence[Mapping[
     Args:
         folder: of the set.
         head: from :func:`index_head`.
-        shards: entries as :meth:`ShardFile.finish` returns them, in the order of the samples.
+        shards: entries as :func:`write_shard` returns them, in the order of the samples.
     """
     content = _json([SCHEMA_VERSION, *(shard["sha256"] for shard in shards)])
     index = {
@@ -322,6 +325,12 @@ def _json(value: object) -> bytes:
 def _pread(path: Path, offset: int, size: int) -> bytes:
     with path.open("rb", buffering=0) as file:
         return os.pread(file.fileno(), size, offset)
+
+
+def _read_members(path: Path, key: str, start: int, stop: int) -> dict[str, bytes]:
+    data = _pread(path, start, stop - start)
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        return {_extension(info.name, key): _contents(tar, info) for info in tar}
 
 
 def _extension(name: str, key: str) -> str:

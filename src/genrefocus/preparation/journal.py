@@ -1,10 +1,17 @@
-"""Parts of a preparation while they are made: locks, journals, shards, records.
+"""Parts of a preparation while they are made: batches, shards, records.
 
-A part that is done has its shard and, after it, a record. While it is made, its shard has another
-name, and a journal says which candidates are in it or were turned away. A process that finds a
-journal goes on behind its last line.
+::
+
+    <out>/.parts/train-00000/000032.json      what became of a batch, written when it is done
+    <out>/.parts/train-00000/000032.samples   its samples, a small shard
+    <out>/train/shard-00000.tar               all of them, written when the last batch is done
+    <out>/.parts/train-00000/record.json      what became of the part; the batches are removed
+
+Every file takes its name when it is whole, so a process goes on behind what it finds.
 """
 
+import functools
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +22,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from genrefocus.data.processes import OrderedMap
-from genrefocus.data.shard_file import ShardFile, Written
-from genrefocus.data.shards import shard_name
+from genrefocus.data.shards import read_shard, shard_name, write_shard
 from genrefocus.preparation.shard_plan import Candidate, Part
-from genrefocus.writing import whole_lines, write_atomically
+from genrefocus.writing import write_atomically
 
 PARTS_NAME = ".parts"
+_RECORD_NAME = "record.json"
 
 
 @dataclass(frozen=True)
@@ -37,17 +44,25 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A batch of a part; ``is_last`` ends the part."""
+class Batch:
+    """Candidates that are made together.
 
-    part: tuple[str, int]
+    Attributes:
+        candidates: of the batch.
+        record: file that says what became of them; its folder is that of the part.
+        shard: of the part.
+        is_last: whether the part is done with them.
+    """
+
     candidates: tuple[Candidate, ...]
+    record: Path
+    shard: Path
     is_last: bool
 
 
 def make_parts(
     parts: Sequence[Part],
-    make: Callable[[Task], tuple[Task, list[Outcome]]],
+    make: Callable[[Sequence[Candidate]], list[Outcome]],
     *,
     batch_size: int,
     out: Path,
@@ -58,40 +73,40 @@ def make_parts(
 
     Args:
         parts: of this job.
-        make: the outcomes of a task.
-        batch_size: candidates of a task.
+        make: the outcomes of some candidates.
+        batch_size: candidates of a batch, what an interruption costs.
         out: folder of the sets.
         mapper: runs ``make``.
-        advance: is told of (candidates that are done, all of them, outcomes made here by kind).
+        advance: is told of (candidates that are done, all of them, outcomes here by kind).
     """
     total = sum(len(part.candidates) for part in parts)
     waiting = [part for part in parts if not record_path(out, part).is_file()]
-    finished = total - sum(len(part.candidates) for part in waiting)
+    done = total - sum(len(part.candidates) for part in waiting)
     counts: Counter[str] = Counter()
-    opened: dict[tuple[str, int], _OpenPart] = {}
-    advance(finished, total, counts)
+    locks: dict[Path, FileLock] = {}
+    advance(done, total, counts)
     try:
-        for task, outcomes in mapper(make, _tasks(waiting, batch_size, out, opened)):
-            part = opened[task.part]
-            part.add(outcomes)
-            counts.update("kept" if one.samples else "rejected" for one in outcomes)
-            advance(finished + len(part.records), total, counts)
-            if task.is_last:
-                finished += len(part.records)
-                opened.pop(task.part).finish()
+        batches = _batches(waiting, batch_size, out, locks)
+        for batch, records in mapper(functools.partial(_make_batch, make), batches):
+            done += len(records)
+            counts.update("rejected" if "reason" in one else "kept" for one in records)
+            advance(done, total, counts)
+            if batch.is_last:
+                _join(batch.record.parent, batch.shard)
+                locks.pop(batch.record.parent).release()
     finally:
-        for part in opened.values():
-            part.close()
+        for lock in locks.values():
+            lock.release()
 
 
 def record_path(out: Path, part: Part) -> Path:
     """Of a part that is done."""
-    return out / PARTS_NAME / f"{part.split}-{part.number:05d}.json"
+    return out / PARTS_NAME / f"{part.split}-{part.number:05d}" / _RECORD_NAME
 
 
 def is_begun(out: Path) -> bool:
-    """Whether a part has a record or a journal."""
-    return any((out / PARTS_NAME).glob("*-[0-9][0-9][0-9][0-9][0-9].json*"))
+    """Whether a batch or a part has a record."""
+    return any((out / PARTS_NAME).glob("*/*.json"))
 
 
 def json_line(content: Mapping[str, Any]) -> bytes:
@@ -99,78 +114,60 @@ def json_line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, default=str).encode() + b"\n"
 
 
-class _OpenPart:
-    """A part that this process makes, from where its journal ends.
-
-    A line of the journal has the records of a batch, its samples in the shard, and where the shard
-    ends; it is written when the shard is on disk so far.
-
-    Attributes:
-        records: of all candidates that are done, in order.
-    """
-
-    def __init__(self, part: Part, out: Path, lock: FileLock) -> None:
-        self._lock = lock
-        self._record = record_path(out, part)
-        self._shard_path = out / part.split / shard_name(part.number)
-        self._shard: ShardFile | None = None
-        path = self._record.with_suffix(".jsonl")
-        notes = [json.loads(line) for line in whole_lines(path)]
-        written: list[Written] = [tuple(one) for note in notes for one in note["written"]]
-        if written:
-            try:
-                self._shard = ShardFile(self._shard_path, written, notes[-1]["end"])
-            except ValueError:  # somebody removed the shard: the part is made again
-                notes = []
-                path.unlink()
-        self.records: list[dict[str, Any]] = [one for note in notes for one in note["records"]]
-        self._journal = path.open("ab")
-
-    def add(self, outcomes: Sequence[Outcome]) -> None:
-        samples = [one for outcome in outcomes for one in outcome.samples.items()]
-        for key, members in samples:
-            self._shard = self._shard or ShardFile(self._shard_path)
-            self._shard.add(key, members)
-        written, end = self._shard.sync() if self._shard else ([], 0)
-        new = [one.record for one in outcomes]
-        note = {"records": new, "written": written[len(written) - len(samples) :], "end": end}
-        self._journal.write(json_line(note))
-        self._journal.flush()
-        self.records += new
-
-    def finish(self) -> None:
-        entry = None if self._shard is None else self._shard.finish()
-        write_atomically(self._record, json_line({"entry": entry, "records": self.records}))
-        self._shard = None
-        self.close()
-
-    def close(self) -> None:
-        if self._shard is not None:
-            self._shard.close()
-        self._journal.close()
-        self._lock.release()
-
-
-def _tasks(
-    parts: Sequence[Part], batch_size: int, out: Path, opened: dict[tuple[str, int], _OpenPart]
-) -> Iterator[Task]:
+def _batches(
+    parts: Sequence[Part], batch_size: int, out: Path, locks: dict[Path, FileLock]
+) -> Iterator[Batch]:
     """Batches of the parts in order; a part that another process holds is left to it."""
     for part in parts:
-        path = record_path(out, part)
-        lock = FileLock(path.with_suffix(".lock"))
+        record = record_path(out, part)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(record.parent.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        if path.is_file():
+        if record.is_file():
             lock.release()
             continue
-        one = _OpenPart(part, out, lock)
-        count = len(part.candidates)
-        if len(one.records) == count:
-            one.finish()
-            continue
-        opened[part.split, part.number] = one
-        for first in range(len(one.records), count, batch_size):
-            batch = part.candidates[first : first + batch_size]
-            yield Task((part.split, part.number), batch, first + batch_size >= count)
+        locks[record.parent] = lock
+        shard = out / part.split / shard_name(part.number)
+        for first in range(0, len(part.candidates), batch_size):
+            after = first + batch_size
+            own, path = part.candidates[first:after], record.with_name(f"{first:06d}.json")
+            yield Batch(own, path, shard, after >= len(part.candidates))
+
+
+def _make_batch(
+    make: Callable[[Sequence[Candidate]], list[Outcome]], batch: Batch
+) -> tuple[Batch, list[dict[str, Any]]]:
+    """The records of a batch, from its file where it is there already."""
+    if batch.record.is_file():
+        return batch, json.loads(batch.record.read_bytes())["records"]
+    outcomes = make(batch.candidates)
+    records = [one.record for one in outcomes]
+    samples = [one for outcome in outcomes for one in outcome.samples.items()]
+    entry = write_shard(batch.record.with_suffix(".samples"), samples) if samples else None
+    write_atomically(batch.record, json_line({"entry": entry, "records": records}))
+    return batch, records
+
+
+def _join(folder: Path, shard: Path) -> None:
+    """Write the shard of a part whose batches are all there, then its record."""
+    paths = sorted(folder.glob("*.json"))
+    batches = [json.loads(path.read_bytes()) for path in paths]
+    full = [
+        (path.with_suffix(".samples"), batch["entry"])
+        for path, batch in zip(paths, batches, strict=True)
+        if batch["entry"] is not None
+    ]
+    entry = None
+    if full:
+        shard.parent.mkdir(exist_ok=True)
+        here = folder / shard.name  # what a kill leaves of it is removed with the folder
+        entry = write_shard(here, itertools.chain.from_iterable(read_shard(*one) for one in full))
+        here.replace(shard)
+    records = [one for batch in batches for one in batch["records"]]
+    write_atomically(folder / _RECORD_NAME, json_line({"entry": entry, "records": records}))
+    for path in paths:
+        path.unlink()
+        path.with_suffix(".samples").unlink(missing_ok=True)

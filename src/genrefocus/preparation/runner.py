@@ -2,9 +2,9 @@
 
 A preparation is divided into parts, one a shard, and each part is a pure function of the source and
 the settings. A part that is done leaves its shard and, after it, a record; one that was interrupted
-goes on behind its journal (see ``journal``). The job that finds all records writes the indices, the
-ledger and the summary, so that the outcome does not depend on how many jobs there were, or on where
-one was killed.
+goes on behind its last batch (see ``journal``). The job that finds all records writes the indices,
+the ledger and the summary, so that the outcome does not depend on how many jobs there were, or on
+where one was killed.
 
 ::
 
@@ -12,7 +12,7 @@ one was killed.
     <out>/samples.jsonl       key, split and measures of every sample
     <out>/rejections.jsonl    name, split, reason, value and detail of everything turned away
     <out>/summary.json        counts and settings; written last
-    <out>/.parts/             records, journals and fingerprints; removed at the end
+    <out>/.parts/             batches, records and fingerprints; removed at the end
 """
 
 import functools
@@ -38,7 +38,6 @@ from genrefocus.preparation.item import Source
 from genrefocus.preparation.journal import (
     PARTS_NAME,
     Outcome,
-    Task,
     is_begun,
     json_line,
     make_parts,
@@ -187,11 +186,11 @@ def _bars(visible: bool) -> Iterator[_Advance]:
 
 
 def _run(
-    route: Route, gates: Gates, picture_format: PictureFormat, task: Task
-) -> tuple[Task, list[Outcome]]:
+    route: Route, gates: Gates, picture_format: PictureFormat, batch: Sequence[Candidate]
+) -> list[Outcome]:
     """Make a batch, and turn away what the gates do not let pass."""
-    made = zip(task.candidates, route.make(task.candidates), strict=True)
-    return task, [_outcome(route, gates, picture_format, *one) for one in made]
+    made = zip(batch, route.make(batch), strict=True)
+    return [_outcome(route, gates, picture_format, *one) for one in made]
 
 
 def _outcome(

@@ -13,7 +13,7 @@ from genrefocus.backbone.tiny import build_tiny, save_tiny
 from genrefocus.cli import main
 from genrefocus.configuration.composing import compose_training
 from genrefocus.data.sample import Sample
-from genrefocus.data.shards import ShardWriter
+from genrefocus.data.shards import write_set
 from genrefocus.preflight.files import (
     Finding,
     check_disk,
@@ -44,10 +44,9 @@ def test_a_transformer_with_other_names_is_an_error() -> None:
 
 
 def test_too_few_samples_and_too_many_workers_are_warnings(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path / "train", parameters={}, samples_per_shard=15) as writer:
-        for number in range(15):
-            image = torch.zeros(3, 64, 64, dtype=torch.uint8)
-            writer.write(Sample(f"s{number}", "deblur", "train", image, image))
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    samples = (Sample(f"s{number}", "deblur", "train", image, image) for number in range(15))
+    write_set(tmp_path / "train", samples, parameters={}, samples_per_shard=15)
 
     def found(*overrides: str) -> list[Finding]:
         given = ["experiment=deblur", f"data.deblur={tmp_path}", "global_batch=16", *overrides]
@@ -88,10 +87,9 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     (found,) = check_sizes(tmp_path, long_edge=502, least_edge=301)
     assert "1 of 3" in found.detail
 
-    with ShardWriter(tmp_path / "set", parameters={}, samples_per_shard=2) as writer:
-        for number, edge in enumerate((40, 33, 48)):
-            picture = torch.zeros(3, edge, 50, dtype=torch.uint8)
-            writer.write(Sample(f"s{number}", "deblur", "train", picture, picture))
+    images = [torch.zeros(3, edge, 50, dtype=torch.uint8) for edge in (40, 33, 48)]
+    samples = [Sample(f"s{n}", "deblur", "train", one, one) for n, one in enumerate(images)]
+    write_set(tmp_path / "set", samples, parameters={}, samples_per_shard=2)
     finding, count = check_shards(tmp_path / "set", crop=33, made_by=None, option="data.deblur")
     assert (finding.verdict, count) == ("ok", 3)
     finding, _ = check_shards(tmp_path / "set", crop=34, made_by=None, option="data.deblur")

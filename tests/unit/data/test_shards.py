@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 from wids import ShardListDataset
 
 from genrefocus.data.sample import Sample, decode
-from genrefocus.data.shards import ShardDataset, ShardWriter
+from genrefocus.data.shards import ShardDataset, write_set
 from genrefocus.optics import BlurStrength
 
 PARAMETERS = {"seed": 1, "count": 7}
@@ -37,10 +38,13 @@ def make_sample(number: int) -> Sample:
 
 
 def write(folder: Path, count: int = 7, start: int = 0) -> Path:
-    with ShardWriter(folder, parameters=PARAMETERS, samples_per_shard=3) as writer:
-        for number in range(start, count):
-            writer.write(make_sample(number))
+    write_numbers(folder, range(start, count))
     return folder
+
+
+def write_numbers(folder: Path, numbers: Iterable[int]) -> None:
+    samples = map(make_sample, numbers)
+    write_set(folder, samples, parameters=PARAMETERS, samples_per_shard=3)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,16 +93,17 @@ def test_workers_read_alike(tmp_path: Path) -> None:
 def test_a_finished_set_is_not_written_over(tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(ValueError, match="already holds a set"):
-        ShardWriter(tmp_path, parameters=PARAMETERS, samples_per_shard=3)
+        write(tmp_path)
 
 
 def test_an_error_leaves_no_index(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        ShardWriter(tmp_path, parameters=PARAMETERS, samples_per_shard=3) as writer,
-    ):
-        writer.write(make_sample(0))
+    def interrupted() -> Iterator[int]:
+        yield from range(4)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_numbers(tmp_path, interrupted())
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.tar"]
     with pytest.raises(FileNotFoundError, match="prepare the set first"):
         ShardDataset(tmp_path)
 
@@ -111,12 +116,8 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_keys_are_unique(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ValueError, match="made-001 occurs twice"),
-        ShardWriter(tmp_path, parameters={}) as writer,
-    ):
-        for number in (0, 1, 1):
-            writer.write(make_sample(number))
+    with pytest.raises(ValueError, match="made-001 occurs twice"):
+        write_numbers(tmp_path, (0, 1, 1))
 
 
 def test_truncated_and_missing_shards_are_named(tmp_path: Path) -> None:

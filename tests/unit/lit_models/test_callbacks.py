@@ -18,7 +18,7 @@ from datamodules import RefocusDataModule
 from genrefocus.backbone.lora import read_lora
 from genrefocus.backbone.tiny import build_tiny
 from genrefocus.data.sample import Sample
-from genrefocus.data.shards import ShardWriter
+from genrefocus.data.shards import write_set
 from genrefocus.runs import Interrupted
 from lit_models import DeblurNet
 from lit_models.callbacks import BlurRange, Interruption
@@ -50,12 +50,15 @@ class Signal(Callback):
 def shards(make_labelled: Callable[..., Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("interruption")
     for split, count in (("train", 8), ("val", VALIDATED)):
-        with ShardWriter(root / split, parameters={"split": split}, samples_per_shard=8) as writer:
-            for number in range(count):
-                generator = torch.Generator().manual_seed(number)
-                aif = torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
-                writer.write(Sample(f"{split}-{number}", "deblur", split, aif=aif, bokeh=aif // 2))
+        samples = [make(split, number) for number in range(count)]
+        write_set(root / split, samples, parameters={"split": split}, samples_per_shard=8)
     return root
+
+
+def make(split: str, number: int) -> Sample:
+    generator = torch.Generator().manual_seed(number)
+    aif = torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
+    return Sample(f"{split}-{number}", "deblur", split, aif=aif, bokeh=aif // 2)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from PIL import Image
 
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardDataset
-from genrefocus.preparation import runner
+from genrefocus.preparation import journal, runner
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.preparation.ledger import read_lines
@@ -212,11 +212,10 @@ def test_an_interruption_costs_one_batch(
     run_task = runner._run
 
     def told(*args: Any) -> Any:
-        task, outcomes = run_task(*args)
-        tasks.append([candidate.key for candidate in task.candidates])
+        tasks.append([candidate.key for candidate in args[-1]])
         if len(tasks) == 4:
             raise OSError("the disk is full")
-        return task, outcomes
+        return run_task(*args)
 
     monkeypatch.setattr(runner, "_run", told)
     with pytest.raises(OSError, match="full"):
@@ -230,21 +229,26 @@ def test_an_interruption_costs_one_batch(
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("lost", ["record", "shard", "journal's last line"])
-def test_what_a_kill_between_two_files_leaves(pictures: Path, tmp_path: Path, lost: str) -> None:
+@pytest.mark.parametrize("lost", ["record", "shard", "batch"])
+def test_what_a_kill_between_two_files_leaves(
+    pictures: Path, tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(pictures, tmp_path / "whole", items_per_shard=100)
     whole = tree(tmp_path / "whole")
-    run(pictures, tmp_path / "out", items_per_shard=100, job=0, jobs=3)  # train alone
-    work = tmp_path / "out/.parts"
-    if lost == "journal's last line":
-        (work / "train-00000.json").unlink()
-        journal = work / "train-00000.jsonl"
-        journal.write_bytes(journal.read_bytes()[:-20])
-    elif lost == "shard":
-        (work / "train-00000.json").unlink()
-        (tmp_path / "out/train/shard-00000.tar").unlink()
-    else:
-        (work / "train-00000.json").unlink()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # "record": the shard is there; "shard": all batches are; "batch": some are.
+    name = "write_shard" if lost == "shard" else "write_atomically"
+    write = getattr(journal, name)
+    ends = {"record": "record.json", "shard": ".tar", "batch": "000006.json"}[lost]
+    monkeypatch.setattr(
+        journal, name, lambda path, x: killed() if str(path).endswith(ends) else write(path, x)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(pictures, tmp_path / "out", items_per_shard=100)
+    monkeypatch.undo()
     run(pictures, tmp_path / "out", items_per_shard=100)
     assert tree(tmp_path / "out") == whole
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,14 @@ from genrefocus.benchmark.lightfield.pairs import (
 )
 from genrefocus.benchmark.lightfield.reading import Order, is_light_field, open_light_field
 from genrefocus.benchmark.lightfield.simulated import simulate
-from genrefocus.data.shards import INDEX_NAME, ShardDataset, ShardWriter, read_index, require_same
+from genrefocus.data.shards import (
+    INDEX_NAME,
+    Encoded,
+    ShardDataset,
+    read_index,
+    require_same,
+    write_set,
+)
 from genrefocus.preparation.item import Item, Source
 from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.runner import prepare
@@ -247,18 +254,21 @@ def _write_bokeh(pairs: ShardDataset, folder: Path) -> None:
     if (folder / INDEX_NAME).is_file():
         require_same(folder, read_index(folder), {"parameters": parameters})
         return
-    with ShardWriter(folder, parameters=parameters, samples_per_shard=_SCENES_PER_SHARD) as writer:
-        for number, key in enumerate(pairs.keys):
-            name, _, target = key.rpartition("-")
-            if target != "0":
-                continue
+    samples = _first_targets(pairs)
+    write_set(folder, samples, parameters=parameters, samples_per_shard=_SCENES_PER_SHARD)
+
+
+def _first_targets(pairs: ShardDataset) -> Iterator[Encoded]:
+    for number, key in enumerate(pairs.keys):
+        name, _, target = key.rpartition("-")
+        if target == "0":
             members = pairs.members(number)
-            meta = json.loads(members["json"]) | {"key": name, "extras": []}
+            meta = json.loads(members.pop("json")) | {"key": name, "extras": []}
             for of_source in ("source_focus_disparity", "source_k"):
                 del meta["provenance"][of_source]
+            del members["blurry.png"]
             text = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-            kept = {one: data for one, data in members.items() if one not in ("json", "blurry.png")}
-            writer.write_encoded(name, {"json": text, **kept})
+            yield name, {"json": text, **members}
 
 
 def _key(path: Path) -> str:
