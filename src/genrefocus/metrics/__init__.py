@@ -8,11 +8,11 @@ describes it. Against a target:
 - ``lpips``    learned perceptual distance, AlexNet or VGG16 trunk
 - ``dists``    structure and texture similarity, VGG16 trunk
 
-With a CLIP, against a target and without one:
+- ``clip``     CLIP-I, cosine of CLIP's image embeddings
 
-- ``clip``          CLIP-I, cosine of CLIP's image embeddings; CLIP-IQA, good photo or bad photo
+Without a target:
+
 - ``no_reference``  MUSIQ, MANIQA, CLIP-IQA and CLIP-IQA+ through pyiqa
-- ``fid_kid``       FID and KID, of two large sets of images
 
 Against the control signal:
 

@@ -58,7 +58,11 @@ class MetricInfo:
 
     def available(self) -> str | None:
         """None where the metric can be computed, else why not and what to do."""
-        return why_not(self.require)
+        try:
+            self.require()
+        except NotAvailable as missing:
+            return str(missing)
+        return None
 
     def weights(self) -> str | None:
         """SHA-256 of its weights, in hex; None for a metric without weights.
@@ -124,15 +128,6 @@ def of_batches(function: Callable[..., Tensor], **settings: Any) -> Callable[...
             return float(function(pred[None], **batches, **settings))
 
     return measure
-
-
-def why_not(require: Callable[[], object]) -> str | None:
-    """The message of the NotAvailable that ``require`` raises; None where it raises none."""
-    try:
-        require()
-    except NotAvailable as missing:
-        return str(missing)
-    return None
 
 
 def version_of(package: str) -> str:

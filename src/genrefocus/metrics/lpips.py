@@ -84,7 +84,7 @@ def _network(
 
 METRICS = tuple(
     MetricInfo(
-        f"lpips_{net}",
+        "lpips" if net == "alex" else f"lpips_{net}",
         of_batches(lpips, net=net),
         "lower",
         TARGET,

@@ -1,8 +1,7 @@
 """MUSIQ, MANIQA and CLIP-IQA(+) through pyiqa: how good an image looks, without a target.
 
 pyiqa is an optional extra (``iqa``). Its networks differ by training set and prompts under one
-name, so the variant is part of the metric's name and the version of pyiqa goes beside it. Weights
-are read from TORCH_HOME and never downloaded here.
+name, which ``implementation`` states. Weights are read from TORCH_HOME and never downloaded here.
 """
 
 import functools
@@ -39,11 +38,11 @@ class Variant:
 _VIT = "timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"
 
 VARIANTS: Mapping[str, Variant] = {
-    "musiq-koniq": Variant("musiq", "KonIQ-10k", ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",)),
-    "maniqa-koniq": Variant("maniqa", "KonIQ-10k", ("pyiqa/ckpt_koniq10k.pt",), _VIT),
-    "maniqa-kadid": Variant("maniqa-kadid", "KADID-10k", ("pyiqa/ckpt_kadid10k.pt",), _VIT),
-    "clipiqa-rn50": Variant("clipiqa", "CLIP RN50, five prompt pairs", ("clip/RN50.pt",)),
-    "clipiqa+-rn50": Variant(
+    "musiq": Variant("musiq", "KonIQ-10k", ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",)),
+    "maniqa": Variant("maniqa", "KonIQ-10k", ("pyiqa/ckpt_koniq10k.pt",), _VIT),
+    "maniqa_kadid": Variant("maniqa-kadid", "KADID-10k", ("pyiqa/ckpt_kadid10k.pt",), _VIT),
+    "clip_iqa": Variant("clipiqa", "CLIP RN50, five prompt pairs", ("clip/RN50.pt",)),
+    "clip_iqa_plus": Variant(
         "clipiqa+",
         "CLIP RN50, learned prompts",
         ("clip/RN50.pt", "pyiqa/CLIP-IQA+_learned_prompts-603f3273.pth"),

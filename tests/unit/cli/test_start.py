@@ -17,7 +17,6 @@ from genrefocus.benchmark.lightfield.reading import Order
 from genrefocus.cli import COMMANDS, applications, build_parser, main
 from genrefocus.cli.arguments import ARGUMENTS
 from genrefocus.geometry import DepthResize
-from genrefocus.metrics.clip import MODEL
 from genrefocus.metrics.trunks import PACKAGE, VERSION
 from genrefocus.render.tone import RESPONSES
 
@@ -167,7 +166,6 @@ def test_arguments_agree_with_the_library() -> None:
     assert action("render", "--response").choices == RESPONSES
     assert action("lightfield", "--order").choices == get_args(Order)
     assert action("lightfield", "--grid").default == GRID
-    assert action("weights", "--clip").default == MODEL
     assert f"{PACKAGE} {VERSION}" in str(action("weights", "--source").help)
     assert applications.TASKS == TASKS
     assert set(ARGUMENTS) | set(applications.APPLICATIONS) == set(COMMANDS)

@@ -11,7 +11,7 @@ from genrefocus.cli import main
 from genrefocus.metrics.info import NotAvailable, file_hash
 from genrefocus.metrics.lpips import lpips_available
 from genrefocus.metrics.psnr import psnr
-from genrefocus.metrics.registry import METRICS, metrics
+from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
 from genrefocus.metrics.trunks import trunk_file, trunk_hash
 from genrefocus.optics import BlurStrength
@@ -90,22 +90,22 @@ def test_what_is_missing_has_a_remedy_and_no_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    facts, nowhere = case(), metrics(clip=tmp_path)
-    for name in ("lpips_alex", "lpips_vgg", "dists", "in_focus_lpips", "clip_i", "musiq-koniq"):
-        info = nowhere[name]
+    facts = case()
+    for name in ("lpips", "lpips_vgg", "dists", "in_focus_lpips", "clip_i", "musiq"):
+        info = METRICS[name]
         assert "not available" in info.available()
         with pytest.raises(NotAvailable):
             info(facts["aif"], **{need: facts[need] for need in info.needs})
         with pytest.raises(NotAvailable):
             info.weights()
-    assert nowhere["psnr"].weights() is None
+    assert METRICS["psnr"].weights() is None
 
 
 @pytest.mark.skipif(not lpips_available("alex"), reason="run `genrefocus weights`")
 def test_the_hash_of_a_trunk_is_that_of_its_convolutions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = METRICS["lpips_alex"].weights()
+    before = METRICS["lpips"].weights()
     state = torch.load(trunk_file("alex"), weights_only=True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     trunk_file("alex").parent.mkdir(parents=True)
@@ -130,16 +130,15 @@ def test_the_command_lists_what_has_to_be_copied_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    main(["weights", "--verify-only", "--clip", str(tmp_path)])
+    main(["weights", "--verify-only"])
     brief = capsys.readouterr().out
-    assert "--all): clip_i, clip_iqa_vit, musiq-koniq" in brief
+    assert "--all): clip_i, musiq" in brief
     assert str(tmp_path / "hub/pyiqa") not in brief
-    main(["weights", "--verify-only", "--all", "--clip", str(tmp_path)])
+    main(["weights", "--verify-only", "--all"])
     printed = capsys.readouterr().out
     for file in (
         "hub/pyiqa/musiq_koniq_ckpt-e95806b9.pth",
         "hub/clip/RN50.pt",
-        "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth",
     ):
         assert str(tmp_path / file) in printed
-    assert f"no CLIP {tmp_path}" in printed
+    assert "no CLIP openai/clip" in printed
