@@ -9,6 +9,7 @@ all over, and each pixel blurred by its own radius without an order of surfaces:
 import argparse
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,15 +18,15 @@ from rich.table import Table
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from genrefocus.baselines import classical_bokeh
 from genrefocus.metrics.blur_radius import measure_radii
 from genrefocus.metrics.focus_plane import find_focus
 from genrefocus.metrics.registry import METRICS
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
+from genrefocus.render.scatter import render_scatter
 from genrefocus.render.scene import Scene, scene_aif, scene_disparity
-from genrefocus.render.tone import linear_to_srgb
+from genrefocus.render.tone import in_linear_light, linear_to_srgb
 from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 SHOWN = (
@@ -72,9 +73,16 @@ def cases(count: int, size: int) -> Iterator[tuple[dict, dict[str, Tensor]]]:
             pictures[f"K x {factor}"] = through_lens(scene, focus, factor * strength.k)
         pictures |= {
             "focus + 0.3": through_lens(scene, focus + 0.3, 0.8 * strength.k),
-            "scatter": classical_bokeh(
-                aif, disparity, focus_disparity=focus, strength=strength
-            ).clamp(0, 1),
+            "scatter": in_linear_light(
+                partial(
+                    render_scatter,
+                    disparity=disparity,
+                    focus_disparity=focus,
+                    strength=strength,
+                    aperture=disk(),
+                ),
+                aif,
+            ),
             "no order": gathered(aif, blur_radius(disparity, focus, strength)),
             "one blur": gaussian_blur(aif, [17, 17], [2.0, 2.0]),
             "identity": aif,

@@ -29,7 +29,6 @@ ALLOWED: dict[str, set[str]] = {
     "render": CORE | {"photograph"},
     "world": CORE | {"render"},
     "metrics": CORE | {"writing"},
-    "baselines": CORE | {"render", "metrics"},
     "k_search": CORE,
     # The model.
     "noise": set(),
@@ -57,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": CORE | {"data", "data.sample", "render", "writing"},
     "benchmark": (
         CORE
-        | {"k_search", "metrics", "baselines", "render", "world", "data", "data.sample"}
+        | {"k_search", "metrics", "render", "world", "data", "data.sample"}
         | {"report", "runs", "terminal", "writing"}
     ),
     "benchmark.lightfield": (

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrefocus.baselines import best_unsharp, classical_bokeh, unsharp_mask
 from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.lightfield import estimate_disparity, refocus
 from genrefocus.benchmark.lightfield.simulated import simulate
@@ -184,18 +183,6 @@ def test_renderers_of_scenes() -> None:
     agree(seen, *(layer.rgba for layer in scene.layers))
 
 
-def test_classical_methods(facts: dict[str, Any]) -> None:
-    blurry, sharp = facts["target"][None], facts["aif"][None]
-    agree(unsharp_mask, blurry, 2.0, 1.0)
-    assert len(set(both(best_unsharp, blurry, sharp))) == 1
-    strength, disparity = facts["strength"], facts["disparity"]
-    agree(
-        lambda image, d: classical_bokeh(image, d, focus_disparity=1.0, strength=strength),
-        facts["aif"],
-        disparity,
-    )
-
-
 def test_methods_of_the_benchmark(facts: dict[str, Any]) -> None:
     def answers(aif: Tensor, target: Tensor, disparity: Tensor) -> Tensor:
         strength = facts["strength"]
@@ -242,7 +229,7 @@ def test_k_search(facts: dict[str, Any]) -> None:
     def found(aif: Tensor, disparity: Tensor) -> float:
         def photo(k: float) -> Tensor:
             strength = BlurStrength(k, *disparity.shape)
-            return classical_bokeh(aif, disparity, focus_disparity=1.05, strength=strength)
+            return Classical()(Case("bokeh", "a", aif, aif, aif, disparity, 1.05, strength))
 
         target = photo(truth)
         low, high = KRange(0.5 / SIZE, 12 / SIZE, 10).bounds(disparity, 1.05)

@@ -32,9 +32,8 @@ Data
 Measurements
 
 - ``metrics``    image fidelity and controllability
-- ``baselines``  classical methods
 - ``network_methods`` networks as methods of the benchmark
-- ``benchmark``  protocols, figures of single images, statistics, tables, report
+- ``benchmark``  baselines, protocols, figures of single images, statistics, tables, report
 - ``report``     HTML pages with images and charts, contact sheets
 
 Runs

@@ -1,10 +1,12 @@
 """Methods without a network: the unmodified input, classical methods, and images from elsewhere."""
 
 import hashlib
+import math
 import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +14,8 @@ import numpy as np
 import torch
 from skimage.restoration import richardson_lucy
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 
-from genrefocus.baselines import best_unsharp, unsharp_mask
 from genrefocus.benchmark.case import Case, Method
 from genrefocus.data.images import PICTURE_SUFFIXES, load_image
 from genrefocus.metrics.psnr import psnr
@@ -21,7 +23,7 @@ from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import disk
 from genrefocus.render.layered import render_layered
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
+from genrefocus.render.tone import in_linear_light, linear_to_srgb, srgb_to_linear
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
@@ -74,22 +76,26 @@ class Classical:
         if case.disparity is None or case.focus_disparity is None or case.strength is None:
             raise ValueError(f"case {case.key} has no depth, focus or K to render with")
         render = render_layered if self.renderer == "layered" else render_scatter
-        light = render(
-            srgb_to_linear(case.image),
-            case.disparity,
+        lens = partial(
+            render,
+            disparity=case.disparity,
             focus_disparity=case.focus_disparity,
             strength=case.strength,
             aperture=disk(),
         )
-        return linear_to_srgb(light)
+        return in_linear_light(lens, case.image)
 
 
 @dataclass(frozen=True)
 class Unsharp:
-    """The unsharp mask with the highest mean PSNR on given cases.
+    """Sharpening of sRGB values: image + amount * (image - Gaussian blur), clipped.
 
     Attributes:
-        sigma, amount: see ``baselines.unsharp_mask``.
+        sigma: standard deviation of the Gaussian in px, cut off at 4 sigma; > 0.
+        amount: strength, >= 0; 0 leaves the input unmodified.
+
+    Raises (when it answers):
+        ValueError: the image is too small for sigma.
     """
 
     sigma: float
@@ -99,16 +105,38 @@ class Unsharp:
     needs_k = False
 
     @classmethod
-    def fitted(cls, cases: Sequence[Case]) -> "Unsharp":
-        """The best on validation cases of one size."""
+    def fitted(
+        cls,
+        cases: Sequence[Case],
+        *,
+        sigmas: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0),
+        amounts: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
+    ) -> "Unsharp":
+        """The best mean PSNR on validation cases of one size, by exhaustive search."""
         images, targets = (
             torch.stack([getattr(case, name) for case in cases]) for name in ("image", "target")
         )
-        found = best_unsharp(images, targets)
-        return cls(found.sigma, found.amount)
+        scores = {}
+        for sigma in sigmas:
+            low = _blurred(images, sigma)
+            for amount in amounts:
+                sharp = _sharpened(images, low, amount)
+                scores[cls(sigma, amount)] = psnr(sharp, targets).mean().item()
+        return max(scores, key=scores.__getitem__)
 
     def __call__(self, case: Case) -> Tensor:
-        return unsharp_mask(case.image[None], self.sigma, self.amount)[0]
+        return _sharpened(case.image, _blurred(case.image, self.sigma), self.amount)
+
+
+def _blurred(image: Tensor, sigma: float) -> Tensor:
+    reach, size = math.ceil(4.0 * sigma), tuple(image.shape[-2:])
+    if min(size) <= reach:
+        raise ValueError(f"sigma {sigma} px needs an image of more than {reach} px a side: {size}")
+    return gaussian_blur(image, [2 * reach + 1] * 2, [sigma] * 2)
+
+
+def _sharpened(image: Tensor, low: Tensor, amount: float) -> Tensor:
+    return (image + amount * (image - low)).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True)

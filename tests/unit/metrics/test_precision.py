@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 
-from genrefocus.baselines import classical_bokeh
+from genrefocus.benchmark.case import Case
+from genrefocus.benchmark.methods import Classical
 from genrefocus.metrics import clip, dists, lpips, no_reference, registry
 from genrefocus.metrics.lvcorr import lvcorr_of_images
 from genrefocus.metrics.precision import in_float32
@@ -66,7 +67,7 @@ def case() -> dict:
     aif = torch.where(near, 0.5 + 0.5 * front, 0.5 * wall)
     disparity = torch.where(near, 1.0, 0.2) + 0.1 * torch.linspace(0, 1, 96)
     pred, target = (
-        classical_bokeh(aif, disparity, focus_disparity=1.05, strength=BlurStrength(k, 96, 96))
+        Classical()(Case("bokeh", "a", aif, aif, aif, disparity, 1.05, BlurStrength(k, 96, 96)))
         for k in (3.0, 5.0)
     )
     return {
