@@ -33,7 +33,7 @@ from genrefocus.network_methods import DeblurMethod, RefocusMethod
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.report.contact_sheet import contact_sheet
 from genrefocus.runs import FINISHED, git_commit
-from genrefocus.terminal import Bars
+from genrefocus.terminal import Bars, counted
 from lit_models.ranks import Ranks
 
 CONSOLE = Console()
@@ -160,7 +160,8 @@ def _entry(
     for name in (method.name for method in methods):
         if name in config.curriculum:
             made = json.loads((folder / name / FINISHED).read_text())
-            notes.append(f"{name}: {made['steps']} steps, {made['samples_per_second']} samples/s")
+            steps, speed = counted(made["steps"], "step"), made["samples_per_second"]
+            notes.append(f"{name}: {steps}, {speed} samples/s")
     notes += [repr(one) for one in methods if isinstance(one, (Unsharp, RichardsonLucy))]
     return entry_of(cases, protocol, methods, notes)
 

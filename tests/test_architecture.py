@@ -235,13 +235,13 @@ LIBRARY = "src/genrefocus"
         (f"{LIBRARY}/optics.py", "def f():\n    import scipy", "optics may import einops"),
         (
             f"{LIBRARY}/render/lens.py",
-            "from ..exif import read",
-            "imports genrefocus.exif",
+            "from .. import runs",
+            "imports genrefocus.runs",
         ),
         (
             f"{LIBRARY}/render/__init__.py",
-            "from ..exif import read",
-            "imports genrefocus.exif",
+            "from .. import runs",
+            "imports genrefocus.runs",
         ),
         (f"{LIBRARY}/benchmark/a.py", "import genrefocus.backbone.lora", "imports genrefocus.back"),
         (f"{LIBRARY}/data/shards.py", "from genrefocus.embedded import p", "genrefocus.embedded"),

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from genrefocus.flow import Flow
 from genrefocus.runs import latest_of
 from genrefocus.sampling import DraftIds
+from genrefocus.terminal import counted
 from genrefocus.writing import write_json
 
 FILE_NAME = "network.json"
@@ -261,7 +262,10 @@ def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"))
 
 def described(cards: Mapping[Task, NetworkCard]) -> str:
     """What the networks of a run are, in a line: ``deblur 1200 steps, bokeh 300 steps``."""
-    parts = [f"{task} {card.trained_steps or '?'} steps" for task, card in cards.items()]
+    parts = [
+        f"{task} {counted(card.trained_steps, 'step') if card.trained_steps else '? steps'}"
+        for task, card in cards.items()
+    ]
     trial = any(card.trial for card in cards.values())
     return ", ".join(parts) + (", a trial (debug=...)" if trial else "")
 

@@ -46,9 +46,11 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "data.photos=/absent"], "data.photos: /absent does not exist; data.photos="),
         (["train.py", "backbone.path=/absent"], "tiny base: /absent does not exist; backbone."),
         (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
+        (["train.py", "trainer=gpu"], "trainer: there is no CUDA driver; trainer=cpu"),
+        (["train.py", "sed=1", "-m"], "Did you mean seed?"),
     ],
     ids=["kind", "list", "key", "group", "bounds", "rate", "option", "resume", "missing"]
-    + ["devices", "precision", "photos", "base", "eval"],
+    + ["devices", "precision", "photos", "base", "eval", "gpu", "multirun"],
 )
 def test_wrong_overrides_are_one_line(
     command: list[str], said: str, repo_root: Path, tmp_path: Path
@@ -86,6 +88,7 @@ def test_wrong_overrides_are_one_line(
 def test_what_a_class_does_not_take(
     given: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("genrefocus.preflight.inputs.CDLL", lambda name: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match=re.escape(said)):
         require_inputs(compose_training(["experiment=deblur", *given]))

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 import yaml
@@ -16,6 +17,7 @@ from genrefocus.configuration.composing import (
 )
 
 TASKS = ("deblur", "bokeh", "refocus")
+_MADE_ON_FIRST_USE = "genrefocus.embedded."
 
 PREPARE_HELP = """usage: genrefocus prepare route=ROUTE [source=SOURCE] [key=value ...]
        genrefocus prepare -m route=ROUTE job=0,1 jobs=2 hydra/launcher=joblib [...]
@@ -65,6 +67,12 @@ def _prepare(config: DictConfig) -> None:
             raise ValueError(
                 "gates set nothing, not even null: is the file empty? gates=none has all"
             )
+        root, made = (
+            config.source.get("root"),
+            config.source._target_.startswith(_MADE_ON_FIRST_USE),
+        )
+        if root is not None and not made and not Path(root).exists():
+            raise FileNotFoundError(f"source {root} does not exist; set source.root")
         from genrefocus.cli.prepare import run_job
 
         run_job(config)

@@ -70,7 +70,9 @@ def run_application(application: Callable[[], None], name: str, config: str, usa
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(usage)
             return
-        sys.argv[1:] = without_null_groups(sys.argv[1:])
+        given = without_null_groups(sys.argv[1:])
+        # Hydra's parser takes them for a mistake behind an override.
+        sys.argv[1:] = sorted(given, key=lambda one: one not in ("-m", "--multirun"))
         try:
             application()
         except InstantiationException:

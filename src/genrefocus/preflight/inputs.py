@@ -9,6 +9,7 @@ import inspect
 import math
 import os
 from collections.abc import Iterator, Mapping
+from ctypes import CDLL
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ def require_inputs(config: DictConfig) -> None:
         ValueError: inputs are missing, there is no GPU, or a class does not take what the
             configuration gives it; one line for each, with what mends it.
     """
-    for checks in ((find_base, find_inputs), (find_device, find_data), (find_parts,)):
+    for checks in ((find_base, find_driver, find_inputs), (find_device, find_data), (find_parts,)):
         found = [one for check in checks for one in check(config) if one.verdict == "error"]
         if found:
             lines = [f"{one.subject}: {one.detail}; {one.remedy}" for one in found]
@@ -110,6 +111,16 @@ def _known_options(target: Any) -> set[str] | None:
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in found.values()):
             return known
     return None
+
+
+def find_driver(config: DictConfig) -> Iterator[Finding]:
+    """Whether this machine has a driver of GPUs, where the trainer asks for one."""
+    if config.trainer.accelerator not in ("gpu", "cuda") or Path("/dev/kfd").exists():  # of ROCm
+        return
+    try:
+        CDLL("libcuda.so.1")  # which torch loads too, but after seconds
+    except OSError:
+        yield Finding("trainer", "error", "there is no CUDA driver", "trainer=cpu")
 
 
 def find_device(config: DictConfig) -> Iterator[Finding]:
