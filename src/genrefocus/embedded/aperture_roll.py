@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.random import SeedSequence
@@ -103,12 +102,12 @@ class ApertureRoll(RealBokeh3mp):
     frames: int = field(kw_only=True)
     workers: int = field(kw_only=True)
 
-    name: ClassVar[str] = "aperture_roll"
+    name = "aperture_roll"
 
-    def _scan(self) -> Found:
+    def _scan(self, found: Found) -> None:
         series = Series(self.seed, self.counts, self.size, self.frames)
-        series.build(Path(self.root).parent, workers=self.workers)
-        return super()._scan()
+        series.build(found.root.parent, workers=self.workers)
+        super()._scan(found)
 
 
 def take_series(one: Series, folder: Path, scene_of: tuple[str, int]) -> None:

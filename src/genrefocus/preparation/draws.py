@@ -10,8 +10,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from genrefocus.data.shards import INDEX_NAME, ShardDataset
 from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.preparation.ledger import find_sets
 
 _BINS = 32
 
@@ -113,12 +113,8 @@ def _surface(disparity: Tensor, rng: Generator) -> float:
 
 def _labels(folder: Path) -> Iterator[tuple[float, float]]:
     """K over the long edge and focus quantile of every labelled sample below a folder."""
-    sets = sorted(path.parent for path in folder.rglob(INDEX_NAME))
-    if not sets:
-        raise FileNotFoundError(f"no set of shards in {folder}; prepare photographs first")
     found = 0
-    for one in sets:
-        dataset = ShardDataset(one)
+    for dataset in find_sets(folder).values():
         for number in range(len(dataset)):
             meta = dataset.metadata(number)
             quantile = meta["provenance"].get("measures", {}).get("focus_quantile")

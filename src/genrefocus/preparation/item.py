@@ -3,11 +3,12 @@
 import bisect
 import functools
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from genrefocus.rejection import Reason, Rejected
 
@@ -82,21 +83,24 @@ class Item:
     key: str | None = None
 
 
-class Source(Protocol):
+class Source(ABC):
     """A data set in its on-disk layout.
 
     Whatever lies where an item should be but cannot become one is a problem, never left out in
     silence: ``items`` and ``problems`` together account for all of it.
+
+    Attributes:
+        name: for provenance and messages: which data set.
     """
 
-    @property
-    def name(self) -> str:
-        """For provenance and messages: which data set."""
+    name: Any
 
     @property
     def roles(self) -> frozenset[str]:
-        """Roles of pictures that its items have."""
+        """Roles of pictures that its items have; ``scene`` for items that are no pictures."""
+        return frozenset({"scene"})
 
+    @abstractmethod
     def items(self) -> list[Item]:
         """All items, in an order that depends on names alone.
 
@@ -113,6 +117,7 @@ class Source(Protocol):
         Raises:
             FileNotFoundError, ValueError: as ``items``.
         """
+        return []
 
 
 class _Cells:

@@ -130,6 +130,7 @@ class Synthetic(Route):
     sweep: bool = False
 
     name = "synthetic"
+    shows_shape = False
 
     def load(self, candidate: Candidate) -> Tensor | None:
         """The sharp image, None for a procedural scene."""
@@ -152,7 +153,7 @@ class Synthetic(Route):
 
     def sample(self, candidate: Candidate, estimated: tuple[Tensor, Tensor] | None) -> Prepared:
         if estimated is None:
-            subject = subject_of_scene(candidate.item.facts, candidate.seed, self.most_radius)
+            subject = subject_of_scene(candidate, self.most_radius)
         else:
             assert self.depth is not None
             image, depth = estimated
@@ -160,11 +161,22 @@ class Synthetic(Route):
             subject = subject_of_image(image, disparity, self.depth.name, self.edge_width)
         rng = candidate.generator()
         light, added = self.lit(subject, rng)
-        focus, drawn = self.blur.draw(subject.disparity, rng)
-        strength = _limited(subject, focus, drawn, self.most_radius)
+        focus, strength, limited = self.draw(subject, rng)
         aperture = self.shapes.draw(rng)
         rendered, renderer = subject.render(light, focus, strength.require_positive(), aperture)
-        extras = self.extras(_Shot(subject, light, aperture, focus, strength), rng)
+
+        def taken(focus: float, strength: BlurStrength) -> Tensor:
+            return to_bytes(subject.render(light, focus, strength, aperture)[0])
+
+        extras = {}
+        if self.blurry:
+            extras["blurry"] = taken(*self.draw(subject, rng)[:2])
+        if self.sweep:
+            for k in PROTOCOL_K[:-1]:
+                weaker = replace(strength, k=strength.k * k / PROTOCOL_K[-1])
+                extras[f"sweep_{k:g}"] = taken(focus, weaker)
+        if self.shows_shape:
+            extras["shape"] = drawn_shape(aperture, *subject.disparity.shape)
         sample = Sample(
             key=candidate.key,
             route=self.name,
@@ -183,27 +195,20 @@ class Synthetic(Route):
             },
         )
         measures = blur_measures(subject.disparity, focus, strength)
-        return Prepared(sample, {**measures, "limited": float(strength.k < drawn.k)})
+        return Prepared(sample, {**measures, "limited": float(limited)})
 
     def lit(self, subject: Subject, rng: Generator) -> tuple[Tensor, dict[str, Any]]:
-        """The picture that is rendered, and provenance of what was added to it."""
+        """The image that is rendered, and provenance of what was added to it."""
         return subject.image, {}
 
-    def extras(self, shot: "_Shot", rng: Generator) -> dict[str, Tensor]:
-        """Further pictures of a sample, uint8."""
-        extras = {}
-        if self.blurry:
-            extras["blurry"] = shot.taken(*self.draw(shot.subject, rng))
-        if self.sweep:
-            for k in PROTOCOL_K[:-1]:
-                weaker = replace(shot.strength, k=shot.strength.k * k / PROTOCOL_K[-1])
-                extras[f"sweep_{k:g}"] = shot.taken(shot.focus, weaker)
-        return extras
-
-    def draw(self, subject: Subject, rng: Generator) -> tuple[float, BlurStrength]:
-        """Focus and K, at most such that the largest radius is within ``most_radius``."""
+    def draw(self, subject: Subject, rng: Generator) -> tuple[float, BlurStrength, bool]:
+        """Focus, K, and whether K was brought to ``most_radius`` at the farthest surface."""
         focus, drawn = self.blur.draw(subject.disparity, rng)
-        return focus, _limited(subject, focus, drawn, self.most_radius)
+        most = self.most_radius * max(drawn.height, drawn.width)
+        greatest = max(abs(end - focus) for end in subject.range)
+        if drawn.k * greatest <= most or math.isclose(drawn.k * greatest, most):
+            return focus, drawn, False
+        return focus, replace(drawn, k=most / greatest), True
 
 
 @dataclass(frozen=True)
@@ -211,24 +216,21 @@ class PointLights(Synthetic):
     """Night scenes with point lights, blurred with a shape, which the sample shows as ``shape``.
 
     Attributes:
-        lights: added to pictures; procedural night scenes have their own.
+        lights: added to images; procedural night scenes have their own.
     """
 
     lights: Lights | None = None
 
     name = "point_lights"
+    shows_shape = True
 
     def lit(self, subject: Subject, rng: Generator) -> tuple[Tensor, dict[str, Any]]:
-        if subject.is_scene:
+        if subject.scene is not None:
             return subject.image, {}
         if self.lights is None:
             raise ValueError("point lights on pictures need route.lights")
         image, lights = self.lights.add(subject, rng)
         return image, {"lights": lights}
-
-    def extras(self, shot: "_Shot", rng: Generator) -> dict[str, Tensor]:
-        size = shot.strength.height, shot.strength.width
-        return {**super().extras(shot, rng), "shape": drawn_shape(shot.aperture, *size)}
 
 
 def drawn_shape(aperture: Aperture, height: int, width: int) -> Tensor:
@@ -239,30 +241,3 @@ def drawn_shape(aperture: Aperture, height: int, width: int) -> Tensor:
     covered = aperture.coverage(x, y, np.array(radius))
     levels = torch.from_numpy(np.rint(covered * 255).astype(np.uint8))
     return levels.expand(3, -1, -1).contiguous()
-
-
-@dataclass(frozen=True)
-class _Shot:
-    """A photograph of a subject, as it is lit, by one lens."""
-
-    subject: Subject
-    image: Tensor
-    aperture: Aperture
-    focus: float
-    strength: BlurStrength
-
-    def taken(self, focus: float, strength: BlurStrength) -> Tensor:
-        """The same with another focus and K, (3, H, W) uint8."""
-        return to_bytes(self.subject.render(self.image, focus, strength, self.aperture)[0])
-
-
-def _limited(
-    subject: Subject, focus: float, strength: BlurStrength, most_radius: float
-) -> BlurStrength:
-    """K, at most such that the largest radius of any surface is within the limit."""
-    most = most_radius * max(strength.height, strength.width)
-    low, high = subject.range
-    greatest = max(abs(low - focus), abs(high - focus))
-    if strength.k * greatest <= most or math.isclose(strength.k * greatest, most):
-        return strength
-    return BlurStrength(most / greatest, strength.height, strength.width)

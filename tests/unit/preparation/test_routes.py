@@ -30,8 +30,7 @@ from genrefocus.preparation.rendered import Lights, PointLights, Shapes, Synthet
 from genrefocus.preparation.route import Route
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import LeakageCheck
-from genrefocus.preparation.sources import Folder, Pairs, RealBokeh3mp
-from genrefocus.preparation.subjects import ProceduralScenes
+from genrefocus.preparation.sources import Folder, Pairs, RealBokeh3mp, procedural_scenes
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scene import Scene, scene_aif, scene_disparity
@@ -213,7 +212,7 @@ def test_pairs_are_measured_and_corrected(series: Path, tmp_path: Path) -> None:
 
 
 def test_scenes_are_rendered_with_the_labels_they_carry(tmp_path: Path) -> None:
-    source = ProceduralScenes({"train": 4, "val": 2}, seed=3, height=48, width=64)
+    source = procedural_scenes(counts={"train": 4, "val": 2}, seed=3, height=48, width=64)
     route = Synthetic(None, BLUR, DISK, long_edge=64, least_edge=16, most_radius=0.13)
     make(route, source, tmp_path)
     for split in ("train", "val"):
@@ -239,7 +238,7 @@ def test_scenes_hold_what_the_chain_and_lvcorr_are_measured_on(
     tmp_path: Path,
 ) -> None:
     """In the way that both networks read it, and without moving the rest of the sample."""
-    source = ProceduralScenes({"train": 2}, seed=3, height=48, width=64)
+    source = procedural_scenes(counts={"train": 2}, seed=3, height=48, width=64)
     plain = Synthetic(None, BLUR, DISK, long_edge=64, least_edge=16, most_radius=0.13)
     make(plain, source, tmp_path / "plain")
     make(replace(plain, blurry=True, sweep=True), source, tmp_path / "more")
@@ -296,7 +295,7 @@ def test_point_lights_carry_their_shape_and_their_lights(series: Path, tmp_path:
     shapes = Shapes({"heart": 1.0, "star": 1.0})
     lights = Lights(count=(5, 9), energies=(20.0, 200.0), night=True, sharpen=0.3)
     arguments = {"long_edge": 96, "least_edge": 16, "most_radius": 0.13, "lights": lights}
-    night = ProceduralScenes({"train": 3}, seed=3, height=48, width=64, kind="night")
+    night = procedural_scenes(counts={"train": 3}, seed=3, height=48, width=64, kind="night")
     make(PointLights(None, BLUR, shapes, **arguments), night, tmp_path / "scenes")
     (tmp_path / "depth").mkdir()
     (tmp_path / "sharp").mkdir()

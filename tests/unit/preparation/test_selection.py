@@ -15,7 +15,8 @@ from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.ledger import read_lines
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import LeakageCheck
-from genrefocus.preparation.sources import Dpdd, RealBokeh3mp, Several
+from genrefocus.preparation.sources import RealBokeh3mp, Several
+from tests.unit.preparation.sources.layouts import declared
 
 SCENES = 7
 
@@ -104,7 +105,7 @@ def test_the_sharpest_of_train_are_kept_and_the_others_are_on_record(
 def test_several_sources_make_one_set(sets: Path, tmp_path: Path) -> None:
     source = Several(
         {
-            "dpdd": Dpdd(sets / "dpdd"),
+            "dpdd": declared("dpdd", sets / "dpdd"),
             "realbokeh_3mp": RealBokeh3mp(sets / "realbokeh", sharpest=3),
         }
     )

@@ -4,6 +4,7 @@ Every scene gives two photographs through synthetic apertures, each with its own
 each to the other are two pairs of ``lf_refocus``; one of the targets is that of ``lf_bokeh``.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -41,7 +42,6 @@ from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.preparation.sources.numbered import Numbered
-from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture, disk
 from genrefocus.writing import write_atomically
 
@@ -154,14 +154,14 @@ class CapturedPairs(Route):
 
 
 @dataclass(frozen=True)
-class LightFields:
+class LightFields(Source):
     """A folder of light fields: each sub-folder, array or image is a scene."""
 
     folder: Path
 
-    roles: ClassVar[frozenset[str]] = frozenset({"views"})
+    roles = frozenset({"views"})
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """With a hash of the names and sizes of all files."""
         digest = hashlib.sha256()
@@ -172,15 +172,11 @@ class LightFields:
         return f"light fields {digest.hexdigest()[:16]}"
 
     def items(self) -> list[Item]:
-        """See :class:`~genrefocus.preparation.item.Source`; the fact ``path`` says where it is."""
+        """All scenes; the fact ``path`` says where one is."""
         return [
             Item(key, key, {}, {"path": str(path)}, split="test", key=key)
             for key, path in _scenes(self.folder).items()
         ]
-
-    def problems(self) -> list[tuple[str, Rejected]]:
-        """See :class:`~genrefocus.preparation.item.Source`."""
-        return []
 
 
 def build_lightfields(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from genrefocus.preparation.sources.listing import Found, Listed, pictures_in, require_layout
 from genrefocus.rejection import Reason, Rejected
@@ -42,8 +42,8 @@ class RealBokeh3mp(Listed):
     max_per_scene: int = 4
     sharpest: int | None = None
 
-    name: ClassVar[str] = "realbokeh_3mp"
-    roles: ClassVar[frozenset[str]] = frozenset({"sharp", "photo"})
+    name = "realbokeh_3mp"
+    roles = frozenset({"sharp", "photo"})
 
     def __post_init__(self) -> None:
         if self.max_per_scene < 1:
@@ -51,8 +51,8 @@ class RealBokeh3mp(Listed):
         if self.sharpest is not None and self.sharpest < 1:
             raise ValueError(f"sharpest is {self.sharpest}; give 1 or more, or null for all")
 
-    def _scan(self) -> Found:
-        root = Path(self.root)
+    def _scan(self, found: Found) -> None:
+        root = found.root
         layout = (
             "train/in/<scene>_f22.JPG, train/gt/<scene>/<scene>_f<number>.JPG, "
             "train/metadata/<scene>.json, or the like in validation and test"
@@ -65,7 +65,6 @@ class RealBokeh3mp(Listed):
                 (at / one / "gt").is_dir() and (at / one / "in").is_dir() for one in _SPLITS
             ),
         )
-        found = Found(root)
         for folder, split in _SPLITS.items():
             for scene in _scene_names(root / folder):
                 self._add_scene(found, root / folder, scene, split)
@@ -74,7 +73,6 @@ class RealBokeh3mp(Listed):
             found.items = [
                 replace(item, pool=pool) if item.split == "train" else item for item in found.items
             ]
-        return found
 
     def _add_scene(self, found: Found, base: Path, name: str, split: str) -> None:
         try:

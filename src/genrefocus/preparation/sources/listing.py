@@ -2,14 +2,14 @@
 
 import functools
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from genrefocus.data.images import PICTURE_SUFFIXES, files_below
-from genrefocus.preparation.item import Item, Picture
+from genrefocus.preparation.item import Item, Picture, Source
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.terminal import counted
 
@@ -69,29 +69,26 @@ def _printable(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
-class Listed(ABC):
-    """The part of :class:`~genrefocus.preparation.item.Source` that follows from one scan.
-
-    The folders are read once; make a new source to see later changes.
-    """
+class Listed(Source):
+    """A source that scans folders, once; make a new one to see later changes."""
 
     root: str | Path
 
     def items(self) -> list[Item]:
-        """See :class:`~genrefocus.preparation.item.Source`."""
         return list(self._found.items)
 
     def problems(self) -> list[tuple[str, Rejected]]:
-        """See :class:`~genrefocus.preparation.item.Source`."""
         return list(self._found.problems)
 
     @abstractmethod
-    def _scan(self) -> Found:
-        """All that is there, in any order."""
+    def _scan(self, found: Found) -> None:
+        """Add all that is in ``found.root``, in any order."""
 
     @functools.cached_property
     def _found(self) -> Found:
-        found = self._scan()
+        root = Path(self.root)
+        found = Found(root.parent if root.is_file() else root)
+        self._scan(found)
         found.items.sort(key=lambda item: item.name)
         found.problems.sort(key=lambda problem: problem[0])
         if not found.items:

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from genrefocus.data.images import files_below
 from genrefocus.data.sample import SPLITS
@@ -34,89 +33,57 @@ class Pairs(Listed):
         sharp, photo: names of the two folders.
         splits: folder within the root -> ``train``, ``val`` or ``test``; those that do not exist
             are passed over. Empty: both folders lie in the root, and there are no splits.
+        by_order: pairs go by the order of names where the two folders share none, as for DPDD,
+            whose source and target are two exposures with two names.
+        name: for provenance and messages: which data set.
     """
 
     root: str | Path
     sharp: str = "sharp"
     photo: str = "photo"
     splits: Mapping[str, str] = field(default_factory=dict)
+    by_order: bool = False
+    name: str = "pairs"
 
-    name: ClassVar[str] = "pairs"
-    roles: ClassVar[frozenset[str]] = PAIR
+    roles = PAIR
 
     def __post_init__(self) -> None:
         if unknown := set(self.splits.values()) - set(SPLITS):
             raise ValueError(f"splits {sorted(unknown)} are unknown; use {', '.join(SPLITS)}")
 
-    def _scan(self) -> Found:
+    def _scan(self, found: Found) -> None:
         splits: Mapping[str, str | None] = {**self.splits} or {"": None}
-        return _scan_pairs(Path(self.root), "pairs", splits, self.sharp, self.photo)
+        sides = self.sharp, self.photo
 
+        def fits(at: Path) -> bool:
+            return any(all((at / one / side).is_dir() for side in sides) for one in splits)
 
-@dataclass(frozen=True)
-class Ebb(Listed):
-    """EBB!: pairs at f/16 and f/1.8, numbered alike.
+        layout = ", or ".join(f"{Path(x, self.photo)} with {Path(x, self.sharp)}" for x in splits)
+        require_layout(found.root, f"pairs ({self.name})", layout, fits)
+        for folder, split in splits.items():
+            base = found.root / folder
+            missing = [side for side in sides if not (base / side).is_dir()]
+            if not missing:
+                self._add_pairs(found, base, split)
+            elif base.is_dir():
+                found.reject(base, Reason.FILE_MISSING, ", ".join(missing), "no such folder in it")
 
-    Depth maps that come with the set are coarse and without a unit; they are not read.
-
-    Args:
-        root: holds ``train/original``, ``train/bokeh``, and the same of ``test``, or one of them.
-    """
-
-    root: str | Path
-
-    name: ClassVar[str] = "ebb"
-    roles: ClassVar[frozenset[str]] = PAIR
-
-    def _scan(self) -> Found:
-        splits = {"train": "train", "test": "test"}
-        return _scan_pairs(Path(self.root), "EBB! pairs", splits, "original", "bokeh")
-
-
-@dataclass(frozen=True)
-class Dpdd(Listed):
-    """DPDD, combined views only: ``source`` has depth of field, ``target`` is sharp.
-
-    Source and target are two exposures, so their file names differ: pairs go by the order of the
-    names, which gives the 500 pairs that the authors list. The set exists at 8 and at 16 bits;
-    both are laid out alike.
-
-    Args:
-        root: holds ``train_c``, ``val_c``, ``test_c``, or some of them.
-    """
-
-    root: str | Path
-
-    name: ClassVar[str] = "dpdd"
-    roles: ClassVar[frozenset[str]] = PAIR
-
-    def _scan(self) -> Found:
-        splits = {"train_c": "train", "val_c": "val", "test_c": "test"}
-        return _scan_pairs(
-            Path(self.root), "DPDD pairs", splits, "target", "source", names_may_differ=True
-        )
-
-
-@dataclass(frozen=True)
-class RealDof(Listed):
-    """RealDOF: 50 pairs for testing, taken at once through a beam splitter.
-
-    Pairs go by name, and by the order of names where source and target share none.
-
-    Args:
-        root: holds ``source`` and ``target``.
-    """
-
-    root: str | Path
-
-    name: ClassVar[str] = "realdof"
-    roles: ClassVar[frozenset[str]] = PAIR
-
-    def _scan(self) -> Found:
-        splits = {"": "test"}
-        return _scan_pairs(
-            Path(self.root), "RealDOF pairs", splits, "target", "source", names_may_differ=True
-        )
+    def _add_pairs(self, found: Found, base: Path, split: str | None) -> None:
+        sharp, photo = base / self.sharp, base / self.photo
+        targets, photos = _by_stem(sharp), _by_stem(photo)
+        if self.by_order and targets and photos and not targets.keys() & photos.keys():
+            targets = _renamed_in_order(targets, photos, base)
+        for stem in sorted(targets.keys() | photos.keys()):
+            ours, theirs = photos.get(stem, []), targets.get(stem, [])
+            if len(ours) == len(theirs) == 1:
+                # Pairs without splits may show a scene several times: their content tells.
+                named = (base.relative_to(found.root) / stem).as_posix()
+                scene = None if split is None else named
+                found.add(ours[0], {"sharp": theirs[0], "photo": ours[0]}, scene=scene, split=split)
+            elif ours:
+                _reject_counterparts(found, ours, theirs, sharp)
+            else:
+                _reject_counterparts(found, theirs, ours, photo)
 
 
 @dataclass(frozen=True)
@@ -130,23 +97,21 @@ class Lfdof(Listed):
 
     root: str | Path
 
-    name: ClassVar[str] = "lfdof"
-    roles: ClassVar[frozenset[str]] = PAIR
+    name = "lfdof"
+    roles = PAIR
 
-    def _scan(self) -> Found:
-        root, splits = Path(self.root), {"train_data": "train", "test_data": "test"}
+    def _scan(self, found: Found) -> None:
+        splits = {"train_data": "train", "test_data": "test"}
         layout = "train_data/input/<scene>/, train_data/ground_truth/<scene>.png, or test_data"
         require_layout(
-            root,
+            found.root,
             "LFDOF scenes",
             layout,
             lambda at: any((at / one / "input").is_dir() for one in splits),
         )
-        found = Found(root)
         for folder, split in splits.items():
-            if (root / folder).is_dir():
-                _add_focus_series(found, root / folder, split)
-        return found
+            if (found.root / folder).is_dir():
+                _add_focus_series(found, found.root / folder, split)
 
 
 def _add_focus_series(found: Found, base: Path, split: str) -> None:
@@ -169,50 +134,6 @@ def _add_focus_series(found: Found, base: Path, split: str) -> None:
             found.add(photo, pictures, scene=f"{base.name}/{scene}", split=split)
     for stem in sorted(sharp.keys() - scenes.keys()):
         _reject_counterparts(found, sharp[stem], [], base / "input")
-
-
-def _scan_pairs(
-    root: Path,
-    what: str,
-    splits: Mapping[str, str | None],
-    sharp: str,
-    photo: str,
-    *,
-    names_may_differ: bool = False,
-) -> Found:
-    def fits(at: Path) -> bool:
-        return any((at / one / sharp).is_dir() and (at / one / photo).is_dir() for one in splits)
-
-    layout = ", or ".join(f"{Path(one, photo)} with {Path(one, sharp)}" for one in splits)
-    require_layout(root, what, layout, fits)
-    found = Found(root)
-    for folder, split in splits.items():
-        base = root / folder
-        missing = [part for part in (sharp, photo) if not (base / part).is_dir()]
-        if not missing:
-            _add_pairs(found, base, base / sharp, base / photo, split, names_may_differ)
-        elif base.is_dir():
-            found.reject(base, Reason.FILE_MISSING, ", ".join(missing), "no such folder in it")
-    return found
-
-
-def _add_pairs(
-    found: Found, base: Path, sharp: Path, photo: Path, split: str | None, names_may_differ: bool
-) -> None:
-    targets, photos = _by_stem(sharp), _by_stem(photo)
-    if names_may_differ and targets and photos and not targets.keys() & photos.keys():
-        targets = _renamed_in_order(targets, photos, base)
-    for stem in sorted(targets.keys() | photos.keys()):
-        ours, theirs = photos.get(stem, []), targets.get(stem, [])
-        if len(ours) == len(theirs) == 1:
-            # Pairs without splits may show a scene several times: their content tells.
-            named = (base.relative_to(found.root) / stem).as_posix()
-            scene = None if split is None else named
-            found.add(ours[0], {"sharp": theirs[0], "photo": ours[0]}, scene=scene, split=split)
-        elif ours:
-            _reject_counterparts(found, ours, theirs, sharp)
-        else:
-            _reject_counterparts(found, theirs, ours, photo)
 
 
 def _reject_counterparts(

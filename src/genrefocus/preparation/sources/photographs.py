@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import exifread
 from PIL import ExifTags
@@ -43,23 +43,21 @@ class Photographs(Listed):
     root: str | Path
     option: str = "source.root"
 
-    name: ClassVar[str] = "photographs"
-    roles: ClassVar[frozenset[str]] = frozenset({"photo"})
+    name = "photographs"
+    roles = frozenset({"photo"})
 
-    def _scan(self) -> Found:
-        found = Found(Path(self.root))
+    def _scan(self, found: Found) -> None:
         alike: defaultdict[Path, list[Path]] = defaultdict(list)
-        for photo in pictures_below(Path(self.root), "photographs", option=self.option):
+        for photo in pictures_below(found.root, "photographs", option=self.option):
             alike[photo.with_suffix("")].append(photo)
         for photos in alike.values():
+            if len(photos) == 1:
+                found.add(photos[0], {"photo": photos[0]}, scene=None)
+                continue
+            names = ", ".join(map(found.name, photos))
+            detail = "they would share one file of depth and one mask; rename all but one"
             for photo in photos:
-                if len(photos) == 1:
-                    found.add(photo, {"photo": photo}, scene=None)
-                else:
-                    names = ", ".join(found.name(one) for one in photos)
-                    detail = "they would share one file of depth and one mask; rename all but one"
-                    found.reject(photo, Reason.COUNTERPART_AMBIGUOUS, names, detail)
-        return found
+                found.reject(photo, Reason.COUNTERPART_AMBIGUOUS, names, detail)
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,12 @@ class Folder(Listed):
 
     root: str | Path
 
-    name: ClassVar[str] = "folder"
-    roles: ClassVar[frozenset[str]] = frozenset({"sharp"})
+    name = "folder"
+    roles = frozenset({"sharp"})
 
-    def _scan(self) -> Found:
-        found = Found(Path(self.root))
-        for path in pictures_below(Path(self.root), "sharp pictures"):
+    def _scan(self, found: Found) -> None:
+        for path in pictures_below(found.root, "sharp pictures"):
             found.add(path, {"sharp": path}, scene=None)
-        return found
 
 
 @dataclass(frozen=True)
@@ -96,11 +92,11 @@ class DevelopedRaw(Listed):
 
     root: str | Path
 
-    name: ClassVar[str] = "developed_raw"
-    roles: ClassVar[frozenset[str]] = frozenset({"photo"})
+    name = "developed_raw"
+    roles = frozenset({"photo"})
 
-    def _scan(self) -> Found:
-        root = Path(self.root)
+    def _scan(self, found: Found) -> None:
+        root = found.root
         require_folder(root, "camera raw")
         files = files_below(root)
         raws: defaultdict[Path, list[Path]] = defaultdict(list)
@@ -117,7 +113,6 @@ class DevelopedRaw(Listed):
                 f"{', '.join(RAW_SUFFIXES)}; {REMEDY}, or list photographs with "
                 "source=photographs"
             )
-        found = Found(root)
         for stem, same in raws.items():
             _add_developed(found, same, developed.pop(stem, []))
         for pictures in developed.values():
@@ -125,7 +120,6 @@ class DevelopedRaw(Listed):
                 found.reject(
                     path, Reason.FILE_MISSING, f"{path.stem}.*", "no camera raw of this name"
                 )
-        return found
 
 
 def _add_developed(found: Found, raws: list[Path], pictures: list[Path]) -> None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from genrefocus.preparation.item import Item, Source
 from genrefocus.rejection import Rejected
 
 
 @dataclass(frozen=True)
-class Several:
+class Several(Source):
     """The items of several sources, named ``<source>/<name>``; splits and scenes stay theirs.
 
     Args:
@@ -21,7 +20,7 @@ class Several:
 
     sources: Mapping[str, Source]
 
-    name: ClassVar[str] = "several"
+    name = "several"
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -33,7 +32,6 @@ class Several:
         return frozenset.intersection(*(source.roles for source in self.sources.values()))
 
     def items(self) -> list[Item]:
-        """See :class:`~genrefocus.preparation.item.Source`."""
         return [
             replace(item, name=f"{name}/{item.name}", scene=_below(name, item.scene))
             for name, source in sorted(self.sources.items())
@@ -41,7 +39,6 @@ class Several:
         ]
 
     def problems(self) -> list[tuple[str, Rejected]]:
-        """See :class:`~genrefocus.preparation.item.Source`."""
         return [
             (f"{name}/{problem}", rejected)
             for name, source in sorted(self.sources.items())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from genrefocus.photograph.exif import TAGS
 from genrefocus.preparation.item import Item, Picture
@@ -41,8 +41,8 @@ class PhotographTable(Listed):
     image: str = "image"
     exif: Mapping[str, str] | None = None
 
-    name: ClassVar[str] = "photograph_table"
-    roles: ClassVar[frozenset[str]] = frozenset({"photo"})
+    name = "photograph_table"
+    roles = frozenset({"photo"})
 
     def __post_init__(self) -> None:
         if unknown := set((self.exif or {}).values()) - set(TAGS):
@@ -50,19 +50,16 @@ class PhotographTable(Listed):
                 f"EXIF tags {sorted(unknown)} are not passed on; use {', '.join(TAGS)}"
             )
 
-    def _scan(self) -> Found:
+    def _scan(self, found: Found) -> None:
         import pyarrow.parquet
 
-        root = Path(self.root)
-        found = Found(root.parent if root.is_file() else root)
-        for path in _tables(root):
+        for path in _tables(Path(self.root)):
             try:
                 table = pyarrow.parquet.ParquetFile(path)
             except (pyarrow.ArrowInvalid, OSError) as error:
                 raise ValueError(f"{path} is no parquet file: {error}") from error
             with table:
                 self._add_rows(found, path, table)
-        return found
 
     def _add_rows(self, found: Found, path: Path, table: Any) -> None:
         kinds = {column.name: column.type for column in table.schema_arrow}
