@@ -282,9 +282,9 @@ def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str)
     plain = yaml.safe_load((CONF / "source" / f"{source}.yaml").read_text())
     within = [str(one).partition("@")[2] for one in plain.get("defaults", []) if "@" in str(one)]
     roots = [f"source.{place}.root=/root" for place in within]
-    if plain.get("root") == "???":
-        roots = ["source.root=/root"]
     config = compose("prepare", overrides=["route=synthetic", f"source={source}", "name=x", *roots])
+    if OmegaConf.is_missing(config.source, "root"):
+        config.source.root = "/root"
     built = instantiate(config.source, _convert_="all")
     assert built.name
 
