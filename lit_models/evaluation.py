@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,12 @@ from rich.markup import escape
 from genrefocus.backbone import Backbone
 from genrefocus.benchmark.case import Method, Task
 from genrefocus.benchmark.cases import ShardCases
-from genrefocus.benchmark.methods import (
-    Classical,
-    GroundTruth,
-    Identity,
-    RichardsonLucy,
-    Unsharp,
-)
+from genrefocus.benchmark.methods import GroundTruth, Identity
 from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
-from genrefocus.benchmark.suite import Entry, conclude, entry_of, fitted_on, measure_all
+from genrefocus.benchmark.runner import Entry
+from genrefocus.benchmark.suite import baselines, conclude, entry_of, measure_all
 from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
 from genrefocus.data.images import load_image
 from genrefocus.data.order import spread
@@ -46,10 +42,6 @@ _FITTED = 32  # validation pairs that settings of classical methods are chosen o
 _ROWS, _EDGE = 6, 192  # of a contact sheet
 
 
-Measured = tuple[ShardCases, Sequence[str], Sequence[Method]]
-"""A test set, the metrics, and the methods."""
-
-
 def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks) -> None:
     """Measure all networks of a run on its test sets; what is measured already is kept.
 
@@ -66,11 +58,10 @@ def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks)
         return
     out, first = folder / FOLDER, ranks.rank == 0
     with ranks.together("evaluation"), Bars(first) as bars:
-        measured = _measured(config, folder, stages, backbone.to(ranks.device))
-        entries = [_entry(*one, config, folder) for one in measured]
+        entries = _entries(config, folder, stages, backbone.to(ranks.device))
         with ranks.together("prompts_evaluation"):
             if first:
-                backbone.prompts.learn(_prompts(measured), ranks.device)
+                backbone.prompts.learn(_prompts(entries), ranks.device)
         measure_all(entries, out, bars=bars, job=ranks.rank, jobs=ranks.world)
     with ranks.together("tables"):
         if first:
@@ -85,20 +76,22 @@ def trained_stages(config: DictConfig, folder: Path) -> list[str]:
     return [n for n in config.curriculum if all((folder / n / one).is_file() for one in files)]
 
 
-def _measured(
+def _entries(
     config: DictConfig, folder: Path, stages: Sequence[str], backbone: Backbone
-) -> list[Measured]:
+) -> list[Entry]:
+    """Test sets with the networks of their task; LVCorr has a set of its own."""
     networks: dict[Task, dict[str, Network]] = {}
     for name in stages:
         network = network_of(read_network_card(folder / name), backbone)
         networks.setdefault(_task(folder / name), {})[name] = replace(network, seed=config.seed)
-    found: list[Measured] = []
+    entry = partial(_entry, config, folder)
+    found = []
     for task, some in networks.items():
         compared = [*_baselines(task, config), *_methods(task, some, config)]
-        found.append((_cases(task, "test", config), _FIDELITY, [Identity(), *compared]))
+        found.append(entry(_cases(task, "test", config), _FIDELITY, compared))
         if task != "deblur":
             control = _cases(task, "control", config)
-            found.append((control, ("lvcorr",), [*compared, GroundTruth()]))
+            found.append(entry(control, ("lvcorr",), [*compared[1:], GroundTruth()]))
     if {"deblur", "bokeh"} <= networks.keys():
         deblur, bokeh = ([*networks[one].values()][-1] for one in ("deblur", "bokeh"))
         test = _cases("refocus", "test", config)
@@ -108,7 +101,7 @@ def _measured(
             CONSOLE.print("the chain was not measured: no test sample has a blurred photograph")
         else:
             chain = RefocusMethod(RefocusPipeline(deblur, bokeh), CHAIN, seed=config.seed)
-            found.append((test, _FIDELITY, [Identity(), chain]))
+            found.append(entry(test, _FIDELITY, [Identity(), chain]))
     return found
 
 
@@ -125,12 +118,11 @@ def _cases(task: Task, name: str, config: DictConfig) -> ShardCases:
 
 
 def _baselines(task: Task, config: DictConfig) -> list[Method]:
-    slow = config.evaluation.classical
+    validation = None
     if task == "deblur":
         folder = Path(config.evaluation.validation)
         validation = ShardCases("deblur", "validation", folder, limit=_FITTED)
-        return fitted_on(validation, deconvolution=slow)
-    return [Classical("scatter"), *([Classical("layered")] if slow else [])]
+    return baselines(task, validation, slow=config.evaluation.classical)
 
 
 def _methods(task: Task, networks: Mapping[str, Network], config: DictConfig) -> list[Method]:
@@ -147,11 +139,11 @@ def _methods(task: Task, networks: Mapping[str, Network], config: DictConfig) ->
 
 
 def _entry(
+    config: DictConfig,
+    folder: Path,
     cases: ShardCases,
     metrics: Sequence[str],
     methods: Sequence[Method],
-    config: DictConfig,
-    folder: Path,
 ) -> Entry:
     protocol = protocol_at_given_k(
         cases.task, cases.name, metrics, crop=config.data.crop, seed=config.seed
@@ -162,17 +154,15 @@ def _entry(
             made = json.loads((folder / name / FINISHED).read_text())
             steps, speed = counted(made["steps"], "step"), made["samples_per_second"]
             notes.append(f"{name}: {steps}, {speed} samples/s")
-    notes += [repr(one) for one in methods if isinstance(one, (Unsharp, RichardsonLucy))]
     return entry_of(cases, protocol, methods, notes)
 
 
-def _prompts(measured: Sequence[Measured]) -> set[str]:
+def _prompts(entries: Sequence[Entry]) -> set[str]:
     """All that networks are asked with."""
-    found: set[str] = set()
-    for cases, _, methods in measured:
-        asked = [getattr(method, "asked", {}) for method in methods]
-        found |= cases.prompts | {prompt for one in asked for prompt, _ in one.values()}
-    return found
+    asked = [getattr(method, "asked", {}) for entry in entries for method in entry.methods]
+    found = {prompt for stages in asked for prompt, _ in stages.values()}
+    sets = [entry.cases for entry in entries]
+    return found.union(*(one.prompts for one in sets if isinstance(one, ShardCases)))
 
 
 def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:

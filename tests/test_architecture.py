@@ -44,23 +44,35 @@ ALLOWED: dict[str, set[str]] = {
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
     "data": CORE | {"data.sample", "photograph", "writing"},
+    "preparation.item": {"rejection"},
     "preparation": (
         CORE
-        | {"metrics", "data", "data.sample", "photograph", "render", "world"}
+        | {"preparation.item", "metrics", "data", "data.sample", "photograph", "render", "world"}
         | {"estimators", "k_search", "report", "terminal", "writing"}
     ),
     "embedded": CORE
-    | {"metrics", "data", "data.sample", "render", "world", "preparation", "terminal", "writing"},
+    | {
+        "metrics",
+        "data",
+        "data.sample",
+        "render",
+        "world",
+        "preparation",
+        "preparation.item",
+        "terminal",
+        "writing",
+    },
     # Use.
     "network_methods": {"network", "network_card", "pipeline", "benchmark", "estimators", "world"},
     "report": CORE | {"data", "data.sample", "render", "writing"},
     "benchmark": (
         CORE
-        | {"k_search", "metrics", "render", "world", "data", "data.sample"}
+        | {"k_search", "metrics", "render", "world", "data", "data.sample", "preparation.item"}
         | {"report", "runs", "terminal", "writing"}
     ),
     "benchmark.lightfield": (
-        CORE | {"data", "data.sample", "render", "world", "preparation", "writing"}
+        CORE
+        | {"data", "data.sample", "render", "world", "preparation", "preparation.item", "writing"}
     ),
     # Training: neither package imports the other, data.sample is the contract between them.
     "datamodules": CORE | {"data", "data.sample", "render", "world"},

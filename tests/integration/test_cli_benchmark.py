@@ -96,12 +96,12 @@ def test_a_killed_benchmark_goes_on_where_it_was(
     out = tmp_path / "results"
     begun = command(*settings, f"out={out}", "workers=2")
     process = Python(*begun, out=tmp_path / "log")
-    while len(list(out.glob("cells/*/*/*.json"))) < 5:
+    while len(list(out.glob("records/*/*/*.json"))) < 5:
         assert process.poll() is None, "it was to be killed at work"
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/*.json")}
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("records/*/*/*.json")}
     assert not (out / "results.json").exists()
     done = python(*begun, folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -119,7 +119,7 @@ def test_wandb_is_offline_without_a_key_and_keeps_the_csv(run: Path) -> None:
 
 def test_evaluation_finds_what_training_found(run: Path, tmp_path: Path) -> None:
     figures = read_results(run / "benchmark").figures
-    lost, *kept = (run / "benchmark").glob("cells/*/*/*.json")
+    lost, *kept = (run / "benchmark").glob("records/*/*/*.json")
     lost.unlink()
     before = {path: path.stat().st_mtime_ns for path in kept}
     done = python("eval.py", f"run={run}", folder=tmp_path)

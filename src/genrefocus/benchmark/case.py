@@ -1,6 +1,6 @@
 """One picture of a benchmark, and what answers it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args
 
@@ -92,7 +92,3 @@ class Method(Protocol):
         Raises:
             Rejected, ValueError: it cannot answer this case, which counts as a failure.
         """
-
-
-Score = Callable[[Tensor, Case], float]
-"""A figure of an answer (3, H, W) to a case."""

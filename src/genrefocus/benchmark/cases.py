@@ -1,10 +1,12 @@
-"""Sets of cases: shards of this project, and pairs of pictures in any layout."""
+"""Sets of cases: shards of this project, and pairs of images in any layout."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from genrefocus.benchmark.case import Case, Task
 from genrefocus.data.images import image_of
@@ -13,14 +15,14 @@ from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength
+from genrefocus.preparation.item import Source
 
 
 class CaseSet(Protocol):
     """A data set of one task."""
 
     @property
-    def task(self) -> Task:
-        """What is asked."""
+    def task(self) -> Task: ...
 
     @property
     def name(self) -> str:
@@ -42,13 +44,9 @@ class CaseSet(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShardCases:
-    """A finished set of shards as cases.
-
-    For ``deblur`` the photograph is the input and the AIF the target; for ``bokeh`` it is the other
-    way round; for ``refocus`` the further picture ``blurry`` is the input, whose own focus and K
-    the provenance may name (``source_focus_disparity``, ``source_k``).
+    """A finished set of shards as cases, see :func:`case_of`.
 
     Attributes:
         task: what is asked.
@@ -67,20 +65,15 @@ class ShardCases:
     own_prompts: bool = False
 
     def __post_init__(self) -> None:
-        dataset = ShardDataset(self.folder)
+        self._dataset = dataset = ShardDataset(self.folder)
         first = range(len(dataset))[: self.limit]
         numbers = spread(len(dataset), self.limit) if self.spread else first
-        kept = {dataset.keys[number]: number for number in numbers}
-        object.__setattr__(self, "_dataset", dataset)
-        object.__setattr__(self, "_numbers", kept)
-
-    _dataset: Any = None
-    _numbers: Any = None
+        self._numbers = {dataset.keys[number]: number for number in numbers}
 
     @property
     def fingerprint(self) -> str:
         if len(self._numbers) == len(self._dataset):
-            return str(self._dataset.fingerprint)
+            return self._dataset.fingerprint
         part = "spread" if self.spread else "first"
         return f"{self._dataset.fingerprint}, {part} {len(self._numbers)}"
 
@@ -107,8 +100,12 @@ class ShardCases:
 def case_of(task: Task, sample: Sample) -> Case:
     """A sample as a case.
 
+    For ``deblur`` the photograph is the input and the AIF the target; for ``bokeh`` it is the other
+    way round; for ``refocus`` the further image ``blurry`` is the input, whose own focus and K the
+    provenance may name (``source_focus_disparity``, ``source_k``).
+
     Raises:
-        ValueError: a refocus case without the picture ``blurry``.
+        ValueError: a refocus case without the image ``blurry``.
     """
     aif, photograph = to_float(sample.aif), to_float(sample.bokeh)
     extras = {name: to_float(image) for name, image in sample.extras.items()}
@@ -130,11 +127,10 @@ def case_of(task: Task, sample: Sample) -> Case:
         return Case(task, sample.key, image=aif, target=photograph, **known)
     if "blurry" not in extras:
         raise ValueError(
-            f"sample {sample.key} has no picture `blurry`, which refocusing starts from; has "
+            f"sample {sample.key} has no image `blurry`, which refocusing starts from; has "
             f"{', '.join(extras) or 'none'}"
         )
     source = sample.provenance.get("source_k")
-    strength = None if source is None else BlurStrength(float(source), *sample.size)
     return Case(
         task,
         sample.key,
@@ -142,141 +138,67 @@ def case_of(task: Task, sample: Sample) -> Case:
         target=photograph,
         **known,
         source_focus_disparity=sample.provenance.get("source_focus_disparity"),
-        source_strength=strength,
+        source_strength=None if source is None else BlurStrength(float(source), *sample.size),
     )
 
 
-class Readable(Protocol):
-    """A file, or a cell of a table."""
+@dataclass
+class PairCases:
+    """Pairs of images, such as DPDD's test set: ``photo`` is the input, ``sharp`` the target.
 
-    def read(self) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class PictureCases:
-    """Pairs of pictures, such as DPDD's test set.
+    A key is the photograph's name without suffix and without the folders that all share; other
+    folders are joined by ``__``.
 
     Attributes:
         task: what is asked.
         name: of the data set, in tables.
-        pairs: key, input, target.
+        source: of pairs, see ``genrefocus.preparation``.
+        split: of the pairs that are taken; None takes all.
+        limit: first so many, or None.
+
+    Raises:
+        ValueError: an image without its counterpart, two pairs of one key, or no pair of this
+            split.
     """
 
     task: Task
     name: str
-    pairs: Sequence[tuple[str, Readable, Readable]]
+    source: Source
+    split: str | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
-        by_key = {key: (image, target) for key, image, target in self.pairs}
-        if len(by_key) != len(self.pairs):
-            raise ValueError(f"{self.name} has two cases of one key; keys must be unique")
-        object.__setattr__(self, "_by_key", by_key)
-
-    _by_key: Any = None
+        if problems := list(self.source.problems()):
+            shown = "; ".join(f"{file}: {reason}" for file, reason in problems[:3])
+            raise ValueError(
+                f"{self.name} has {len(problems)} files that are no pair, such as {shown}"
+            )
+        items = [one for one in self.source.items() if self.split in (None, one.split)]
+        if not items:
+            raise ValueError(f"{self.name} has no pair of the split {self.split}")
+        names = [PurePosixPath(one.name).with_suffix("").parts for one in items]
+        shared = len(os.path.commonprefix([name[:-1] for name in names]))
+        keys = ["__".join(name[shared:]) for name in names]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"{self.name} has two pairs of one name; rename one of them")
+        self._pairs = dict(list(zip(keys, items, strict=True))[: self.limit])
 
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for key, image, target in self.pairs:
-            for data in (key.encode(), image.read(), target.read()):
+        for key, item in self._pairs.items():
+            for data in (key.encode(), *(item.pictures[of].read() for of in ("photo", "sharp"))):
                 digest.update(hashlib.sha256(data).digest())
         return digest.hexdigest()
 
     @property
     def keys(self) -> list[str]:
-        return [key for key, _, _ in self.pairs]
+        return list(self._pairs)
 
     def __getitem__(self, key: str) -> Case:
-        image, target = self._by_key[key]
-        return Case(
-            self.task, key, image=image_of(image.read(), key), target=image_of(target.read(), key)
-        )
-
-
-class Listing(Protocol):
-    """What lists pairs, such as the sources of ``genrefocus.preparation``."""
-
-    def items(self) -> Sequence[Any]:
-        """Each has a ``name``, ``pictures`` (``photo`` and ``sharp``), and perhaps a ``split``."""
-
-    def problems(self) -> Sequence[tuple[str, object]]:
-        """Names and reasons of what is no pair."""
-
-
-def listed_pairs(
-    task: Task, name: str, source: Listing, split: str | None = None, limit: int | None = None
-) -> PictureCases:
-    """The pairs of a source as cases: its ``photo`` is the input, its ``sharp`` the target.
-
-    A key is the photograph's name without suffix and without the folders that all share; other
-    folders are joined by ``__``.
-
-    Args:
-        task: what is asked.
-        name: of the data set, in tables.
-        source: of pairs.
-        split: of the pairs that are taken; None takes all.
-        limit: first so many, or None.
-
-    Raises:
-        ValueError: a picture without its counterpart, or no pair of this split.
-    """
-    if problems := list(source.problems()):
-        shown = "; ".join(f"{file}: {reason}" for file, reason in problems[:3])
-        raise ValueError(f"{name} has {len(problems)} files that are no pair, such as {shown}")
-    items = [item for item in source.items() if split is None or item.split == split]
-    if not items:
-        raise ValueError(f"{name} has no pair of the split {split}")
-    names = {item.name: PurePosixPath(item.name).with_suffix("").parts for item in items}
-    shared = _shared_folders(list(names.values()))
-    pairs = [
-        ("__".join(names[item.name][shared:]), item.pictures["photo"], item.pictures["sharp"])
-        for item in items[:limit]
-    ]
-    return PictureCases(task, name, pairs)
-
-
-def _shared_folders(names: Sequence[Sequence[str]]) -> int:
-    """How many leading folders all names have in common."""
-    columns = zip(*(name[:-1] for name in names), strict=False)
-    count = 0
-    for column in columns:
-        if len(set(column)) > 1:
-            break
-        count += 1
-    return count
-
-
-@dataclass(frozen=True)
-class CroppedCases:
-    """Centre crops of another set's cases.
-
-    Attributes:
-        whole: the set.
-        crop: height and width in px.
-    """
-
-    whole: CaseSet
-    crop: tuple[int, int]
-
-    @property
-    def task(self) -> Task:
-        return self.whole.task
-
-    @property
-    def name(self) -> str:
-        return self.whole.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self.whole.fingerprint
-
-    @property
-    def keys(self) -> list[str]:
-        return self.whole.keys
-
-    def __getitem__(self, key: str) -> Case:
-        return cropped(self.whole[key], self.crop)
+        files = self._pairs[key].pictures
+        image, target = (image_of(files[of].read(), key) for of in ("photo", "sharp"))
+        return Case(self.task, key, image=image, target=target)
 
 
 def cropped(case: Case, crop: tuple[int, int]) -> Case:
@@ -289,13 +211,11 @@ def cropped(case: Case, crop: tuple[int, int]) -> Case:
     if height > size[0] or width > size[1]:
         raise ValueError(f"case {case.key} of {size} px (HxW) is smaller than the crop {crop}")
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    changes: dict[str, Any] = {}
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    for name in ("image", "target", "aif", "disparity", "draft"):
-        if (image := getattr(case, name)) is not None:
-            changes[name] = image[..., rows, columns].contiguous()
-    changes["series"] = {k: image[..., rows, columns] for k, image in case.series.items()}
-    for name in ("strength", "target_strength", "source_strength"):
-        if (strength := getattr(case, name)) is not None:
-            changes[name] = strength.cropped(height, width)
-    return replace(case, **changes)
+
+    def inner(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[..., top : top + height, left : left + width].contiguous()
+        return value.cropped(height, width) if isinstance(value, BlurStrength) else value
+
+    changes = {one.name: inner(getattr(case, one.name)) for one in fields(case)}
+    return replace(case, **changes | {"series": {k: inner(x) for k, x in case.series.items()}})

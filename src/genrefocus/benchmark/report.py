@@ -7,22 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
-from genrefocus.benchmark.results import INPUT, TARGET, Results, read_results
+from genrefocus.benchmark.results import INPUT, TARGET, Results
 from genrefocus.benchmark.tables import (
     BenchmarkTable,
-    Pairs,
-    build_tables,
     cell_text,
-    every_pair,
     legend,
     number,
     paired_table,
     plain,
     shortfall,
-    shown,
-    write_tables,
 )
 from genrefocus.data.images import load_image
 from genrefocus.report import charts, ends, spread, write_page
@@ -57,26 +51,6 @@ _CHARTS: Mapping[str, Mapping[str, Any]] = {
         "axes": {"x": "blur radius asked for (px)", "y": "mean error (px)"},
     },
 }
-
-
-def publish(
-    folder: str | Path, console: Console, *, seed: int, pairs: Pairs = every_pair
-) -> list[BenchmarkTable]:
-    """Tables of a folder of results: printed, written as files, and shown on its page.
-
-    Args:
-        folder: of results, which gets ``results.json``, ``tables.md``, ``tables.tex`` and
-            ``report.html``.
-        console: what the tables are printed on.
-        seed: of the bootstrap and of sign flips.
-        pairs: the methods that are compared image by image.
-    """
-    results = read_results(folder)
-    tables = build_tables(results, seed=seed, pairs=pairs)
-    console.print(*shown(tables, console.width), sep="\n")
-    write_tables(tables, folder)
-    write_report(results, tables, Path(folder) / REPORT_NAME)
-    return tables
 
 
 def write_report(results: Results, tables: Sequence[BenchmarkTable], path: str | Path) -> Path:

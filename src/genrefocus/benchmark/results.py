@@ -6,7 +6,7 @@
     protocols/<task>-<dataset>.yaml                     what they were measured under
     pictures/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
     curves.jsonl                                        optional, a curve as JSON in each line
-    notes.json                                          optional, what to know about the run
+    notes.json                                          optional, <task>-<dataset> -> what to know
 """
 
 import json
@@ -18,10 +18,11 @@ import pandas as pd
 
 from genrefocus.benchmark.figures import read_figures
 from genrefocus.benchmark.protocol import Protocol, read_protocol, require_same
-from genrefocus.writing import write_json
 
 Place = tuple[str, str, str]
 """Task, data set and method."""
+
+NOTES_NAME = "notes.json"
 
 INPUT, TARGET = "input", "target"
 """Folders of images beside those of the methods."""
@@ -94,7 +95,7 @@ def read_results(folder: str | Path) -> Results:
                 f"{folder}: {method} on {task}/{dataset} was measured under protocol {other[:12]}, "
                 f"the file has {protocol.hash[:12]}; run the benchmark again"
             )
-    notes = folder / "notes.json"
+    notes = folder / NOTES_NAME
     found = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
     return Results(
         name=folder.resolve().name,
@@ -148,11 +149,6 @@ def merge(parts: Sequence[Results]) -> Results:
     name = ", ".join(part.name for part in parts)
     drawn = pd.concat(curves, ignore_index=True).drop_duplicates(["kind", *_PLACE, "key"])
     return Results(name, table, protocols, drawn, folders, notes)
-
-
-def write_notes(notes: Mapping[tuple[str, str], Sequence[str]], folder: str | Path) -> None:
-    """Write what to know about a run: (task, data set) -> lines."""
-    write_json(Path(folder) / "notes.json", {"-".join(pair): list(notes[pair]) for pair in notes})
 
 
 def _read_curves(path: Path) -> pd.DataFrame:

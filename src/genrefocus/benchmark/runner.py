@@ -1,266 +1,227 @@
 """Methods on cases: answers, figures, and nothing computed twice.
 
-Every case of every method leaves one record and one picture below the results' folder; what an
+Every case of every method leaves one record and one image below the results' folder; what an
 interrupted run left is kept, and any number of processes or jobs leave the same records::
 
-    <out>/cells/<task>-<dataset>/<method>/<key>.json    figures, K and the curve of its search
+    <out>/records/<task>-<dataset>/<method>/<key>.json  figures, K and the curve of its search
     <out>/pictures/<task>/<dataset>/<method>/<key>.png  the answer; likewise input and target
-    <out>/sweeps/<task>/<dataset>/<method>/<key>-0.png  answers over K, of some cases
+    <out>/series/<task>/<dataset>/<method>/<key>-0.png  answers over K, of some cases
     <out>/rows.parquet, curves.jsonl                    written by `gather`
 """
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
-from genrefocus.benchmark.case import Case, Method, Score
-from genrefocus.benchmark.cases import CaseSet
+from genrefocus.benchmark.case import Case, Method
+from genrefocus.benchmark.cases import CaseSet, cropped
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED, figure_table, write_figures
-from genrefocus.data.images import save_image
+from genrefocus.benchmark.protocol import Protocol
+from genrefocus.data.order import spread
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
-from genrefocus.k_search import KRange, search_k
+from genrefocus.k_search import search_k
+from genrefocus.metrics.blur_radius import RADIUS_EDGES, errors_by_bin, measure_radii
 from genrefocus.metrics.lvcorr import PROTOCOL_K, laplacian_variance, lvcorr
+from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
 from genrefocus.rejection import Rejected
-from genrefocus.writing import write_atomically
+from genrefocus.writing import whole, write_atomically
 
-SWEEPS = 4
-"""Cases of a set, at most, whose answers over K are kept as pictures."""
+SERIES = 4
+"""Cases of a set, at most, whose answers over K are kept as images."""
 
-Advance = Callable[[int], None]
-"""Told how many cases are done."""
+Figure = tuple[float | None, str | None]
+"""A value, or None and why there is none."""
+
+# The last bin of the radius asked for has no end and is taken as wide as it begins.
+_EDGES = (0.0, *RADIUS_EDGES, 2 * RADIUS_EDGES[-1])
+_MIDDLES = [(low + high) / 2 for low, high in zip(_EDGES, _EDGES[1:], strict=False)]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured, of one task and data set.
+class Entry:
+    """A data set, its protocol, and the methods that answer it.
 
     Attributes:
-        metrics: name -> figure of an answer.
-        unavailable: name -> why a metric cannot be computed here, and the remedy.
-        k_search: where K is searched for that maximises SSIM with the target; None takes the K of
-            the case.
-        control: whether LVCorr is measured: the case at K in the proportions of ``PROTOCOL_K``, its
-            own K being the last.
-        protocol: hash, for the rows.
-        by_radius: blur radius in px -> error of an answer where about so much blur is asked for;
-            the curve of a method is their mean over the cases that have such places.
+        cases: of one task.
+        protocol: with the fingerprint of the data set and the metrics of this machine.
+        unavailable: metric -> why it cannot be computed here, and the remedy.
+        methods: in the order of tables.
+        notes: what to know about the run.
     """
 
-    metrics: Mapping[str, Score]
+    cases: CaseSet
+    protocol: Protocol
     unavailable: Mapping[str, str]
-    k_search: KRange | None
-    control: bool
-    protocol: str
-    by_radius: Mapping[float, Score] = field(default_factory=dict)
+    methods: Sequence[Method] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """Task and data set, in the names of files."""
+        return f"{self.cases.task}-{self.cases.name}"
 
 
 def run(
-    cases: CaseSet,
+    entry: Entry,
     method: Method,
-    plan: Plan,
     out: Path,
     *,
     workers: int | None = None,
     job: int = 0,
     jobs: int = 1,
-    advance: Advance = lambda done: None,
+    advance: Callable[[int], object] = lambda done: None,
 ) -> None:
     """Measure a method on all cases that have no record yet.
 
     Args:
-        cases: of one task.
+        entry: data set and protocol.
         method: anything that answers.
-        plan: what is measured.
         out: folder of the results.
         workers: processes of one thread each; 0 works in this one, likewise with one thread, so
             that figures do not depend on it. None works here with all threads, for networks.
         job, jobs: this job takes cases ``job``, ``job + jobs``, ...
-        advance: is told of the cases that are done.
+        advance: is told how many cases are done.
     """
-    keys = cases.keys[job::jobs]
-    identity = fingerprint_of(method)
-    waiting = [key for key in keys if not _is_done(_cell(out, cases, method, key), plan, identity)]
+    # What the answers depend on.
+    fingerprint = str(getattr(method, "fingerprint", repr(method)))
+    stamp = {"protocol": entry.protocol.hash, "method": fingerprint}
+    keys = entry.cases.keys[job::jobs]
+    waiting = [key for key in keys if not _is_done(_record(entry, method, out, key), stamp)]
     done = len(keys) - len(waiting)
     advance(done)
     with nullcontext(map) if workers is None else ordered_map(workers) as mapper:
-        work = partial(_measure_and_write, cases, method, plan, out, identity)
-        for _ in mapper(work, waiting):
-            done += 1
-            advance(done)
+        # Other methods are not copied to processes: they may hold networks.
+        work = partial(_measure_and_write, replace(entry, methods=()), method, out, stamp)
+        for number, _ in enumerate(mapper(work, waiting), done + 1):
+            advance(number)
 
 
-def fingerprint_of(method: Method) -> str:
-    """What a method's answers depend on; its name where it says nothing else."""
-    return str(getattr(method, "fingerprint", repr(method)))
-
-
-def gather(
-    out: Path, measured: Sequence[tuple[CaseSet, Plan, Sequence[str]]]
-) -> pd.DataFrame | None:
-    """Figures of all records, written to ``rows.parquet`` and ``curves.jsonl``.
-
-    Args:
-        out: folder of the results.
-        measured: sets of cases, each with its plan and the names of its methods.
+def gather(out: Path, entries: Sequence[Entry]) -> bool:
+    """Write the figures of all records to ``rows.parquet`` and ``curves.jsonl``.
 
     Returns:
-        The long table; None where records of other jobs are still missing.
+        False where records of other jobs are still missing; nothing is written then.
     """
     rows: list[tuple[Any, ...]] = []
     curves: list[dict[str, Any]] = []
-    for cases, plan, methods in measured:
-        for name in methods:
+    for entry in entries:
+        for method in entry.methods:
+            place = {"task": entry.cases.task, "dataset": entry.cases.name, "method": method.name}
             radii: dict[float, list[float]] = {}
-            for key in cases.keys:
-                path = out / "cells" / f"{cases.task}-{cases.name}" / name / f"{key}.json"
+            for key in entry.cases.keys:
+                path = _record(entry, method, out, key)
                 if not path.is_file():
-                    return None
+                    return False
                 record = json.loads(path.read_bytes())
-                for metric, (value, failure) in record["figures"].items():
-                    place = cases.task, cases.name, name, key, metric
-                    rows.append((*place, value, failure, plan.protocol))
-                head = {"task": cases.task, "dataset": cases.name, "method": name, "key": key}
-                curves += [{**head, **curve} for curve in record["curves"]]
+                for metric, figure in record["figures"].items():
+                    rows.append((*place.values(), key, metric, *figure, entry.protocol.hash))
+                curves += [{**place, "key": key, **curve} for curve in record["curves"]]
                 for radius, error in record["by_radius"]:
                     radii.setdefault(radius, []).append(error)
             if radii:
-                errors = {radius: sum(radii[radius]) / len(radii[radius]) for radius in radii}
-                x = sorted(errors)
-                curve = {"kind": "radius_error", "x": x, "y": [errors[radius] for radius in x]}
-                curves.append({**head, "key": None, **curve})
-    figures = figure_table(rows)
-    write_figures(figures, out / "rows.parquet")
+                x = sorted(radii)
+                y = [sum(radii[radius]) / len(radii[radius]) for radius in x]
+                curves.append({**place, "key": None, "kind": "radius_error", "x": x, "y": y})
+    write_figures(figure_table(rows), out / "rows.parquet")
     lines = (json.dumps(curve, sort_keys=True) for curve in curves)
     write_atomically(out / "curves.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    return figures
+    return True
 
 
-def _cell(out: Path, cases: CaseSet, method: Method, key: str) -> Path:
-    return out / "cells" / f"{cases.task}-{cases.name}" / method.name / f"{key}.json"
+def _record(entry: Entry, method: Method, out: Path, key: str) -> Path:
+    return out / "records" / entry.name / method.name / f"{key}.json"
 
 
-def _is_done(cell: Path, plan: Plan, identity: str) -> bool:
-    if not cell.is_file():
-        return False
-    record = json.loads(cell.read_bytes())
-    same = record["protocol"] == plan.protocol and record["method"] == identity
-    return same and set(plan.metrics) <= set(record["figures"])
+def _is_done(path: Path, stamp: Mapping[str, str]) -> bool:
+    return path.is_file() and stamp.items() <= json.loads(path.read_bytes()).items()
 
 
 def _measure_and_write(
-    cases: CaseSet, method: Method, plan: Plan, out: Path, identity: str, key: str
+    entry: Entry, method: Method, out: Path, stamp: Mapping[str, str], key: str
 ) -> None:
-    record, pictures, sweep = measure(cases, method, plan, key)
-    folder = out / "pictures" / cases.task / cases.name
-    for name, picture in pictures.items():
-        path = folder / (method.name if name == "answer" else name) / f"{key}.png"
-        if name == "answer" or not path.is_file():
-            _save(picture, path)
-    if key in _shown(cases.keys):
-        place = f"sweeps/{cases.task}/{cases.name}/{method.name}"
-        files = [f"{place}/{key}-{number}.png" for number in range(len(sweep))]
-        for picture, file in zip(sweep, files, strict=True):
-            _save(picture, out / file)
-        for curve in record["curves"]:
-            if curve["kind"] == "lvcorr":
-                curve["pictures"] = files
-    cell = _cell(out, cases, method, key)
-    cell.parent.mkdir(parents=True, exist_ok=True)
-    record = {"protocol": plan.protocol, "method": identity, **record}
-    write_atomically(cell, json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n")
-
-
-def _save(picture: Tensor, path: Path) -> None:
+    record, images, series = measure(entry, method, key)
+    place = f"{entry.cases.task}/{entry.cases.name}"
+    for name, image in images.items():
+        path = out / "pictures" / place / name / f"{key}.png"
+        if name == method.name or not path.is_file():
+            _save(image, path)
+    keys = entry.cases.keys
+    if series and keys.index(key) in spread(len(keys), SERIES):
+        files = [f"series/{place}/{method.name}/{key}-{n}.png" for n in range(len(series))]
+        for image, file in zip(series, files, strict=True):
+            _save(image, out / file)
+        record["curves"][-1]["pictures"] = files
+    path = _record(entry, method, out, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f".{path.stem}.{os.getpid()}.part.png")
-    save_image(to_uint8(picture), partial_path)
-    partial_path.replace(path)
+    text = json.dumps({**record, **stamp}, sort_keys=True, allow_nan=False)
+    write_atomically(path, text.encode() + b"\n")
 
 
-def _shown(keys: Sequence[str]) -> set[str]:
-    """Keys, spread over the set, whose answers over K are kept."""
-    step = max(1, -(-len(keys) // SWEEPS))
-    return set(keys[::step])
+def _save(image: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy()).save(part, "PNG")
 
 
 def measure(
-    cases: CaseSet, method: Method, plan: Plan, key: str
+    entry: Entry, method: Method, key: str
 ) -> tuple[dict[str, Any], dict[str, Tensor], list[Tensor]]:
-    """Figures of one case, as a record, its pictures, and the answers over K.
+    """Figures of one case, as a record, its images by name, and the answers over K.
 
-    Figures are measured on the answer rounded to 8 bits, which is what a folder of pictures would
-    hold.
+    Figures are measured on the answer rounded to 8 bits, which is what a folder of images would
+    hold. The curve of LVCorr is the last one.
     """
     started = time.monotonic()
-    figures: dict[str, tuple[float | None, str | None]] = {}
+    protocol = entry.protocol
+    names = [one for one in protocol.metrics if one not in entry.unavailable and one != "lvcorr"]
+    figures: dict[str, Figure] = {}
     curves: list[dict[str, Any]] = []
-    pictures: dict[str, Tensor] = {}
-    sweep: list[Tensor] = []
+    record: dict[str, Any] = {"figures": figures, "curves": curves, "by_radius": []}
+    record |= {"k": None, "search": None}
+    images: dict[str, Tensor] = {}
+    series: list[Tensor] = []
     try:
-        case = cases[key]
-        pictures = {"input": case.image, "target": case.target}
-        answer, case, search = _answer(method, case, plan.k_search, curves)
-        pictures["answer"] = answer
+        case = entry.cases[key]
+        if protocol.crop is not None:
+            case = cropped(case, protocol.crop)
+        images = {"input": case.image, "target": case.target}
+        answer, case, record["search"] = _answer(method, case, protocol, curves)
+        images[method.name] = answer
     except (Rejected, ValueError, OSError) as error:
-        failure = " ".join(str(error).split())
-        figures = {name: (None, failure) for name in plan.metrics}
-        figures |= _unavailable(plan)
-        facts: dict[str, Any] = {"k": None, "search": None, "by_radius": []}
-        return _record(figures, curves, facts, started), pictures, sweep
-    for name, score in plan.metrics.items():
-        figures[name] = _figure(partial(score, answer, case))
-    if plan.control and method.needs_k and case.strength is not None:
-        figures["lvcorr"] = _figure(partial(_control, method, case, answer, curves, sweep))
-    figures |= _unavailable(plan)
-    k = None if case.strength is None else case.strength.k
-    errors = [
-        (radius, _figure(partial(score, answer, case))) for radius, score in plan.by_radius.items()
-    ]
-    by_radius = [(radius, value) for radius, (value, _) in errors if value is not None]
-    facts = {"k": k, "search": search, "by_radius": by_radius}
-    return _record(figures, curves, facts, started), pictures, sweep
-
-
-def _unavailable(plan: Plan) -> dict[str, tuple[float | None, str | None]]:
-    return {name: (None, f"{NOT_AVAILABLE}{why}") for name, why in plan.unavailable.items()}
-
-
-def _record(
-    figures: Mapping[str, tuple[float | None, str | None]],
-    curves: Sequence[Mapping[str, Any]],
-    facts: Mapping[str, Any],
-    started: float,
-) -> dict[str, Any]:
-    return {
-        "figures": {name: list(figure) for name, figure in figures.items()},
-        "curves": list(curves),
-        **facts,
-        "seconds": round(time.monotonic() - started, 3),
-    }
+        figures |= dict.fromkeys(names, (None, " ".join(str(error).split())))
+    else:
+        record["k"] = None if case.strength is None else case.strength.k
+        figures |= {name: _figure(partial(_score, name, answer, case)) for name in names}
+        if figures.get("blur_radius_error", (None, None))[0] is not None:
+            record["by_radius"] = _errors_by_radius(answer, case)
+        if "lvcorr" in protocol.metrics and method.needs_k and case.strength is not None:
+            figures["lvcorr"] = _figure(partial(_lvcorr, method, case, answer, curves, series))
+    figures |= {name: (None, f"{NOT_AVAILABLE}{why}") for name, why in entry.unavailable.items()}
+    record["seconds"] = round(time.monotonic() - started, 3)
+    return record, images, series
 
 
 def _answer(
-    method: Method, case: Case, k_search: KRange | None, curves: list[dict[str, Any]]
+    method: Method, case: Case, protocol: Protocol, curves: list[dict[str, Any]]
 ) -> tuple[Tensor, Case, str | None]:
     """The answer, the case with the K that it was given, and how the search for that ended."""
-    if k_search is None or not method.needs_k:
+    if protocol.k_search is None or not method.needs_k:
         return _rounded(method(case), case), case, None
     if case.disparity is None or case.focus_disparity is None:
         raise ValueError(f"case {case.key} has no depth or focus to search K with")
-    low, high = k_search.bounds(case.disparity, case.focus_disparity)
+    low, high = protocol.k_search.bounds(case.disparity, case.focus_disparity)
     answers: dict[float, Tensor] = {}
 
     def score(k: float) -> float:
@@ -268,7 +229,7 @@ def _answer(
         return float(ssim(answers[k][None], case.target[None])[0])
 
     try:
-        found = search_k(score, low=low, high=high, budget=k_search.budget)
+        found = search_k(score, low=low, high=high, budget=protocol.k_search.budget)
         k, curve, verdict = found.k, found.curve, "maximum"
     except Rejected as rejected:
         if not isinstance(rejected.value, dict):
@@ -293,23 +254,57 @@ def _rounded(answer: Tensor, case: Case) -> Tensor:
     return to_float(to_uint8(answer.detach().cpu().contiguous()))
 
 
-def _control(
+def _score(name: str, answer: Tensor, case: Case) -> float:
+    """A metric of the registry on an answer.
+
+    Regions of the target are those of its own K, whatever K the answer was asked with, so that all
+    methods are measured on the same pixels; obedience is to the K that was asked for.
+    """
+    metric = METRICS[name]
+    of_target = "target" in metric.needs and case.target_strength is not None
+    return metric(
+        answer,
+        target=case.target,
+        aif=case.aif,
+        disparity=case.disparity,
+        focus_disparity=case.focus_disparity,
+        strength=case.target_strength if of_target else case.strength,
+    )
+
+
+def _errors_by_radius(answer: Tensor, case: Case) -> list[tuple[float, float]]:
+    """Blur radius in px -> error of the answer where about so much blur is asked for."""
+    assert case.aif is not None and case.disparity is not None
+    assert case.focus_disparity is not None and case.strength is not None
+    patches = measure_radii(
+        answer,
+        case.aif,
+        case.disparity,
+        focus_disparity=case.focus_disparity,
+        strength=case.strength,
+    )
+    errors, _ = errors_by_bin(patches)
+    found = zip(_MIDDLES, errors.tolist(), strict=True)
+    return [(radius, error) for radius, error in found if not math.isnan(error)]
+
+
+def _lvcorr(
     method: Method,
     case: Case,
     answer: Tensor,
     curves: list[dict[str, Any]],
-    sweep: list[Tensor],
+    series: list[Tensor],
 ) -> float:
-    """LVCorr; the answer at the case's own K is the last of the series."""
+    """LVCorr of the case at K in the proportions of ``PROTOCOL_K``; its own K is the last."""
     assert case.strength is not None
     ks = [case.strength.k * k / PROTOCOL_K[-1] for k in PROTOCOL_K]
-    sweep += [*(_rounded(method(case.with_k(k)), case) for k in ks[:-1]), answer]
-    variances = laplacian_variance(torch.stack(sweep))
+    series += [*(_rounded(method(case.with_k(k)), case) for k in ks[:-1]), answer]
+    variances = laplacian_variance(torch.stack(series))
     curves.append({"kind": "lvcorr", "x": ks, "y": [float(v) for v in variances]})
     return float(lvcorr(variances[None], PROTOCOL_K)[0])
 
 
-def _figure(compute: Callable[[], float]) -> tuple[float | None, str | None]:
+def _figure(compute: Callable[[], float]) -> Figure:
     try:
         value = float(compute())
     except (Rejected, ValueError, RuntimeError) as error:

@@ -21,7 +21,7 @@ from genrefocus.terminal import Bars
 
 # Metrics and networks take seconds to import: what is wrong with the input is said before.
 if TYPE_CHECKING:
-    from genrefocus.benchmark.suite import Entry
+    from genrefocus.benchmark.runner import Entry
     from genrefocus.network_methods import CaseDepth
 
 _LOG_WIDTH = 140
@@ -83,7 +83,7 @@ def _run(config: DictConfig) -> None:
     except OwnError as error:
         print(f"genrefocus benchmark: {error}", file=sys.stderr)
         sys.exit(1)
-    if conclude(entries, out, console, seed=config.seed) is None:
+    if not conclude(entries, out, console, seed=config.seed):
         console.print(f"job {job} of {jobs} is done; others are not yet")
         return
     console.print(
@@ -224,33 +224,21 @@ def _entry(
     console: Console,
 ) -> "Entry":
     """A data set with all of its methods: shipped ones, ``methods``, and predictions."""
-    from genrefocus.benchmark.methods import Identity
-    from genrefocus.benchmark.suite import entry_of
+    from genrefocus.benchmark.suite import baselines, entry_of
 
-    classical = _classical(one, cases, console)
-    given = [method for method, _ in methods]
-    everyone = [Identity(), *classical, *given, *_predictions(config, cases, console)]
-    notes = [] if config.limit is None else [f"limit={config.limit}: the first images alone"]
-    notes += [repr(method) for method in classical if cases.task == "deblur"]
-    notes += dict.fromkeys(origin for _, origin in methods if origin)
-    return entry_of(cases, protocol, everyone, notes)
-
-
-def _classical(one: DictConfig, cases: CaseSet, console: Console) -> list[Method]:
-    from genrefocus.benchmark.methods import Classical
-    from genrefocus.benchmark.suite import fitted_on
-
-    if cases.task != "deblur":
-        return [Classical("scatter"), Classical("layered")]
     root = OmegaConf.select(one, "validation.source.root", default="")
-    if one.validation is None or root is None:
+    validation = None if one.validation is None or root is None else instantiate(one.validation)
+    if cases.task == "deblur" and validation is None:
         console.print(
             f"{cases.name} has no validation images to choose settings of classical methods on: "
             "no rows for unsharp and richardson_lucy",
             **_PLAIN,
         )
-        return []
-    return fitted_on(instantiate(one.validation), deconvolution=True)
+    everyone = baselines(cases.task, validation, slow=True)
+    everyone += [method for method, _ in methods] + _predictions(config, cases, console)
+    notes = [] if config.limit is None else [f"limit={config.limit}: the first images alone"]
+    notes += dict.fromkeys(origin for _, origin in methods if origin)
+    return entry_of(cases, protocol, everyone, notes)
 
 
 def _predictions(config: DictConfig, cases: CaseSet, console: Console) -> list[Method]:

@@ -1,5 +1,6 @@
 """The runner: right figures, nothing computed twice, failures counted, any number of jobs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrefocus.benchmark.case import Case
-from genrefocus.benchmark.cases import PictureCases, ShardCases
+from genrefocus.benchmark.case import Case, Method
+from genrefocus.benchmark.cases import CaseSet, PairCases, ShardCases
 from genrefocus.benchmark.figures import read_figures
 from genrefocus.benchmark.methods import (
     Classical,
@@ -17,20 +18,21 @@ from genrefocus.benchmark.methods import (
     RichardsonLucy,
     Unsharp,
 )
-from genrefocus.benchmark.runner import Plan, gather, measure, run
+from genrefocus.benchmark.protocol import protocol_at_given_k
+from genrefocus.benchmark.runner import Entry, gather, measure, run
 from genrefocus.data.images import save_image
 from genrefocus.embedded import build_embedded
 from genrefocus.k_search import KRange
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.ssim import ssim
-from genrefocus.preparation.item import Picture
+from genrefocus.preparation.sources import Pairs
 
 COUNTS = {"synthetic": {"val": 3, "test": 4}, "deblur": {"val": 4, "test": 4}}
-METRICS = {
-    "psnr": lambda answer, case: float(psnr(answer[None], case.target[None])[0]),
-    "ssim": lambda answer, case: float(ssim(answer[None], case.target[None])[0]),
-}
-GIVEN = Plan(METRICS, {}, None, control=False, protocol="p")
+
+
+def entry_of(cases: CaseSet, *methods: Method, metrics: Sequence[str] = ("psnr", "ssim")) -> Entry:
+    protocol = protocol_at_given_k(cases.task, cases.name, metrics, crop=None, seed=0)
+    return Entry(cases, protocol, {}, methods)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,10 @@ class Counted:
 
 def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
-    run(cases, Identity(), GIVEN, tmp_path)
-    rows = gather(tmp_path, [(cases, GIVEN, ["identity"])])
-    assert rows is not None and read_figures(tmp_path / "rows.parquet").equals(rows)
+    own = entry_of(cases, Identity())
+    run(own, Identity(), tmp_path)
+    assert gather(tmp_path, [own])
+    rows = read_figures(tmp_path / "rows.parquet")
     assert len(rows) == 2 * 4
     for row in rows.itertuples():
         case = cases[row.key]
@@ -71,9 +74,9 @@ def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
     assert {p.name for p in pictures.iterdir()} == {"identity", "input", "target"}
     # Somebody else's pictures are scored alike, without their code.
     other = Predictions("theirs", pictures / "identity")
-    run(cases, other, GIVEN, tmp_path)
-    both = gather(tmp_path, [(cases, GIVEN, ["identity", "theirs"])])
-    assert both is not None
+    run(own, other, tmp_path)
+    assert gather(tmp_path, [entry_of(cases, Identity(), other)])
+    both = read_figures(tmp_path / "rows.parquet")
     values = {(row.method, row.key, row.metric): row.value for row in both.itertuples()}
     for (method, key, metric), value in values.items():
         assert value == values["theirs" if method == "identity" else "identity", key, metric]
@@ -82,65 +85,67 @@ def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
 def test_a_failure_is_counted_and_nothing_is_computed_twice(data: Path, tmp_path: Path) -> None:
     cases = ShardCases("deblur", "embedded", data / "deblur/test")
     method = Counted(Identity())
-    run(cases, method, GIVEN, tmp_path)
+    entry = entry_of(cases, method)
+    run(entry, method, tmp_path)
     assert method.calls == 4
-    run(cases, method, GIVEN, tmp_path)
+    run(entry, method, tmp_path)
     assert method.calls == 4
-    rows = gather(tmp_path, [(cases, GIVEN, ["counted"])])
-    assert rows is not None
+    assert gather(tmp_path, [entry])
+    rows = read_figures(tmp_path / "rows.parquet")
     assert rows["failure"].dropna().to_list() == ["no answer"] * 2
     method.fingerprint = "counted 2"  # other weights: what is there does not count
-    run(cases, method, GIVEN, tmp_path)
+    run(entry, method, tmp_path)
     assert method.calls == 8
 
 
-def test_jobs_and_processes_leave_the_same_rows(data: Path, tmp_path: Path) -> None:
-    cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
-    measured = [(cases, PLAIN, ["classical_scatter"])]
+def test_jobs_and_processes_leave_the_same_rows(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases, method = ShardCases("bokeh", "embedded", data / "synthetic/test"), Classical("scatter")
+    entry = entry_of(cases, method, metrics=["psnr", "lvcorr"])
     threads: list[int] = []
+    answer = Classical.__call__
 
-    def watched(*given: object) -> float:
+    def watched(one: Classical, case: Case) -> Tensor:
         threads.append(torch.get_num_threads())
-        return _psnr(*given)
+        return answer(one, case)
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        plan = replace(PLAIN, metrics={"psnr": watched})
-        run(cases, Classical("scatter"), plan, tmp_path / "one", workers=0)
+        with monkeypatch.context() as patched:
+            patched.setattr(Classical, "__call__", watched)
+            run(entry, method, tmp_path / "one", workers=0)
         assert set(threads) == {1}, "sums over two threads would be others"
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    run(cases, Classical("scatter"), PLAIN, tmp_path / "two", workers=2)
-    run(cases, Classical("scatter"), PLAIN, tmp_path / "jobs", job=1, jobs=2)
-    assert gather(tmp_path / "jobs", measured) is None
-    run(cases, Classical("scatter"), PLAIN, tmp_path / "jobs", job=0, jobs=2)
-    gathered = [gather(tmp_path / one, measured) for one in ("one", "two", "jobs")]
-    assert all(gathered[0].equals(one) for one in gathered)
-
-
-def _psnr(answer: Tensor, case: Case) -> float:
-    return float(psnr(answer[None], case.target[None])[0])
-
-
-PLAIN = Plan({"psnr": _psnr}, {}, None, control=True, protocol="p")
+    run(entry, method, tmp_path / "two", workers=2)
+    run(entry, method, tmp_path / "jobs", job=1, jobs=2)
+    assert not gather(tmp_path / "jobs", [entry])
+    run(entry, method, tmp_path / "jobs", job=0, jobs=2)
+    rows = []
+    for name in ("one", "two", "jobs"):
+        assert gather(tmp_path / name, [entry])
+        rows.append(read_figures(tmp_path / name / "rows.parquet"))
+    assert all(rows[0].equals(one) for one in rows)
 
 
 def test_the_search_finds_the_k_of_the_target(data: Path) -> None:
     cases = ShardCases("bokeh", "embedded", data / "synthetic/test")
     policy = KRange(min_radius=0.002, max_radius=0.2, budget=12)
-    searched = Plan(METRICS, {}, policy, control=True, protocol="p")
+    given = entry_of(cases, metrics=["psnr", "ssim", "lvcorr"])
+    searched = replace(given, protocol=replace(given.protocol, k_search=policy))
     for key in cases.keys:
-        record, *_ = measure(cases, Classical("layered"), searched, key)
-        truth, *_ = measure(cases, Classical("layered"), PLAIN, key)
+        record, *_ = measure(searched, Classical("layered"), key)
+        truth, *_ = measure(given, Classical("layered"), key)
         [curve] = [one for one in record["curves"] if one["kind"] == "ssim_k"]
         assert len(curve["x"]) <= 12
         assert record["figures"]["ssim"][0] == pytest.approx(max(curve["y"]))
         assert record["figures"]["psnr"][0] >= truth["figures"]["psnr"][0] - 0.5
         assert -1 <= record["figures"]["lvcorr"][0] <= 1
     # K does not move a method that ignores it; it is scored all the same, once.
-    record, *_ = measure(cases, Identity(), searched, cases.keys[0])
+    record, *_ = measure(searched, Identity(), cases.keys[0])
     assert record["curves"] == []
 
 
@@ -156,26 +161,31 @@ def test_classical_deblurring_is_no_worse_than_nothing(data: Path) -> None:
         RichardsonLucy.fitted(fitted, radii=(0.5, 1.0), iterations=(2, 5)),
     ):
         scores = [
-            _psnr(method(case).clamp(0, 1), case) for case in map(cases.__getitem__, cases.keys)
+            float(psnr(method(case)[None].clamp(0, 1), case.target[None])[0])
+            for case in map(cases.__getitem__, cases.keys)
         ]
         means[method.name] = sum(scores) / len(scores)
     assert means["unsharp"] >= means["identity"] - 1
     assert all(value > means["identity"] - 1 for value in means.values())
 
 
-def test_pairs_of_pictures_are_cases(tmp_path: Path) -> None:
-    pairs = []
+def test_pairs_of_images_are_cases(tmp_path: Path) -> None:
     for number in range(2):
-        picture = torch.randint(0, 256, (3, 20, 24), dtype=torch.uint8)
-        for name in ("a", "b"):
-            save_image(picture, tmp_path / f"{name}{number}.png")
-        files = (Picture(tmp_path / f"{name}{number}.png") for name in ("a", "b"))
-        pairs.append((str(number), *files))
-    cases = PictureCases("deblur", "pairs", pairs)
-    assert torch.equal(cases["1"].image, cases["1"].target)
-    before = cases.fingerprint
-    save_image(torch.zeros(3, 20, 24, dtype=torch.uint8), tmp_path / "b1.png")
-    assert PictureCases("deblur", "pairs", pairs).fingerprint != before
-    save_image(torch.zeros(3, 20, 25, dtype=torch.uint8), tmp_path / "b0.png")
-    record, *_ = measure(cases, Identity(), GIVEN, "0")
+        image = torch.randint(0, 256, (3, 20, 24), dtype=torch.uint8)
+        for folder in ("photo", "sharp"):
+            (tmp_path / folder / "day").mkdir(parents=True, exist_ok=True)
+            save_image(image, tmp_path / folder / "day" / f"{number}.png")
+
+    def cases() -> PairCases:
+        return PairCases("deblur", "pairs", Pairs(tmp_path))
+
+    assert cases().keys == ["0", "1"]
+    assert torch.equal(cases()["1"].image, cases()["1"].target)
+    before = cases().fingerprint
+    save_image(torch.zeros(3, 20, 24, dtype=torch.uint8), tmp_path / "sharp/day/1.png")
+    assert cases().fingerprint != before
+    save_image(torch.zeros(3, 20, 25, dtype=torch.uint8), tmp_path / "sharp/day/0.png")
+    record, *_ = measure(entry_of(cases()), Identity(), "0")
     assert "target is (3, 20, 25)" in record["figures"]["psnr"][1]
+    with pytest.raises(ValueError, match="no pair of the split test"):
+        PairCases("deblur", "pairs", Pairs(tmp_path), split="test")
