@@ -63,7 +63,15 @@ ALLOWED: dict[str, set[str]] = {
         "writing",
     },
     # Use.
-    "network_methods": {"network", "network_card", "pipeline", "benchmark", "estimators", "world"},
+    "network_methods": {
+        "optics",
+        "network",
+        "network_card",
+        "pipeline",
+        "benchmark",
+        "estimators",
+        "world",
+    },
     "report": CORE | {"data", "data.sample", "render", "writing"},
     "benchmark": (
         CORE

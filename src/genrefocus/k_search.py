@@ -23,6 +23,11 @@ RADIUS_QUANTILE = 0.99
 
 LEAST_BUDGET = 8
 
+FLAT = 0.002
+"""Differences of the score below this mean nothing."""
+
+_RIVAL = 0.01  # a maximum that comes this near to the best one leaves K undecided
+_TOLERANCE = 0.005  # part of K to which it is searched
 _GOLDEN = (3 - math.sqrt(5)) / 2
 _BOUND_MARGIN = 0.02
 
@@ -80,13 +85,11 @@ class KSearch:
         k: the best K that was evaluated, px at 1/m.
         score: its score.
         curve: every (k, score) that was evaluated, in the order of k.
-        evaluations: how many those are.
     """
 
     k: float
     score: float
     curve: tuple[tuple[float, float], ...]
-    evaluations: int
 
 
 def search_k(
@@ -95,9 +98,6 @@ def search_k(
     low: float,
     high: float,
     budget: int,
-    tolerance: float = 0.005,
-    flat: float = 0.002,
-    rival: float = 0.01,
 ) -> KSearch:
     """Maximise a score over K.
 
@@ -109,34 +109,29 @@ def search_k(
         score: of a K in px at 1/m; larger is better. Called at most once for a K.
         low, high: bounds of K, 0 < low < high; see :meth:`KRange.bounds`.
         budget: most evaluations, at least 8.
-        tolerance: the search ends when K is known to this part of itself.
-        flat: differences of the score below this mean nothing.
-        rival: a second maximum of the grid that comes this near to the best one, with a dip of
-            more than ``flat`` between the two, leaves K undecided.
 
     Raises:
-        Rejected: ``score_flat`` where the score varies by less than ``flat``, or the best one is
-            less than ``flat`` above that of a bound; ``k_at_bound`` for a maximum within 2 % of a
-            bound; ``score_multimodal``; ``non_finite`` for a score. The value is a dict of plain
-            data with ``k``, ``score`` and ``curve``, and for several maxima ``rival``, their K.
-        ValueError: bounds, budget, or a tolerance below 1e-6.
+        Rejected: ``score_flat`` where the score varies by less than ``FLAT``, or the best one is
+            less than that above the score of a bound; ``k_at_bound`` for a maximum within 2 % of a
+            bound; ``score_multimodal`` for a second maximum as good; ``non_finite`` for a score.
+            The value is a dict of plain data with ``k``, ``score`` and ``curve``, and for several
+            maxima ``rival``, their K.
+        ValueError: bounds or budget.
     """
     if not (0 < low < high < math.inf):
         raise ValueError(f"bounds of K must satisfy 0 < low < high, got {low} and {high}")
     if budget < LEAST_BUDGET:
         raise ValueError(f"a search of K needs {LEAST_BUDGET} evaluations or more, got {budget}")
-    if not tolerance >= 1e-6:
-        raise ValueError(f"tolerance of K must be 1e-6 or more, got {tolerance}")
     curve = _Curve(score, low, high, budget)
     points = 3 * budget // 5
     step = math.log(high / low) / (points - 1)
     margin = min(_BOUND_MARGIN, 0.5 * step)
     grid = [math.log(low) + step * n for n in range(points)]
     scores = [curve(x) for x in grid]
-    if max(scores) - min(scores) < flat:
-        raise curve.rejected(Reason.SCORE_FLAT, f"the score varies by less than {flat} over K")
+    if max(scores) - min(scores) < FLAT:
+        raise curve.rejected(Reason.SCORE_FLAT, f"the score varies by less than {FLAT} over K")
     best = max(range(points), key=scores.__getitem__)
-    if rivals := [grid[n] for n in _rivals(scores, best, rival=rival, dip=flat)]:
+    if rivals := [grid[n] for n in _rivals(scores, best)]:
         raise curve.rejected(
             Reason.SCORE_MULTIMODAL,
             "several separated maxima are as good; K is not determined",
@@ -151,15 +146,15 @@ def search_k(
     else:
         bracket, searched = grid[best - 1 : best + 2], True
     if searched:
-        _narrow(curve, bracket, tolerance)
+        _narrow(curve, bracket)
     x, top = curve.best()
     if min(x - grid[0], grid[-1] - x) < margin:
         raise curve.rejected(Reason.K_AT_BOUND, f"the score is best at a bound, {low} to {high}")
-    if top - max(scores[0], scores[-1]) < flat:
+    if top - max(scores[0], scores[-1]) < FLAT:
         raise curve.rejected(
-            Reason.SCORE_FLAT, f"the best score is less than {flat} above that of a bound"
+            Reason.SCORE_FLAT, f"the best score is less than {FLAT} above that of a bound"
         )
-    return KSearch(curve.k(x), top, curve.points(), len(curve.seen))
+    return KSearch(curve.k(x), top, curve.points())
 
 
 class _Curve:
@@ -205,18 +200,18 @@ class _Curve:
         return Rejected(reason, value, detail)
 
     def _plain(self) -> list[list[float]]:
-        return [list(point) for point in self.points()]
+        return list(map(list, self.points()))
 
 
-def _rivals(scores: list[float], best: int, *, rival: float, dip: float) -> list[int]:
+def _rivals(scores: list[float], best: int) -> list[int]:
     """Other local maxima, ends included, that are nearly as good and stand apart from the best."""
     found = []
     for n, score in enumerate(scores):
         low, high = sorted((n, best))
         valley = min(scores[low : high + 1])
         is_top = score >= max(scores[max(n - 1, 0) : n + 2])
-        near = _height(scores, best) - _height(scores, n) <= rival
-        if n != best and is_top and near and score - valley > dip:
+        near = _height(scores, best) - _height(scores, n) <= _RIVAL
+        if n != best and is_top and near and score - valley > FLAT:
             found.append(n)
     return found
 
@@ -230,15 +225,15 @@ def _height(scores: list[float], n: int) -> float:
     return top + (after - before) ** 2 / (8 * bend) if bend > 0 else top
 
 
-def _narrow(curve: _Curve, bracket: list[float], tolerance: float) -> None:
+def _narrow(curve: _Curve, bracket: list[float]) -> None:
     """Evaluate within a bracket whose middle is best until it, or the budget, is used up."""
     a, m, b = bracket
     before = last = math.inf
-    while curve.left > 0 and b - a > 2 * tolerance:
+    while curve.left > 0 and b - a > 2 * _TOLERANCE:
         # Two steps that did not halve the bracket: the parabola misleads.
         misled = b - a > 0.5 * before
         before, last = last, b - a
-        x = _golden(a, m, b) if misled else _vertex(curve, a, m, b, tolerance)
+        x = _golden(a, m, b) if misled else _vertex(curve, a, m, b)
         if curve(x) > curve(m):
             a, m, b = (m, x, b) if x > m else (a, x, m)
         else:
@@ -250,14 +245,14 @@ def _golden(a: float, m: float, b: float) -> float:
     return m + _GOLDEN * ((b - m) if b - m > m - a else (a - m))
 
 
-def _vertex(curve: _Curve, a: float, m: float, b: float, tolerance: float) -> float:
+def _vertex(curve: _Curve, a: float, m: float, b: float) -> float:
     """Vertex of the parabola through the bracket; near the middle a step to its longer side."""
     left = (m - a) * (curve(m) - curve(b))
     right = (b - m) * (curve(m) - curve(a))
     x = m if left + right <= 0 else m + 0.5 * ((b - m) * right - (m - a) * left) / (left + right)
     # Renderings at nearly equal K differ by their rounding, so that shorter steps tell nothing.
     longer = max(b - m, m - a)
-    step = max(min(tolerance, 0.5 * longer), 0.1 * longer)
+    step = max(min(_TOLERANCE, 0.5 * longer), 0.1 * longer)
     if abs(x - m) < step:
         x = m + math.copysign(step, (b - m) - (m - a))
     return x

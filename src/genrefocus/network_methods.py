@@ -4,7 +4,7 @@ They answer through the pipeline that users call.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from genrefocus.benchmark.case import Case, Method, Task
 from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.network import Network
 from genrefocus.network_card import Task as NetworkTask
+from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.pipeline import RefocusPipeline, Scene
 from genrefocus.world.estimates import estimate_depth
 
@@ -71,23 +72,6 @@ class SimulatedDepth:
         return torch.from_numpy(
             estimate_depth(case.disparity.clamp_min(least).numpy(), rng).astype(np.float32)
         )
-
-
-@dataclass(frozen=True)
-class _OfCase:
-    """A case's depth as the estimator that the pipeline asks."""
-
-    depth_of: CaseDepth
-    case: Case
-
-    holds_network = False
-
-    @property
-    def name(self) -> str:
-        return self.depth_of.name
-
-    def depth(self, photos: Sequence[Photo]) -> list[Tensor]:
-        return [self.depth_of(self.case, photo.aif) for photo in photos]
 
 
 @dataclass(frozen=True)
@@ -178,13 +162,14 @@ class RefocusMethod:
         image = case.aif if self.true_aif else case.image
         if image is None:
             raise ValueError(f"case {case.key} has no true all-in-focus image")
+        scene = self.pipeline.prepare(
+            image, focus=case.focus_disparity, disparity=case.disparity, seed=self.seed
+        )
         if self.depth is None:
-            return self.pipeline.prepare(
-                image, focus=case.focus_disparity, disparity=case.disparity, seed=self.seed
-            )
-        focus = nearest_to_focus(case.disparity, case.focus_disparity)
-        estimator = _OfCase(self.depth, case)
-        return self.pipeline.prepare(image, focus=focus, estimator=estimator, seed=self.seed)
+            return scene
+        estimated = depth_to_disparity(self.depth(case, scene.aif))
+        plane = focus_disparity(estimated, nearest_to_focus(case.disparity, case.focus_disparity))
+        return replace(scene, disparity=estimated, focus_disparity=plane)
 
 
 def _asked_for(network: Network, case: Case) -> Network:
