@@ -31,8 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=923, help="of the scene")
-    parser.add_argument("--size", type=int, nargs=2, default=(192, 256), metavar=("H", "W"))
+    parser.add_argument("--seed", type=int, default=949, help="of the scene")
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 176), metavar=("H", "W"))
     parser.add_argument("--radius", type=float, default=3.0, help="greatest of the photograph, px")
     parser.add_argument("--asked", type=float, default=5.0, help="greatest of the answers, px")
     args = parser.parse_args()
@@ -41,7 +41,6 @@ def main() -> None:
     disparity = scene_disparity(scene)
     planes = torch.stack([layer.plane.over(*size) for layer in scene.layers])
     near, far = float(disparity.quantile(0.98)), float(disparity.quantile(0.1))
-    middle = (near + far) / 2
 
     def strength(focus: float, radius: float) -> BlurStrength:
         unit = BlurStrength(1.0, *size)
@@ -52,10 +51,10 @@ def main() -> None:
         linear = render_lens(scene, focus_disparity=focus, strength=k, positions=views)
         return linear_to_srgb(linear).clamp(0, 1)
 
-    photo = truth(middle, strength(middle, args.radius))
+    photo = truth(near, strength(near, args.radius))
     pipeline = load_pipeline(networks_of(args.run), args.run)
     images, expected = {}, {}
-    for name, focus in (("focus in front", near), ("focus behind", far)):
+    for name, focus in (("focus behind", far), ("more blur", near)):
         k = strength(focus, args.asked)
         prepared = pipeline.prepare(photo, focus=focus, disparity=disparity)
         images |= {"all in focus (DeblurNet)": prepared.aif}
@@ -65,7 +64,7 @@ def main() -> None:
     for name, image in images.items():
         before, after = (float(psnr(x[None], expected[name][None])) for x in (photo, image))
         print(f"{name}: photograph {before:.2f} dB, network {after:.2f} dB")
-    sheet = contact_sheet([[photo, *images.values()]], ["photograph", *images], scale=1)
+    sheet = contact_sheet([[photo, *images.values()]], ["photograph", *images], scale=2)
     sheet.save(args.out, quality=92)
 
 
