@@ -18,7 +18,7 @@ import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.tiny import HashedWords, PixelCodec
-from genrefocus.configuration.composing import settle_missing
+from genrefocus.configuration.composing import option_names, settle_missing
 from genrefocus.flow import Shift
 from genrefocus.network_card import (
     BOKEH_GUIDANCE,
@@ -33,7 +33,7 @@ from genrefocus.preparation.sources import Pairs, RealBokeh3mp
 from genrefocus.sampling import Tiling
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = option_names("experiment")
 
 
 @pytest.fixture
@@ -141,19 +141,19 @@ def test_one_network_has_the_steps_and_the_rank_of_two(conf: None) -> None:
 
 @pytest.mark.parametrize("group", ["trainer", "logger", "optimizer", "objective", "backbone"])
 def test_every_option_of_a_group_composes(conf: None, group: str) -> None:
-    for path in sorted((CONF / group).glob("*.yaml")):
-        assert composed(f"{group}={path.stem}")[group] is not None
+    for option in option_names(group):
+        assert composed(f"{group}={option}")[group] is not None
 
 
 @pytest.mark.parametrize("group", ["depth", "mask"])
 def test_every_estimator_takes_the_arguments_of_its_option(conf: None, group: str) -> None:
-    for path in sorted((CONF / group).glob("*.yaml")):
-        estimator = composed(f"{group}={path.stem}").stages.in_the_wild.route[group]
+    for option in option_names(group):
+        estimator = composed(f"{group}={option}").stages.in_the_wild.route[group]
         arguments = {key: value for key, value in estimator.items() if key != "_target_"}
         inspect.signature(get_object(estimator._target_)).bind(**arguments)
 
 
-@pytest.mark.parametrize("debug", sorted(path.stem for path in (CONF / "debug").glob("*.yaml")))
+@pytest.mark.parametrize("debug", option_names("debug"))
 def test_debug_is_stronger_than_scale_and_experiment(conf: None, debug: str) -> None:
     plain, config = composed(), composed(f"debug={debug}")
     assert not config.print_config
@@ -261,7 +261,7 @@ def test_the_commands_of_the_published_recipe_compose(conf: None, repo_root: Pat
     assert made == {"deblur", "synthetic", "sweep", "aperture_series"}
 
 
-@pytest.mark.parametrize("route", sorted(path.stem for path in (CONF / "route").glob("*.yaml")))
+@pytest.mark.parametrize("route", option_names("route"))
 def test_every_route_builds_what_it_says(conf: None, route: str) -> None:
     source = ["source=pairs", "source.root=/pairs"]
     given = source if route in ("aperture_series", "deblur_pairs") else []
@@ -277,9 +277,9 @@ def test_every_route_builds_what_it_says(conf: None, route: str) -> None:
     assert instantiate(config.source, _convert_="all").roles
 
 
-@pytest.mark.parametrize("source", sorted(path.stem for path in (CONF / "source").glob("*.yaml")))
+@pytest.mark.parametrize("source", option_names("source"))
 def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str) -> None:
-    plain = yaml.safe_load((CONF / "source" / f"{source}.yaml").read_text())
+    plain = yaml.safe_load((CONF / "groups" / "source.yaml").read_text())[source]
     within = [str(one).partition("@")[2] for one in plain.get("defaults", []) if "@" in str(one)]
     roots = [f"source.{place}.root=/root" for place in within]
     config = compose("prepare", overrides=["route=synthetic", f"source={source}", "name=x", *roots])
@@ -292,10 +292,10 @@ def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str)
 @pytest.mark.parametrize("group", ["depth", "mask", "deblur", "gates", "blur", "shapes"])
 def test_every_option_of_a_preparation_composes(conf: None, group: str) -> None:
     route = {"blur": "synthetic", "shapes": "point_lights"}.get(group, "in_the_wild")
-    for path in sorted((CONF / group).glob("*.yaml")):
+    for option in option_names(group):
         config = compose(
             "prepare",
-            overrides=[f"route={route}", f"{group}={path.stem}", "data.estimates=/e", "name=x"],
+            overrides=[f"route={route}", f"{group}={option}", "data.estimates=/e", "name=x"],
         )
         if group == "gates":
             Gates(OmegaConf.to_container(config.gates))

@@ -1,5 +1,6 @@
 """The configuration of ``train.py`` for commands that look at it before a run."""
 
+import contextlib
 import copy
 import difflib
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -54,6 +56,21 @@ OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=Tru
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True, replace=True)
+
+
+def option_names(group: str) -> list[str]:
+    """Options of a group of conf/: files of its folder, or keys of its table in conf/groups/."""
+    conf = checkout() / "conf"
+    table = conf / "groups" / f"{group}.yaml"
+    found = set(yaml.safe_load(table.read_text())) if table.is_file() else set()
+    return sorted(found | {path.stem for path in (conf / group).glob("*.yaml")})
+
+
+def _register_tables() -> None:
+    """Tell Hydra about the groups whose options are short and stand in one file of conf/groups/."""
+    for path in (checkout() / "conf" / "groups").glob("*.yaml"):
+        for name, node in yaml.safe_load(path.read_text()).items():
+            ConfigStore.instance().store(name, node, group=path.stem, provider=path.name)
 
 
 def run_application(application: Callable[[], None], name: str, config: str, usage: str) -> None:
@@ -207,18 +224,13 @@ def _hint(error: Exception, name: str, config: str) -> str:
 
 def options(*groups: str) -> str:
     """A line for each group of conf/ with its options."""
-    conf = checkout() / "conf"
-    lines = (
-        f"  {group:12}{', '.join(sorted(path.stem for path in (conf / group).glob('*.yaml')))}"
-        for group in groups
-    )
-    return "\n".join(lines)
+    return "\n".join(f"  {group:12}{', '.join(option_names(group))}" for group in groups)
 
 
 def _keys(config: str) -> list[str]:
     """Keys that a configuration has before anything is overridden, groups included."""
     conf = checkout() / "conf"
-    keys = [folder.name for folder in conf.iterdir() if folder.is_dir()]
+    keys = [place.stem for place in (*conf.iterdir(), *(conf / "groups").iterdir())]
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base=None):
@@ -337,3 +349,7 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
         reason = _refusal(error, "train.py", "train")
         raise ValueError(f"the configuration does not compose: {reason}") from error
     return config
+
+
+with contextlib.suppress(FileNotFoundError):  # commands that need conf/ say so
+    _register_tables()

@@ -68,7 +68,7 @@ def require_read(config: DictConfig, known: Collection[str]) -> None:
     for group in _GROUPS[:-1]:  # there may be no logger
         parts = config.get(group)
         if not parts or (group == "callbacks" and any("_target_" not in parts[n] for n in parts)):
-            found.append(f"{group}=null: a run needs this group; conf/{group}/ has its options")
+            found.append(f"{group}=null: a run needs this group")
     if found:
         raise ValueError("; ".join(found))
 

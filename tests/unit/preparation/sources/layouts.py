@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
+import genrefocus.configuration.composing  # noqa: F401  registers the options
 from genrefocus.preparation.item import Item, Source
 from genrefocus.rejection import Reason, Rejected
 
@@ -191,7 +192,7 @@ def files(item: Item, root: Path) -> dict[str, str]:
 
 
 def declared(name: str, root: Path, **options) -> Source:
-    """The source that ``conf/source/<name>.yaml`` declares."""
+    """The source that ``conf/groups/source.yaml`` declares by that name."""
     given = [f"+source={name}", f"source.root='{root}'"]
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(overrides=given)
