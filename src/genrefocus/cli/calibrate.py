@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.preparation.gates import KNOWN_MEASURES, Proposal, propose_thresholds
-from genrefocus.preparation.review import (
-    join_measures,
-    keep_most,
-    pass_all,
-    read_verdicts,
-    write_template,
-)
+from genrefocus.preparation.calibration import Proposal, keep_most, pass_all, propose_thresholds
+from genrefocus.preparation.gates import KNOWN_MEASURES
+from genrefocus.preparation.review import join_measures, read_verdicts, write_template
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,20 +18,20 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"look at {page}\nand fill in {args.template}", soft_wrap=True, markup=False)
         return 0
     verdicts = read_verdicts(args.reviewed)
-    measures, good = join_measures(args.out, verdicts, KNOWN_MEASURES)
-    if not good:
+    measured, good = join_measures(args.out, verdicts, KNOWN_MEASURES)
+    if good.empty:
         raise ValueError(f"{args.reviewed} has no verdict; fill in the column good")
-    proposals = propose_thresholds(measures, good, precision=args.precision)
+    proposals = propose_thresholds(measured, good, precision=args.precision)
     kept, others = keep_most(proposals, args.recall)
-    passed = [verdict for one, verdict in zip(measures, good, strict=True) if pass_all(one, kept)]
+    passed = good[pass_all(measured, kept)]
     console.print(_table(proposals))
     console.print(
-        f"{len(good)} reviewed, {sum(good)} of them good, {len(verdicts) - len(good)} left open\n"
-        f"the proposed gates together pass {len(passed)}, {sum(passed)} of them good",
+        f"{len(good)} reviewed, {good.sum()} of them good, {len(verdicts) - len(good)} left open\n"
+        f"the proposed gates together pass {len(passed)}, {passed.sum()} of them good",
         soft_wrap=True,
         markup=False,
     )
-    if kept and sum(passed) < args.recall * sum(good):
+    if kept and passed.sum() < args.recall * good.sum():
         console.print(
             f"that is less than the part {args.recall:g} of the good ones: all are comments; "
             "review more samples, or set single gates by hand",
@@ -58,7 +53,7 @@ def _table(proposals: Sequence[Proposal]) -> Table:
         table.add_column(title, justify="left" if left else "right", no_wrap=left)
     for one in proposals:
         gate, precision = "none", ""
-        if one.threshold is not None and one.precision is not None and one.interval is not None:
+        if one.threshold is not None and one.interval is not None:
             gate = f"{one.side} {one.threshold:.4g}"
             low, high = one.interval
             precision = f"{one.precision:.2f}, {low:.2f} to {high:.2f}"

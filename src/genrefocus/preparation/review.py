@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from genrefocus.preparation.gates import Proposal
 from genrefocus.preparation.ledger import (
     LEDGER_NAME,
     SAMPLES_NAME,
@@ -18,8 +17,6 @@ from genrefocus.preparation.ledger import (
 from genrefocus.preparation.report import Album, tabulate
 from genrefocus.report import spread, write_page
 from genrefocus.writing import write_atomically
-
-Measures = Mapping[str, float | None]
 
 _VERDICTS = {"1": True, "yes": True, "0": False, "no": False, "": None}
 _LONG_EDGE = 320  # px
@@ -118,56 +115,30 @@ def read_verdicts(path: Path) -> dict[str, bool | None]:
 
 def join_measures(
     out: Path, verdicts: Mapping[str, bool | None], measures: Sequence[str]
-) -> tuple[list[Measures], list[bool]]:
+) -> tuple[pd.DataFrame, pd.Series]:
     """Measures and verdicts of the samples that have a verdict, in the order of the list.
 
     Samples that a gate turned away take part, since they were measured.
+
+    Returns:
+        A row for each key with a column for each of ``measures`` that occurs, NaN where a sample
+        has none; and bool by the same keys.
 
     Raises:
         FileNotFoundError: the preparation is not finished.
         ValueError: a key that is not of this preparation, or that was turned away unmeasured.
     """
     read_summary(out)
-    lists = (read_lines(out / name) for name in (SAMPLES_NAME, LEDGER_NAME))
-    found: dict[str, Measures] = {
-        entry["key"]: {one: entry["measures"][one] for one in measures if one in entry["measures"]}
-        for entry in itertools.chain.from_iterable(lists)
-        if entry.get("key") in verdicts and "measures" in entry
-    }
-    if unknown := [key for key in verdicts if key not in found]:
+    lists = [tabulate(read_lines(out / name)) for name in (SAMPLES_NAME, LEDGER_NAME)]
+    measured = pd.concat(lists).set_index("key")
+    if unknown := [key for key in verdicts if key not in measured.index]:
         shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         raise ValueError(
             f"{len(unknown)} of {len(verdicts)} reviewed keys were not measured in {out}: {shown}; "
             "keys must be those of its samples.jsonl, or of rejections.jsonl with measures"
         )
-    judged = [(found[key], good) for key, good in verdicts.items() if good is not None]
-    return [one for one, _ in judged], [good for _, good in judged]
-
-
-def keep_most(
-    proposals: Sequence[Proposal], recall: float
-) -> tuple[list[Proposal], list[Proposal]]:
-    """Proposals worth setting, and the others.
-
-    Worth it is a gate that turns some of the reviewed samples away and keeps the part ``recall`` of
-    the good ones. A measure that tells little can reach any precision by passing next to nothing.
-    """
-
-    def worth(one: Proposal) -> bool:
-        return one.threshold is not None and one.passing < one.reviewed and one.recall >= recall
-
-    return [x for x in proposals if worth(x)], [x for x in proposals if not worth(x)]
-
-
-def pass_all(measures: Measures, proposals: Sequence[Proposal]) -> bool:
-    """Whether a sample passes all of the gates; without a value it passes none."""
-    for one in proposals:
-        value = measures.get(one.measure)
-        if value is None or one.threshold is None:
-            return False
-        if not (value >= one.threshold if one.side == "min" else value <= one.threshold):
-            return False
-    return True
+    good = pd.Series({key: one for key, one in verdicts.items() if one is not None}, dtype=bool)
+    return measured.loc[good.index, [name for name in measures if name in measured]], good
 
 
 def _coarse_to_fine(count: int) -> Iterator[int]:
