@@ -34,7 +34,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.items import KLabel, TrainDraws, collate
+from datamodules.examples import KLabel, TrainDraws, collate
 from genrefocus.data.batches import TrainBatches
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.sample import PictureFormat, Sample, encode

@@ -7,12 +7,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.items import EvalItems, Item, collate
+from datamodules.examples import EvalExamples, Example, collate
 from genrefocus.data.batches import EvalBatches, TrainBatches, micro_batches
 
 
 class OrderedDataModule(LightningDataModule):
-    """Items in an order that ranks, workers and interruptions do not change.
+    """Examples in an order that ranks, workers and interruptions do not change.
 
     Training is one epoch of ``trainer.max_steps`` optimiser steps. The position in the order is
     the number of draws that optimiser steps have consumed; it is part of the checkpoint, and a
@@ -31,7 +31,7 @@ class OrderedDataModule(LightningDataModule):
         seed: of the order and of everything random about a draw.
 
     Attributes:
-        draws: item n is draw n, a pure function of (seed, n).
+        draws: example n is draw n, a pure function of (seed, n).
         validated: items of validation.
     """
 
@@ -44,12 +44,12 @@ class OrderedDataModule(LightningDataModule):
         super().__init__()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
-        self.draws: Dataset[Item] | None = None
-        self.validated: EvalItems | None = None
+        self.draws: Dataset[Example] | None = None
+        self.validated: EvalExamples | None = None
         self._start = {"draws": 0, "step": 0}
 
     def identity(self) -> dict[str, Any]:
-        """All that decides which item a draw is, as plain data."""
+        """All that decides which example a draw is, as plain data."""
         raise NotImplementedError
 
     @property
@@ -83,7 +83,7 @@ class OrderedDataModule(LightningDataModule):
         self.batch_size, accumulate = micro_batches(global_batch, self.batch_size, world)
         return accumulate
 
-    def train_dataloader(self) -> DataLoader[Item]:
+    def train_dataloader(self) -> DataLoader[Example]:
         """Batches from the first draw that no optimiser step has consumed to ``max_steps``."""
         trainer = self.trainer
         assert trainer is not None
@@ -102,20 +102,20 @@ class OrderedDataModule(LightningDataModule):
             world=trainer.world_size,
         )
 
-    def val_dataloader(self) -> DataLoader[Item]:
+    def val_dataloader(self) -> DataLoader[Example]:
         assert self.trainer is not None
         return self.val_loader(rank=self.trainer.global_rank, world=self.trainer.world_size)
 
     def train_loader(
         self, *, start: int, count: int, behind: int = 0, rank: int = 0, world: int = 1
-    ) -> DataLoader[Item]:
+    ) -> DataLoader[Example]:
         """``count`` training batches of one rank from draw ``start`` on; see ``TrainBatches``."""
         assert self.draws is not None, "setup('fit') comes first"
         assert self.batch_size is not None
         batches = TrainBatches(start, count, behind, self.batch_size, rank, world)
         return self._loader(self.draws, batches)
 
-    def val_loader(self, *, rank: int = 0, world: int = 1) -> DataLoader[Item]:
+    def val_loader(self, *, rank: int = 0, world: int = 1) -> DataLoader[Example]:
         """The share of one rank in the validation samples; see ``EvalBatches``."""
         assert self.validated is not None, "setup('validate') comes first"
         batches = EvalBatches(self.validated.sizes, self.eval_batch_size, rank, world)
@@ -175,8 +175,8 @@ class OrderedDataModule(LightningDataModule):
         return done - partial
 
     def _loader(
-        self, dataset: Dataset[Item], batches: TrainBatches | EvalBatches
-    ) -> DataLoader[Item]:
+        self, dataset: Dataset[Example], batches: TrainBatches | EvalBatches
+    ) -> DataLoader[Example]:
         return DataLoader(
             dataset,
             batch_sampler=batches,

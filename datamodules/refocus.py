@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.items import EvalSamples, KLabel, KSource, TrainDraws
+from datamodules.examples import EvalSamples, KLabel, KSource, TrainDraws
 from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.shards import INDEX_NAME, ShardDataset, require_crop
@@ -20,15 +20,13 @@ class RefocusDataModule(OrderedDataModule):
         val_samples: of each set in ``val``, spread over it, the same at every validation; None
             takes all.
         crop: edge of the square crop in px; random in training, central in evaluation.
-        batch_size: per rank and micro-batch.
-        eval_batch_size: per rank.
-        num_workers: loader processes per rank.
         seed: of the order, the crops and flips, and label noise.
         flip: mirror at random.
         limit: draw from the first samples of every route only, for overfitting and learning curves.
-        k_label, k_deviation, k_constant: source of K of photographs, see ``items.KLabel``.
+        k_label, k_deviation, k_constant: source of K of photographs, see ``examples.KLabel``.
         min_mask_agreement: drop training samples whose estimated in-focus mask agrees less with
             the sharpness of the photograph (provenance ``mask_agreement``, 0 to 1).
+        loading: ``batch_size``, ``eval_batch_size`` and ``num_workers``.
 
     Batches are dictionaries: key, route, prompt, draw (lists); aif, bokeh and extras
     (B, 3, H, W) in [0, 1]; and, where all samples of a batch have them, disparity (B, 1, H, W) in
@@ -45,9 +43,6 @@ class RefocusDataModule(OrderedDataModule):
         weights: Mapping[str, float],
         val: Sequence[str | Path],
         crop: int,
-        batch_size: int | None,
-        eval_batch_size: int,
-        num_workers: int,
         seed: int,
         flip: bool = True,
         limit: int | None = None,
@@ -56,13 +51,9 @@ class RefocusDataModule(OrderedDataModule):
         k_constant: float | None = None,
         min_mask_agreement: float | None = None,
         val_samples: int | None = None,
+        **loading: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
-        )
+        super().__init__(seed=seed, **loading)
         self.train_folders = {name: Path(folder) for name, folder in train.items()}
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.val_folders = _folders(val)

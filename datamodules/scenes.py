@@ -11,7 +11,7 @@ from numpy.random import SeedSequence
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.items import EvalItems, Item
+from datamodules.examples import EvalExamples, Example
 from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
 from genrefocus.render.scene import scene_aif, visible_layer
@@ -58,7 +58,7 @@ def _drawn(scenes: SceneSet, number: int) -> tuple[Tensor, Tensor]:
     return to_bytes(scene_aif(scene)), visible_layer(scene).to(torch.uint8)
 
 
-class SceneDraws(Dataset[Item]):
+class SceneDraws(Dataset[Example]):
     """Draw n of the order: a scene, cropped, mirrored and with its channels in another order.
 
     The latter two happen to every second draw; permuted channels multiply the palettes.
@@ -68,7 +68,7 @@ class SceneDraws(Dataset[Item]):
         self.scenes, self.crop = scenes, crop
         self.order = GlobalOrder({_SET: scenes.count}, {_SET: 1.0}, seed)
 
-    def __getitem__(self, n: int) -> Item:
+    def __getitem__(self, n: int) -> Example:
         draw = self.order.draw(n)
         image, layers = self.scenes.picture(draw.index)
         # Of random.Random only random() is promised to stay the same over Python versions.
@@ -83,7 +83,7 @@ class SceneDraws(Dataset[Item]):
         return {"draw": n, "key": f"train-{draw.index:06d}", "image": image, "layers": layers}
 
 
-class SceneEvaluation(EvalItems):
+class SceneEvaluation(EvalExamples):
     """All scenes of a set once, cropped about their centre."""
 
     def __init__(self, scenes: SceneSet, crop: int) -> None:
@@ -93,7 +93,7 @@ class SceneEvaluation(EvalItems):
     def sizes(self) -> tuple[int, ...]:
         return (self.scenes.count,)
 
-    def __getitem__(self, n: int) -> Item:
+    def __getitem__(self, n: int) -> Example:
         offset = (self.scenes.size - self.crop) // 2
         image, layers = _cut(*self.scenes.picture(n), offset, offset, self.crop)
         key = f"{self.scenes.split}-{n:06d}"
@@ -112,9 +112,9 @@ class SceneDataModule(OrderedDataModule):
         val_scenes: scenes for validation.
         size: edge of a scene in px.
         crop: edge of the square crop in px; random in training, central in validation.
-        batch_size, eval_batch_size: per rank.
-        num_workers: loader processes per rank. A scene of 96 px takes some 10 ms.
         seed: of scenes, order and crops.
+        loading: ``batch_size``, ``eval_batch_size`` and ``num_workers``; a scene of 96 px takes
+            some 10 ms.
 
     Raises:
         ValueError: the crop is larger than the scenes.
@@ -127,17 +127,10 @@ class SceneDataModule(OrderedDataModule):
         val_scenes: int,
         size: int,
         crop: int,
-        batch_size: int | None,
-        eval_batch_size: int,
-        num_workers: int,
         seed: int,
+        **loading: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
-        )
+        super().__init__(seed=seed, **loading)
         if crop > size:
             raise ValueError(
                 f"crop of {crop} px in scenes of {size} px; set crop to {size} or less"

@@ -1,23 +1,17 @@
 """Work on numbered items in several processes, with results that do not depend on how many."""
 
 import functools
-import json
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
-
-from genrefocus.rejection import Rejected
-from genrefocus.writing import whole_lines
 
 OrderedMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
@@ -50,36 +44,6 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
             # A pool that is still closing when the interpreter ends raises in a thread of its own.
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def remembered(
-    path: Path,
-    work: Callable[[Any], Any],
-    items: Mapping[str, Any],
-    mapper: OrderedMap,
-    advance: Callable[[int, int], None],
-) -> dict[str, Any]:
-    """Results of slow work, each computed once: a file of JSON lines keeps them.
-
-    Args:
-        path: of the file, which several processes may share.
-        work: item -> plain JSON data, or ``Rejected``, which is returned and not kept.
-        items: key -> item.
-        mapper: runs the work.
-        advance: is told of (results that are there, results that were missing).
-    """
-    with FileLock(f"{path}.lock"):
-        known = dict(map(json.loads, whole_lines(path)))
-        missing = {key: item for key, item in items.items() if key not in known}
-        with path.open("ab") as file:
-            results = zip(missing, mapper(work, missing.values()), strict=True)
-            for number, (key, result) in enumerate(results, start=1):
-                known[key] = result
-                if not isinstance(result, Rejected):
-                    file.write(json.dumps([key, result]).encode() + b"\n")
-                    file.flush()
-                advance(number, len(missing))
-    return {key: known[key] for key in items}
 
 
 def _streamed(

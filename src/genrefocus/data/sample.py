@@ -33,9 +33,7 @@ from torch import Tensor
 from genrefocus.optics import BlurStrength
 
 SCHEMA_VERSION = 1
-
-SCHEMA_CHANGES: Mapping[int, str] = {1: "the first version"}
-"""Version -> what it changed. No version reads another: a set is made again."""
+"""No version reads another: a set is made again."""
 
 ROUTES = ("synthetic", "in_the_wild", "aperture_series", "point_lights", "deblur")
 SPLITS = ("train", "val", "test")
@@ -209,31 +207,22 @@ def decode_metadata(data: bytes) -> dict[str, Any]:
 
 
 def require_schema(version: object, what: str) -> None:
-    """Compare a schema version with this code's.
-
-    Args:
-        version: that was found, None where there is none.
-        what: has it, for the message.
+    """Compare the schema version that ``what`` has, None where it has none, with this code's.
 
     Raises:
-        ValueError: it is another one; the message says what changed, and what to do.
+        ValueError: it is another one.
     """
     if version == SCHEMA_VERSION:
         return
     found = f"{what} has schema version {version}, this genrefocus reads {SCHEMA_VERSION}"
-    if not isinstance(version, int):
-        raise ValueError(f"{found}; no genrefocus wrote that, prepare the data again")
-    if version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ValueError(
             f"{found}: a newer genrefocus wrote it; update this one (git pull, make setup), or "
             "prepare the data again with this one in another folder"
         )
-    changes = "; ".join(
-        f"{number}: {change}" for number, change in SCHEMA_CHANGES.items() if number > version
-    )
     raise ValueError(
-        f"{found} (since then {changes}); prepare the data again: genrefocus prepare route=..., "
-        "with the settings in its index.json, in another folder"
+        f"{found}; prepare the data again: genrefocus prepare route=..., with the settings in its "
+        "index.json, in another folder"
     )
 
 

@@ -6,7 +6,7 @@ or a multimodal curve is no calibration; the curve is kept in either case.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
 from genrefocus.k_search import KRange, KSearch, search_k
 from genrefocus.metrics.ssim import ssim
 from genrefocus.optics import BlurStrength
-from genrefocus.preparation.pairs import PairMeasures, correct, measure_pair
-from genrefocus.preparation.route import Estimates, Prepared, Route, load_image, require_edge
+from genrefocus.preparation.pairs import PairMeasures, correct
+from genrefocus.preparation.route import Estimates, Prepared, Route, add_estimates, load_pair
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.render.apertures import Aperture
 from genrefocus.render.layered import render_layered
@@ -52,21 +52,16 @@ class ApertureSeries(Route):
 
     def load(self, candidate: Candidate) -> tuple[Photo, PairMeasures]:
         """The wider frame with its sharp one, and how well they belong together."""
-        sharp = load_image(candidate, "sharp", long_edge=self.long_edge)
-        photo = load_image(candidate, "photo", long_edge=self.long_edge)
-        pair = measure_pair(sharp, photo)
-        require_edge(sharp, self.least_edge)
+        photo, pair = load_pair(candidate, long_edge=self.long_edge, least_edge=self.least_edge)
         if self.correct:
-            sharp = correct(sharp, pair.correction)
-        return Photo(candidate.item.name, photo, sharp), pair
+            photo = replace(photo, aif=correct(photo.aif, pair.correction))
+        return photo, pair
 
     def estimate(
         self, candidates: Sequence[Candidate], loaded: Sequence[tuple[Photo, PairMeasures]]
     ) -> list[tuple[PairMeasures, Photo, Tensor, InFocus]]:
         photos, pairs = zip(*loaded, strict=True)
-        return list(
-            zip(pairs, photos, self.depth.depth(photos), self.mask.mask(photos), strict=True)
-        )
+        return add_estimates(pairs, photos, self.depth, self.mask)
 
     def sample(
         self, candidate: Candidate, estimated: tuple[PairMeasures, Photo, Tensor, InFocus]

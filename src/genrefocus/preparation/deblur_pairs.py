@@ -2,11 +2,10 @@
 
 from dataclasses import asdict, dataclass
 
-from torch import Tensor
-
 from genrefocus.data.sample import Sample, to_uint8
-from genrefocus.preparation.pairs import PairMeasures, correct, measure_pair
-from genrefocus.preparation.route import Prepared, Route, load_image, require_edge
+from genrefocus.estimators import Photo
+from genrefocus.preparation.pairs import PairMeasures, correct
+from genrefocus.preparation.route import Prepared, Route, load_pair
 from genrefocus.preparation.shard_plan import Candidate
 
 
@@ -29,26 +28,19 @@ class DeblurPairs(Route):
     name = "deblur"
     roles = frozenset({"photo", "sharp"})
 
-    def load(self, candidate: Candidate) -> tuple[Tensor, Tensor, PairMeasures]:
-        """Sharp image and photograph, and how well they belong together."""
-        sharp = load_image(candidate, "sharp", long_edge=self.long_edge)
-        photo = load_image(candidate, "photo", long_edge=self.long_edge)
-        pair = measure_pair(sharp, photo)
-        require_edge(sharp, self.least_edge)
-        return sharp, photo, pair
+    def load(self, candidate: Candidate) -> tuple[Photo, PairMeasures]:
+        """The photograph with its sharp image, and how well they belong together."""
+        return load_pair(candidate, long_edge=self.long_edge, least_edge=self.least_edge)
 
-    def sample(
-        self, candidate: Candidate, estimated: tuple[Tensor, Tensor, PairMeasures]
-    ) -> Prepared:
-        sharp, photo, pair = estimated
-        if self.correct:
-            sharp = correct(sharp, pair.correction)
+    def sample(self, candidate: Candidate, estimated: tuple[Photo, PairMeasures]) -> Prepared:
+        photo, pair = estimated
+        sharp = correct(photo.aif, pair.correction) if self.correct else photo.aif
         sample = Sample(
             key=candidate.key,
             route=self.name,
             split=candidate.split,
             aif=to_uint8(sharp),
-            bokeh=to_uint8(photo),
+            bokeh=to_uint8(photo.image),
             provenance={"pair": asdict(pair), "facts": dict(candidate.item.facts)},
         )
         return Prepared(sample, pair.numbers())

@@ -1,18 +1,20 @@
 """What all images of a source, and of what is tested on, are known by: each is read once."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from filelock import FileLock
 
 from genrefocus.data.images import pictures_below
-from genrefocus.data.processes import OrderedMap, remembered
+from genrefocus.data.processes import OrderedMap
 from genrefocus.data.shards import INDEX_NAME, ShardDataset
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.preparation.leakage import Fingerprint, PlacedImage, fingerprint_of
 from genrefocus.rejection import Rejected
-
-FINGERPRINTS_NAME = "fingerprints.jsonl"
+from genrefocus.writing import whole_lines
 
 _SHOWN = 5
 
@@ -23,6 +25,45 @@ Fingerprints = Mapping[str, Mapping[str, Fingerprint]]
 """Name of the item -> role -> fingerprint, roles in order."""
 
 
+@dataclass(frozen=True)
+class Readings:
+    """What is read of all images before a sample is made, each once: files keep it.
+
+    Attributes:
+        folder: of the files of JSON lines, which several processes may share.
+        mapper: runs the reading.
+        advance: is told of the progress.
+    """
+
+    folder: Path
+    mapper: OrderedMap
+    advance: Advance
+
+    def read(
+        self, what: str, work: Callable[[Any], Any], items: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Key -> result of the work on the item of this key.
+
+        Args:
+            what: is read, for the file's name and the progress.
+            work: item -> plain JSON data, or ``Rejected``, which is returned and not kept.
+            items: key -> item.
+        """
+        path = self.folder / f"{what}.jsonl"
+        with FileLock(f"{path}.lock"):
+            known = dict(map(json.loads, whole_lines(path)))
+            missing = {key: item for key, item in items.items() if key not in known}
+            with path.open("ab") as file:
+                results = zip(missing, self.mapper(work, missing.values()), strict=True)
+                for number, (key, result) in enumerate(results, start=1):
+                    known[key] = result
+                    if not isinstance(result, Rejected):
+                        file.write(json.dumps([key, result]).encode() + b"\n")
+                        file.flush()
+                    self.advance(what, number, len(missing))
+        return {key: known[key] for key in items}
+
+
 class Encoded(Protocol):
     """What can be read: a file, a cell, a member of a shard."""
 
@@ -30,27 +71,16 @@ class Encoded(Protocol):
 
 
 def of_items(
-    items: Sequence[Item], folder: Path, mapper: OrderedMap, advance: Advance
+    items: Sequence[Item], readings: Readings
 ) -> tuple[dict[str, dict[str, Fingerprint]], dict[str, Rejected]]:
-    """Of all images; and items of which one cannot be read, as nothing could compare them.
-
-    A file in ``folder`` keeps what an earlier process has read.
-    """
+    """Of all images; and items of which one cannot be read, as nothing could compare them."""
     keys = {(i.name, role): _identity(image) for i in items for role, image in i.pictures.items()}
     images = {
         keys[item.name, role]: (item.name, image)
         for item in items
         for role, image in item.pictures.items()
     }
-    if not images:
-        return {item.name: {} for item in items}, {}
-    found = remembered(
-        folder / FINGERPRINTS_NAME,
-        _fingerprint,
-        images,
-        mapper,
-        lambda done, of: advance("fingerprints", done, of),
-    )
+    found = readings.read("fingerprints", _fingerprint, images) if images else {}
     fingerprints, unreadable = {}, {}
     for item in items:
         own = {role: found[keys[item.name, role]] for role in sorted(item.pictures)}
@@ -62,7 +92,7 @@ def of_items(
     return fingerprints, unreadable
 
 
-def of_folder(folder: Path, mapper: OrderedMap, advance: Advance) -> Iterator[PlacedImage]:
+def of_folder(folder: Path, readings: Readings) -> Iterator[PlacedImage]:
     """Fingerprints of a benchmark: images below a folder, or the AIF and bokeh of shards.
 
     Raises:
@@ -82,9 +112,9 @@ def of_folder(folder: Path, mapper: OrderedMap, advance: Advance) -> Iterator[Pl
     if not images:
         raise ValueError(f"leakage.against: no picture and no set of shards in {folder}")
     unreadable = []
-    found = mapper(_fingerprint, images)
+    found = readings.mapper(_fingerprint, images)
     for number, ((name, _), one) in enumerate(zip(images, found, strict=True), start=1):
-        advance(title, number, len(images))
+        readings.advance(title, number, len(images))
         if isinstance(one, Rejected):
             unreadable.append(str(one) if name in str(one) else f"{name}: {one}")
         else:

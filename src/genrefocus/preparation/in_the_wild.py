@@ -15,7 +15,13 @@ from torch import Tensor
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
 from genrefocus.optics import blur_strength_from_exif
 from genrefocus.photograph.exif import ExposureFacts, read_photograph
-from genrefocus.preparation.route import Estimates, Prepared, Route, require_edge, scaled_down
+from genrefocus.preparation.route import (
+    Estimates,
+    Prepared,
+    Route,
+    add_estimates,
+    scaled_down,
+)
 from genrefocus.preparation.shard_plan import Candidate
 
 Deblur = Callable[[Tensor, Sequence[int]], Tensor]
@@ -60,9 +66,8 @@ class InTheWild(Route):
         pixels, facts = read_photograph(
             item.pictures["photo"].read(), item.name, item.facts.get("exif")
         )
-        image = scaled_down(torch.from_numpy(pixels.colour).permute(2, 0, 1), self.long_edge)
-        require_edge(image, self.least_edge)
-        return image, facts
+        image = torch.from_numpy(pixels.colour).permute(2, 0, 1)
+        return scaled_down(image, self.long_edge, self.least_edge), facts
 
     def estimate(
         self, candidates: Sequence[Candidate], loaded: Sequence[tuple[Tensor, ExposureFacts]]
@@ -81,10 +86,7 @@ class InTheWild(Route):
             Photo(candidate.item.name, image, sharp[number])
             for number, (candidate, (image, _)) in enumerate(zip(candidates, loaded, strict=True))
         ]
-        facts = [one for _, one in loaded]
-        return list(
-            zip(facts, photos, self.depth.depth(photos), self.mask.mask(photos), strict=True)
-        )
+        return add_estimates([facts for _, facts in loaded], photos, self.depth, self.mask)
 
     def sample(
         self, candidate: Candidate, estimated: tuple[ExposureFacts, Photo, Tensor, InFocus]

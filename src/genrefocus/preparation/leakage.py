@@ -92,29 +92,6 @@ class Leak:
         return f"{a} and {b}: {how}"
 
 
-class Leaked(ValueError):
-    """Pictures occur on both sides of a border. ``leaks`` holds all pairs, the message some."""
-
-    def __init__(self, leaks: Sequence[Leak]) -> None:
-        super().__init__(leaks)
-        self.leaks = list(leaks)
-
-    def __str__(self) -> str:
-        # Items have several pictures; one line for two items is enough.
-        nearest: dict[tuple[str, str], Leak] = {}
-        for leak in sorted(self.leaks, key=lambda one: one.distance):
-            nearest.setdefault((leak.a.name, leak.b.name), leak)
-        lines = [f"{counted(len(nearest), 'pair')} in different splits, or sets:"]
-        lines += [f"  {leak}" for leak in list(nearest.values())[:_SHOWN]]
-        if len(nearest) > _SHOWN:
-            lines.append(f"  and {len(nearest) - _SHOWN} more")
-        lines.append(
-            "put both into one split or take one out; to accept a pair all the same, give the name "
-            "of one of its pictures in leakage.allow"
-        )
-        return "\n".join(lines)
-
-
 def fingerprint_of(data: bytes, name: str) -> Fingerprint:
     """Hashes and colour space of an encoded picture; ``phash`` is of the upright one.
 
@@ -162,15 +139,10 @@ def find_leaks(
     return [leak for a, b in sides for leak in _between(a, b, distance)]
 
 
-def refuse(leaks: Sequence[Leak], allow: Collection[str] = ()) -> None:
-    """Stop where there are leaks, unless they are allowed by name.
-
-    Args:
-        leaks: from :func:`find_leaks`.
-        allow: names of pictures; a pair with one of them is excused.
+def unexcused(leaks: Sequence[Leak], allow: Collection[str]) -> list[Leak]:
+    """Leaks between two images that are both not in ``allow``, a list of names.
 
     Raises:
-        Leaked: pairs that are not excused.
         ValueError: a name that is in no leak, so that an allowance does not outlive its reason.
     """
     named = {x.name for leak in leaks for x in (leak.a, leak.b)}
@@ -179,8 +151,23 @@ def refuse(leaks: Sequence[Leak], allow: Collection[str] = ()) -> None:
             f"leakage.allow names {', '.join(unknown[:_SHOWN])}, which no leak has "
             f"({len(unknown)} such names); take them out"
         )
-    if left := [leak for leak in leaks if not {leak.a.name, leak.b.name} & set(allow)]:
-        raise Leaked(left)
+    return [leak for leak in leaks if not {leak.a.name, leak.b.name} & set(allow)]
+
+
+def account(leaks: Sequence[Leak]) -> str:
+    """Lines about the nearest leaks, one for each two items, and what to do about them."""
+    nearest: dict[tuple[str, str], Leak] = {}
+    for leak in sorted(leaks, key=lambda one: one.distance):
+        nearest.setdefault((leak.a.name, leak.b.name), leak)
+    lines = [f"{counted(len(nearest), 'pair')} in different splits, or sets:"]
+    lines += [f"  {leak}" for leak in list(nearest.values())[:_SHOWN]]
+    if len(nearest) > _SHOWN:
+        lines.append(f"  and {len(nearest) - _SHOWN} more")
+    lines.append(
+        "put both into one split or take one out; to accept a pair all the same, give the name of "
+        "one of its pictures in leakage.allow"
+    )
+    return "\n".join(lines)
 
 
 def _has_structure(grey: Image.Image) -> bool:

@@ -19,13 +19,10 @@ QUANTILES: Mapping[str, float] = {"min": 0, "p5": 0.05, "median": 0.5, "p95": 0.
 
 
 def rejection(name: str, rejected: Rejected, split: str | None) -> dict[str, Any]:
-    """An entry of the ledger."""
-    return {"name": name, "split": split, **explained(rejected)}
-
-
-def explained(rejected: Rejected) -> dict[str, Any]:
-    """Why something was turned away, as plain JSON data."""
+    """An entry of the ledger, plain JSON data."""
     return {
+        "name": name,
+        "split": split,
         "reason": rejected.reason.value,
         "value": rejected.value,
         "detail": rejected.detail,

@@ -21,7 +21,6 @@ from genrefocus.preparation.route import (
     Route,
     blur_measures,
     load_image,
-    require_edge,
 )
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.preparation.subjects import Subject, subject_of_image, subject_of_scene
@@ -136,9 +135,8 @@ class Synthetic(Route):
         """The sharp image, None for a procedural scene."""
         if "sharp" not in candidate.item.pictures:
             return None
-        image = load_image(candidate, "sharp", long_edge=self.long_edge)
-        require_edge(image, self.least_edge)
-        return image
+        edges = {"long_edge": self.long_edge, "least_edge": self.least_edge}
+        return load_image(candidate, "sharp", **edges)
 
     def estimate(
         self, candidates: Sequence[Candidate], loaded: Sequence[Tensor | None]

@@ -11,9 +11,17 @@ from torch import Tensor
 
 from genrefocus.data.images import image_of
 from genrefocus.data.sample import Sample, to_uint8
-from genrefocus.estimators import DetailRetention, InFocus, MaskEstimator, Photo, mask_agreement
+from genrefocus.estimators import (
+    DepthEstimator,
+    DetailRetention,
+    InFocus,
+    MaskEstimator,
+    Photo,
+    mask_agreement,
+)
 from genrefocus.geometry import View, resize, size_within
 from genrefocus.optics import BlurStrength, blur_radius, depth_to_disparity, focus_disparity
+from genrefocus.preparation.pairs import PairMeasures, measure_pair
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.rejection import Reason, Rejected
 
@@ -100,32 +108,55 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def load_image(candidate: Candidate, role: str, *, long_edge: int) -> Tensor:
-    """An image (3, H, W) in [0, 1], upright, scaled down where its long edge exceeds the limit.
+def load_image(candidate: Candidate, role: str, *, long_edge: int, least_edge: int) -> Tensor:
+    """An image (3, H, W) in [0, 1], upright, of a working size; see :func:`scaled_down`.
 
     Raises:
-        Rejected: it cannot be decoded.
+        Rejected: it cannot be decoded, or is too small.
         OSError: it cannot be read.
     """
     image = image_of(candidate.item.pictures[role].read(), candidate.item.name)
-    return scaled_down(image, long_edge)
+    return scaled_down(image, long_edge, least_edge)
 
 
-def scaled_down(image: Tensor, long_edge: int) -> Tensor:
-    """An image (3, H, W), at most so many px long."""
-    height, width = image.shape[-2:]
-    return resize(View(image), *size_within(height, width, long_edge)).image
+def scaled_down(image: Tensor, long_edge: int, least_edge: int) -> Tensor:
+    """An image (3, H, W), at most ``long_edge`` px long.
 
-
-def require_edge(image: Tensor, least: int) -> None:
-    """Raise Rejected where the short edge is below ``least`` px, which a crop would not fit in."""
-    height, width = image.shape[-2:]
-    if min(height, width) < least:
+    Raises:
+        Rejected: its short edge is then below ``least_edge`` px, so that no crop would fit in.
+    """
+    height, width = size_within(image.shape[-2], image.shape[-1], long_edge)
+    image = resize(View(image), height, width).image
+    if min(height, width) < least_edge:
         raise Rejected(
             Reason.PICTURE_TOO_SMALL,
             min(height, width),
-            f"the short edge must have {least} px or more; this is {height}x{width} px (HxW)",
+            f"the short edge must have {least_edge} px or more; this is {height}x{width} px (HxW)",
         )
+    return image
+
+
+def load_pair(
+    candidate: Candidate, *, long_edge: int, least_edge: int
+) -> tuple[Photo, PairMeasures]:
+    """A photograph with its sharp counterpart, and how well they belong together.
+
+    Raises:
+        Rejected: as :func:`load_image`, or the two cannot be measured.
+    """
+    edges = {"long_edge": long_edge, "least_edge": least_edge}
+    sharp, image = (load_image(candidate, role, **edges) for role in ("sharp", "photo"))
+    return Photo(candidate.item.name, image, sharp), measure_pair(sharp, image)
+
+
+def add_estimates(
+    known: Sequence[Any],
+    photos: Sequence[Photo],
+    depth: DepthEstimator,
+    mask: MaskEstimator,
+) -> list[tuple[Any, Photo, Tensor, InFocus]]:
+    """What is known of each photograph, the photograph, its depth (H, W) in metres, its mask."""
+    return list(zip(known, photos, depth.depth(photos), mask.mask(photos), strict=True))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from genrefocus import __version__
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import SPLITS, PictureFormat, encode
 from genrefocus.data.shards import index_head, require_same, shard_name, write_index
+from genrefocus.preparation.fingerprints import Readings
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
 from genrefocus.preparation.journal import (
@@ -47,8 +48,8 @@ from genrefocus.preparation.ledger import (
     LEDGER_NAME,
     SAMPLES_NAME,
     SUMMARY_NAME,
-    explained,
     read_summary,
+    rejection,
 )
 from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.shard_plan import Candidate, LeakageCheck, ShardPlan, plan_shards
@@ -114,14 +115,12 @@ def prepare(
         with processes as mapper, _bars(progress) as advance:
             plan = plan_shards(
                 source,
-                folder=work,
+                Readings(work, mapper, advance),
                 splits=splits,
                 seed=seed,
                 items_per_shard=items_per_shard,
                 limit=limit,
                 leakage=leakage or LeakageCheck(),
-                mapper=mapper,
-                advance=advance,
             )
             settings = {
                 "route": route.name,
@@ -200,19 +199,18 @@ def _outcome(
     candidate: Candidate,
     made: Prepared | Rejected,
 ) -> Outcome:
-    record: dict[str, Any] = {
-        "key": candidate.key,
-        "name": candidate.item.name,
-        "split": candidate.split,
-    }
+    item, split = candidate.item.name, candidate.split
     if isinstance(made, Rejected):
-        return Outcome({}, record | explained(made))
-    measures = {name: _finite(value) for name, value in sorted(made.measures.items())}
-    record["measures"] = measures
+        return Outcome({}, {"key": candidate.key, **rejection(item, made, split)})
+    measures = {
+        name: float(value) if math.isfinite(value) else None
+        for name, value in sorted(made.measures.items())
+    }
+    measured = {"key": candidate.key, "measures": measures}
     try:
         gates.check(made.measures)
     except Rejected as rejected:
-        return Outcome({}, record | explained(rejected))
+        return Outcome({}, measured | rejection(item, rejected, split))
     samples = {}
     for sample in (made.sample, *made.more):
         provenance = {
@@ -223,11 +221,7 @@ def _outcome(
             "code_version": __version__,
         }
         samples[sample.key] = encode(replace(sample, provenance=provenance), picture_format)
-    return Outcome(samples, record)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return Outcome(samples, measured | {"name": item, "split": split})
 
 
 def _is_finished(out: Path, head: Mapping[str, Any]) -> bool:
@@ -261,6 +255,8 @@ def _conclude(
         paths = [record_path(out, part) for part in plan.parts]
         if not all(path.is_file() for path in paths):
             return None
+        for left in out.rglob(".*.part"):  # of a process that was killed at this place
+            left.unlink()
         done = [json.loads(path.read_bytes()) for path in paths]
         summary = _write_outcome(plan, gates, head, out, splits, done)
         _remove(work)

@@ -3,24 +3,16 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 from genrefocus.data.images import image_of
-from genrefocus.data.processes import OrderedMap, remembered
 from genrefocus.metrics.lvcorr import laplacian_variance
-from genrefocus.preparation.fingerprints import Advance, Fingerprints
+from genrefocus.preparation.fingerprints import Fingerprints, Readings
 from genrefocus.preparation.item import Item, Picture
 from genrefocus.rejection import Reason, Rejected
 
-SHARPNESS_NAME = "sharpness.jsonl"
-
 
 def not_among_sharpest(
-    items: Sequence[Item],
-    fingerprints: Fingerprints,
-    folder: Path,
-    mapper: OrderedMap,
-    advance: Advance,
+    items: Sequence[Item], fingerprints: Fingerprints, readings: Readings
 ) -> dict[str, Rejected]:
     """Items that are not among the sharpest of their pool, with ``not_among_sharpest``, by name.
 
@@ -30,9 +22,7 @@ def not_among_sharpest(
     Args:
         items: of one split; those without a pool are kept.
         fingerprints: of all their images.
-        folder: for the file of what was measured.
-        mapper: runs the reading of images.
-        advance: is told of the progress.
+        readings: keep what was measured.
 
     Raises:
         OSError: an image cannot be read.
@@ -46,13 +36,8 @@ def not_among_sharpest(
         if len(members) <= count:
             continue
         content = {item.name: fingerprints[item.name]["sharp"].sha256 for item in members}
-        measured = remembered(
-            folder / SHARPNESS_NAME,
-            _sharpness,
-            {content[item.name]: item.pictures["sharp"] for item in members},
-            mapper,
-            lambda done, of: advance("sharpness", done, of),
-        )
+        images = {content[item.name]: item.pictures["sharp"] for item in members}
+        measured = readings.read("sharpness", _sharpness, images)
         sharpness = {name: measured[digest] for name, digest in content.items()}
         ranked = sorted(members, key=lambda item: (-sharpness[item.name], item.name))
         least = sharpness[ranked[count - 1].name]

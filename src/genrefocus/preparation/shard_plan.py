@@ -15,18 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from genrefocus.data.processes import OrderedMap
 from genrefocus.data.sample import SPLITS
 from genrefocus.photograph.colours import SRGB
-from genrefocus.preparation.fingerprints import Advance, Fingerprints, of_folder, of_items
+from genrefocus.preparation.fingerprints import Fingerprints, Readings, of_folder, of_items
 from genrefocus.preparation.item import Item, Source
 from genrefocus.preparation.leakage import (
     DISTANCE,
     Fingerprint,
-    Leaked,
     PlacedImage,
+    account,
     find_leaks,
-    refuse,
+    unexcused,
 )
 from genrefocus.preparation.ledger import rejection
 from genrefocus.preparation.selection import not_among_sharpest
@@ -106,47 +105,43 @@ class ShardPlan:
 
 def plan_shards(
     source: Source,
+    readings: Readings,
     *,
-    folder: Path,
     splits: Mapping[str, float],
     seed: int,
     items_per_shard: int,
     limit: int | None,
     leakage: LeakageCheck,
-    mapper: OrderedMap,
-    advance: Advance,
 ) -> ShardPlan:
     """List the source, compare its images, and divide it into parts.
 
     Args:
         source: of the items.
-        folder: for the file of fingerprints.
+        readings: of all images.
         splits: split -> share of the scenes, by a stable hash; for items without a split.
         seed: of the preparation.
         items_per_shard: candidates of one shard; those that are turned away leave it smaller.
         limit: of items, chosen by a stable hash; None takes all.
         leakage: what to compare with.
-        mapper: runs the reading of images.
-        advance: is told of the progress.
 
     Raises:
         OSError: an image cannot be read.
-        ValueError: shares that do not add up, or images that leak (``leakage.Leaked``).
+        ValueError: shares that do not add up, or images that leak.
     """
     check_splits(splits)
     items = _limited(source.items(), limit)
     assert len({item.name for item in items}) == len(items), f"{source.name} lists a name twice"
-    fingerprints, unreadable = of_items(items, folder, mapper, advance)
+    fingerprints, unreadable = of_items(items, readings)
     away = [rejection(*one, None) for one in (*source.problems(), *unreadable.items())]
     items = [item for item in items if item.name not in unreadable]
     split = _splits(source, items, fingerprints, splits, leakage.distance)
-    _refuse_leaks(_placed(items, fingerprints, split), leakage, folder, mapper, advance)
+    _refuse_leaks(_placed(items, fingerprints, split), leakage, readings)
     copies = _copies(items, fingerprints)
     away += [rejection(name, one, split[name]) for name, one in copies.items()]
     parts: list[Part] = []
     for own in SPLITS:
         kept = [i for i in items if split[i.name] == own and i.name not in copies]
-        blurred = not_among_sharpest(kept, fingerprints, folder, mapper, advance)
+        blurred = not_among_sharpest(kept, fingerprints, readings)
         away += [rejection(i.name, blurred[i.name], own) for i in kept if i.name in blurred]
         candidates = [
             _candidate(item, own, seed, fingerprints[item.name])
@@ -247,25 +242,16 @@ def _splits(
             group[high] = low
 
 
-def _refuse_leaks(
-    images: Sequence[PlacedImage],
-    leakage: LeakageCheck,
-    folder: Path,
-    mapper: OrderedMap,
-    advance: Advance,
-) -> None:
-    against = [one for path in leakage.against for one in of_folder(path, mapper, advance)]
-    record = folder.parent / LEAKS_NAME
-    try:
-        refuse(find_leaks(images, against, distance=leakage.distance), leakage.allow)
-    except Leaked as leaked:
-        lines = (
-            json.dumps([leak.a.name, leak.a.split, leak.b.name, leak.b.split, leak.distance])
-            for leak in leaked.leaks
-        )
-        write_atomically(record, "".join(f"{line}\n" for line in lines).encode())
-        raise ValueError(f"{leaked}; all are in {record}") from leaked
+def _refuse_leaks(images: Sequence[PlacedImage], leakage: LeakageCheck, readings: Readings) -> None:
+    against = [one for path in leakage.against for one in of_folder(path, readings)]
+    leaks = unexcused(find_leaks(images, against, distance=leakage.distance), leakage.allow)
+    record = readings.folder.parent / LEAKS_NAME
     record.unlink(missing_ok=True)
+    if leaks:
+        lines = ([x.a.name, x.a.split, x.b.name, x.b.split, x.distance] for x in leaks)
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        write_atomically(record, text.encode())
+        raise ValueError(f"{account(leaks)}; all are in {record}")
 
 
 def _copies(items: Sequence[Item], fingerprints: Fingerprints) -> dict[str, Rejected]:

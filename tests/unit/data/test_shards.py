@@ -148,7 +148,7 @@ def test_corruption_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
-        (0, "since then 1: the first version.*genrefocus prepare route="),
+        (0, "genrefocus prepare route="),
         (2, "a newer genrefocus wrote it; update this one"),
         (None, "prepare the data again"),
     ],

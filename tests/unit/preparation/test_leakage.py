@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -13,11 +12,11 @@ from skimage import data
 from genrefocus.preparation.leakage import (
     DISTANCE,
     Fingerprint,
-    Leaked,
     PlacedImage,
+    account,
     find_leaks,
     fingerprint_of,
-    refuse,
+    unexcused,
 )
 from genrefocus.rejection import Reason, Rejected
 
@@ -204,26 +203,19 @@ def leaking(count: int) -> list[PlacedImage]:
     ]
 
 
-def test_leaks_are_refused_with_a_bounded_list() -> None:
-    refuse(find_leaks(leaking(0)))
-    with pytest.raises(Leaked) as caught:
-        refuse(find_leaks(leaking(400)))
-    message = str(caught.value)
+def test_an_account_of_leaks_is_bounded() -> None:
+    message = account(find_leaks(leaking(400)))
     assert "400 pairs" in message and "390 more" in message and "leakage.allow" in message
     assert "train 0 (train, scene s0) and test 0 (test, scene s0): equal content" in message
-    assert message.count("\n") < 15 and len(caught.value.leaks) == 400
-    assert str(pickle.loads(pickle.dumps(caught.value))) == message
+    assert message.count("\n") < 15
 
 
 def test_allowed_names_are_excused_and_unknown_ones_are_an_error() -> None:
     leaks = find_leaks(leaking(3))
-    refuse(leaks, ["train 0", "test 1", "train 2"])
-    with pytest.raises(Leaked) as caught:
-        refuse(leaks, {"train 0", "test 1"})
-    assert [leak.a.name for leak in caught.value.leaks] == ["train 2"]
-    with pytest.raises(ValueError, match="train 9") as stale:
-        refuse(leaks, ["train 0", "test 1", "train 2", "train 9"])
-    assert not isinstance(stale.value, Leaked)
+    assert not unexcused(leaks, ["train 0", "test 1", "train 2"])
+    assert [leak.a.name for leak in unexcused(leaks, {"train 0", "test 1"})] == ["train 2"]
+    with pytest.raises(ValueError, match="train 9"):
+        unexcused(leaks, ["train 0", "test 1", "train 2", "train 9"])
 
 
 @pytest.mark.parametrize("distance", [-1, 256])

@@ -73,7 +73,7 @@ class Copied(Route):
         return {"copied": True}
 
     def load(self, candidate: Candidate) -> torch.Tensor:
-        return load_image(candidate, "photo", long_edge=64)
+        return load_image(candidate, "photo", long_edge=64, least_edge=1)
 
     def estimate(self, candidates: Sequence[Candidate], loaded: Sequence[Any]) -> Sequence[Any]:
         time.sleep(self.pause)

@@ -1,17 +1,34 @@
 """RealBokeh_3MP: each scene at f/22 and at several wider apertures, with what the camera knew."""
 
-import contextlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genrefocus.preparation.sources.listing import Found, Listed, pictures_in, require_layout
 from genrefocus.rejection import Reason, Rejected
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Metadata(BaseModel):
+    """What the set says of a scene; whatever else is there is not read."""
+
+    model_config = ConfigDict(strict=True)
+
+    source_image: str
+    source_av: Positive
+    target_images: list[str]
+    target_avs: list[Positive]
+    focal_length: Positive
+    focus_plane_distance: Positive
+    focus_plane_uncertainty: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -137,72 +154,54 @@ def _read_scene(base: Path, name: str) -> _Scene:
     Raises:
         Rejected: ``file_missing``, ``file_unreadable`` or ``metadata_invalid``.
     """
-    path = base / "metadata" / f"{name}.json"
+    file = f"metadata/{name}.json"
     try:
-        meta = json.loads(path.read_bytes())
+        meta = _Metadata.model_validate_json((base / file).read_bytes())
     except FileNotFoundError:
-        raise Rejected(Reason.FILE_MISSING, f"metadata/{name}.json", "no metadata") from None
+        raise Rejected(Reason.FILE_MISSING, file, "no metadata") from None
     except OSError as error:
-        raise Rejected(Reason.FILE_UNREADABLE, f"metadata/{name}.json", str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise Rejected(Reason.METADATA_INVALID, f"metadata/{name}.json", str(error)) from None
-    if not isinstance(meta, dict):
-        raise Rejected(Reason.METADATA_INVALID, f"metadata/{name}.json", "no JSON object")
-    sharp = _path(base, meta.get("source_image"), "source_image")
+        raise Rejected(Reason.FILE_UNREADABLE, file, str(error)) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        value = first["input"] if place and first["type"] != "missing" else file
+        raise Rejected(Reason.METADATA_INVALID, value, f"{place or file}: {first['msg']}") from None
+    sharp = _path(base, meta.source_image, "source_image")
     if not sharp.exists():
-        raise Rejected(Reason.FILE_MISSING, meta["source_image"], "no sharp frame")
-    sharp_f_number = _number(meta.get("source_av"), "source_av")
-    return _Scene(
-        sharp,
-        _wider_frames(base, meta, sharp_f_number),
-        {
-            "sharp_f_number": sharp_f_number,
-            "focal_length_mm": _number(meta.get("focal_length"), "focal_length"),
-            "focus_distance_m": _number(meta.get("focus_plane_distance"), "focus_plane_distance"),
-            "focus_distance_uncertainty_m": _number(
-                meta.get("focus_plane_uncertainty"), "focus_plane_uncertainty", zero_allowed=True
-            ),
-        },
-    )
+        raise Rejected(Reason.FILE_MISSING, meta.source_image, "no sharp frame")
+    facts = {
+        "sharp_f_number": meta.source_av,
+        "focal_length_mm": meta.focal_length,
+        "focus_distance_m": meta.focus_plane_distance,
+        "focus_distance_uncertainty_m": meta.focus_plane_uncertainty,
+    }
+    return _Scene(sharp, _wider_frames(base, meta), facts)
 
 
-def _wider_frames(base: Path, meta: Mapping[str, Any], sharp: float) -> dict[Path, float]:
-    images, numbers = meta.get("target_images"), meta.get("target_avs")
-    if not (isinstance(images, list) and isinstance(numbers, list) and len(images) == len(numbers)):
+def _wider_frames(base: Path, meta: _Metadata) -> dict[Path, float]:
+    if len(meta.target_images) != len(meta.target_avs):
         raise Rejected(
             Reason.METADATA_INVALID,
-            f"{_length(images)} target_images, {_length(numbers)} target_avs",
+            f"{len(meta.target_images)} target_images, {len(meta.target_avs)} target_avs",
             "must be lists of one length",
         )
     frames = {}
-    for image, listed in zip(images, numbers, strict=True):
-        path, number = _path(base, image, "target_images"), _number(listed, "target_avs")
+    for image, number in zip(meta.target_images, meta.target_avs, strict=True):
+        path = _path(base, image, "target_images")
         named = path.stem.rpartition("_f")[2]
         if named != f"{number:g}" and named != f"{number:.1f}":
             raise Rejected(
                 Reason.METADATA_INVALID, number, f"target_avs does not fit the name {path.name}"
             )
-        if number >= sharp:
-            raise Rejected(Reason.METADATA_INVALID, number, f"no wider than source_av {sharp:g}")
+        if number >= meta.source_av:
+            detail = f"no wider than source_av {meta.source_av:g}"
+            raise Rejected(Reason.METADATA_INVALID, number, detail)
         frames[path] = number
     return frames
 
 
-def _path(base: Path, value: object, label: str) -> Path:
-    parts = PurePosixPath(value).parts if isinstance(value, str) else ()
+def _path(base: Path, value: str, label: str) -> Path:
+    parts = PurePosixPath(value).parts
     if not parts or ".." in parts or parts[0] == "/":
         raise Rejected(Reason.METADATA_INVALID, value, f"{label} must be a path in {base.name}")
     return base.joinpath(*parts)
-
-
-def _number(value: object, label: str, *, zero_allowed: bool = False) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # of integers without end
-            number = float(value)
-            if math.isfinite(number) and (number > 0 or (zero_allowed and number == 0)):
-                return number
-    raise Rejected(Reason.METADATA_INVALID, value, f"{label} must be a number above zero")
-
-
-def _length(values: object) -> object:
-    return len(values) if isinstance(values, list) else "no list of"

@@ -17,7 +17,7 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.geometry import View, crop, flip
 from genrefocus.optics import blur_radius, defocus_of_radius
 
-Item = dict[str, Any]
+Example = dict[str, Any]
 KSource = Literal["exif", "noisy", "constant"]
 LABELLED_ROUTE = "in_the_wild"
 
@@ -63,8 +63,8 @@ class KLabel:
         return replace(sample, strength=replace(strength, k=strength.k * float(factor)))
 
 
-class TrainDraws(Dataset[Item]):
-    """Draw n of the global order as an item; any n >= 0, so it has no length.
+class TrainDraws(Dataset[Example]):
+    """Draw n of the global order as an example; any n >= 0, so it has no length.
 
     Args:
         sets: shards per route.
@@ -88,26 +88,26 @@ class TrainDraws(Dataset[Item]):
         self.sets, self.kept, self.order = dict(sets), dict(kept), order
         self.size, self.label, self.mirror = size, label, mirror
 
-    def __getitem__(self, n: int) -> Item:
+    def __getitem__(self, n: int) -> Example:
         draw = self.order.draw(n)
         sample = self.sets[draw.route][self.kept[draw.route][draw.index]]
         # Of random.Random only random() is promised to stay the same over Python versions.
         rng = random.Random(draw.sample_seed)
         place = (rng.random(), rng.random())
         mirrored = self.mirror and rng.random() < 0.5
-        return {"draw": n, **to_item(self.label.apply(sample), self.size, place, mirrored)}
+        return {"draw": n, **to_example(self.label.apply(sample), self.size, place, mirrored)}
 
 
-class EvalItems(Dataset[Item]):
-    """Items for evaluation, numbered through one or more sets."""
+class EvalExamples(Dataset[Example]):
+    """Examples for evaluation, numbered through one or more sets."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Items in each set."""
+        """Examples in each set."""
         raise NotImplementedError
 
 
-class EvalSamples(EvalItems):
+class EvalSamples(EvalExamples):
     """Samples of some sets, one set after the other, cropped about their centre.
 
     Args:
@@ -130,17 +130,17 @@ class EvalSamples(EvalItems):
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def __getitem__(self, n: int) -> Item:
+    def __getitem__(self, n: int) -> Example:
         index = n
         for one, taken in zip(self.sets, self.taken, strict=True):
             if index < len(taken):
                 sample = self.label.apply(one[taken[index]])
-                return {"draw": n, **to_item(sample, self.size, (0.5, 0.5), mirrored=False)}
+                return {"draw": n, **to_example(sample, self.size, (0.5, 0.5), mirrored=False)}
             index -= len(taken)
         raise IndexError(f"sample {n} of {len(self)}")
 
 
-def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: bool) -> Item:
+def to_example(sample: Sample, size: int, place: tuple[float, float], mirrored: bool) -> Example:
     """Crop, mirror, and derive the defocus map.
 
     Args:
@@ -172,7 +172,7 @@ def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: boo
 
     sharp = seen(View(sample.aif, sample.disparity, sample.mask, sample.strength))
     others = {"bokeh": sample.bokeh, **sample.extras}
-    item: Item = {
+    example: Example = {
         "key": sample.key,
         "route": sample.route,
         "prompt": sample.prompt,
@@ -180,20 +180,20 @@ def to_item(sample: Sample, size: int, place: tuple[float, float], mirrored: boo
         **{name: to_float(seen(View(picture)).image) for name, picture in others.items()},
     }
     if sharp.disparity is not None:
-        item["disparity"] = sharp.disparity[None]
+        example["disparity"] = sharp.disparity[None]
         if sharp.strength is not None and sample.focus_disparity is not None:
             radius = blur_radius(sharp.disparity, sample.focus_disparity, sharp.strength)
-            item["defocus"] = defocus_of_radius(radius)[None]
-            item["radius"] = float(radius.mean())
-            item["k"] = sharp.strength.k
-            item["focus_disparity"] = sample.focus_disparity
-    return item
+            example["defocus"] = defocus_of_radius(radius)[None]
+            example["radius"] = float(radius.mean())
+            example["k"] = sharp.strength.k
+            example["focus_disparity"] = sample.focus_disparity
+    return example
 
 
-def collate(items: Sequence[Item]) -> dict[str, Any]:
-    """Batch of what all items have: tensors and measures stacked, text and draws as lists."""
-    shared = [name for name in items[0] if all(name in item for item in items)]
-    return {name: _together([item[name] for item in items]) for name in shared}
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """Batch of what all examples have: tensors and measures stacked, text and draws as lists."""
+    shared = [name for name in examples[0] if all(name in one for one in examples)]
+    return {name: _together([one[name] for one in examples]) for name in shared}
 
 
 def _together(values: list[Any]) -> Tensor | list[Any]:
