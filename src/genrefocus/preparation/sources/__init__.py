@@ -1,8 +1,8 @@
 """Data sets in their layouts on disk -> items; see ``docs/sources.md``.
 
-`conf/groups/source.yaml` names all of them; sets that are two folders of pairs are declared there alone.
+`conf/groups/source.yaml` names all of them; sets of pairs in two folders are declared there alone.
 `listing` is what sources share, `paired` sets of pairs, `aperture_series` RealBokeh_3MP,
-`photographs` single pictures, `several` more than one source, `table` parquet files, `exposure`
+`photographs` single images, `several` more than one source, `table` parquet files, `exposure`
 which EXIF facts are passed on, `numbered` scenes that are made from seeds.
 """
 
