@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
+from torchvision.transforms.v2.functional import normalize
 
 from genrefocus.data.images import load_map, load_mask, not_in_metres
-from genrefocus.geometry import View, fitted, resize
+from genrefocus.geometry import fitted, resize_image
 
 
 @dataclass(frozen=True)
@@ -297,9 +298,10 @@ class BiRefNet(_Pretrained):
     def mask(self, photos: Sequence[Photo]) -> list[InFocus]:
         masks: list[InFocus] = []
         for batch in self._batches(photos):
-            square = [resize(View(photo.image), self.size, self.size).image for photo in batch]
+            square = [resize_image(photo.image, self.size, self.size) for photo in batch]
             # It answers with one map of logits per decoder stage, the finest last.
-            logits = self.model(_imagenet(torch.stack(square)).to(self.model.device))[-1]
+            images = normalize(torch.stack(square), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+            logits = self.model(images.to(self.model.device))[-1]
             for photo, one in zip(batch, logits.float().sigmoid().cpu(), strict=True):
                 found = interpolate(one[None], photo.size, mode="bilinear", align_corners=False)
                 masks.append(InFocus(found[0, 0] >= 0.5, self.name))
@@ -342,12 +344,6 @@ def _detail(image: Tensor, window: int) -> Tensor:
     laplacian = (around - 4 * middle).abs()[None, None]
     half = window // 2
     return avg_pool2d(pad(laplacian, (half,) * 4, mode="replicate"), window, stride=1)[0, 0]
-
-
-def _imagenet(images: Tensor) -> Tensor:
-    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    return (images - mean) / deviation
 
 
 def _sidecar(folder: Path, photo: Photo, suffix: str, what: str) -> Path:

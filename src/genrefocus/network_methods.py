@@ -17,7 +17,7 @@ from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.network import Network
 from genrefocus.network_card import Task as NetworkTask
 from genrefocus.optics import depth_to_disparity, focus_disparity
-from genrefocus.pipeline import RefocusPipeline, Scene
+from genrefocus.pipeline import PreparedPhoto, RefocusPipeline
 from genrefocus.world.estimates import estimate_depth
 
 NEAREST = 0.01
@@ -118,7 +118,9 @@ class RefocusMethod:
     true_aif: bool = False
     depth: CaseDepth | None = None
     seed: int = 0
-    _prepared: dict[str, Scene] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _prepared: dict[str, PreparedPhoto] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     needs_k = True
 
@@ -149,14 +151,14 @@ class RefocusMethod:
         shown = pipeline.refocus(self.scene(case), case.strength, seed=self.seed, number=number)
         return shown.image
 
-    def scene(self, case: Case) -> Scene:
+    def scene(self, case: Case) -> PreparedPhoto:
         """What does not depend on K, kept for the case at hand."""
         if case.key not in self._prepared:
             self._prepared.clear()
             self._prepared[case.key] = self._prepare(case)
         return self._prepared[case.key]
 
-    def _prepare(self, case: Case) -> Scene:
+    def _prepare(self, case: Case) -> PreparedPhoto:
         if case.disparity is None or case.focus_disparity is None:
             raise ValueError(f"case {case.key} has no depth or focus")
         image = case.aif if self.true_aif else case.image

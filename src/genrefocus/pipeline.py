@@ -36,12 +36,12 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreparedPhoto:
     """A photograph that is ready to be refocused, as often as wanted.
 
     Attributes:
         aif: (3, H, W) in [0, 1], all in focus, of the size that results have.
-        working: the same picture at the size that the backbone takes.
+        whole_tokens: the same image at the size that the backbone takes.
         disparity: (H, W) in 1/m.
         focus_disparity: of the plane of focus, 1/m.
         photo_size: (H, W) of the photograph, which K is stated for.
@@ -49,7 +49,7 @@ class Scene:
     """
 
     aif: Tensor
-    working: Tensor
+    whole_tokens: Tensor
     disparity: Tensor
     focus_disparity: float
     photo_size: tuple[int, int]
@@ -98,7 +98,7 @@ class RefocusPipeline:
         seed: int = 0,
         report: Report | None = None,
         draft: Tensor | None = None,
-    ) -> Scene:
+    ) -> PreparedPhoto:
         """All that does not depend on K: all-in-focus picture, disparity, plane of focus.
 
         Args:
@@ -137,17 +137,17 @@ class RefocusPipeline:
 
     def refocus(
         self,
-        scene: Scene,
+        photo: PreparedPhoto,
         strength: BlurStrength,
         *,
         seed: int = 0,
         number: int = 1,
         report: Report | None = None,
     ) -> Refocused:
-        """The scene with the depth of field of ``strength``.
+        """The photograph with the depth of field of ``strength``.
 
         Args:
-            scene: from :meth:`prepare`.
+            photo: from :meth:`prepare`.
             strength: K, stated for the photograph. K = 0 asks for a picture that is all in focus.
             seed, number: of the noise; not of K, so that the pictures of a sweep differ in blur
                 alone.
@@ -156,27 +156,27 @@ class RefocusPipeline:
         Raises:
             ValueError: K is stated for another size.
         """
-        if (strength.height, strength.width) != scene.photo_size:
+        if (strength.height, strength.width) != photo.photo_size:
             raise ValueError(
                 f"K is stated for {strength.height}x{strength.width} px but the photograph is "
-                f"{scene.photo_size[0]}x{scene.photo_size[1]} px (HxW)"
+                f"{photo.photo_size[0]}x{photo.photo_size[1]} px (HxW)"
             )
-        strength = replace(scene.unit, k=strength.k * scene.unit.k)
-        size = _size(scene.working)
-        disparity = scene.disparity
+        strength = replace(photo.unit, k=strength.k * photo.unit.k)
+        size = _size(photo.whole_tokens)
+        disparity = photo.disparity
         if size != _size(disparity):
             disparity = resize_disparity(disparity, *size)
-        control = defocus_map(disparity, scene.focus_disparity, strength.resized(*size))
+        control = defocus_map(disparity, photo.focus_disparity, strength.resized(*size))
         self._warn_beyond_training(control)
         image = self.bokeh.generate(
-            scene.working[None],
+            photo.whole_tokens[None],
             seeded_generators(seed, [number]),
             control=control[None, None],
             report=report and partial(report, "bokeh"),
         )
         return Refocused(
-            resize_image(image[0], *_size(scene.aif)),
-            defocus_map(scene.disparity, scene.focus_disparity, strength),
+            resize_image(image[0], *_size(photo.aif)),
+            defocus_map(photo.disparity, photo.focus_disparity, strength),
             strength,
         )
 
@@ -220,19 +220,19 @@ class RefocusPipeline:
         seed: int,
         report: Report | None,
         draft: Tensor | None,
-    ) -> Scene:
-        """The scene of a view that has its final size; ``focus`` is in this view."""
+    ) -> PreparedPhoto:
+        """The photograph as a view of its final size; ``focus`` is in this view."""
         if (view.disparity is None) == (estimator is None):
             raise ValueError("depth comes from a disparity map or from an estimator: give one")
-        working = self.bokeh.to_whole_tokens(view.image)
+        source = self.bokeh.to_whole_tokens(view.image)
         if self.deblur is not None:
-            working = self.deblur.generate(
-                working[None],
+            source = self.deblur.generate(
+                source[None],
                 seeded_generators(seed, [0]),
                 draft=None if draft is None else self.bokeh.to_whole_tokens(draft)[None],
                 report=report and partial(report, "deblur"),
             )[0]
-        aif = resize_image(working, view.height, view.width)
+        aif = resize_image(source, view.height, view.width)
         disparity = view.disparity
         if disparity is None:
             assert estimator is not None
@@ -240,7 +240,7 @@ class RefocusPipeline:
             disparity = depth_to_disparity(depth)
             focus = _plane_of_focus(disparity, focus if view.mask is None else view.mask)
         assert isinstance(focus, float) and view.strength is not None
-        return Scene(aif, working, disparity, focus, photo_size, view.strength)
+        return PreparedPhoto(aif, source, disparity, focus, photo_size, view.strength)
 
 
 def load_pipeline(

@@ -160,7 +160,7 @@ def test_flux_with_released_loras(flux: Backbone, tmp_path: Path) -> None:
     assert flux.codec.vae.use_tiling  # type: ignore[attr-defined]
     disparity = torch.linspace(0.1, 1, 15 * 23).reshape(15, 23)
     scene = pipeline.prepare(PHOTO[:, :15, :23], focus=(0, 0), disparity=disparity)
-    assert scene.working.shape == (3, 16, 24) and scene.aif.isfinite().all()
+    assert scene.whole_tokens.shape == (3, 16, 24) and scene.aif.isfinite().all()
     # The text encoders are large: they are loaded once, for both prompts.
     assert flux.words.calls == [  # type: ignore[union-attr]
         sorted([DEBLUR_PROMPT, BOKEH_PROMPT])

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from genrefocus.cli.inputs import (
@@ -23,6 +21,7 @@ from genrefocus.estimators import DepthEstimator, DepthPro
 from genrefocus.network_card import NetworkCard, Task, latest_run, networks_of, released_card
 from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import Focus, RefocusPipeline, Report, load_pipeline
+from genrefocus.terminal import Bars
 
 
 def run(args: argparse.Namespace) -> int:
@@ -119,13 +118,7 @@ def _save(image: Tensor, path: Path) -> None:
 @contextmanager
 def _progress() -> Iterator[Report]:
     """A bar on stderr with the time that remains; it ends before anything else is printed."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    bars = Progress(*columns, console=Console(stderr=True))
+    bars = Bars()
 
     def report(stage: str, done: int, total: int) -> None:
         if done == 0:
