@@ -52,6 +52,14 @@ def test_the_command_says_what_came_of_it(
     assert tree(out) == files
 
 
+def test_a_split_that_is_not_wanted_is_not_missed(tmp_path: Path) -> None:
+    counts = "source.counts={train: 0, val: 1, test: 1}"
+    size = ["source.height=48", "source.width=48", "workers=0"]
+    done = run("route=sweep", counts, *size, f"out={tmp_path}/out", folder=tmp_path)
+    assert done.returncode == 0 and "written to train" in done.stderr
+    assert "empty" not in done.stderr and "splits=" not in done.stderr
+
+
 def test_jobs_of_a_launcher_make_the_same_set(
     whole: tuple[Path, dict[str, bytes], str], tmp_path: Path
 ) -> None:

@@ -78,8 +78,9 @@ def _run(config: DictConfig) -> None:
             f"{', '.join(summary['measured_only'])}\n"
             "  every value passes; `genrefocus calibrate` proposes gates from a reviewed list"
         )
-    empty = [split for split in config.splits if not summary["written"].get(split)]
-    if empty:
+    own = {item.split for item in source.items()}  # a set that has no train of its own needs none
+    wanted = [split for split in config.splits if split in own or None in own]
+    if empty := [split for split in wanted if not summary["written"].get(split)]:
         console.print(
             f"[bold yellow]empty[/]: {', '.join(empty)}; training evaluates on val and test: "
             "set other splits, such as 'splits={train: 0.6, val: 0.2, test: 0.2}'"

@@ -44,7 +44,8 @@ def activation_bytes(
         """Bytes of the distinct tensors that are saved for backward, weights left out."""
         some = {**config, "num_layers": doubles, "num_single_layers": singles}
         with torch.device("meta"):
-            transformer = FluxTransformer2DModel(**some).requires_grad_(False).to(dtype)
+            transformer = FluxTransformer2DModel(**some).requires_grad_(False)
+            torch.nn.Module.to(transformer, dtype)  # diffusers' own warns of loaded weights
             lora = Lora.for_transformer(transformer, rank)
             weights = {_storage(one) for one in (*transformer.parameters(), *lora.parameters())}
             level, ids = torch.zeros(batch), image_ids(*grid, device="meta")

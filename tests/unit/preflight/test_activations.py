@@ -1,5 +1,7 @@
 """Bytes that are kept for backward: counted on shapes as they are on a real forward."""
 
+import logging
+
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
@@ -79,3 +81,24 @@ def test_checkpointing_keeps_less_and_more_than_the_inputs_of_its_blocks() -> No
     assert inputs < less < whole / 5
     double = flux(2, checkpointing=False)
     assert double == pytest.approx(2 * whole, rel=0.1)  # masks and weights in bf16 are kept once
+
+
+def test_shapes_are_counted_without_warnings_about_weights(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("diffusers")
+    logger.addHandler(caplog.handler)
+    try:
+        activation_bytes(
+            SMALL,
+            batch=BATCH,
+            grid=GRID,
+            text=TEXT,
+            conditions=1,
+            rank=RANK,
+            dtype=torch.bfloat16,
+            checkpointing=True,
+        )
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
