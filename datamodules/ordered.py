@@ -89,7 +89,7 @@ class OrderedDataModule(LightningDataModule):
         assert trainer is not None
         if trainer.max_steps < 0:
             raise ValueError("training is counted in optimiser steps: set trainer.max_steps")
-        behind = self._drop_partial_accumulation()
+        behind = self._restart_count()
         steps = max(trainer.max_steps - trainer.global_step, 0)
         if behind:
             # The position is kept here, not in the loader.
@@ -151,11 +151,12 @@ class OrderedDataModule(LightningDataModule):
                 )
         self._start = {"draws": int(state_dict["draws"]), "step": int(state_dict["step"])}
 
-    def _drop_partial_accumulation(self) -> int:
-        """Micro-batches of this epoch whose optimiser step was taken, as Lightning counts them.
+    def _restart_count(self) -> int:
+        """Micro-batches of the optimiser steps so far, which Lightning goes on counting from.
 
-        A run that ends in the middle of an accumulation, or of a batch, has counted micro-batches
-        whose gradients are lost; Lightning would take its next step or validation too early.
+        It has counted otherwise where a run ended in the middle of an accumulation or of a batch,
+        whose gradients are lost, and where other micro-batches make up a step now; it would take
+        its next step or validation too early or too late.
         """
         assert self.trainer is not None
         fit_loop = self.trainer.fit_loop
@@ -165,14 +166,12 @@ class OrderedDataModule(LightningDataModule):
         total, current = progress.total, progress.current
         # Saved by a callback at the end of a batch, which Lightning counts after the callbacks.
         at_batch_end = total.completed == total.processed - 1 and total.processed == total.ready
-        done = current.completed + int(at_batch_end)
-        partial = done % self.trainer.accumulate_grad_batches
-        if partial or not (at_batch_end or total.completed == total.ready):
-            lost = partial - int(at_batch_end)
+        count = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        counted = current.completed + int(at_batch_end) == count
+        if not counted or not (at_batch_end or total.completed == total.ready):
             for tracker in (current, total):
-                count = tracker.completed - lost
                 tracker.ready = tracker.started = tracker.processed = tracker.completed = count
-        return done - partial
+        return count
 
     def _loader(
         self, dataset: Dataset[Example], batches: TrainBatches | EvalBatches

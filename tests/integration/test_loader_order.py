@@ -280,6 +280,7 @@ def test_another_batch_size_goes_on_with_the_next_draw(
         steps=7,
     )
     assert [draws for _, draws in resumed.draws] == [[n, n + 1, n + 2, n + 3] for n in (16, 20, 24)]
+    assert resumed.validations == [6]  # every 6 micro-batches, of which a step has one now
 
 
 def test_a_checkpoint_of_other_data_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
