@@ -57,7 +57,7 @@ class Progress(ProgressBar):
         changed = {}
         if (now := time.monotonic()) - self._noted > _NOTED_EVERY:
             loss = float(self._loss) / self._count
-            changed["note"] = f"loss {loss:.4g}, learning rate {self._rate:.1e}"
+            changed["note"] = f"loss {loss:.4g}, lr {self._rate:.1e}"
             self._loss, self._count, self._noted = 0.0, 0, now
         self._bars.update(self._training, completed=trainer.global_step, **changed)
 
@@ -66,7 +66,7 @@ class Progress(ProgressBar):
         batches = (
             trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
         )
-        self._begin(f"{_stage(trainer)} {what}", batches)
+        self._begin(what, batches)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         assert self._evaluation is not None

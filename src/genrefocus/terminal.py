@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ _SAID = (
     ".*isinstance.treespec, LeafSpec.*",
     ".*does not have many workers.*",
     ".*was called before the ``update`` method.*",
+    "The dirpath has changed from .*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*Mismatch dtype between input and weight.*",
@@ -95,13 +97,14 @@ class Bars(Progress):
     def __init__(self, visible: bool = True, console: Console | None = None) -> None:
         super().__init__(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console or Console(stderr=True),
             disable=not visible,
+            expand=True,  # so that the note gives way in a narrow terminal, not count and times
             speed_estimate_period=600.0,  # steps may take a minute each
         )
         self._last = time.monotonic()

@@ -4,6 +4,7 @@ import logging
 import re
 import signal
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar
+from rich.console import Console
 from safetensors import safe_open
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from genrefocus.backbone.tiny import build_tiny
 from genrefocus.data.sample import Sample
 from genrefocus.data.shards import write_set
 from genrefocus.runs import Interrupted
+from genrefocus.terminal import Bars
 from lit_models import DeblurNet
 from lit_models.callbacks import BlurRange, Interruption
 from lit_models.checkpoints import Snapshots, WholeCheckpoints, read_checkpoint
@@ -168,6 +171,18 @@ def test_the_newest_snapshots_and_the_best_are_kept(
         assert float(best.metadata()["val/ssim"]) == pytest.approx(0.7)
 
 
+def test_a_narrow_terminal_shows_counts_and_times_whole() -> None:
+    terminal = Console(width=80, file=StringIO(), force_terminal=True, color_system=None)
+    bars = Bars(console=terminal)
+    stage = bars.add_task("bokehnet_semi_supervised", total=40000, note="loss 0.0123, lr 3.3e-05")
+    bars.update(stage, completed=12345)
+    bars.add_task("validation", total=32)
+    terminal.print(bars.get_renderable())
+    first, second = terminal.file.getvalue().splitlines()
+    assert re.search(r" 12345/40000 loss 0.0123.* 0:00:00 -:--:--$", first)
+    assert re.search(r" 0/32 .* 0:00:00 -:--:--$", second)
+
+
 def test_a_run_without_a_terminal_says_how_far_it_is(
     train: Train,
     tmp_path: Path,
@@ -182,8 +197,8 @@ def test_a_run_without_a_terminal_says_how_far_it_is(
     lines = [one.getMessage() for one in caplog.records if one.name == "genrefocus.terminal"]
     clock, number = r"\d:\d\d:\d\d", r"[\d.e+-]+"
     step = rf"deblurnet: {STEPS}/{STEPS}, {clock}, {clock} left, {number} a second"
-    assert any(re.fullmatch(rf"{step}, loss {number}, learning rate {number}", x) for x in lines)
-    assert any(x.startswith(f"deblurnet validation: {VALIDATED}/{VALIDATED}, ") for x in lines)
+    assert any(re.fullmatch(rf"{step}, loss {number}, lr {number}", x) for x in lines)
+    assert any(x.startswith(f"validation: {VALIDATED}/{VALIDATED}, ") for x in lines)
     assert any(
         re.match(rf"deblurnet step {EVERY}: val/loss {number}, .*val/psnr ", x) for x in lines
     )
