@@ -108,7 +108,9 @@ def run(config: DictConfig) -> float | None:
         _train(stages, config, folder)
     if not first_process():
         return None
-    report(folder, f"{config.name}: {(time.monotonic() - started) / 60:.1f} min", config.seed)
+    took = f"{(time.monotonic() - started) / 60:.1f} min"
+    done = "all stages are finished, nothing was trained" if finished else took
+    report(folder, f"{config.name}: {done}", config.seed)
     if not (result := folder / RESULT_NAME).is_file():
         write_json(result, result_of(config, folder))
     return json.loads(result.read_bytes())["value"]

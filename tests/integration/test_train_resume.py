@@ -98,6 +98,7 @@ def test_finished_stage_is_not_repeated(overrides: list[str], uninterrupted: Pat
     before = {path: path.stat().st_mtime_ns for path in stage.rglob("*") if path.is_file()}
     finish([*overrides, "resume=latest"], uninterrupted)
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*") if path.is_file()} == before
+    assert "nothing was trained" in uninterrupted.with_suffix(".log").read_text()
     result = json.loads((stage.parent / "result.json").read_text())
     assert {"psnr", "ssim"} <= result["figures"].keys() & result["references"]["identity"].keys()
 
