@@ -21,13 +21,12 @@ from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import Entry
 from genrefocus.benchmark.suite import baselines, conclude, entry_of, measure_all
 from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
-from genrefocus.data.images import load_image
 from genrefocus.data.order import spread
 from genrefocus.network import Network, network_of
 from genrefocus.network_card import FILE_NAME, read_network_card
 from genrefocus.network_methods import DeblurMethod, RefocusMethod
 from genrefocus.pipeline import RefocusPipeline
-from genrefocus.report.contact_sheet import contact_sheet
+from genrefocus.report.contact_sheet import sheet_of_files
 from genrefocus.runs import FINISHED, git_commit
 from genrefocus.terminal import Bars, counted
 from lit_models.ranks import Ranks
@@ -39,7 +38,7 @@ CHAIN = "chain"
 
 _FIDELITY = ("psnr", "ssim", "lpips")
 _FITTED = 32  # validation pairs that settings of classical methods are chosen on
-_ROWS, _EDGE = 6, 192  # of a contact sheet
+_ROWS = 6  # of a contact sheet
 
 
 def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks) -> None:
@@ -170,14 +169,9 @@ def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
     images, trained = out / "pictures" / entry.cases.task / entry.cases.name, (*stages, CHAIN)
     shown = [one.name for one in entry.methods if one.name in trained]
     keys, titles = entry.cases.keys, ["input", *shown, "target"]
-    files = [
-        [images / title / f"{keys[n]}.png" for title in titles] for n in spread(len(keys), _ROWS)
-    ]
-    rows = [[load_image(one) if one.is_file() else None for one in row] for row in files]
-    height = max((image.shape[-2] for row in rows for image in row if image is not None), default=0)
-    if height:
-        sheet = contact_sheet(rows, titles, max(1, _EDGE // height))
-        sheet.save(out / f"{entry.cases.task}-{entry.cases.name}.png")
+    rows = [[images / one / f"{keys[n]}.png" for one in titles] for n in spread(len(keys), _ROWS)]
+    if (sheet := sheet_of_files(rows, titles)) is not None:
+        sheet.save(out / f"{entry.name}.png")
 
 
 def report(folder: Path, title: str, seed: int) -> None:

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "photograph": CORE,
     "render": CORE | {"photograph"},
     "world": CORE | {"render"},
-    "metrics": CORE | {"writing"},
+    "metrics": CORE | {"render", "writing"},
     "k_search": CORE,
     # The model.
     "noise": set(),

@@ -14,11 +14,9 @@ from typing import Any
 
 import pandas as pd
 from scipy.stats import t as student
-from torch import Tensor
 
 from genrefocus.benchmark.tables import plain
 from genrefocus.benchmark.typeset import ARROWS, TextTable
-from genrefocus.data.images import load_image
 from genrefocus.runs import FAILURE_NAME, PLAN_NAME, RESULT_NAME
 
 CONFIDENCE = 0.95
@@ -211,15 +209,14 @@ def _text(one: Mapping[str, Any], separator: str) -> str:
     return separator.join(parts)
 
 
-def image_grid(
-    sweep: Sweep, *, count: int
-) -> tuple[list[list[Tensor | None]], list[str], int] | None:
+def image_grid(sweep: Sweep, *, count: int) -> tuple[list[list[Path]], list[str], int]:
     """Test images of one seed: a row for each, with input, answer of every cell, and target.
 
     The seed is the first that most cells have finished.
 
     Returns:
-        Rows and titles for ``pictures.contact_sheet``, and the seed; None where no run has images.
+        Rows of files and titles for ``report.contact_sheet``, and the seed; no rows where no run
+        has images.
     """
     folders: dict[int, dict[str, dict[str, Path]]] = {seed: {} for seed in sweep.seeds}
     for (cell, seed), result in sweep.results.items():
@@ -229,15 +226,13 @@ def image_grid(
     seed = max(sweep.seeds, key=lambda one: len(folders[one]))
     chosen = {cell: folders[seed][cell] for cell in sweep.cells if cell in folders[seed]}
     if not chosen:
-        return None
+        return [], [], seed
     samples = [{path.name for path in one["output"].glob("*.png")} for one in chosen.values()]
-    first = next(iter(chosen.values()))
+    first, *_ = chosen.values()
     places = [first["input"], *(one["output"] for one in chosen.values()), first["target"]]
-    rows: list[list[Tensor | None]] = [
-        [load_image(place / sample) for place in places]
-        for sample in sorted(set.intersection(*samples))[:count]
-    ]
-    return (rows, ["input", *chosen, "target"], seed) if rows else None
+    shared = sorted(set.intersection(*samples))[:count]
+    rows = [[place / sample for place in places] for sample in shared]
+    return rows, ["input", *chosen, "target"], seed
 
 
 def record(sweep: Sweep) -> dict[str, Any]:

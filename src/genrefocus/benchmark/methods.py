@@ -198,8 +198,6 @@ class Predictions:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"method {self.name!r}: use up to 60 letters, digits, _, - and .")
-        if not Path(self.folder).is_dir():
-            raise FileNotFoundError(f"predictions of {self.name}: {self.folder} does not exist")
 
     @property
     def fingerprint(self) -> str:

@@ -105,12 +105,16 @@ class Protocol:
 
     def higher_is_better(self, metric: str) -> bool:
         """Direction of a metric; ValueError where the protocol does not name it."""
+        self.require_metric(metric)
+        return self.metrics[metric].better == "higher"
+
+    def require_metric(self, metric: str) -> None:
+        """ValueError where the protocol does not name a metric."""
         if metric not in self.metrics:
             raise ValueError(
                 f"the protocol of {self.task} on {self.dataset.name} has no metric {metric}; "
                 f"it has {', '.join(self.metrics)}"
             )
-        return self.metrics[metric].better == "higher"
 
     def filled(
         self, *, name: str, fingerprint: str, found: Mapping[str, tuple[str, str | None]]
@@ -132,10 +136,10 @@ class Protocol:
             )
         metrics = dict(self.metrics)
         for metric, (implementation, weights) in found.items():
-            better: Literal["higher", "lower"] = (
-                "higher" if self.higher_is_better(metric) else "lower"
+            self.require_metric(metric)
+            metrics[metric] = replace(
+                metrics[metric], implementation=implementation, weights=weights
             )
-            metrics[metric] = Metric(implementation, better, weights)
         return replace(self, dataset=Dataset(name, fingerprint), metrics=metrics)
 
 
@@ -170,7 +174,6 @@ def protocol_at_given_k(
         crop: edge of a centre crop in px; None for whole images.
         seed: of the noise.
     """
-    better: dict[str, Literal["higher", "lower"]] = {"lpips": "lower"}
     return Protocol(
         task,
         version=1,
@@ -183,7 +186,10 @@ def protocol_at_given_k(
         steps=None,
         seed=seed,
         k_search=None,
-        metrics={one: Metric(f"genrefocus {one}", better.get(one, "higher")) for one in metrics},
+        metrics={
+            one: Metric(f"genrefocus {one}", "lower" if one == "lpips" else "higher")
+            for one in metrics
+        },
     )
 
 

@@ -86,7 +86,7 @@ def read_results(folder: str | Path) -> Results:
         path = folder / "protocols" / f"{task}-{dataset}.yaml"
         protocols[task, dataset] = protocol = read_protocol(path)
         for metric in some["metric"].unique():
-            protocol.higher_is_better(metric)  # which refuses metrics it does not name
+            protocol.require_metric(metric)
         if (protocol.task, protocol.dataset.name) != (task, dataset):
             raise ValueError(f"{path} is of {protocol.task} on {protocol.dataset.name}")
         if len(others := some.loc[some["protocol"] != protocol.hash, ["method", "protocol"]]):

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from genrefocus.benchmark import typeset
 from genrefocus.benchmark.ablation import account, image_grid, read_sweep, record, text_table
-from genrefocus.report.contact_sheet import contact_sheet
+from genrefocus.report.contact_sheet import sheet_of_files
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,11 +23,10 @@ def run(args: argparse.Namespace) -> int:
         title = f"{sweep.folder.name}: mean ± standard deviation over seeds, difference [95 %]"
         table = text_table(sweep, separator="\n")
         console.print(*typeset.terminal(table, title, console.width), sep="\n")
-    grid = image_grid(sweep, count=args.pictures) if args.pictures else None
-    if grid is not None:
-        rows, titles, seed = grid
+    rows, titles, seed = image_grid(sweep, count=args.pictures)
+    if (sheet := sheet_of_files(rows, titles)) is not None:
         path = args.grid or args.folder / "grid.png"
-        contact_sheet(rows, titles, 2).save(path)
+        sheet.save(path)
         notes.print(f"images of seed {seed}  {path}", soft_wrap=True, markup=False)
     notes.print(account(sweep), soft_wrap=True, markup=False)
     return int(bool(sweep.failures or sweep.missing))

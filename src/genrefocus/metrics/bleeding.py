@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from genrefocus.metrics.blur_radius import to_linear
 from genrefocus.metrics.info import AIF, CONTROL, TARGET, MetricInfo
 from genrefocus.metrics.pairs import check_pair
 from genrefocus.metrics.precision import in_float32
 from genrefocus.optics import BlurStrength, signed_defocus
+from genrefocus.render.tone import srgb_to_linear
 
 SHARP_PX = 1.0
 """The near side of an edge has a blur radius below this."""
@@ -84,8 +84,8 @@ def measure_bleeding(
     defocus = signed_defocus(disparity, focus_disparity, strength)[None]
     sharp = defocus.abs() < SHARP_PX
     behind = defocus <= -BLURRED_PX
-    difference = to_linear(pred) - to_linear(target)
-    colours = to_linear(aif)
+    difference = srgb_to_linear(pred) - srgb_to_linear(target)
+    colours = srgb_to_linear(aif)
     return Bleeding(
         _share(difference, colours, own=sharp, other=behind),
         _share(difference, colours, own=behind, other=sharp),

@@ -23,6 +23,7 @@ from genrefocus.metrics.info import AIF, CONTROL, Direction, MetricInfo
 from genrefocus.metrics.pairs import check_pair
 from genrefocus.metrics.precision import in_float32
 from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.render.tone import srgb_to_linear
 
 WINDOW = 16
 """Edge of a patch in px; patches lie half a window apart."""
@@ -70,8 +71,6 @@ def measure_radii(
 ) -> RadiusPatches:
     """Measure the blur radius of an output by comparison with the all-in-focus image.
 
-    The result of the last call is remembered, since many metrics read it one after the other.
-
     Args:
         pred: (3, H, W) sRGB in [0, 1], the output.
         aif: same shape and range, all in focus.
@@ -87,29 +86,13 @@ def measure_radii(
             are not finite.
         Rejected: disparity or focus cannot be used; see :func:`genrefocus.optics.blur_radius`.
     """
-    given, request = (pred, aif, disparity), (focus_disparity, strength)
-    for images, settings, patches in _last:
-        pairs = zip(given, images, strict=True)
-        if settings == request and all(a.device == b.device and a.equal(b) for a, b in pairs):
-            return patches
-    found = _measure(pred, aif, disparity, *request)
-    _last[:] = [(tuple(x.detach().clone() for x in given), request, found)]
-    return found
-
-
-_last: list[tuple[tuple[Tensor, ...], tuple[float, BlurStrength], RadiusPatches]] = []
-
-
-def _measure(
-    pred: Tensor, aif: Tensor, disparity: Tensor, focus_disparity: float, strength: BlurStrength
-) -> RadiusPatches:
     if not bool(check_pair(pred[None], aif[None], min_side=WINDOW).all()):
         raise ValueError("an image is not finite")
     requested = blur_radius(disparity, focus_disparity, strength)
     clear = _clear_of_edges(requested).float()[None]
-    fit = _Fit(to_linear(pred), clear, requested)
+    fit = _Fit(srgb_to_linear(pred), clear, requested)
     grid = _radii(float(requested.max()))
-    for (low, smaller), (high, larger) in _pairs(to_linear(aif), grid):
+    for (low, smaller), (high, larger) in _pairs(srgb_to_linear(aif), grid):
         fit.compare(low, smaller, high, larger)
     mean = _patches(requested[None] * clear) / fit.share.clamp_min(1e-6)
     inside = torch.where(clear > 0, requested[None], torch.inf)
@@ -228,12 +211,6 @@ def _clear_of_edges(requested: Tensor) -> Tensor:
 
 def _patches(values: Tensor) -> Tensor:
     return avg_pool2d(values, WINDOW, WINDOW // 2)
-
-
-def to_linear(srgb: Tensor) -> Tensor:
-    """Linear light of sRGB values in [0, 1], any shape (IEC 61966-2-1)."""
-    power = ((srgb.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4)
-    return torch.where(srgb <= 0.04045, srgb / 12.92, power)
 
 
 def _info(

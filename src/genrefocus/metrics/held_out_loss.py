@@ -50,18 +50,13 @@ class HeldOutLoss(Metric):
         self.count[sigma_index].index_add_(0, column, torch.ones_like(loss, dtype=torch.float64))
 
     def compute(self) -> dict[str, Tensor]:
-        """Means by name; a cell that no sample fell into is left out."""
-        cells = {self.prefix: (self.total.sum(), self.count.sum())}
+        """Means by name; what no sample fell into is left out."""
+        sums = torch.stack([self.total, self.count])
+        found = {self.prefix: sums.sum((1, 2))}
         for row, sigma in enumerate(self.sigmas):
-            cells[f"{self.prefix}_sigma_{sigma:.2f}"] = (
-                self.total[row].sum(),
-                self.count[row].sum(),
-            )
+            found[f"{self.prefix}_sigma_{sigma:.2f}"] = sums[:, row].sum(-1)
         for column, name in enumerate(bin_names(self._edges.tolist())):
-            cells[f"{self.prefix}_radius_{name}"] = (
-                self.total[:, column].sum(),
-                self.count[:, column].sum(),
-            )
+            found[f"{self.prefix}_radius_{name}"] = sums[:, :, column].sum(-1)
         return {
-            name: (total / count).float() for name, (total, count) in cells.items() if count > 0
+            name: (total / count).float() for name, (total, count) in found.items() if count > 0
         }

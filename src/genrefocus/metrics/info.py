@@ -11,8 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genrefocus.optics import BlurStrength
-
 VERSION = 1
 """Version of this project's own metrics, raised with every change of their values."""
 
@@ -75,25 +73,15 @@ class MetricInfo:
         self.require()
         return self.hash_weights()
 
-    def __call__(
-        self,
-        pred: Tensor,
-        *,
-        target: Tensor | None = None,
-        aif: Tensor | None = None,
-        disparity: Tensor | None = None,
-        focus_disparity: float | None = None,
-        strength: BlurStrength | None = None,
-    ) -> float:
+    def __call__(self, pred: Tensor, **facts: Any) -> float:
         """The value of one output.
 
         Args:
             pred: (3, H, W) sRGB in [0, 1], the output.
-            target: same shape and range.
-            aif: all in focus, same shape and range.
-            disparity: (H, W), 1/m.
-            focus_disparity: requested, 1/m.
-            strength: requested K, stated for H x W.
+            **facts: what is known, None where it is not; those that the metric needs are read:
+                ``target`` and ``aif`` (all in focus), shape and range as ``pred``; ``disparity``
+                (H, W) in 1/m; ``focus_disparity`` in 1/m and ``strength`` (K, stated for H x W) as
+                requested.
 
         Returns:
             NaN, to be counted as failed, where this image does not determine a value or the output
@@ -103,20 +91,13 @@ class MetricInfo:
             ValueError: a fact that the metric needs is not given, or shapes or ranges are wrong.
             NotAvailable: weights or a package are missing; see :meth:`available`.
         """
-        given = {
-            "target": target,
-            "aif": aif,
-            "disparity": disparity,
-            "focus_disparity": focus_disparity,
-            "strength": strength,
-        }
-        missing = sorted(need for need in self.needs if given[need] is None)
+        missing = sorted(need for need in self.needs if facts.get(need) is None)
         if missing:
             raise ValueError(f"metric {self.name} needs {', '.join(missing)}, not known here")
         self.require()
         if not bool(pred.isfinite().all()):
             return math.nan
-        return self.measure(pred, **{need: given[need] for need in self.needs})
+        return self.measure(pred, **{need: facts[need] for need in self.needs})
 
 
 def of_batches(function: Callable[..., Tensor], **settings: Any) -> Callable[..., float]:

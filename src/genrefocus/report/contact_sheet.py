@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from genrefocus.data.images import load_image
 from genrefocus.optics import MAX_COC
 from genrefocus.render.tone import linear_to_srgb
 
 _GAP = 4  # px between cells
+_FILE_EDGE = 192  # px, that smaller files are enlarged to
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 
 
@@ -50,6 +53,17 @@ def contact_sheet(
             left += width + _GAP
         top += height + _GAP
     return sheet
+
+
+def sheet_of_files(rows: Sequence[Sequence[Path]], titles: Sequence[str]) -> Image.Image | None:
+    """A contact sheet of image files, small ones enlarged; cells of absent files stay empty.
+
+    Returns:
+        None where there is no file at all.
+    """
+    images = [[load_image(one) if one.is_file() else None for one in row] for row in rows]
+    height = max((one.shape[-2] for row in images for one in row if one is not None), default=0)
+    return contact_sheet(images, titles, max(1, _FILE_EDGE // height)) if height else None
 
 
 def colour_map(values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from genrefocus.benchmark.ablation import compare, image_grid, read_sweep
 from genrefocus.cli import main
-from genrefocus.data.images import save_image
+from genrefocus.data.images import load_image, save_image
 
 DATA = {"synthetic/test": "1234"}
 COLOURS = {"a": 40, "a_b": 90, "a_c": 160}
@@ -147,12 +147,10 @@ def psnr(text: str, cell: str) -> dict:
 
 def test_the_grid_shows_every_cell_beside_input_and_target(sweep: Callable[..., Path]) -> None:
     folder = sweep(VALUES, ["a", "a_b", "a_c"], [1, 2, 3])
-    grid = image_grid(read_sweep(folder), count=4)
-    assert grid is not None
-    rows, titles, seed = grid
+    rows, titles, seed = image_grid(read_sweep(folder), count=4)
     assert titles == ["input", "a", "a_b", "a_c", "target"] and seed == 2  # where all three are
     assert len(rows) == 2
-    shades = [round(float(cell.mean()) * 255) for cell in rows[0]]
+    shades = [round(float(load_image(file).mean()) * 255) for file in rows[0]]
     assert shades == [220, 40, 90, 160, 220]
     main(["ablation", str(folder), "--grid", str(folder / "sheet.png"), "--pictures", "1"])
     assert Image.open(folder / "sheet.png").width > 5 * 2 * 12
