@@ -154,10 +154,6 @@ def merge(parts: Sequence[Results]) -> Results:
 def _read_curves(path: Path) -> pd.DataFrame:
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number} is no curve: {error}") from None
+    for row in map(json.loads, lines):
         rows.append({**row, "pictures": [path.parent / one for one in row.get("pictures", ())]})
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))

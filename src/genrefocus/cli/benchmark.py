@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from genrefocus.network_methods import CaseDepth
 
 _LOG_WIDTH = 140
-_TAKEN = {"identity", "input", "target", "scatter", "layered", "unsharp", "richardson_lucy"}
+_TAKEN = {"identity", "input", "target", "unsharp", "richardson_lucy"}
+_TAKEN |= {"classical_scatter", "classical_layered"}
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False}
 
 Trained = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
@@ -38,8 +39,7 @@ def run_job(config: DictConfig) -> None:
         _run(config)
     except KeyboardInterrupt:
         print(
-            "genrefocus benchmark: interrupted; measured pictures are kept, "
-            "the same command goes on",
+            "genrefocus benchmark: interrupted; measured images are kept, the same command goes on",
             file=sys.stderr,
         )
         sys.exit(130)
@@ -148,11 +148,9 @@ def _trained(config: DictConfig, tasks: Sequence[Task]) -> Trained:
 
 
 def _latest(outputs: str, tasks: Sequence[Task]) -> Path:
-    networks: list[Literal["deblur", "bokeh"]] = []
-    networks += ["deblur"] if {"deblur", "refocus"} & set(tasks) else []
-    networks += ["bokeh"] if {"bokeh", "refocus"} & set(tasks) else []
+    every: tuple[NetworkTask, ...] = ("deblur", "bokeh")
     try:
-        return latest_run(outputs, networks)
+        return latest_run(outputs, [one for one in every if {one, "refocus"} & set(tasks)])
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; run=null measures without one") from None
 

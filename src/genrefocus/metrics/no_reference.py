@@ -7,8 +7,8 @@ name, which ``implementation`` states. Weights are read from TORCH_HOME and neve
 import functools
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.precision import in_float32
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One network of pyiqa.
 
     Attributes:

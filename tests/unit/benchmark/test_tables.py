@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from rich.console import Console
 
 from genrefocus.benchmark import typeset
-from genrefocus.benchmark.figures import read_figures, write_figures
 from genrefocus.benchmark.protocol import load_protocol
 from genrefocus.benchmark.published import published_figures, tolerance
 from genrefocus.benchmark.results import Results, merge, read_results
@@ -297,12 +295,3 @@ def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path, write_res
         read_results(folder)
     with pytest.raises(ValueError, match="no metric niqe"):
         read_results(written("metric", ["niqe"]))
-    folder = written("twice")
-    figures = read_figures(folder / "rows.parquet")
-    write_figures(pd.concat([figures, figures]), folder / "rows.parquet")
-    with pytest.raises(ValueError, match="two rows of deblur, embedded, a, p00, lpips"):
-        read_results(folder)
-    folder = written("curves")
-    (folder / "curves.jsonl").write_text('{"kind": "ssim_k", "x": [1')
-    with pytest.raises(ValueError, match=r"curves\.jsonl, line 1 is no curve"):
-        read_results(folder)

@@ -104,11 +104,6 @@ def test_the_radius_of_a_disc_is_found() -> None:
         assert patches.measured.median().item() == pytest.approx(radius, rel=0.04)
 
 
-def test_linear_light_is_that_of_the_renderer() -> None:
-    values = torch.linspace(0, 1, 1001)
-    torch.testing.assert_close(module.to_linear(values), srgb_to_linear(values))
-
-
 def test_the_truth_has_the_requested_radius(rendered: Rendered) -> None:
     patches = rendered.radii(rendered.photo())
     blurred = patches.requested > 2.0
