@@ -8,7 +8,8 @@ from torch import Tensor
 from genrefocus.denoiser import Conditions, Latents
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, defocus_map
-from lit_models.flow_matching import Batch, FlowMatching
+from lit_models.flow_matching import FlowMatching
+from lit_models.training import Batch
 
 
 class BokehNet(FlowMatching):

@@ -18,7 +18,8 @@ from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_bl
 from genrefocus.optics import MAX_COC
 from genrefocus.report.contact_sheet import contact_sheet
 from genrefocus.runs import Interrupted
-from lit_models.flow_matching import Batch, FlowMatching
+from lit_models.flow_matching import FlowMatching
+from lit_models.training import Batch
 
 
 class Interruption(Callback):

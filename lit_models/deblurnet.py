@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from genrefocus.denoiser import Conditions
-from lit_models.flow_matching import Batch, FlowMatching
+from lit_models.flow_matching import FlowMatching
+from lit_models.training import Batch
 
 
 class DeblurNet(FlowMatching):

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from lit_models.flow_matching import Batch
+from lit_models.training import Batch
 
 
 class DrawLog(Callback):

@@ -1,14 +1,12 @@
 """Training of a conditioned flow by LoRA: step, optimiser, validation, LoRA-sized checkpoint."""
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.lora import load_lora
@@ -19,17 +17,12 @@ from genrefocus.network import Network
 from genrefocus.network_card import Variant
 from genrefocus.noise import seeded_generators, to_device
 from lit_models.fidelity import Fidelity
-from lit_models.loss_watch import LossWatch
-from lit_models.rates import scheduled
-
-Batch = dict[str, Any]
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-
+from lit_models.training import Batch, OptimizerFactory, Trained
 
 PHOTOGRAPHS = "in_the_wild"  # the route whose all-in-focus images, depth and labels are estimates
 
 
-class FlowMatching(LightningModule):
+class FlowMatching(Trained):
     """Flow matching on a frozen backbone with LoRA on the condition branches.
 
     The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses define the
@@ -81,7 +74,13 @@ class FlowMatching(LightningModule):
         isolate_conditions: bool = False,
         failure_dir: str | Path = ".",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            optimizer=optimizer,
+            warmup_steps=warmup_steps,
+            decay_steps=decay_steps,
+            failure_dir=failure_dir,
+            remedy="Inspect these samples, lower the learning rate, or train in fp32.",
+        )
         self.lora = Lora.for_transformer(
             backbone.transformer, rank, generator=torch.Generator().manual_seed(seed)
         )
@@ -97,12 +96,7 @@ class FlowMatching(LightningModule):
         self.flow, self.guidance = flow, guidance
         self.isolate_conditions = isolate_conditions
         self.sigma, self.prompt, self.steps, self.seed = sigma, prompt, steps, seed
-        self.warmup_steps, self.decay_steps = warmup_steps, decay_steps
-        self.optimizer_factory = optimizer
         self.validation_sigmas = tuple(validation_sigmas)
-        self.watch = LossWatch(
-            failure_dir, "Inspect these samples, lower the learning rate, or train in fp32."
-        )
         self.held_out: Any = nn.ModuleDict(
             {
                 "all": HeldOutLoss(validation_sigmas, radius_bins, "val/loss"),
@@ -146,6 +140,9 @@ class FlowMatching(LightningModule):
 
     # training
 
+    def trained(self) -> Iterable[nn.Parameter]:
+        return self.lora.parameters()
+
     def setup(self, stage: str) -> None:
         self.backbone.to(self.device)
 
@@ -160,19 +157,7 @@ class FlowMatching(LightningModule):
         latents = self.denoiser.encode(self.conditions(batch), generators, self.target(batch))
         sigma = self.sigma.draw(uniform, self.backbone.shift.mu(latents.noise.shape[1]))
         loss = self.denoiser.loss(latents, sigma).mean()
-        self.watch.see(loss, batch["key"])
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self.watch.check(self.global_step, self.global_rank)
-
-    def configure_optimizers(self) -> Any:
-        return scheduled(
-            self.optimizer_factory(self.lora.parameters()),
-            warmup_steps=self.warmup_steps,
-            decay_steps=self.decay_steps,
-        )
+        return self.seen(loss, batch)
 
     # held-out loss, pictures, control
 

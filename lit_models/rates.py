@@ -1,24 +1,6 @@
 """The learning-rate schedule, as a factor of the optimiser's rate."""
 
 import math
-from functools import partial
-from typing import Any
-
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-
-
-def scheduled(
-    optimizer: Optimizer, *, warmup_steps: int, decay_steps: int | None, floor: float = 0.0
-) -> Any:
-    """What ``configure_optimizers`` returns, with :func:`warmup_then_cosine` at every step."""
-    rate = partial(
-        warmup_then_cosine, warmup_steps=warmup_steps, decay_steps=decay_steps, floor=floor
-    )
-    return {
-        "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"},
-    }
 
 
 def warmup_then_cosine(

@@ -1,15 +1,14 @@
 """The base weights of the tiny backbone: generic edits, learnt from scratch with all weights."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from genrefocus.backbone.tiny import (
@@ -26,9 +25,7 @@ from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.tally import Tally
 from genrefocus.noise import seeded_generators
 from genrefocus.world.pretext import Task, blur_by_map, draw_kind, restore
-from lit_models.flow_matching import Batch, OptimizerFactory
-from lit_models.loss_watch import LossWatch
-from lit_models.rates import scheduled
+from lit_models.training import Batch, OptimizerFactory, Trained
 
 VALIDATED = {"restore": restore, "blur": blur_by_map}
 
@@ -36,7 +33,7 @@ VALIDATED = {"restore": restore, "blur": blur_by_map}
 _OF_BATCHES, _OF_VALIDATION = 1 << 40, 1 << 41
 
 
-class TinyBase(LightningModule):
+class TinyBase(Trained):
     """Training of a tiny backbone on the tasks of :mod:`genrefocus.world.pretext`.
 
     A micro-batch over all ranks has one kind of task and one start of the flow; everything else is
@@ -84,7 +81,14 @@ class TinyBase(LightningModule):
         seed: int,
         failure_dir: str | Path = ".",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            optimizer=optimizer,
+            warmup_steps=warmup_steps,
+            decay_steps=decay_steps,
+            rate_floor=rate_floor,
+            failure_dir=failure_dir,
+            remedy="Lower the learning rate, or train in fp32 (trainer.precision=32-true).",
+        )
         self.weights = tiny_modules(backbone)
         if init is None:
             start_local(backbone.transformer)
@@ -96,14 +100,9 @@ class TinyBase(LightningModule):
         self.denoiser = Denoiser(backbone, flow)
         self.denoiser_from_noise = Denoiser(backbone, replace(flow, start="noise"))
         self.noise_share, self.full_noise_share = noise_share, full_noise_share
-        self.optimizer_factory = optimizer
-        self.warmup_steps, self.decay_steps, self.rate_floor = warmup_steps, decay_steps, rate_floor
         self.fp32_from_step = fp32_from_step
         self.attention = None if attention is None else _attention(attention)
         self.seed = seed
-        self.watch = LossWatch(
-            failure_dir, "Lower the learning rate, or train in fp32 (trainer.precision=32-true)."
-        )
         self.errors: Any = nn.ModuleDict(
             {
                 name: nn.ModuleDict({"output": Tally(psnr), "input": Tally(psnr)})
@@ -115,6 +114,9 @@ class TinyBase(LightningModule):
     def save(self, path: str | Path, *, settings: dict[str, Any], card: dict[str, str]) -> None:
         """Write the weight file; see :func:`genrefocus.backbone.tiny.save_tiny`."""
         save_tiny(self._backbone[0], path, settings=settings, card=card)
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        return self.weights.parameters()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         first = batch["draw"][0] - self.global_rank * len(batch["draw"])
@@ -133,20 +135,7 @@ class TinyBase(LightningModule):
         with precision, attention:
             latents = denoiser.encode(_conditions(task), generators, task.target)
             loss = denoiser.loss(latents, sigma).mean()
-        self.watch.see(loss, batch["key"])
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self.watch.check(self.global_step, self.global_rank)
-
-    def configure_optimizers(self) -> Any:
-        return scheduled(
-            self.optimizer_factory(self.weights.parameters()),
-            warmup_steps=self.warmup_steps,
-            decay_steps=self.decay_steps,
-            floor=self.rate_floor,
-        )
+        return self.seen(loss, batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One-step edits beside their inputs, and the loss with each scene at one of 8 sigmas."""
