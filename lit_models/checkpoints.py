@@ -21,7 +21,7 @@ SNAPSHOTS = "snapshots"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are written beside the one they replace, not through TMPDIR."""
+    """Checkpoints that are written in the folder of the one they replace, and not in TMPDIR."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -66,7 +66,7 @@ class Snapshots(Callback):
 
     Args:
         folder: gets ``step_<step>.safetensors`` and ``best_<metric>.safetensors``.
-        newest: how many are kept beside the best.
+        newest: how many are kept in addition to the best.
     """
 
     def __init__(self, folder: str | Path, *, newest: int) -> None:

@@ -13,7 +13,7 @@ class DrawLog(Callback):
     """Appends a JSON line for each micro-batch: its draws, the keys of its samples, its loss.
 
     A line is on disk before the next micro-batch begins, so a killed run leaves a record of all it
-    did. What a resumed run repeats appears twice.
+    did. Steps that a resumed run repeats appear twice.
 
     Args:
         folder: gets ``draws_rank<rank>.jsonl``.

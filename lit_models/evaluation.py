@@ -1,4 +1,4 @@
-"""What a run ends with: the benchmark of its networks on its own test sets, and what it says."""
+"""The end of a run: the benchmark of its networks on its own test sets, and its tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ _ROWS = 6  # of a contact sheet
 
 
 def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks) -> None:
-    """Measure all networks of a run on its test sets; what is measured already is kept.
+    """Measure all networks of a run on its test sets; finished measurements are kept.
 
     Args:
         config: of the run.

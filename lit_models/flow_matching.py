@@ -123,7 +123,7 @@ class FlowMatching(Trained):
 
     @property
     def network(self) -> Network:
-        """This module as it is asked outside of training."""
+        """This module as a network for use outside of training."""
         return Network(self.denoiser, self.prompt, self.steps, self.variant, seed=self.seed)
 
     def conditions(self, batch: Batch) -> Conditions:

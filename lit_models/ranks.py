@@ -85,7 +85,7 @@ class Ranks:
 
     @contextmanager
     def together(self, name: str) -> Iterator[None]:
-        """Work of all ranks, of whatever length; it is left when all have done theirs.
+        """Work of all ranks, of any length; it ends when all ranks have finished.
 
         No collective waits for the work, as it may take longer than their timeout.
 
@@ -111,7 +111,7 @@ class Ranks:
                     os._exit(1)
 
     def _wait_for_others_that_fail(self) -> None:
-        """So that the ranks of a sweep go on to its next cell together."""
+        """Wait, so that the ranks of a sweep begin its next cell together."""
         deadline = time.monotonic() + _GRACE_SECONDS / 2
         while not all(map(self._is_lost, self._others())) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS / 5)

@@ -45,7 +45,7 @@ class TinyBase(Trained):
     Args:
         backbone: from ``build_tiny``; its weights are initialised here.
         examples: (B, 3, H, W) in [0, 1], pictures whose statistics the embedding starts with.
-        init: weight file of the same architecture to start from, in place of ``examples``.
+        init: weight file of the same architecture to start from, instead of ``examples``.
         flow: path of most batches.
         noise_share: share of batches whose path starts at Gaussian noise instead.
         full_noise_share: share of samples at sigma = 1, where one-step sampling starts; sigma of

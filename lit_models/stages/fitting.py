@@ -19,7 +19,7 @@ from lit_models.trackers import FaultTolerantLogger
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training leaves behind, beside the module with its averaged weights.
+    """Results of a training, in addition to the module with its averaged weights.
 
     Attributes:
         trainer: at its last step.

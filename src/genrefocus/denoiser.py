@@ -1,7 +1,7 @@
 """The conditioned denoising network: condition images to tokens, training loss, and sampling.
 
 DeblurNet and BokehNet both edit an image: a source, perhaps a defocus map or a draft, and a prompt
-lead to a target image. Training, validation and the pipeline encode these here and nowhere else.
+lead to a target image. Training, validation and the pipeline all encode these here.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a batch of edits is conditioned on.
+    """Conditions of a batch of edits.
 
     Attributes:
         prompts: one a row.

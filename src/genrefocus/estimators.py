@@ -128,7 +128,7 @@ class SidecarMask:
 class DetailRetention:
     """The region in focus is where the photograph keeps the detail of its sharp image.
 
-    Retention is near 1 in the plane of focus and near 0 far from it, whatever the texture. Regions
+    Retention is near 1 in the plane of focus and near 0 far from it, for any texture. Regions
     without texture are left out.
 
     Args:
@@ -158,8 +158,8 @@ class RefinedMask:
     """A saliency mask, compared with where the photograph is sharp.
 
     Saliency knows where objects end but not which one is in focus, and it declines some scenes;
-    detail retention knows what is sharp but has holes where there is no texture. So saliency is
-    kept where retention agrees with it, else retention alone is taken. The origin says which it
+    detail retention finds the sharp region but has holes without texture. So saliency is
+    kept if retention agrees with it, else retention alone is taken. The origin says which it
     was, with the agreement measured.
 
     Args:
@@ -280,7 +280,7 @@ class DepthPro(_Pretrained):
 class BiRefNet(_Pretrained):
     """BiRefNet: a mask of the salient object in the photograph, which need not be in focus.
 
-    Its code lies beside its weights on the hub and is run, which is why the revision is needed.
+    Its code comes with its weights from the hub and is run, so the revision is required.
     """
 
     title, what = "BiRefNet", "mask"
@@ -323,8 +323,8 @@ def mask_agreement(mask: Tensor, photo: Photo, *, window: int = 9, texture: floa
     """How well a mask agrees with where the photograph is sharp, 0 to 1.
 
     The probability that a textured pixel of the mask retains more detail than one outside (the
-    area under the ROC curve): 1 for a mask of exactly what is sharp, 0.5 for one that tells
-    nothing, as it also is without textured pixels on both sides, 0 for the opposite.
+    area under the ROC curve): 1 for a mask of exactly the sharp region, 0.5 for chance and
+    for masks without textured pixels on both sides, 0 for the opposite.
     """
     kept, detail = detail_retention(photo, window)
     inside, outside = kept[mask & (detail >= texture)], kept[~mask & (detail >= texture)]

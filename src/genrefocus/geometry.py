@@ -22,7 +22,7 @@ DepthResize = Literal["nearest", "bilinear_before_inversion", "bilinear_after_in
 
 @dataclass(frozen=True)
 class View:
-    """One picture and what is known about it, all of one size.
+    """One picture with its disparity, mask and K, all of one size.
 
     Attributes:
         image: (3, H, W) floating point in [0, 1]; crops and flips also take uint8.
@@ -102,7 +102,7 @@ def fitted(
     """A map (H, W) brought to an image's size: disparity (1/m), or depth or a mask by nearest.
 
     Raises:
-        ValueError: other proportions than the image's; ``name`` says of what.
+        ValueError: other proportions than the image's; ``name`` is its name in the message.
     """
     rows, columns = values.shape
     # One px of rounding on the shorter edge of either is no change of proportions.

@@ -35,12 +35,11 @@ Device = str | torch.device
 
 @dataclass(frozen=True)
 class Network:
-    """A DeblurNet or BokehNet and how it is asked. Called with photographs, it edits them.
+    """A DeblurNet or BokehNet with its prompt and steps. Called with photographs, it edits them.
 
     Attributes:
         denoiser: with its LoRA.
-        prompt: what the network is asked for. That of DeblurNet is free text: naming what a blurred
-            sign says helps to restore it.
+        prompt: that of DeblurNet is free text; the words of a blurred sign help to restore it.
         steps: Euler steps.
         variant: see :class:`NetworkCard`.
         largest_radius: of the defocus maps that it was trained on, px; None: not known.
@@ -89,7 +88,7 @@ class Network:
     ) -> Tensor:
         """Photographs (B, 3, H, W) in [0, 1] of any size, edited; same shape, on the CPU.
 
-        The noise of a photograph is that of the seed and its number, whatever its neighbours;
+        The noise of a photograph depends on the seed and its number, and not on its neighbours;
         without numbers all have number 0.
 
         Raises:
@@ -123,7 +122,7 @@ class Network:
         Args:
             source, control, draft: see :class:`Conditions`.
             generators: one a row.
-            report: is told of (evaluations done, evaluations in all), one for each tile and step.
+            report: called with (evaluations done, evaluations in all), one for each tile and step.
         """
         conditions = Conditions([self.prompt] * len(source), source, control, draft)
         latents = self.denoiser.encode(conditions, generators)

@@ -1,4 +1,4 @@
-"""The card beside a trained LoRA: what sampling has to know about how the network was trained.
+"""The card beside a trained LoRA: the facts of its training that sampling needs.
 
 Training writes ``network.json`` next to every LoRA file; inference reads the two together and
 nothing else of a run.
@@ -22,7 +22,7 @@ from genrefocus.writing import write_json
 FILE_NAME = "network.json"
 VERSION = 1
 
-# What the released networks are asked for, and how (released inference code).
+# Prompts and settings of the released networks (released inference code).
 DEBLUR_PROMPT = "a sharp photo with everything in focus"
 DEBLUR_GUIDANCE = 3.5
 BOKEH_PROMPT = "an excellent photo with a large aperture"
@@ -109,7 +109,7 @@ def released_card(
     steps: int = STEPS,
     pre_deblur: bool = False,
 ) -> NetworkCard:
-    """The card of a LoRA file on FLUX.1-dev in the released format, asked as the release asks.
+    """The card of a LoRA file on FLUX.1-dev in the released format, with the release's settings.
 
     Args:
         task: what the file was trained for.

@@ -1,8 +1,8 @@
 """Noise that belongs to a sample, and its way to the device.
 
 All noise is drawn on the CPU, one generator a sample: it is the same on every device, in every
-batch and on every rank. On a GPU nothing waits for it: what was drawn is copied to pinned memory,
-from where it reaches the device while the host goes on (:func:`to_device`).
+batch and on every rank. On a GPU the host does not wait: the draw is copied to pinned memory,
+and from there to the device while the host continues (:func:`to_device`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ def noise_like(tensor: Tensor, generators: Sequence[Generator]) -> Tensor:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on ``device``; for CUDA through pinned memory, so that nothing waits."""
+    """A tensor of the host on ``device``; for CUDA through pinned memory, without a wait."""
     if device.type != "cuda" or tensor.device == device:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -8,7 +8,7 @@ One definition for shards, loaders, training, evaluation, inference and reports:
     defocus map      D   = clip(r / MAX_COC, 0, 1)    MAX_COC is global
 
 Sources: Generative Refocusing (arXiv 2512.16923), Eq. 2 and 3, and the released inference code,
-which fixes what the paper leaves open: disparity in place of depth in Eq. 2, and MAX_COC.
+which has disparity in place of depth in Eq. 2, and MAX_COC.
 """
 
 import math

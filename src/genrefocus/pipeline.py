@@ -2,7 +2,7 @@
 
 A photograph of any size goes in and the same photograph with another depth of field comes out.
 Networks take sizes that are whole tokens, so the image is resized for them (Lanczos) and the result
-is resized back; the backbone's tiling cuts what is larger than it was trained on.
+is resized back; the backbone cuts larger images than those of its training into tiles.
 """
 
 import math
@@ -32,7 +32,7 @@ Focus = tuple[int, int] | Tensor | float
 """What shall be sharp: a pixel (x, y), a mask (H, W) that is True there, or a disparity in 1/m."""
 
 Report = Callable[[str, int, int], None]
-"""Told of (stage, evaluations done, evaluations in all); there is one for each tile and step."""
+"""Called with (stage, evaluations done, evaluations in all): one for each tile and step."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Refocused:
 
 
 class BeyondTraining(UserWarning):
-    """A network is asked for what its training has never shown it."""
+    """The requested blur is larger than any in the training of the network."""
 
 
 class RefocusPipeline:
@@ -109,7 +109,7 @@ class RefocusPipeline:
             long_edge: None keeps the photograph's size; otherwise the picture is scaled to this
                 long edge in px and cropped about its centre to whole tokens (released size rule).
             seed: of the noise.
-            report: is told of the progress.
+            report: called with the progress.
             draft: (3, H, W) in [0, 1], the photograph as another method has deblurred it; for a
                 DeblurNet that takes one.
 
@@ -120,7 +120,7 @@ class RefocusPipeline:
         """
         size = (photo.shape[-2], photo.shape[-1])
         mask = focus if isinstance(focus, Tensor) else None
-        # K is linear: one unit of it goes through the geometry, and any K can be asked for later.
+        # K is linear: one unit of it goes through the geometry, and any K can follow.
         view = View(photo.float(), disparity, mask, BlurStrength(1.0, *size))
         self._require_draft(draft, size)
         if isinstance(focus, tuple):
@@ -148,10 +148,10 @@ class RefocusPipeline:
 
         Args:
             photo: from :meth:`prepare`.
-            strength: K, stated for the photograph. K = 0 asks for a picture that is all in focus.
+            strength: K, stated for the photograph. K = 0 gives a picture that is all in focus.
             seed, number: of the noise; not of K, so that the pictures of a sweep differ in blur
                 alone.
-            report: is told of the progress.
+            report: called with the progress.
 
         Raises:
             ValueError: K is stated for another size.
@@ -186,7 +186,7 @@ class RefocusPipeline:
             return
         self._warned = True
         warnings.warn(
-            f"a blur radius of {radius:.1f} px is asked for, and BokehNet was trained up to "
+            f"a blur radius of {radius:.1f} px is requested, and BokehNet was trained up to "
             f"{largest:.1f} px: the image may be blurred too little or wrongly",
             BeyondTraining,
             stacklevel=3,
@@ -276,7 +276,7 @@ def load_pipeline(
         prompt = card.prompt if deblur_prompt is None else deblur_prompt
         chosen["deblur"] = replace(card, prompt=prompt)
     elif deblur_prompt is not None:
-        raise ValueError(f"no DeblurNet takes part that could be asked for '{deblur_prompt}'")
+        raise ValueError(f"no DeblurNet takes part that could take the prompt '{deblur_prompt}'")
     if steps is not None:
         chosen = {task: replace(card, steps=steps) for task, card in chosen.items()}
     networks = load_networks(chosen, device=device, vae_tiling=vae_tiling)

@@ -71,7 +71,7 @@ class Tile:
 def tiles(grid: tuple[int, int], size: int, stride: int) -> list[Tile]:
     """Windows of ``size`` tokens every ``stride`` tokens; the last is moved back to the border.
 
-    A side shorter than ``size`` is covered by one window of its own length.
+    A side shorter than ``size`` is covered by one window of its length.
     """
     rows, columns = min(size, grid[0]), min(size, grid[1])
     return [

@@ -13,8 +13,8 @@ from uuid import uuid4
 def whole(path: str | Path) -> Iterator[Path]:
     """A file beside ``path`` to write to, which takes its place at the end.
 
-    A crash leaves the old content or the new one. The file gets the mode that the umask says,
-    whatever its writer asks for.
+    A crash leaves the old content or the new one. The umask sets the mode of the file,
+    and not its writer.
 
     Raises:
         OSError: it cannot be written; the message names ``path``.

@@ -51,7 +51,7 @@ class Branch:
 class _Layout:
     """The packed sequence: tokens of the text and of each branch, and the LoRA of the conditions.
 
-    Nothing in it is read back from the device.
+    The host reads no value of it back from the device.
     """
 
     text: int

@@ -39,8 +39,8 @@ def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
 class Lora(nn.Module):
     """Low-rank deltas ``B A x`` for named linear layers, with alpha = rank, so the scale is 1.
 
-    The weights are fp32 masters; :meth:`delta` computes in the dtype of its input. Nothing here
-    patches the transformer: the forward asks for the delta of the slice that a branch occupies.
+    The weights are fp32 masters; :meth:`delta` computes in the dtype of its input. The transformer
+    is not patched: the forward calls :meth:`delta` for the slice that a branch occupies.
 
     Args:
         shapes: module name -> (in_features, out_features).

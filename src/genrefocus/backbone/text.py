@@ -93,7 +93,7 @@ class PromptCache:
     """Embeddings by prompt: each is computed once, and none stays on the device.
 
     An embedding of FLUX takes 4 MiB. With a folder they lie there, by digest of prompt and encoder,
-    and the last that were used are in main memory; what was not learnt is refused then, as ranks
+    and the last that were used are in main memory; unknown prompts are refused then, as ranks
     that train must not load an encoder each. Without a folder all are in memory, and are computed
     when they are asked for.
 

@@ -1,7 +1,7 @@
 """The tiny backbone: a FLUX transformer for two CPU cores, on pixels in place of latents.
 
 FLUX reads and writes the latents of a convolutional autoencoder, whose channels know their
-neighbourhood. Packed pixels do not, and attention is slow to learn what a convolution does at once;
+neighbourhood. Packed pixels do not, and attention learns slowly what a convolution does at once;
 so the tiny transformer has convolutions before and after it.
 """
 
@@ -161,8 +161,8 @@ class PixelCodec:
 class HashedWords:
     """A fixed random vector for every word: the text encoder of the tiny backbone.
 
-    It knows no language. It gives prompts distinct, reproducible embeddings, which is what a model
-    needs that is trained with a handful of prompts.
+    It is no language model. It gives prompts distinct, reproducible embeddings, which are
+    enough for a model that is trained with a handful of prompts.
     """
 
     def __init__(self, tokens: int, token_dim: int, pooled_dim: int) -> None:

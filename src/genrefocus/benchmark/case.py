@@ -25,7 +25,7 @@ class Case:
         aif: true all-in-focus picture (3, H, W), where known; for ``bokeh`` it is ``image``.
         disparity: (H, W) in 1/m, where known.
         focus_disparity: of the target's plane of focus, 1/m, where known.
-        strength: K that is asked for: that of the target, where known, or one that is tried.
+        strength: the requested K: that of the target, where known, or one of the search.
         target_strength: K of the target, where ``strength`` is another; see :meth:`with_k`.
         source_focus_disparity, source_strength: the same of ``image``, for ``refocus``.
         draft: (3, H, W), the photograph as another method has deblurred it, where there is one.

@@ -49,7 +49,7 @@ class ShardCases:
     """A finished set of shards as cases, see :func:`case_of`.
 
     Attributes:
-        task: what is asked.
+        task: of the cases.
         name: of the data set, in tables.
         folder: of the set.
         limit: first so many cases, or None.
@@ -150,7 +150,7 @@ class PairCases:
     folders are joined by ``__``.
 
     Attributes:
-        task: what is asked.
+        task: of the cases.
         name: of the data set, in tables.
         source: of pairs, see ``genrefocus.preparation``.
         split: of the pairs that are taken; None takes all.

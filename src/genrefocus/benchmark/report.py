@@ -46,8 +46,8 @@ _CHARTS: Mapping[str, Mapping[str, Any]] = {
     },
     "radius_error": {
         "title": "Error by blur radius",
-        "explanation": "How far the blur radius of the answer is from what is asked for, by what "
-        "is asked for. Mean over the images with such places.",
+        "explanation": "Error of the blur radius of the answer, by the requested radius. "
+        "Mean over the images with such places.",
         "axes": {"x": "blur radius asked for (px)", "y": "mean error (px)"},
     },
 }

@@ -92,7 +92,7 @@ def run(
         workers: processes of one thread each; 0 works in this one, likewise with one thread, so
             that figures do not depend on it. None works here with all threads, for networks.
         job, jobs: this job takes cases ``job``, ``job + jobs``, ...
-        advance: is told how many cases are done.
+        advance: called with the number of finished cases.
     """
     # What the answers depend on.
     fingerprint = str(getattr(method, "fingerprint", repr(method)))
@@ -273,7 +273,7 @@ def _score(name: str, answer: Tensor, case: Case) -> float:
 
 
 def _errors_by_radius(answer: Tensor, case: Case) -> list[tuple[float, float]]:
-    """Blur radius in px -> error of the answer where about so much blur is asked for."""
+    """Requested blur radius in px -> error of the answer at such places."""
     assert case.aif is not None and case.disparity is not None
     assert case.focus_disparity is not None and case.strength is not None
     patches = measure_radii(

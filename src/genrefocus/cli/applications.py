@@ -1,4 +1,4 @@
-"""Commands that are Hydra applications: what they are told is checked before they are imported."""
+"""Commands that are Hydra applications; their arguments are checked before they are imported."""
 
 import sys
 from collections.abc import Sequence

@@ -67,7 +67,7 @@ def _begin(parent: int) -> None:
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """End this process when its parent does, which tells nobody where it is killed.
+    """End this process when its parent ends, which gives no notice when it is killed.
 
     Args:
         parent: its process id, where this process is told; it may have ended before this call.

@@ -50,9 +50,9 @@ class Series:
 
     Attributes:
         seed: of everything.
-        counts: split -> scenes; what is left out or 0 is not made.
+        counts: split -> scenes; splits that are missing or 0 are not made.
         size: short edge of the photographs, px; pairs can be measured from 96 px on.
-        frames: apertures of a scene beside f/22 at most; a lens may have fewer.
+        frames: apertures of a scene in addition to f/22, at most; a lens may have fewer.
     """
 
     seed: int

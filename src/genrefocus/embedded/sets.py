@@ -146,7 +146,7 @@ def build_embedded(
     Args:
         root: folder of the data, created where missing.
         seed: of everything.
-        counts: kind -> split -> samples; what is left out or 0 is not made.
+        counts: kind -> split -> samples; splits that are missing or 0 are not made.
         size: edge of the square pairs and short edge of the photographs, px, >= 16.
         workers: processes; 0 works in this one.
         command: for the card, what the user typed.

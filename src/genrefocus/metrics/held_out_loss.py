@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from genrefocus.metrics.blur_radius import bin_names
 
 SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Where a validation evaluates the loss, unless told otherwise."""
+"""Sigmas at which a validation evaluates the loss by default."""
 
 
 class HeldOutLoss(Metric):

@@ -17,7 +17,7 @@ def in_float32(measure: Callable[P, R]) -> Callable[P, R]:
     """A function of tensors that computes in float32: no autocast, no TF32, no half inputs.
 
     SSIM subtracts squares that are nearly equal, so that eight bits of mantissa leave nothing of
-    it. Convolutions on a GPU use ten bits (TF32) unless they are told otherwise.
+    it. Convolutions on a GPU use ten bits (TF32) by default.
 
     Args:
         measure: takes at least one tensor; those of floating point are passed on as float32.

@@ -32,7 +32,7 @@ class Readings:
     Attributes:
         folder: of the files of JSON lines, which several processes may share.
         mapper: runs the reading.
-        advance: is told of the progress.
+        advance: called with the progress.
     """
 
     folder: Path

@@ -77,7 +77,7 @@ def make_parts(
         batch_size: candidates of a batch, what an interruption costs.
         out: folder of the sets.
         mapper: runs ``make``.
-        advance: is told of (candidates that are done, all of them, outcomes here by kind).
+        advance: called with (candidates that are done, all of them, outcomes here by kind).
     """
     total = sum(len(part.candidates) for part in parts)
     waiting = [part for part in parts if not record_path(out, part).is_file()]

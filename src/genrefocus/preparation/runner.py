@@ -88,7 +88,7 @@ def prepare(
         seed: of everything random.
         items_per_shard: candidates that make a shard, > 0.
         splits: split -> share of the scenes, for items that have no split of their own.
-        gates: measures outside of them turn a sample away; None turns none away.
+        gates: a sample with a measure outside of them is rejected; None rejects none.
         leakage: what the images are compared with; None compares the splits with each other.
         picture_format: of the samples' colour images, see ``data.sample.encode``.
         limit: of items, for a trial; None takes all.

@@ -59,7 +59,7 @@ class Aperture:
         if count < 1:
             raise ValueError(f"an aperture is sampled at one position or more, got {count}")
         points = self._spread(count)
-        # An offset common to all positions would move what is out of focus.
+        # An offset common to all positions would move everything out of focus.
         centred = points - points.mean(0)
         return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
 

@@ -23,11 +23,11 @@ _RAMP_SHARE = 0.75
 
 
 class Layers(NamedTuple):
-    """Three lists per pixel: what is seen, what it hides, and what reaches in from the front.
+    """Three lists per pixel: the visible surface, the hidden one, and light from the one in front.
 
     Attributes:
         rgba: (3, 4, H, W), premultiplied by coverage.
-        level: (3, H, W) levels of defocus, NaN where a list has nothing.
+        level: (3, H, W) levels of defocus, NaN where a list is empty.
     """
 
     rgba: Tensor
@@ -184,7 +184,7 @@ def _take_out_front(colour: Tensor, cuts: _Cuts, rgba: Tensor, level: Tensor) ->
 
 
 def _take_out_back(colour: Tensor, cuts: _Cuts, rgba: Tensor, level: Tensor) -> None:
-    """Write what is seen, less what farther surfaces add to pixels of nearer ones."""
+    """Write the visible surface, less the light of farther surfaces in pixels of nearer ones."""
     pixels, share, back = _mixture(colour, cuts.near, cuts.inner, cuts.outer)
     rgba[0][:3] = colour.index_copy(0, pixels, (colour[pixels] - share * back).clamp_min(0.0)).T
     rgba[0][3, pixels] = 1.0 - share[:, 0]

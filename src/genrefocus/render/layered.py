@@ -1,6 +1,6 @@
 """The renderer of labels: one image with depth, taken apart at its edges and blurred in slices.
 
-1. The picture is separated at its depth edges (`edges`): what is seen, what it hides, and how much
+1. The picture is separated at its depth edges (`edges`): visible surface, hidden one, and how much
    of an edge pixel belongs to the surface in front.
 2. Pixels of nearly equal signed defocus form a slice, which is convolved with the aperture.
 3. Slices are laid behind each other from near to far. Those of one surface add up; a surface
@@ -275,7 +275,7 @@ class _Canvas:
         last.masked_fill_(present, level)
 
     def finish(self) -> Tensor:
-        """The picture (3, H, W), divided by what is covered."""
+        """The picture (3, H, W), divided by its coverage."""
         self._complete(slice(None), slice(None), torch.ones_like(self.gap, dtype=torch.bool))
         return (self.light / (1.0 - self.gap).clamp_min(1e-6)).clamp_min(0.0)
 

@@ -18,7 +18,7 @@ _UPSAMPLING = 4
 _CHUNK_PIXELS = 1 << 18
 
 # Weights (4 neighbours, phase). Cubic convolution (Keys 1981, a = -1/2) leaves second moments
-# alone, so that it adds no blur of its own to a radius that is to be exact.
+# alone, so that it adds no blur to a radius that has to be exact.
 _T = torch.arange(_UPSAMPLING) / _UPSAMPLING
 _CUBIC = torch.stack(
     [
@@ -60,7 +60,7 @@ def render_views(
 ) -> Tensor:
     """The pinhole views whose mean is :func:`render_lens`: (N, 3, H, W) linear light, >= 0.
 
-    What is at ``focus_disparity`` is at the same place in all of them. Arguments and errors are
+    Surfaces at ``focus_disparity`` are at the same place in all of them. Arguments and errors are
     those of :func:`render_lens`.
     """
     chunks = list(_views(scene, focus_disparity, strength, positions))

@@ -14,7 +14,7 @@ GAMMA = 2.2
 def linear_to_srgb(linear: Tensor) -> Tensor:
     """Encode linear light, any shape, as sRGB in [0, 1]; values outside [0, 1] are clipped.
 
-    Clipping is what a sensor at its white level does: a light brighter than 1 is saturated.
+    A sensor clips at its white level: a light brighter than 1 is saturated.
     """
     clipped = linear.clamp(0.0, 1.0)
     power = 1.055 * clipped.clamp_min(0.0031308).pow(1.0 / 2.4) - 0.055

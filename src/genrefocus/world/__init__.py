@@ -2,6 +2,6 @@
 
 `scenes` draws layered scenes from a seed (`textures`, `shapes`, `palettes` and `fields` are their
 material), `night` dark ones with point lights; `lights` adds point lights to any image with
-disparity. `camera` writes simulated photographs with EXIF, and `estimates` says what estimators
-would find in them. `pretext` has the generic tasks that the tiny base is trained on.
+disparity. `camera` writes simulated photographs with EXIF, and `estimates` simulates
+the errors of estimators. `pretext` has the generic tasks that the tiny base is trained on.
 """

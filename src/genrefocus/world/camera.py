@@ -1,6 +1,6 @@
 """A simulated camera: scenes become JPEG photographs with honest EXIF.
 
-What is written into a file describes how it was made, with the roundings of real cameras; make,
+The EXIF describes how a photograph was made, with the roundings of real cameras; make,
 model and software say that it is simulated. The truth about depth, focus and K is returned for
 tests and data cards; it is not in the file.
 """

@@ -102,7 +102,7 @@ def _by_night(scene: Scene, rng: Generator) -> Scene:
 
 
 def _order(lights: Layer) -> tuple[bool, float]:
-    """Far to near; only windows slant, with the wall, and nothing hangs between them and it."""
+    """Far to near; only windows slant, with the wall, and touch it."""
     plane = lights.plane
     return plane.slope_x == plane.slope_y == 0.0, plane.offset
 
@@ -187,7 +187,7 @@ def _group(
 
 
 def _depth(scene: Scene, rng: Generator) -> float:
-    """A disparity between the background and what is nearest; far ones more often."""
+    """A disparity between background and nearest surface; far ones more often."""
     far = _farthest(scene)
     nearest = max(_at(x.plane, 0.5 * scene.width, 0.5 * scene.height) for x in scene.layers)
     nearest = min(max(nearest, far + 0.2) + 0.1, NEAREST_DISPARITY)

@@ -1,8 +1,8 @@
 """Generic image-to-image tasks for a base model that can read a condition branch.
 
-They know nothing of scenes: blur is a convolution, Gaussian or with a disk, in display values or in
-linear light, that changes from region to region and mixes what lies side by side; nothing occludes
-anything and nothing has a depth. A base model trained on them understands "here is an image, here
+They have no scenes: blur is a convolution, Gaussian or with a disk, in display values or in
+linear light, that varies over the image and mixes neighbouring regions, without depth and
+occlusion. A base model trained on them understands "here is an image, here
 is a map, edit the one by the other"; depth of field and its removal are left to the LoRA that is
 trained on top.
 """
@@ -51,7 +51,7 @@ def restore_with_draft(image: Tensor, layers: Tensor, generators: Sequence[Gener
 
 
 def blur_by_map(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
-    """Blur as a control map says, which is 2 / MAX_COC times the deviation.
+    """Blur by a control map, which holds 2 / MAX_COC times the deviation.
 
     A disk of radius r has a standard deviation of r / 2 along an axis, so that a blur of radius r
     reads as r / MAX_COC here and in a defocus map.

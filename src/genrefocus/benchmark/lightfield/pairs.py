@@ -65,7 +65,7 @@ def draw_photographs(
             raise Rejected(
                 Reason.GATE_LARGEST_RADIUS,
                 round(unit, 2),
-                f"the views allow no blur radius of {blur_px[0]} px; ask for less",
+                f"the views allow no blur radius of {blur_px[0]} px; use a smaller one",
             )
         ends = np.log([blur_px[0], min(blur_px[1], unit)])
         radius = min(1.0, float(np.exp(rng.uniform(*ends))) / unit)
