@@ -134,7 +134,7 @@ class DetailRetention:
     Args:
         window: edge of the neighbourhood in px, odd.
         threshold: retention from which on a pixel is in focus.
-        texture: least mean absolute Laplacian of the sharp image, in [0, 1] grey levels.
+        texture: smallest mean absolute Laplacian of the sharp image, in [0, 1] grey levels.
     """
 
     holds_network = False

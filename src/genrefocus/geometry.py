@@ -207,6 +207,16 @@ def resize_long_edge_and_crop(
     return crop(scaled, top, left, cropped_height, cropped_width)
 
 
+def require_inside(pixel: tuple[int, int], height: int, width: int) -> None:
+    """
+    Raises:
+        ValueError: the pixel (x, y), counted from the top left, lies outside the image.
+    """
+    x, y = pixel
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(f"focus {x},{y} lies outside the {width}x{height} px image (WxH)")
+
+
 def _if_any(field: Tensor | None, change: Callable[[Tensor], Tensor]) -> Tensor | None:
     return None if field is None else change(field)
 

@@ -15,7 +15,13 @@ from pathlib import Path
 from torch import Tensor
 
 from genrefocus.estimators import DepthEstimator, Photo
-from genrefocus.geometry import View, resize_disparity, resize_image, resize_long_edge_and_crop
+from genrefocus.geometry import (
+    View,
+    require_inside,
+    resize_disparity,
+    resize_image,
+    resize_long_edge_and_crop,
+)
 from genrefocus.network import Device, Network, load_networks
 from genrefocus.network_card import NetworkCard, Task, require_deblurnet
 from genrefocus.noise import seeded_generators
@@ -124,7 +130,7 @@ class RefocusPipeline:
         view = View(photo.float(), disparity, mask, BlurStrength(1.0, *size))
         self._require_draft(draft, size)
         if isinstance(focus, tuple):
-            _require_inside(focus, size)
+            require_inside(focus, *size)
         if disparity is not None:
             require_spread(disparity)
             focus = _plane_of_focus(disparity, focus)
@@ -307,12 +313,6 @@ def _carry(focus: Focus, size: tuple[int, int], view: View, long_edge: int) -> F
             )
         place.append(min(max(moved, 0), after - 1))
     return place[0], place[1]
-
-
-def _require_inside(point: tuple[int, int], size: tuple[int, int]) -> None:
-    (x, y), (height, width) = point, size
-    if not (0 <= x < width and 0 <= y < height):
-        raise ValueError(f"focus {x},{y} lies outside the {width}x{height} px photograph (WxH)")
 
 
 def _size(image: Tensor) -> tuple[int, int]:

@@ -18,7 +18,7 @@ DEFOCUS_MAP = "write the defocus map as 16 bit grey, 65535 for 1"
 
 
 def _number(
-    bounds: str = "", least: float = -math.inf, most: float = math.inf, kind: type = float
+    bounds: str = "", low: float = -math.inf, high: float = math.inf, kind: type = float
 ) -> Callable[[str], Any]:
     """A number within bounds, which the message states."""
     noun = "a whole number" if kind is int else "a number"
@@ -28,7 +28,7 @@ def _number(
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value <= most:
+        if not low <= value <= high:
             raise ArgumentTypeError(f"'{text}': give {noun}{bounds and ', '}{bounds}")
         return value
 
@@ -262,7 +262,7 @@ def _lightfield(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--grid N", _at_least(1), "central views in a row, odd", default=9)
     text = "camera: views are counted as the camera moves; aperture: turned by 180 deg"
     _add(parser, "--order", None, text, choices=("camera", "aperture"), default="camera")
-    text = "greatest motion between neighbouring views that is searched"
+    text = "largest motion between neighbouring views that is searched"
     _add(parser, "--reach PX", _not_negative, text, default=2.0)
     parser.add_argument(
         "--blur",
@@ -270,7 +270,7 @@ def _lightfield(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         default=(1.0, math.inf),
         metavar=("LOW", "HIGH"),
-        help="range of the greatest blur radius, px (default: 1 to what the views allow)",
+        help="range of the largest blur radius, px (default: 1 to what the views allow)",
     )
     _add(parser, "--aperture SHAPE", None, "as of genrefocus render", default="disk")
     _add(parser, "--workers N", _at_least(0), "processes", default=2)

@@ -7,11 +7,11 @@ import numpy as np
 
 from genrefocus.cli.inputs import (
     focus_at_point,
-    focus_from_mask,
     load_disparity,
+    load_focus_mask,
 )
 from genrefocus.data.images import load_image, save_map
-from genrefocus.optics import BlurStrength, defocus_map
+from genrefocus.optics import BlurStrength, defocus_map, focus_disparity
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     strength = BlurStrength(args.k, height, width)
     disparity = load_disparity(args.depth, height, width, args.resize_depth)
     if args.mask is not None:
-        focus = focus_from_mask(disparity, args.mask)
+        focus = focus_disparity(disparity, load_focus_mask(args.mask, height, width))
     else:
         focus = focus_at_point(disparity, args.focus)
     defocus = defocus_map(disparity, focus, strength)

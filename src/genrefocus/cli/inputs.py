@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from genrefocus.data import images
-from genrefocus.geometry import DepthResize, fitted
-from genrefocus.optics import depth_to_disparity, focus_disparity
+from genrefocus.geometry import DepthResize, fitted, require_inside
+from genrefocus.optics import depth_to_disparity
 from genrefocus.rejection import Reason, Rejected
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def fitted_with_notice(
     return resized
 
 
-def load_mask(path: Path, height: int, width: int) -> Tensor:
+def load_focus_mask(path: Path, height: int, width: int) -> Tensor:
     """In-focus mask (height, width) bool from an image file, see :func:`data.images.load_mask`.
 
     Raises:
@@ -62,28 +62,10 @@ def load_mask(path: Path, height: int, width: int) -> Tensor:
     return mask
 
 
-def focus_from_mask(disparity: Tensor, path: Path) -> float:
-    """Focus disparity in 1/m: the median under the mask in ``path``; errors as load_mask."""
-    return focus_disparity(disparity, load_mask(path, *disparity.shape))
-
-
-def require_inside(pixel: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """The pixel (x, y), counted from the top left.
-
-    Raises:
-        ValueError: it lies outside the image.
-    """
-    x, y = pixel
-    if not (0 <= x < width and 0 <= y < height):
-        raise ValueError(f"--focus {x},{y} lies outside the {width}x{height} px image (WxH)")
-    return pixel
-
-
 def focus_at_point(disparity: Tensor, pixel: tuple[int, int]) -> float:
     """Focus disparity in 1/m: the value at the pixel (x, y); errors as :func:`require_inside`."""
-    height, width = disparity.shape
-    x, y = require_inside(pixel, height, width)
-    return float(disparity[y, x])
+    require_inside(pixel, *disparity.shape)
+    return float(disparity[pixel[1], pixel[0]])
 
 
 def aperture_named(shape: str, rotation: float | None, curvature: float | None) -> "Aperture":

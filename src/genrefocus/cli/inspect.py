@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_previews(sets: Mapping[str, ShardDataset], folder: Path, most: int) -> None:
+def _write_previews(sets: Mapping[str, ShardDataset], folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, dataset in sets.items():
         if len(dataset):
-            preview(dataset, most).save(folder / f"{name.replace('/', '-')}.png")
+            preview(dataset, count).save(folder / f"{name.replace('/', '-')}.png")
 
 
 def _table(name: str, facts: Mapping[str, Any], verified: bool) -> Table:

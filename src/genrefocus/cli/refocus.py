@@ -13,11 +13,11 @@ from torch import Tensor
 
 from genrefocus.cli.inputs import (
     load_disparity,
-    load_mask,
-    require_inside,
+    load_focus_mask,
 )
 from genrefocus.data.images import load_image, save_map
 from genrefocus.estimators import DepthEstimator, DepthPro
+from genrefocus.geometry import require_inside
 from genrefocus.network_card import NetworkCard, Task, latest_run, networks_of, released_card
 from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import Focus, RefocusPipeline, Report, load_pipeline
@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     photo = load_image(args.photo)
     size = (photo.shape[-2], photo.shape[-1])
     strengths = {path: BlurStrength(k, *size) for path, k in outputs.items()}
-    focus: Focus = load_mask(args.mask, *size) if args.mask else require_inside(args.focus, *size)
+    focus: Focus = load_focus_mask(args.mask, *size) if args.mask else args.focus
+    if args.mask is None:
+        require_inside(args.focus, *size)
     disparity = None
     if args.depth is not None:
         disparity = load_disparity(args.depth, *size, args.resize_depth)

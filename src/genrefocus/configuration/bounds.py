@@ -44,10 +44,10 @@ def require_bounds(config: DictConfig) -> None:
     bounds |= {f"mix.{route}": (0, math.inf) for route in config.mix}
     bounds |= {"learning_rate": (0, math.inf), "seed": (0, 2**32 - 1)}
     wrong = list(_of_trainer(config.trainer))
-    for key, (least, most) in bounds.items():
+    for key, (low, high) in bounds.items():
         value = OmegaConf.select(config, key)
-        if isinstance(value, (int, float)) and not least <= value <= most:
-            given = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        if isinstance(value, (int, float)) and not low <= value <= high:
+            given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
     if wrong:
         raise ValueError("; ".join(wrong))

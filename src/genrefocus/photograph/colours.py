@@ -111,18 +111,18 @@ def _levels(image: Image.Image, upright: Image.Image, name: str) -> tuple[Array,
     tags = getattr(image, "tag_v2", {})
     bits, is_signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
     if mode == "F":
-        most, kind = 1.0, "floating point"
+        white, kind = 1.0, "floating point"
     elif bits in (12, 16) and not is_signed:  # Pillow keeps 32 bits in TIFF alone
-        most, kind = 2.0**bits - 1, f"{bits} bit integers"
+        white, kind = 2.0**bits - 1, f"{bits} bit integers"
     else:
-        most, kind = 0.0, f"{bits} bit integers"
+        white, kind = 0.0, f"{bits} bit integers"
     low, high = float(values.min()), float(values.max())
-    if not (most and 0 <= low <= high <= most):
+    if not (white and 0 <= low <= high <= white):
         detail = f"{name}: {kind} whose white is not known; save 8 or 16 bits, or floats in [0, 1]"
         raise Rejected(Reason.FORMAT_UNSUPPORTED, f"{low:g} to {high:g}", detail)
     if (clear := image.info.get("transparency")) is not None:
         opacity = (values != clear).astype(np.float32)
-    levels = (values / most).astype(np.float32)
+    levels = (values / white).astype(np.float32)
     return (1 - levels if tags.get(262) == 0 else levels), opacity  # white is zero
 
 

@@ -10,7 +10,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from genrefocus.cli.inputs import load_mask
+from genrefocus.cli.inputs import load_focus_mask
 from genrefocus.data.images import image_of, load_image, save_image
 from genrefocus.data.shards import ShardDataset
 from genrefocus.estimators import SidecarDepth, SidecarMask
@@ -146,7 +146,7 @@ def test_masks_and_apertures_are_turned_too(tmp_path):
     mask[0, 0] = 255
     exif = piexif.dump({"0th": {piexif.ImageIFD.Orientation: 6}})
     Image.fromarray(np.ascontiguousarray(np.rot90(mask))).save(tmp_path / "mask.png", exif=exif)
-    assert load_mask(tmp_path / "mask.png", 4, 6).nonzero().tolist() == [[0, 0]]
+    assert load_focus_mask(tmp_path / "mask.png", 4, 6).nonzero().tolist() == [[0, 0]]
 
     opening = np.zeros((64, 64), np.uint8)
     opening[28:36, 4:60] = 255
