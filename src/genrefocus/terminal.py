@@ -34,6 +34,8 @@ _SAID = (
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*Mismatch dtype between input and weight.*",
     ".*recommended to use .self.log.*sync_dist=True.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",  # how often it is saved
+    ".*.torch_dtype. is deprecated.*",
 )
 # Modules, since Lightning sets the level of the whole package when it is imported.
 _TALKERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed")

@@ -47,7 +47,7 @@ class Finding:
 
 
 def check_shards(
-    folder: Path, *, crop: int, made_by: str | None, option: str
+    folder: Path, *, crop: int, made_by: str | None, option: str, reads: str | None = None
 ) -> tuple[Finding, int | None]:
     """Whether a set can be read, and its number of samples, None where that is not known yet.
 
@@ -56,16 +56,21 @@ def check_shards(
         crop: edge in px that its samples must have.
         made_by: what makes it during the run, if something does.
         option: override that names another folder.
+        reads: further picture that samples must have.
     """
     from genrefocus.data.shards import ShardDataset, require_crop
 
     subject = f"shards {folder}"
     if made_by is not None and not (folder / "index.json").is_file():
+        if reads is not None and made_by.startswith("stage "):
+            lacking = f"will be made by {made_by}, without the picture {reads!r}"
+            return Finding(subject, "error", lacking, f"{option}=<folder of a finished set>"), None
         return Finding(subject, "ok", f"will be made by {made_by}"), None
     try:
         one = ShardDataset(folder)
-        if len(one):
-            one[0], one[len(one) - 1]  # the ends of the set decode
+        ends = [one[0], one[len(one) - 1]] if len(one) else []  # they decode
+        if reads is not None and any(reads not in end.extras for end in ends):
+            raise ValueError(f"{folder} has samples without the picture {reads!r}")
         require_crop(one, crop)
     except (ValueError, OSError) as error:
         return Finding(subject, "error", str(error), f"{option}=<folder of a finished set>"), None

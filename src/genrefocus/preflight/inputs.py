@@ -212,11 +212,12 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
             inner = f"stages.{name}.datamodule.{key if split == 'train' else split}"
             option = _option(config, Path(folder)) or (key if split == "evaluation" else inner)
             made_by = _maker(config, Path(folder))
+            reads = None if split == "evaluation" else _reads(stage.module)
             finding, count = check_shards(
-                Path(folder), crop=data.crop, made_by=made_by, option=option
+                Path(folder), crop=data.crop, made_by=made_by, option=option, reads=reads
             )
-            if folder not in seen:
-                seen.add(folder)
+            if (folder, finding.verdict) not in seen:
+                seen.add((folder, finding.verdict))
                 yield finding
             if split == "train" and count is not None:
                 routes[route] = count
@@ -231,6 +232,13 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
         step = counted(math.prod(layout), "sample")
         detail = f"{total or 'made in the run'}; {step} a step"
         yield from found or [Finding(f"{name}: samples", "ok", detail)]
+
+
+def _reads(module: DictConfig) -> str | None:
+    """The further picture of a sample that a network is trained on, if there is one."""
+    if module.get("direct"):
+        return "blurry"
+    return "pre_deblur" if module.get("pre_deblur") else None
 
 
 def _few_samples(

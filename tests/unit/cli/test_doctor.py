@@ -1,6 +1,7 @@
 """``genrefocus doctor`` finds what it says and names what mends it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,33 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     assert (finding.verdict, count) == ("ok", 3)
     finding, _ = check_shards(tmp_path / "set", crop=34, made_by=None, option="data.deblur")
     assert finding.verdict == "error" and "33 px, below the crop of 34" in finding.detail
+
+
+def test_a_picture_that_a_network_reads_is_missed_beforehand(tmp_path: Path) -> None:
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    some = [Sample(f"s{n}", "synthetic", "train", image, image) for n in range(2)]
+    write_set(tmp_path / "plain", some, parameters={})
+    blurry = [replace(one, extras={"blurry": image}) for one in some]
+    write_set(tmp_path / "blurry", blurry, parameters={})
+
+    def verdict(folder: str, reads: str | None, made_by: str | None = None) -> str:
+        given = {"crop": 16, "made_by": made_by, "option": "data.synthetic", "reads": reads}
+        return check_shards(tmp_path / folder, **given)[0].verdict  # type: ignore[arg-type]
+
+    assert [verdict("plain", one) for one in (None, "blurry")] == ["ok", "error"]
+    assert [verdict("blurry", one) for one in (None, "blurry")] == ["ok", "ok"]
+    assert verdict("none", "blurry", "the first run") == "ok"
+    assert verdict("none", "blurry", "stage in_the_wild") == "error"
+
+
+@pytest.mark.parametrize("given", ["direct=true", "direct=false"])
+def test_folders_and_files_of_a_stage_alone(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Inputs are given, which a run would have in its own folder."""
+    stage = f"stages.bokehnet_semi_supervised.module.{given}"
+    main(["doctor", "experiment=bokeh_semi_supervised", "inputs.bokeh_lora=/nowhere", stage])
+    printed = capsys.readouterr().out
+    assert "bokehnet_semi_supervised: LoRA:\n  inputs.bokeh_lora=<file>" in printed
+    assert ("in_the_wild=<folder of a finished set>" in printed) == (given == "direct=true")
 
 
 def test_missing_estimates_are_named_with_the_way_out(tmp_path: Path) -> None:
