@@ -59,10 +59,6 @@ class Case:
                 raise ValueError(
                     f"case {self.key}: {name} is {tuple(image.shape)} but the input {size} (HxW)"
                 )
-        for name in ("strength", "target_strength", "source_strength"):
-            strength = getattr(self, name)
-            if strength is not None and (strength.height, strength.width) != size:
-                raise ValueError(f"case {self.key}: {name} is stated for another size than {size}")
 
     @property
     def size(self) -> tuple[int, int]:
