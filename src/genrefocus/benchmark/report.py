@@ -12,6 +12,7 @@ from genrefocus.benchmark.results import INPUT, TARGET, Results
 from genrefocus.benchmark.tables import (
     BenchmarkTable,
     cell_text,
+    failures_in,
     legend,
     number,
     paired_table,
@@ -101,7 +102,7 @@ def _section(results: Results, table: BenchmarkTable) -> dict[str, Any]:
         "charts": _charts(drawn, own),
         "series": _series(drawn, own),
         "paired": paired_table(table).texts,
-        "failures": plain(table.failures),
+        "failures": plain(failures_in(table.figures)),
         "protocol": asdict(table.protocol),
     }
 

@@ -81,11 +81,6 @@ class BenchmarkTable:
         """Our own, in the order of the table."""
         return list(self.lines.loc[self.lines["source"].isna(), "method"].unique())
 
-    @property
-    def failures(self) -> pd.DataFrame:
-        """The figures that a method failed to give."""
-        return _failures(self.figures)
-
     def heading(self, metric: str) -> str:
         """Name of a metric with the direction in which it improves."""
         return f"{metric} {ARROWS[self.protocol.higher_is_better(metric)]}"
@@ -341,7 +336,8 @@ def _compared(
     return pd.DataFrame(found)
 
 
-def _failures(figures: pd.DataFrame) -> pd.DataFrame:
+def failures_in(figures: pd.DataFrame) -> pd.DataFrame:
+    """The figures that a method failed to give."""
     failed = figures.dropna(subset="failure")
     missing = failed["failure"].str.startswith(NOT_AVAILABLE)
     return failed[~missing & (failed["failure"] != UNDEFINED)]
@@ -355,7 +351,7 @@ def _notes(lines: pd.DataFrame, figures: pd.DataFrame) -> Iterator[str]:
             checked = ", ".join(some.loc[some["comparable"], "metric"].unique())
             verdict = f"comparable in {checked}, where the Input row agrees"
         yield f"published rows of {source}, {version}: {verdict}"
-    for method, some in _failures(figures).groupby("method", sort=False):
+    for method, some in failures_in(figures).groupby("method", sort=False):
         reasons = some.groupby(["key", "failure"], sort=False)["metric"].agg(", ".join)
         texts = [f"{key} ({of}): {why}" for (key, why), of in reasons.head(_REASONS).items()]
         more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""

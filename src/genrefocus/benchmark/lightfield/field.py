@@ -1,6 +1,6 @@
 """Grids of views through one lens, and the units that tie them to K."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -85,12 +85,6 @@ class LightField:
     def shift(self, disparity: Tensor | float) -> Tensor:
         """Motion in px per unit of position of points at a disparity."""
         return self.baseline * (torch.as_tensor(disparity) - self.rest_disparity)
-
-    def cropped(self, border: int) -> "LightField":
-        """Without ``border`` px on every side."""
-        height, width = self.size
-        inner = self.views[..., border : height - border, border : width - border]
-        return replace(self, views=inner)
 
 
 def relative_field(views: Tensor) -> LightField:
