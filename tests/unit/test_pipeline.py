@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.tiny import build_tiny
@@ -34,13 +34,7 @@ class Answering(Network):
         vars(self).update(answer=answer, given=[])
 
     def generate(
-        self,
-        source: Tensor,
-        generators: Sequence[Generator],
-        *,
-        control: Tensor | None = None,
-        draft: Tensor | None = None,
-        report: Any = None,
+        self, source: Tensor, generators: Any, *, control: Tensor | None = None, **_: Any
     ) -> Tensor:
         self.given.append(Given(source, control))  # type: ignore[attr-defined]
         return self.answer(self.given[-1])  # type: ignore[attr-defined]
@@ -273,7 +267,9 @@ def test_blur_beyond_training_gives_one_warning_with_both_numbers(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipeline.refocus(scene, BlurStrength(9.0, 101, 77))  # 4.5 px of the photograph
-    with pytest.warns(BeyondTraining, match=r"of 1\d\.\d px is requested, .* up to 5\.0 px") as said:
+    with pytest.warns(
+        BeyondTraining, match=r"1\d\.\d px is requested, .* up to 5\.0 px"
+    ) as said:
         pipeline.refocus(scene, BlurStrength(20.0, 101, 77))
         pipeline.refocus(scene, BlurStrength(30.0, 101, 77))
     assert len(said) == 1
