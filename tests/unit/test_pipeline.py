@@ -267,9 +267,7 @@ def test_blur_beyond_training_gives_one_warning_with_both_numbers(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipeline.refocus(scene, BlurStrength(9.0, 101, 77))  # 4.5 px of the photograph
-    with pytest.warns(
-        BeyondTraining, match=r"1\d\.\d px is requested, .* up to 5\.0 px"
-    ) as said:
+    with pytest.warns(BeyondTraining, match=r"1\d\.\d px is requested, .* up to 5\.0 px") as said:
         pipeline.refocus(scene, BlurStrength(20.0, 101, 77))
         pipeline.refocus(scene, BlurStrength(30.0, 101, 77))
     assert len(said) == 1
