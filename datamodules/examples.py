@@ -120,24 +120,21 @@ class EvalSamples(EvalExamples):
     def __init__(
         self, sets: Sequence[ShardDataset], *, size: int, label: KLabel, most: int | None = None
     ) -> None:
-        self.sets, self.size, self.label = list(sets), size, label
-        self.taken = [spread(len(one), most) for one in self.sets]
+        self.size, self.label = size, label
+        self.taken = [(one, spread(len(one), most)) for one in sets]
+        self.places = [(one, index) for one, taken in self.taken for index in taken]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return tuple(len(taken) for taken in self.taken)
+        return tuple(len(taken) for _, taken in self.taken)
 
     def __len__(self) -> int:
-        return sum(self.sizes)
+        return len(self.places)
 
     def __getitem__(self, n: int) -> Example:
-        index = n
-        for one, taken in zip(self.sets, self.taken, strict=True):
-            if index < len(taken):
-                sample = self.label.apply(one[taken[index]])
-                return {"draw": n, **to_example(sample, self.size, (0.5, 0.5), mirrored=False)}
-            index -= len(taken)
-        raise IndexError(f"sample {n} of {len(self)}")
+        one, index = self.places[n]
+        sample = self.label.apply(one[index])
+        return {"draw": n, **to_example(sample, self.size, (0.5, 0.5), mirrored=False)}
 
 
 def to_example(sample: Sample, size: int, place: tuple[float, float], mirrored: bool) -> Example:

@@ -8,6 +8,7 @@ import pytest
 
 from genrefocus.cli import main
 from genrefocus.data.shards import ShardDataset
+from tests.trees import tree
 from tests.warm import Python, python
 
 COUNTS = "source.counts={train: 30, val: 4, test: 4}"
@@ -20,14 +21,6 @@ def command(*overrides: str) -> list[str]:
 
 def run(*overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return python(*command(*overrides), folder=folder)
-
-
-def tree(out: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from genrefocus.preparation.item import Source
 from genrefocus.terminal import counted
 
 _PARTS = ("deblur", "depth", "mask", "blur", "shapes")
-_ESTIMATORS = ("depth",)
 
 
 def run_job(config: DictConfig) -> None:
@@ -96,12 +95,12 @@ def _plain(node: DictConfig) -> Any:
 
 def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
     """What the route takes from other groups; scenes know their depth and need no estimator."""
-    scenes = "scene" in source.roles
-    parts: dict[str, Any] = {}
-    for name in _PARTS:
-        if name in config:
-            skip = scenes and name in _ESTIMATORS
-            parts[name] = None if skip else instantiate(config[name], _convert_="all")
+    known = {"depth": None} if "scene" in source.roles else {}
+    parts: dict[str, Any] = {
+        name: known[name] if name in known else instantiate(config[name], _convert_="all")
+        for name in _PARTS
+        if name in config
+    }
     if "deblur" in parts:
         parts["deblur_name"] = parts["deblur"].weights
         steps = counted(parts["deblur"].steps, "sampling step")

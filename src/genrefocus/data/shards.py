@@ -14,6 +14,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,33 +149,22 @@ class ShardDataset:
             IndexError: outside 0 .. len - 1.
             ValueError: the sample is damaged; the message names shard and key.
         """
-        members = self.members(index)
-        try:
-            return decode(members)
-        except ValueError as error:
-            shard, _, _, key = self._locate(index)
-            raise self._damaged(shard, key, error) from error
+        with self._place(index) as place:
+            return decode(_read_members(*place))
 
     def members(self, index: int) -> dict[str, bytes]:
         """The encoded sample at ``index``, extension -> bytes; errors as for the sample."""
-        shard, start, stop, key = self._locate(index)
-        try:
-            return _read_members(self.folder / shard["url"], key, start, stop)
-        except (tarfile.TarError, ValueError) as error:
-            raise self._damaged(shard, key, error) from error
+        with self._place(index) as place:
+            return _read_members(*place)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """The JSON member of a sample, read without its pictures."""
-        shard, start, _, key = self._locate(index)
-        path = self.folder / shard["url"]
-        try:
+        """The JSON member of a sample, read without its images; errors as for the sample."""
+        with self._place(index) as (path, key, start, _):
             header = _pread(path, start, _BLOCK)
             info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             if _extension(info.name, key) != "json":
                 raise ValueError(f"expected the metadata first, found {info.name}")
             return decode_metadata(_pread(path, start + _BLOCK, info.size))
-        except (tarfile.TarError, ValueError) as error:
-            raise self._damaged(shard, key, error) from error
 
     def verify(self) -> None:
         """Compare every shard with its checksum in the index.
@@ -192,18 +182,21 @@ class ShardDataset:
                     f"copy it again, or delete {self.folder} and prepare it again"
                 )
 
-    def _locate(self, index: int) -> tuple[dict[str, Any], int, int, str]:
+    @contextmanager
+    def _place(self, index: int) -> Iterator[tuple[Path, str, int, int]]:
+        """Shard, key, begin and end of a sample; an error about what lies there names it."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {self.folder}, which has {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right")) - 1
         shard, inner = self._shards[number], index - int(self._ends[number])
-        return shard, shard["offsets"][inner], shard["offsets"][inner + 1], shard["keys"][inner]
-
-    def _damaged(self, shard: Mapping[str, Any], key: str, error: Exception) -> ValueError:
-        return ValueError(
-            f"shard {self.folder / shard['url']}, sample {key}: {error}; "
-            f"if the shard is damaged, copy it again or delete {self.folder} and prepare it again"
-        )
+        path, key = self.folder / shard["url"], shard["keys"][inner]
+        try:
+            yield path, key, shard["offsets"][inner], shard["offsets"][inner + 1]
+        except (tarfile.TarError, ValueError) as error:
+            raise ValueError(
+                f"shard {path}, sample {key}: {error}; if the shard is damaged, copy it again or "
+                f"delete {self.folder} and prepare it again"
+            ) from error
 
 
 def require_crop(dataset: ShardDataset, crop: int) -> None:
@@ -330,7 +323,8 @@ def _pread(path: Path, offset: int, size: int) -> bytes:
 def _read_members(path: Path, key: str, start: int, stop: int) -> dict[str, bytes]:
     data = _pread(path, start, stop - start)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        return {_extension(info.name, key): _contents(tar, info) for info in tar}
+        members = ((_extension(info.name, key), tar.extractfile(info)) for info in tar)
+        return {name: file.read() if file else b"" for name, file in members}
 
 
 def _extension(name: str, key: str) -> str:
@@ -338,11 +332,6 @@ def _extension(name: str, key: str) -> str:
     if stem != key:
         raise ValueError(f"found member {name} in its place")
     return extension
-
-
-def _contents(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(info)
-    return b"" if file is None else file.read()
 
 
 def _listing(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Draws of focus and blur strength for rendered routes."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +81,15 @@ class LikePhotographs:
     folder: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_values", tuple(_labels(Path(self.folder))))
+        assert self._values  # a folder without labels is found here
 
     @property
     def name(self) -> str:
         return f"as {len(self._values)} photographs in {Path(self.folder).name}"
 
-    _values: tuple[tuple[float, float], ...] = ()
+    @functools.cached_property
+    def _values(self) -> tuple[tuple[float, float], ...]:
+        return tuple(_labels(Path(self.folder)))
 
     def draw(self, disparity: Tensor, rng: Generator) -> tuple[float, BlurStrength]:
         relative, quantile = self._values[int(rng.integers(len(self._values)))]

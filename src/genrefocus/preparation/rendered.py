@@ -1,8 +1,9 @@
 """Routes that render: synthetic pairs, and point lights for the shape of the aperture."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,8 @@ class Shapes:
 
     weights: Mapping[str, float]
     pictures: Path | None = None
-    _openings: tuple[Aperture, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.pictures is not None:
-            object.__setattr__(self, "_openings", picture_shapes(Path(self.pictures)))
         self.draw(np.random.default_rng(0))  # wrong weights are found here
 
     @property
@@ -52,6 +50,10 @@ class Shapes:
         shapes = ", ".join(f"{kind} {weight:g}" for kind, weight in sorted(self.weights.items()))
         names = ", ".join(one.name for one in self._openings)
         return f"{shapes} ({names})" if PICTURE in self.weights else shapes
+
+    @functools.cached_property
+    def _openings(self) -> tuple[Aperture, ...]:
+        return () if self.pictures is None else picture_shapes(Path(self.pictures))
 
     def draw(self, rng: Generator) -> Aperture:
         return draw_aperture(rng, weights=self.weights, pictures=self._openings)
@@ -73,10 +75,6 @@ class Lights:
     energies: tuple[float, float]
     night: bool
     sharpen: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "count", tuple(self.count))
-        object.__setattr__(self, "energies", tuple(self.energies))
 
     def add(self, subject: Subject, rng: Generator) -> tuple[Tensor, list[dict[str, Any]]]:
         """The picture with lights, linear light, and what was added, as plain data."""

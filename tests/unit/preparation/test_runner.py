@@ -29,6 +29,7 @@ from genrefocus.preparation.route import Prepared, Route, load_image
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate, LeakageCheck, split_of
 from genrefocus.rejection import Reason, Rejected
+from tests.trees import tree
 
 ALIKE = LeakageCheck(against=(), distance=64, allow=())
 NO_LEAKAGE = LeakageCheck(against=(), distance=0, allow=())
@@ -115,15 +116,6 @@ def run(pictures: Path, out: Path, **changes: Any) -> dict[str, Any] | None:
     }
     arguments |= changes
     return prepare(arguments.pop("route"), arguments.pop("source"), out, **arguments)
-
-
-def tree(out: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

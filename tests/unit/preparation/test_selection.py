@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter, laplace
 
 from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation.deblur_pairs import DeblurPairs
-from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.ledger import read_lines
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import LeakageCheck
@@ -58,15 +57,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(source: Any, out: Path, **changes: Any) -> Any:
     route = DeblurPairs(long_edge=2048, least_edge=16, correct=False)
-    arguments: dict[str, Any] = {
-        "splits": {"train": 1.0},
-        "gates": Gates({}),
-        "leakage": LeakageCheck(against=(), distance=0, allow=()),
-        "seed": 1,
-        "items_per_shard": 4,
-        "progress": False,
-    }
-    return prepare(route, source, out, **(arguments | changes))
+    given: dict[str, Any] = {"splits": {"train": 1.0}, "seed": 1, "items_per_shard": 4, **changes}
+    return prepare(route, source, out, leakage=LeakageCheck(distance=0), progress=False, **given)
 
 
 def sharpness(path: Path) -> float:

@@ -55,7 +55,6 @@ class RealBokeh3mp(Listed):
         sharpest: items of train at most, those with the sharpest f/22 frames; None takes all.
     """
 
-    root: str | Path
     max_per_scene: int = 4
     sharpest: int | None = None
 

@@ -5,6 +5,7 @@ import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def _printable(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
+@dataclass(frozen=True)
 class Listed(Source):
-    """A source that scans folders, once; make a new one to see later changes."""
+    """A source that scans its root, once; make a new one to see later changes."""
 
     root: str | Path
 

@@ -38,7 +38,6 @@ class Pairs(Listed):
         name: for provenance and messages: which data set.
     """
 
-    root: str | Path
     sharp: str = "sharp"
     photo: str = "photo"
     splits: Mapping[str, str] = field(default_factory=dict)
@@ -94,8 +93,6 @@ class Lfdof(Listed):
         root: holds ``train_data`` and ``test_data``, or one of them, each with
             ``input/<scene>/`` and ``ground_truth/<scene>.png``.
     """
-
-    root: str | Path
 
     name = "lfdof"
     roles = PAIR

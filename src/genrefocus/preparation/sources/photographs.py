@@ -40,7 +40,6 @@ class Photographs(Listed):
         option: the override that sets ``root``, for messages.
     """
 
-    root: str | Path
     option: str = "source.root"
 
     name = "photographs"
@@ -68,8 +67,6 @@ class Folder(Listed):
         root: searched with its sub-folders.
     """
 
-    root: str | Path
-
     name = "folder"
     roles = frozenset({"sharp"})
 
@@ -89,8 +86,6 @@ class DevelopedRaw(Listed):
     Args:
         root: searched with its sub-folders.
     """
-
-    root: str | Path
 
     name = "developed_raw"
     roles = frozenset({"photo"})

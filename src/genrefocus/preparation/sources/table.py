@@ -37,7 +37,6 @@ class PhotographTable(Listed):
         exif: further columns -> EXIF tag.
     """
 
-    root: str | Path
     image: str = "image"
     exif: Mapping[str, str] | None = None
 

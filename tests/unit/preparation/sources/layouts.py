@@ -76,16 +76,15 @@ def clutter(root: Path) -> None:
 
 def dpdd(root: Path) -> Path:
     # Numbers as in the authors' lists; the sharp exposure came first in the test split.
-    for split, source, target in (
-        ("train", "1P0A0890", "1P0A0891"),
-        ("train", "1P0A0892", "1P0A0893"),
-        ("train", "1P0A0898", "1P0A0899"),
-        ("val", "1P0A0894", "1P0A0895"),
-        ("test", "1P0A0917", "1P0A0916"),
-        ("test", "1P0A0933", "1P0A0932"),
-    ):
-        pictures(root, f"{split}_c/source/{source}.png", f"{split}_c/target/{target}.png")
-        pictures(root, f"{split}_l/source/{source}.png", f"{split}_r/source/{source}.png")
+    numbers = {
+        "train": {890: 891, 892: 893, 898: 899},
+        "val": {894: 895},
+        "test": {917: 916, 933: 932},
+    }
+    for split, pairs in numbers.items():
+        for source, target in pairs.items():
+            pictures(root / f"{split}_c", f"source/1P0A0{source}.png", f"target/1P0A0{target}.png")
+            pictures(root, *(f"{split}_{side}/source/1P0A0{source}.png" for side in "lr"))
     return root
 
 
