@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.preparation.calibration import Proposal, keep_most, pass_all, propose_thresholds
 from genrefocus.preparation.gates import KNOWN_MEASURES
 from genrefocus.preparation.review import join_measures, read_verdicts, write_template
+from genrefocus.preparation.thresholds import Proposal, keep_most, pass_all, propose_thresholds
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,8 +23,8 @@ from numpy.random import SeedSequence
 
 from genrefocus.embedded.files import make_files
 from genrefocus.optics import blur_radius
-from genrefocus.preparation.sources.aperture_series import RealBokeh3mp
 from genrefocus.preparation.sources.listing import Found
+from genrefocus.preparation.sources.realbokeh import RealBokeh3mp
 from genrefocus.render.scene import Scene, scene_disparity
 from genrefocus.world.camera import Exposure, draw_exposure, take_photo
 from genrefocus.world.estimates import estimate

@@ -4,7 +4,7 @@
 - ``route``                    what a route is; the routes are ``in_the_wild``, ``aperture_series``,
                                ``deblur_pairs`` and ``rendered`` (of ``subjects``, by ``draws``)
 - ``pairs``, ``gates``         measures of real pairs; what measures turn away
-- ``calibration``, ``review``  thresholds of gates from samples that a person has looked at
+- ``thresholds``, ``review``   thresholds of gates from samples that a person has looked at
 - ``fingerprints``, ``leakage``  images known by their content; one image on both sides of a border
 - ``selection``, ``shard_plan``  the sharpest of a pool; which candidate makes part of which shard
 - ``journal``, ``runner``      shards that any number of jobs and interruptions leave the same

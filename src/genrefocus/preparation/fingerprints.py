@@ -64,7 +64,7 @@ class Readings:
         return {key: known[key] for key in items}
 
 
-class Encoded(Protocol):
+class Readable(Protocol):
     """What can be read: a file, a cell, a member of a shard."""
 
     def read(self) -> bytes: ...
@@ -103,7 +103,7 @@ def of_folder(folder: Path, readings: Readings) -> Iterator[PlacedImage]:
         raise FileNotFoundError(f"leakage.against: {folder} does not exist")
     title = f"fingerprints of {folder.name}"
     sets = sorted(path.parent for path in folder.rglob(INDEX_NAME))
-    images: list[tuple[str, Encoded]]
+    images: list[tuple[str, Readable]]
     if sets:
         images = [one for path in sets for one in _members(ShardDataset(path), path.name)]
     else:
@@ -136,14 +136,14 @@ class _Member:
         return self.dataset.members(self.number)[self.name]
 
 
-def _members(dataset: ShardDataset, folder: str) -> Iterator[tuple[str, Encoded]]:
+def _members(dataset: ShardDataset, folder: str) -> Iterator[tuple[str, Readable]]:
     for number, key in enumerate(dataset.keys):
         for name in dataset.members(number):
             if name.split(".")[0] in ("aif", "bokeh"):
                 yield f"{folder}/{key}.{name}", _Member(dataset, number, name)
 
 
-def _fingerprint(named: tuple[str, Encoded]) -> Fingerprint | Rejected:
+def _fingerprint(named: tuple[str, Readable]) -> Fingerprint | Rejected:
     name, image = named
     try:
         return fingerprint_of(image.read(), name)

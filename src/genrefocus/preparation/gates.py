@@ -1,6 +1,6 @@
 """Thresholds on measures: a sample outside of them is rejected; measures without one are listed.
 
-The thresholds come from people who looked at samples, see ``calibration``.
+The thresholds come from people who looked at samples, see ``thresholds``.
 """
 
 import math

@@ -1,15 +1,15 @@
 """Data sets in their layouts on disk -> items; see ``docs/sources.md``.
 
 `conf/groups/source.yaml` names all of them; sets of pairs in two folders are declared there alone.
-`listing` is what sources share, `paired` sets of pairs, `aperture_series` RealBokeh_3MP,
+`listing` is what sources share, `paired` sets of pairs, `realbokeh` RealBokeh_3MP,
 `photographs` single images, `several` more than one source, `table` parquet files, `exposure`
 which EXIF facts are passed on, `numbered` scenes that are made from seeds.
 """
 
-from genrefocus.preparation.sources.aperture_series import RealBokeh3mp
 from genrefocus.preparation.sources.numbered import procedural_scenes
 from genrefocus.preparation.sources.paired import Lfdof, Pairs
 from genrefocus.preparation.sources.photographs import DevelopedRaw, Folder, Photographs
+from genrefocus.preparation.sources.realbokeh import RealBokeh3mp
 from genrefocus.preparation.sources.several import Several
 from genrefocus.preparation.sources.table import PhotographTable
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, norm
 
-from genrefocus.preparation.calibration import Proposal, propose_thresholds
 from genrefocus.preparation.gates import Gates
+from genrefocus.preparation.thresholds import Proposal, propose_thresholds
 from genrefocus.rejection import Rejected
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrefocus.preparation.sources import RealBokeh3mp
-from genrefocus.preparation.sources.aperture_series import spread_over_stops
+from genrefocus.preparation.sources.realbokeh import spread_over_stops
 from genrefocus.rejection import Reason
 from tests.unit.preparation.sources.layouts import (
     THIRD_STOPS,
