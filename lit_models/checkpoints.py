@@ -62,7 +62,8 @@ class Snapshots(Callback):
     The best has the lowest LPIPS of the generated validation pictures, or where LPIPS is not
     available the highest SSIM; its file is named after the metric. What a validation has measured
     is in the metadata of its snapshot. The files are all that is remembered, so that a resumed run
-    keeps no more of them.
+    keeps no more of them. Figures of other samples (``val_samples`` may change when a run is
+    resumed) are not compared: the best until then is kept as ``best_<metric>_at_<step>``.
 
     Args:
         folder: gets ``step_<step>.safetensors`` and ``best_<metric>.safetensors``.
@@ -81,6 +82,7 @@ class Snapshots(Callback):
         measured = {n: float(v) for n, v in trainer.callback_metrics.items() if n[:4] == "val/"}
         described = {name: repr(value) for name, value in measured.items()}
         described |= {"adapter": pl_module.adapter, "step": str(trainer.global_step)}
+        described["validated"] = repr(trainer.datamodule.validated.sizes)  # type: ignore[attr-defined]
         lora = _averaged(trainer, pl_module)
         self.folder.mkdir(parents=True, exist_ok=True)
         lora.save(self.folder / f"step_{trainer.global_step:07d}.safetensors", metadata=described)
@@ -88,8 +90,12 @@ class Snapshots(Callback):
             old.unlink()
         metric, sign = ("lpips", -1) if lpips_available() else ("ssim", 1)
         best = self.folder / f"best_{metric}.safetensors"
+        before = _described(best)
+        if before and before.get("validated") != described["validated"]:
+            best.rename(best.with_stem(f"{best.stem}_at_{before['step']}"))
+            before = {}
         value = sign * measured.get(f"val/{metric}", float("nan"))
-        if value > sign * _measured(best, f"val/{metric}", float("-inf") * sign):
+        if value > sign * float(before.get(f"val/{metric}", -sign * float("inf"))):
             lora.save(best, metadata=described)
 
 
@@ -102,9 +108,10 @@ def _averaged(trainer: Trainer, module: FlowMatching) -> Lora:
     return module.lora
 
 
-def _measured(snapshot: Path, name: str, otherwise: float) -> float:
+def _described(snapshot: Path) -> dict[str, str]:
+    """Metadata of a snapshot; nothing where there is none that can be read."""
     try:
         with safe_open(str(snapshot), framework="pt") as handle:
-            return float(handle.metadata()[name])
-    except (FileNotFoundError, SafetensorError, KeyError):
-        return otherwise
+            return dict(handle.metadata())
+    except (FileNotFoundError, SafetensorError):
+        return {}

@@ -68,7 +68,9 @@ def make(split: str, number: int) -> Sample:
 def train(shards: Path, tiny_settings: dict[str, Any], network_settings: dict[str, Any]) -> Train:
     """(folder, *callbacks) -> a network after all steps, from ``last.ckpt`` if there is one."""
 
-    def run(folder: Path, *callbacks: Callback) -> tuple[DeblurNet, Trainer]:
+    def run(
+        folder: Path, *callbacks: Callback, val_samples: int | None = None
+    ) -> tuple[DeblurNet, Trainer]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             backbone = build_tiny(**tiny_settings).requires_grad_(False)
@@ -82,6 +84,7 @@ def train(shards: Path, tiny_settings: dict[str, Any], network_settings: dict[st
             eval_batch_size=1,
             num_workers=0,
             seed=0,
+            val_samples=val_samples,
         )
         trainer = Trainer(
             accelerator="cpu",
@@ -148,7 +151,7 @@ def test_no_validation_follows_the_checkpoint_of_a_signal(train: Train, tmp_path
 def test_the_newest_snapshots_and_the_best_are_kept(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = iter([0.5, 0.7, 0.6])
+    values = iter([0.5, 0.7, 0.6, 0.3, 0.2, 0.4])
     monkeypatch.setattr("lit_models.checkpoints.lpips_available", lambda: False)
 
     class Measured(Callback):
@@ -169,6 +172,14 @@ def test_the_newest_snapshots_and_the_best_are_kept(
     with safe_open(str(tmp_path / "snapshots" / files[0]), framework="pt") as best:
         assert best.metadata()["step"] == "4"
         assert float(best.metadata()["val/ssim"]) == pytest.approx(0.7)
+
+    # A run that goes on with fewer validation samples, whose figures mean something else.
+    train(tmp_path / "on", Measured(), Snapshots(tmp_path / "snapshots", newest=2), val_samples=1)
+    found = {}
+    for path in (tmp_path / "snapshots").glob("best*"):
+        with safe_open(str(path), framework="pt") as best:
+            found[path.stem] = best.metadata()["step"]
+    assert found == {"best_ssim_at_4": "4", "best_ssim": "6"}
 
 
 def test_a_narrow_terminal_shows_counts_and_times_whole() -> None:
