@@ -146,7 +146,7 @@ def test_a_pipe_that_nobody_reads(repo_root: Path) -> None:
         (["limt=3"], "Did you mean limit?"),
         (["benchmark=dpdd"], "values are not given: source.root=..."),
         (["benchmark=shards"], "benchmark.task=... benchmark.folder=... benchmark.protocol=..."),
-        (["benchmark=realdof", "source.root=/absent"], "(realdof) /absent does not exist; set source.root"),
+        (["benchmark=realdof", "source.root=/absent"], "(realdof) /absent does not exist"),
         (["tasks=[deblr]"], "tasks=['deblr']: give some of deblur, bokeh, refocus in brackets"),
         (["tasks=deblur"], "tasks=deblur: give some of deblur, bokeh, refocus in brackets"),
         (["+limt=3"], "nothing reads limt"),
