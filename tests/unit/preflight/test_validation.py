@@ -9,9 +9,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from datamodules.items import spread
 from genrefocus.backbone.tiny import build_tiny
 from genrefocus.configuration.composing import compose_training, trained
+from genrefocus.data.order import spread
 from genrefocus.preflight import validation as costs
 from genrefocus.preflight.validation import share, validation_sample
 from lit_models import BokehNet
