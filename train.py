@@ -11,7 +11,7 @@ import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails 
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 quiet_libraries()
 CONSOLE = Console(quiet=not first_process())
-PLAIN: Any = {"soft_wrap": True, "markup": False, "highlight": False}
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 USAGE = f"""usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...]
 
@@ -88,8 +87,8 @@ def run(config: DictConfig) -> float | None:
     require_settled(config)
     config.trial = bool(config.trial or config.trainer.fast_dev_run)
     folder, started = Path(config.paths.run), time.monotonic()
-    summaries = [folder / name / FINISHED for name in config.curriculum]
-    finished = all(path.is_file() for path in (folder / RESULT_NAME, *summaries))
+    files = (RESULT_NAME, *(f"{name}/{FINISHED}" for name in config.curriculum))
+    finished = all((folder / file).is_file() for file in files)
     if not finished:
         require_inputs(config)
     from lightning import seed_everything
@@ -134,12 +133,11 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             if first_process():
                 instantiate(config.data.build)  # null makes nothing
                 if not config.trial:  # whose few steps say nothing about it
-                    CONSOLE.print(f"validation: {check_validation(config).detail}", **PLAIN)
+                    CONSOLE.out(f"validation: {check_validation(config).detail}", highlight=False)
         backbone = instantiate(config.backbone)
         for stage in stages:
             if stage.record.finished():
-                record = escape(str(stage.folder / FINISHED))
-                CONSOLE.print(f"[green]{stage.name}[/] is finished, see {record}", soft_wrap=True)
+                CONSOLE.out(f"{stage.name} is finished, see {stage.folder / FINISHED}")
                 continue
             stage.record.begin()
             learn_prompts(stages, backbone, ranks, name=f"prompts_{stage.name}")
