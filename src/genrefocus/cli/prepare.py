@@ -77,12 +77,13 @@ def _run(config: DictConfig) -> None:
             f"{', '.join(summary['measured_only'])}\n"
             "  every value passes; `genrefocus calibrate` proposes gates from a reviewed list"
         )
-    own = {item.split for item in source.items()}  # a set that has no train of its own needs none
-    wanted = [split for split in config.splits if split in own or None in own]
+    own = {item.split for item in source.items()}
+    wanted = [split for split in config.splits if split != "train" or own & {"train", None}]
     if empty := [split for split in wanted if not summary["written"].get(split)]:
+        remedy = "set other splits, such as 'splits={train: 0.6, val: 0.2, test: 0.2}'"
         console.print(
             f"[bold yellow]empty[/]: {', '.join(empty)}; training evaluates on val and test: "
-            "set other splits, such as 'splits={train: 0.6, val: 0.2, test: 0.2}'"
+            f"{remedy if None in own else 'take them from another source'}"
         )
     console.print(
         f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True, markup=False
