@@ -1,6 +1,6 @@
-"""Distances of perceptual hashes: copies of a picture against different pictures.
+"""Distances of perceptual hashes: copies of an image against different images.
 
-Photographs that come with scikit-image, their quarters (other pictures) and procedural scenes::
+Photographs that come with scikit-image, their quarters (other images) and procedural scenes::
 
     python benchmarks/hash_distances.py
 """
@@ -78,7 +78,7 @@ COPIES: dict[str, tuple[Change, int]] = {
 }
 
 
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """The set: photographs, their quarters, scenes."""
     folder = Path(skimage.__file__).parent / "data"
     found = [Image.open(folder / name).convert("RGB") for name in PHOTOGRAPHS]
@@ -92,20 +92,20 @@ def pictures() -> list[Image.Image]:
     return found
 
 
-def phash(picture: Image.Image, quality: int) -> int:
+def phash(image: Image.Image, quality: int) -> int:
     """The hash after JPEG compression, as a number."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     found = fingerprint_of(buffer.getvalue(), "").phash
-    assert found is not None, "a picture of the set has no structure"
+    assert found is not None, "an image of the set has no structure"
     return int(found, 16)
 
 
 def main() -> None:
     """Print the distances."""
-    originals = pictures()
+    originals = images()
     hashes = [phash(x, 95) for x in originals]
-    table = Table("pictures", "pairs", "least", "median", "99 %", "greatest", f"within {DISTANCE}")
+    table = Table("images", "pairs", "least", "median", "99 %", "greatest", f"within {DISTANCE}")
     different = [(a ^ b).bit_count() for a, b in combinations(hashes, 2)]
     table.add_row("different", *row(different))
     for name, (change, quality) in COPIES.items():

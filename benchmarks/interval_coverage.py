@@ -1,4 +1,4 @@
-"""How often 95 % intervals of the mean hold the true mean, by number of pictures.
+"""How often 95 % intervals of the mean hold the true mean, by number of images.
 
 The threshold ``statistics.MIN_FOR_INTERVAL`` rests on this; below it there is no interval.
 """

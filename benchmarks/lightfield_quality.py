@@ -2,7 +2,7 @@
 
 The scenes and photographs are those of the embedded sets ``lf_bokeh`` and ``lf_refocus``::
 
-    python benchmarks/lightfield_quality.py --picture docs/images/lightfields.jpg
+    python benchmarks/lightfield_quality.py --image docs/images/lightfields.jpg
 """
 
 import argparse
@@ -26,7 +26,7 @@ from genrefocus.render.tone import linear_to_srgb
 
 TRUTH_POSITIONS = 512
 BANDS = ((0.0, 1.5), (1.5, 3.0), (3.0, 6.1))
-"""Greatest blur radius in a picture, px at 64 px."""
+"""Greatest blur radius in an image, px at 64 px."""
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--grid", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, help="where to save a figure")
+    parser.add_argument("--image", type=Path, help="where to save a figure")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     scale = arguments.size / 64
@@ -71,13 +71,13 @@ def main() -> None:
                 scores.setdefault(name, []).append([blur / scale, *figures])
             rows.append((blur, row(made, answers, truth)))
     report(errors, scores)
-    if arguments.picture is not None:
+    if arguments.image is not None:
         rows.sort(key=lambda x: -x[0])
         chosen = [rows[i][1] for i in range(0, 12, 3)]
         image = (torch.cat(chosen, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         size = (image.shape[1] * 2, image.shape[0] * 2)
         Image.fromarray(image).resize(size, Image.Resampling.NEAREST).save(
-            arguments.picture, quality=88
+            arguments.image, quality=88
         )
 
 
@@ -88,8 +88,8 @@ def disparity_error(made: Simulated, disparity: Tensor) -> list[float]:
     return [float(error.mean()), float(error.median()), float((error > 0.25).float().mean())]
 
 
-def inner(made: Simulated, picture: Tensor) -> Tensor:
-    return picture[..., made.border : -made.border, made.border : -made.border]
+def inner(made: Simulated, image: Tensor) -> Tensor:
+    return image[..., made.border : -made.border, made.border : -made.border]
 
 
 def shown(made: Simulated, light: Tensor) -> Tensor:

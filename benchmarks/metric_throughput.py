@@ -143,7 +143,7 @@ def of_control(size: int, repeats: int, device: str) -> dict[str, float]:
     for name in OF_CONTROL:
         info = METRICS[name]
         needs = {need: facts[need] for need in info.needs}
-        # A new picture every time, since patches of the last one are remembered.
+        # A new image every time, since patches of the last one are remembered.
         outputs = [((aif + extra).clamp(0, 1),) for extra in noise]
         found[name] = rate(functools.partial(info, **needs), outputs, 1, device)
     return found

@@ -1,4 +1,4 @@
-"""What the metrics of blur say of right and wrong pictures of scenes seen through a sampled lens.
+"""What the metrics of blur say of right and wrong images of scenes seen through a sampled lens.
 
 Wrong on purpose: K 20 % off either way, focus off by 0.3 1/m (with K 20 % low), no blur, one blur
 all over, and each pixel blurred by its own radius without an order of surfaces::
@@ -58,7 +58,7 @@ def gathered(aif: Tensor, radius: Tensor) -> Tensor:
 
 
 def cases(count: int, size: int) -> Iterator[tuple[dict, dict[str, Tensor]]]:
-    """Facts of a scene, and pictures of it by name."""
+    """Facts of a scene, and images of it by name."""
     for seed in range(count):
         rng = np.random.default_rng(seed)
         scene = procedural_scene(seed, size, size, lights=0.0, margin=size // 6)
@@ -68,10 +68,10 @@ def cases(count: int, size: int) -> Iterator[tuple[dict, dict[str, Tensor]]]:
         facts = {"aif": aif, "disparity": disparity}
         facts |= {"focus_disparity": focus, "strength": strength}
         facts["target"] = through_lens(scene, focus, strength.k)
-        pictures = {"truth": facts["target"]}
+        images = {"truth": facts["target"]}
         for factor in (0.8, 1.2):
-            pictures[f"K x {factor}"] = through_lens(scene, focus, factor * strength.k)
-        pictures |= {
+            images[f"K x {factor}"] = through_lens(scene, focus, factor * strength.k)
+        images |= {
             "focus + 0.3": through_lens(scene, focus + 0.3, 0.8 * strength.k),
             "scatter": in_linear_light(
                 partial(
@@ -87,7 +87,7 @@ def cases(count: int, size: int) -> Iterator[tuple[dict, dict[str, Tensor]]]:
             "one blur": gaussian_blur(aif, [17, 17], [2.0, 2.0]),
             "identity": aif,
         }
-        yield facts, pictures
+        yield facts, images
 
 
 def main() -> None:
@@ -99,18 +99,18 @@ def main() -> None:
     values: dict[str, list[list[float]]] = {}
     ratios: dict[str, list[Tensor]] = {}
     fitted: dict[str, list[float]] = {}
-    for facts, pictures in cases(args.scenes, args.size):
+    for facts, images in cases(args.scenes, args.size):
         asked = {name: facts[name] for name in ("focus_disparity", "strength")}
-        for name, picture in pictures.items():
-            row = [METRICS[m](picture, **{n: facts[n] for n in METRICS[m].needs}) for m in SHOWN]
+        for name, image in images.items():
+            row = [METRICS[m](image, **{n: facts[n] for n in METRICS[m].needs}) for m in SHOWN]
             values.setdefault(name, []).append(row)
-            patches = measure_radii(picture, facts["aif"], facts["disparity"], **asked)
+            patches = measure_radii(image, facts["aif"], facts["disparity"], **asked)
             wide = patches.requested > 2.0
             ratios.setdefault(name, []).append(patches.measured[wide] / patches.requested[wide])
             k = find_focus(patches, facts["strength"].k).k
             fitted.setdefault(name, []).append(k / facts["strength"].k)
     columns = (*SHOWN, "measured / requested radius", "fitted / requested K")
-    table = Table("picture", *columns, title="medians over scenes (scenes that give a number)")
+    table = Table("image", *columns, title="medians over scenes (scenes that give a number)")
     for name, rows in values.items():
         figures = [*np.array(rows).T, torch.cat(ratios[name]).numpy(), np.array(fitted[name])]
         cells = []

@@ -4,8 +4,8 @@ Everything is measured in turn in one run, on data made for it::
 
     python benchmarks/reader.py
 
-A sample is a sharp picture, its bokeh (8-bit colour) and a 16-bit disparity map; those of 64 px are
-embedded data, with a third picture. `decoder` is
+A sample is a sharp image, its bokeh (8-bit colour) and a 16-bit disparity map; those of 64 px are
+embedded data, with a third image. `decoder` is
 Pillow alone on the sample's members in memory; `files` the same bytes as files in a folder, read
 into the same ``Sample`` in the usual way; `shards` is ``ShardDataset``; `item` what training gets:
 crop, mirror, floats, defocus map. Rates of one core are per second of processor time, those of
@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 from datamodules.examples import KLabel, TrainDraws, collate
 from genrefocus.data.batches import TrainBatches
 from genrefocus.data.order import GlobalOrder
-from genrefocus.data.sample import PictureFormat, Sample, encode
+from genrefocus.data.sample import ImageFormat, Sample, encode
 from genrefocus.data.shards import ShardDataset, write_set
 from genrefocus.embedded.sets import build_embedded
 from genrefocus.optics import BlurStrength
@@ -48,7 +48,7 @@ from genrefocus.render.tone import to_bytes
 from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SUFFIX: dict[PictureFormat, str] = {"png": "png", "jpeg": "jpg"}
+SUFFIX: dict[ImageFormat, str] = {"png": "png", "jpeg": "jpg"}
 ROUTE, STAGE = "synthetic", "bokehnet_synthetic"
 BATCH = 8
 COUNTS = "{synthetic: {train: 16, val: 2, test: 2}, sweep: {val: 2, test: 2}}"
@@ -57,8 +57,8 @@ COUNTS = "{synthetic: {train: 16, val: 2, test: 2}, sweep: {val: 2, test: 2}}"
 class FolderDataset:
     """The members of samples as plain files, read as one would without this library."""
 
-    def __init__(self, folder: Path, picture_format: PictureFormat) -> None:
-        self.folder, self.suffix = folder, SUFFIX[picture_format]
+    def __init__(self, folder: Path, image_format: ImageFormat) -> None:
+        self.folder, self.suffix = folder, SUFFIX[image_format]
         self.keys = sorted(path.stem for path in folder.glob("*.json"))
 
     def __len__(self) -> int:
@@ -73,15 +73,15 @@ class FolderDataset:
             key=key,
             route=meta["route"],
             split=meta["split"],
-            aif=self._picture(f"{key}.aif"),
-            bokeh=self._picture(f"{key}.bokeh"),
+            aif=self._image(f"{key}.aif"),
+            bokeh=self._image(f"{key}.bokeh"),
             disparity=torch.from_numpy(exact.astype(np.float32)),
             strength=BlurStrength(meta["k"], meta["height"], meta["width"]),
             focus_disparity=meta["focus_disparity"],
-            extras={name: self._picture(f"{key}.{name}") for name in meta["extras"]},
+            extras={name: self._image(f"{key}.{name}") for name in meta["extras"]},
         )
 
-    def _picture(self, name: str) -> Tensor:
+    def _image(self, name: str) -> Tensor:
         pixels = np.array(Image.open(self.folder / f"{name}.{self.suffix}").convert("RGB"))
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -90,21 +90,21 @@ class Case:
     """One set in both layouts, and the ways to read it."""
 
     def __init__(
-        self, root: Path, samples: Sequence[Sample], picture_format: PictureFormat, crop: int
+        self, root: Path, samples: Sequence[Sample], image_format: ImageFormat, crop: int
     ) -> None:
         height, width = samples[0].size
         self.height, self.cropped = height, crop < height
         self.label = f"{height} x {width}" + (f", crop {crop}" if self.cropped else "")
-        self.picture_format = picture_format
-        self.encoded = [encode(sample, picture_format) for sample in samples]
-        shards, files = (root / f"{height}-{picture_format}-{way}" for way in ("shards", "files"))
+        self.image_format = image_format
+        self.encoded = [encode(sample, image_format) for sample in samples]
+        shards, files = (root / f"{height}-{image_format}-{way}" for way in ("shards", "files"))
         files.mkdir()
         encoded = [(one.key, members) for one, members in zip(samples, self.encoded, strict=True)]
         write_set(shards, encoded, parameters={})
         for key, members in encoded:
             for extension, data in members.items():
                 (files / f"{key}.{extension}").write_bytes(data)
-        self.shards, self.files = ShardDataset(shards), FolderDataset(files, picture_format)
+        self.shards, self.files = ShardDataset(shards), FolderDataset(files, image_format)
         self.items = {"files": draws(self.files, crop), "shards": draws(self.shards, crop)}
 
     @property
@@ -134,7 +134,7 @@ def draws(dataset: Any, crop: int) -> TrainDraws:
 
 
 def decode_alone(members: Mapping[str, bytes]) -> None:
-    """Decompress the pictures, and hand nothing on."""
+    """Decompress the images, and hand nothing on."""
     for extension, data in members.items():
         if extension != "json":
             Image.open(io.BytesIO(data)).load()
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         small = ShardDataset(root / "small" / "synthetic" / "train")
         scenes = [draw_sample(number, 512) for number in range(args.scenes)]
         sizes = [([small[n] for n in range(len(small))], 64), (scenes, 512), (mosaics(scenes), 512)]
-        formats: tuple[PictureFormat, ...] = ("png", "jpeg")
+        formats: tuple[ImageFormat, ...] = ("png", "jpeg")
         cases = [Case(root, samples, form, crop) for samples, crop in sizes for form in formats]
         cores = [one_core(case, args.repeats) for case in cases]
         print(f"a training step at 64 px takes {step:.1f} samples/s")
@@ -223,7 +223,7 @@ def draw_sample(number: int, size: int) -> Sample:
 
 
 def mosaics(samples: Sequence[Sample]) -> list[Sample]:
-    """Every four samples as one of twice the size: pictures as heavy, at no rendering."""
+    """Every four samples as one of twice the size: images as heavy, at no rendering."""
 
     def joined(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([torch.cat(list(parts[:2]), -1), torch.cat(list(parts[2:]), -1)], -2)
@@ -288,11 +288,11 @@ def loader_rates(case: Case, args: argparse.Namespace) -> dict[str, float]:
 def report(title: str, cases: Sequence[Case], rates: Sequence[Mapping[str, float]]) -> None:
     """A row a case, with the size of an encoded sample."""
     table = Table(title=f"samples/s: {title}")
-    for column in ("pixels", "pictures", "KiB", *rates[0]):
+    for column in ("pixels", "images", "KiB", *rates[0]):
         table.add_column(column, justify="right")
     for case, row in zip(cases, rates, strict=True):
         figures = [f"{rate:.2f}" if "/" in name else f"{rate:.0f}" for name, rate in row.items()]
-        table.add_row(case.label, case.picture_format, f"{case.kilobytes:.0f}", *figures)
+        table.add_row(case.label, case.image_format, f"{case.kilobytes:.0f}", *figures)
     Console(width=120).print(table)
 
 

@@ -3,7 +3,7 @@
 Textures are of families that no network is trained on; the constants of the layered renderer were
 set on other scenes of these families. Depth, focus and K are exact::
 
-    python benchmarks/renderer_quality.py --pictures /tmp/pictures
+    python benchmarks/renderer_quality.py --images /tmp/images
     python benchmarks/renderer_quality.py --smear 0.7
 """
 
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """PSNR in dB, SSIM and LPIPS of the picture; PSNR of the band at depth edges and the rest."""
+    """PSNR in dB, SSIM and LPIPS of the image; PSNR of the band at depth edges and the rest."""
 
     psnr: float
     ssim: float
@@ -132,7 +132,7 @@ def cases(kind: str, count: int, size: int, samples: int, smear: float) -> Itera
 
 
 def _focus(kind: str, scene: Scene, disparity: Tensor, rng: np.random.Generator) -> float:
-    """The nearest or farthest surface of 2 % of the picture or more, or any."""
+    """The nearest or farthest surface of 2 % of the image or more, or any."""
     if kind not in KINDS[:2]:
         return draw_focus(scene, rng)
     index = visible_layer(scene)
@@ -177,13 +177,13 @@ def measure(kind: str, arguments: argparse.Namespace) -> dict[str, list[Scores]]
         outputs = {name: render(case) for name, render in renderers(arguments.smear).items()}
         for name, output in outputs.items():
             found.setdefault(name, []).append(score(output, case))
-        if arguments.pictures is not None:
+        if arguments.images is not None:
             file = f"{kind.replace(' ', '_')}_{number}.png"
-            _picture(case, outputs).save(arguments.pictures / file)
+            _image(case, outputs).save(arguments.images / file)
     return found
 
 
-def _picture(case: Case, outputs: dict[str, Tensor]) -> Image.Image:
+def _image(case: Case, outputs: dict[str, Tensor]) -> Image.Image:
     """Sharp image, outputs and truth in a row; below, disparity and four times the errors."""
     truth = linear_to_srgb(case.truth)
     shown = [linear_to_srgb(x) for x in (case.image, *outputs.values())]
@@ -202,10 +202,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--samples", type=int, default=512, help="views on the aperture")
     parser.add_argument("--smear", type=float, default=0.0, help="blur of the given depth, px")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of all scenes")
+    parser.add_argument("--images", type=Path, help="folder for images of all scenes")
     arguments = parser.parse_args()
-    if arguments.pictures is not None:
-        arguments.pictures.mkdir(parents=True, exist_ok=True)
+    if arguments.images is not None:
+        arguments.images.mkdir(parents=True, exist_ok=True)
     table = Table(title=f"{arguments.scenes} scenes a kind, {arguments.size} px")
     for column in ("scenes", "renderer", "PSNR", "SSIM", "LPIPS", "at edges", "elsewhere"):
         table.add_column(column, justify="left" if column in ("scenes", "renderer") else "right")

@@ -39,7 +39,7 @@ MOST_WORK = 5e8
 """Offsets times pixels of a plain scatter beyond which it is timed in part."""
 
 
-class Picture:
+class RenderedImage:
     """A scene on a device; the same scene at every size, its K's in px at 1/m."""
 
     def __init__(self, seed: int, size: int, device: str) -> None:
@@ -70,14 +70,14 @@ class Picture:
         )
 
 
-def plain_seconds(picture: Picture, k: float, repeats: int) -> tuple[float, int]:
+def plain_seconds(image: RenderedImage, k: float, repeats: int) -> tuple[float, int]:
     """Median seconds of a plain scatter, and of how many offsets one was timed."""
-    radius = picture.defocus(k).abs()
+    radius = image.defocus(k).abs()
     steps = offsets(float(radius.max()))
     part = max(1, round(len(steps) * radius.numel() / MOST_WORK))
     # An odd stride through rows of offsets takes near and far ones alike; the middle is kept.
     chosen = [x for i, x in enumerate(steps) if i % part == 0 or x == (0, 0)]
-    once = seconds(partial(spread, picture.image, radius, chosen), repeats, radius.is_cuda)
+    once = seconds(partial(spread, image.image, radius, chosen), repeats, radius.is_cuda)
     return once * len(steps) / len(chosen), part
 
 
@@ -139,22 +139,22 @@ def main() -> None:
     for name in [*names, *(["BokehMe kernel"] if kernel else [])]:
         table.add_column(name, justify="right")
     for size in args.sizes:
-        pictures = {seed: Picture(seed, size, args.device) for seed in args.seeds}
+        images = {seed: RenderedImage(seed, size, args.device) for seed in args.seeds}
         for k in args.k:
-            for seed, picture in pictures.items():
-                ours = seconds(partial(picture.layered, k), args.repeats, cuda)
-                layers = seconds(partial(picture.scatter, k), args.repeats, cuda)
-                plain, part = plain_seconds(picture, k, args.repeats)
+            for seed, image in images.items():
+                ours = seconds(partial(image.layered, k), args.repeats, cuda)
+                layers = seconds(partial(image.scatter, k), args.repeats, cuda)
+                plain, part = plain_seconds(image, k, args.repeats)
                 row = [
                     str(size),
                     f"{k:g}",
                     str(seed),
-                    f"{float(picture.defocus(k).abs().max()):.1f}",
+                    f"{float(image.defocus(k).abs().max()):.1f}",
                 ]
                 row += [f"{ours:.3f}", f"{layers:.3f}", f"{plain:.2f}" + "*" * (part > 1)]
                 row += [f"{plain / ours:.1f}"]
                 if kernel is not None:
-                    planes = picture.image[None], picture.defocus(k)[None, None].contiguous()
+                    planes = image.image[None], image.defocus(k)[None, None].contiguous()
                     row.append(f"{seconds(partial(kernel, *planes), args.repeats, cuda):.3f}")
                 table.add_row(*row, end_section=seed == args.seeds[-1])
     table.caption = "* timed on part of the offsets and scaled"

@@ -1,6 +1,6 @@
 """Statistics of procedural scenes beside those of real photographs.
 
-Gradients, power spectra, colour, and how much pictures differ from each other; pictures of equal
+Gradients, power spectra, colour, and how much images differ from each other; images of equal
 size, photographs as square crops of several scales::
 
     python benchmarks/scene_statistics.py /path/to/photographs --figure docs/images/scenes.png
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table, and one JSON line a set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photographs", type=Path, help="folder of colour photographs")
-    parser.add_argument("--size", type=int, default=128, help="side of the pictures in px (128)")
+    parser.add_argument("--size", type=int, default=128, help="side of the images in px (128)")
     parser.add_argument("--count", type=int, default=200, help="scenes of each set (200)")
     parser.add_argument("--crops", type=int, default=10, help="crops of each photograph (10)")
     parser.add_argument("--figure", type=Path, help="where to draw spectra and gradients")
@@ -74,13 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "night scenes": draw(lambda seed: night_scene(seed, args.size, args.size), args.count),
     }
     halves = [[x for crops in photographs[first::2] for x in crops] for first in (0, 1)]
-    report = {name: summary(pictures, sets["photographs"]) for name, pictures in sets.items()}
+    report = {name: summary(images, sets["photographs"]) for name, images in sets.items()}
     # The photographs against themselves: what a difference between small samples comes to.
     report["photographs"] |= distances(*halves)
     groups = np.repeat(np.arange(len(photographs)), args.crops)
-    for name, pictures in sets.items():
-        own = groups if name.startswith("photographs") else np.arange(len(pictures))
-        report[name]["nearest"] = nearest(pictures, own)
+    for name, images in sets.items():
+        own = groups if name.startswith("photographs") else np.arange(len(images))
+        report[name]["nearest"] = nearest(images, own)
     show(report)
     for name, entry in report.items():
         print(json.dumps({"set": name, **entry}))
@@ -120,18 +120,18 @@ def read_crops(folder: Path, size: int, crops: int) -> list[list[Array]]:
 
 
 def draw(scene: Callable[[int], Scene], count: int) -> list[Array]:
-    """Scenes of consecutive seeds as 8 bit pictures (h, w, 3), sRGB in [0, 1]."""
-    pictures = []
+    """Scenes of consecutive seeds as 8 bit images (h, w, 3), sRGB in [0, 1]."""
+    images = []
     for seed in range(count):
         srgb = linear_to_srgb(scene_aif(scene(seed)))
-        pictures.append((srgb * 255).round().double().permute(1, 2, 0).numpy() / 255.0)
-    return pictures
+        images.append((srgb * 255).round().double().permute(1, 2, 0).numpy() / 255.0)
+    return images
 
 
-def by_night(picture: Array) -> Array:
-    """A crop at a night exposure with lights, all at one depth, as a picture (h, w, 3)."""
-    rng = np.random.default_rng((picture * 255).round().astype(np.uint8).ravel()[:64])
-    light = srgb_to_linear(torch.from_numpy(picture).permute(2, 0, 1).float())
+def by_night(image: Array) -> Array:
+    """A crop at a night exposure with lights, all at one depth, as an image (h, w, 3)."""
+    rng = np.random.default_rng((image * 255).round().astype(np.uint8).ravel()[:64])
+    light = srgb_to_linear(torch.from_numpy(image).permute(2, 0, 1).float())
     lit, _ = add_lights(
         darkened(light, draw_night(rng)),
         torch.ones(light.shape[1:]),
@@ -142,29 +142,29 @@ def by_night(picture: Array) -> Array:
     return linear_to_srgb(lit).double().permute(1, 2, 0).numpy()
 
 
-def log_luminance(picture: Array) -> Array:
-    linear = srgb_to_linear(torch.from_numpy(picture)).numpy()
+def log_luminance(image: Array) -> Array:
+    linear = srgb_to_linear(torch.from_numpy(image)).numpy()
     return np.log(linear @ (0.2126, 0.7152, 0.0722) + FLOOR)
 
 
-def gradients(picture: Array) -> Array:
+def gradients(image: Array) -> Array:
     """Differences of log luminance between neighbours, along rows and columns, in one list."""
-    light = log_luminance(picture)
+    light = log_luminance(image)
     return np.concatenate([np.diff(light, axis=axis).ravel() for axis in (0, 1)])
 
 
-def spectrum(picture: Array) -> tuple[Array, Array, Array]:
+def spectrum(image: Array) -> tuple[Array, Array, Array]:
     """Power of log luminance under a Hann window, and its frequencies y and x in cycles/px."""
-    light = log_luminance(picture)
+    light = log_luminance(image)
     window = np.hanning(len(light))
     power = np.abs(np.fft.fft2((light - light.mean()) * window[:, None] * window)) ** 2
     frequency = np.fft.fftfreq(len(light))
     return power, frequency[:, None], frequency[None, :]
 
 
-def radial(picture: Array) -> tuple[Array, Array]:
-    """Centres of octave thirds from 4 cycles a picture to 0.4 cycles/px, and mean log10 power."""
-    power, fy, fx = spectrum(picture)
+def radial(image: Array) -> tuple[Array, Array]:
+    """Centres of octave thirds from 4 cycles an image to 0.4 cycles/px, and mean log10 power."""
+    power, fy, fx = spectrum(image)
     radius = np.hypot(fy, fx)
     edges = np.exp(np.arange(np.log(4 / len(power)), np.log(0.4), np.log(2) / 3))
     at = np.digitize(radius, edges)
@@ -172,17 +172,17 @@ def radial(picture: Array) -> tuple[Array, Array]:
     return np.sqrt(edges[1:] * edges[:-1]), np.log10(np.maximum(means, 1e-12))
 
 
-def measures(picture: Array) -> Array:
-    """The statistics of one picture, in the order of ``TITLES``."""
-    light, steps = log_luminance(picture), gradients(picture)
-    frequency, power = radial(picture)
+def measures(image: Array) -> Array:
+    """The statistics of one image, in the order of ``TITLES``."""
+    light, steps = log_luminance(image), gradients(image)
+    frequency, power = radial(image)
     slope = np.polyfit(np.log10(frequency), power, 1)[0]
-    energy, fy, fx = spectrum(picture)
+    energy, fy, fx = spectrum(image)
     angle, radius = np.arctan2(np.abs(fy), np.abs(fx)), np.hypot(fy, fx)
     band = (radius > 4 / len(light)) & (radius < 0.4)
     wedge = np.digitize(angle, np.pi / 16 * np.array([1, 3, 5, 7]))
     wedges = [energy[band & (wedge == number)].mean() for number in range(5)]
-    lab = rgb2lab(picture)
+    lab = rgb2lab(image)
     return np.array(
         [
             np.exp(light).mean() - FLOOR,
@@ -198,26 +198,24 @@ def measures(picture: Array) -> Array:
     )
 
 
-def summary(pictures: list[Array], photographs: list[Array]) -> dict[str, object]:
-    """Quartiles of every statistic over the pictures, and distances to the photographs."""
-    values = np.array([measures(picture) for picture in pictures])
+def summary(images: list[Array], photographs: list[Array]) -> dict[str, object]:
+    """Quartiles of every statistic over the images, and distances to the photographs."""
+    values = np.array([measures(image) for image in images])
     quartiles = np.percentile(values, [25, 50, 75], axis=0).T.round(4).tolist()
     entry: dict[str, object] = {
-        "pictures": len(pictures),
+        "images": len(images),
         **dict(zip(TITLES, quartiles, strict=True)),
     }
-    return entry | distances(pictures, photographs)
+    return entry | distances(images, photographs)
 
 
-def distances(pictures: list[Array], photographs: list[Array]) -> dict[str, float]:
+def distances(images: list[Array], photographs: list[Array]) -> dict[str, float]:
     """Between the gradients of two sets, pooled: Wasserstein-1 of log10, and KL divergence.
 
     Wasserstein-1 of log10(|step| + 0.001) is in decades. KL of the photographs from the set, in
     nats, by histograms of 81 bins over -2 to 2 with one count added to each.
     """
-    ours, theirs = (
-        np.concatenate([gradients(x) for x in side]) for side in (pictures, photographs)
-    )
+    ours, theirs = (np.concatenate([gradients(x) for x in side]) for side in (images, photographs))
     logs = [np.log10(np.abs(steps[::7]) + 1e-3) for steps in (ours, theirs)]
     bins = np.linspace(-2.0, 2.0, 82)
     q, p = (np.histogram(np.clip(steps, -2, 2), bins)[0] + 1.0 for steps in (ours, theirs))
@@ -228,15 +226,15 @@ def distances(pictures: list[Array], photographs: list[Array]) -> dict[str, floa
     }
 
 
-def nearest(pictures: list[Array], groups: NDArray[np.int64]) -> float:
-    """Median distance to the most alike picture of another group, low where pictures repeat.
+def nearest(images: list[Array], groups: NDArray[np.int64]) -> float:
+    """Median distance to the most alike image of another group, low where images repeat.
 
-    Root mean square of 8 x 8 px in Lab; it falls with brightness and with the number of pictures.
+    Root mean square of 8 x 8 px in Lab; it falls with brightness and with the number of images.
     """
     small = []
-    for picture in pictures:
-        side = len(picture) // 8
-        cut = rgb2lab(picture)[: 8 * side, : 8 * side]
+    for image in images:
+        side = len(image) // 8
+        cut = rgb2lab(image)[: 8 * side, : 8 * side]
         small.append(cut.reshape(8, side, 8, side, 3).mean((1, 3)).ravel())
     apart = cdist(np.array(small), np.array(small)) / np.sqrt(64.0)
     apart[groups[:, None] == groups] = np.inf
@@ -247,7 +245,7 @@ def show(report: dict[str, dict[str, object]]) -> None:
     table = Table(title="median (quartiles)")
     table.add_column("")
     for name, entry in report.items():
-        table.add_column(f"{name}, {entry['pictures']}", justify="right")
+        table.add_column(f"{name}, {entry['images']}", justify="right")
     for key, title in TITLES.items():
         cells = []
         for entry in report.values():
@@ -257,7 +255,7 @@ def show(report: dict[str, dict[str, object]]) -> None:
     for key, title in (
         ("wasserstein", "gradients: Wasserstein-1, decades"),
         ("kl", "gradients: KL, nats"),
-        ("nearest", "distance to the nearest picture, Lab"),
+        ("nearest", "distance to the nearest image, Lab"),
     ):
         table.add_row(title, *[f"{entry[key]:.3g}" for entry in report.values()])
     Console(width=170).print(table)
@@ -267,13 +265,13 @@ def plot(sets: dict[str, list[Array]], path: Path) -> None:
     """Median power spectra with quartiles, and densities of gradients."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4), layout="constrained")
     bins = np.linspace(-2.0, 2.0, 82)
-    for name, pictures in sets.items():
-        curves = [radial(picture) for picture in pictures]
+    for name, images in sets.items():
+        curves = [radial(image) for image in images]
         low, middle, high = np.percentile([power for _, power in curves], [25, 50, 75], axis=0)
         frequency = curves[0][0]
         line = left.plot(frequency, middle, label=name)[0]
         left.fill_between(frequency, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-        steps = np.concatenate([gradients(picture) for picture in pictures])
+        steps = np.concatenate([gradients(image) for image in images])
         density = np.histogram(steps, bins, density=True)[0]
         right.plot(0.5 * (bins[1:] + bins[:-1]), np.maximum(density, 1e-5), label=name)
     left.set(xscale="log", xlabel="cycles/px", ylabel="log10 power of log luminance")

@@ -16,24 +16,24 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from genrefocus.preparation.item import Picture
+from genrefocus.preparation.item import ImageFile
 
-PICTURES, BYTES = 1500, 200_000
+IMAGES, BYTES = 1500, 200_000
 WRITERS: tuple[dict[str, int], ...] = ({}, {"row_group_size": 100}, {"write_batch_size": 16})
 
 
 def write(path: Path, options: dict[str, int]) -> None:
-    """A table of pictures that differ and do not compress."""
+    """A table of images that differ and do not compress."""
     cell = random.Random(0).randbytes(BYTES)
-    table = pyarrow.table({"image": [cell[n:] + cell[:n] for n in range(PICTURES)]})
+    table = pyarrow.table({"image": [cell[n:] + cell[:n] for n in range(IMAGES)]})
     pyarrow.parquet.write_table(table, path, **options)
 
 
 def read(path: Path) -> dict[str, float]:
-    """Most bytes that pyarrow held between two pictures, and seconds."""
+    """Most bytes that pyarrow held between two images, and seconds."""
     begin, held = time.perf_counter(), 0
-    for row in range(PICTURES):
-        Picture(path, (row, "image")).read()
+    for row in range(IMAGES):
+        ImageFile(path, (row, "image")).read()
         held = max(held, pyarrow.total_allocated_bytes())
     return {"held_mb": round(held / 1e6), "seconds": round(time.perf_counter() - begin, 2)}
 

@@ -1,7 +1,7 @@
-"""What photographs would teach if DeblurNet were perfect: pseudo all-in-focus pictures made true.
+"""What photographs would teach if DeblurNet were perfect: pseudo all-in-focus images made true.
 
 Takes the shards that a training made of the simulated camera roll, and writes the same samples with
-the true all-in-focus pictures of their scenes. Prints how near to these the pseudo pictures and the
+the true all-in-focus images of their scenes. Prints how near to these the pseudo images and the
 photographs themselves are. Then, from the checkout::
 
     python train.py -m sweep=data_routes cell=a_b sweep_name=true_aif \\
@@ -24,14 +24,14 @@ from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
 
 
-def true_picture(roll: EmbeddedSet, number: int) -> Tensor:
+def true_image(roll: EmbeddedSet, number: int) -> Tensor:
     """(3, H, W) uint8, all in focus, of the ``number``-th shot of the roll."""
     return to_bytes(scene_aif(roll_scene(roll, number, roll.generator(number))))
 
 
-def decibels(picture: Tensor, truth: Tensor) -> float:
-    """PSNR of two pictures (3, H, W) uint8."""
-    return float(psnr(to_float(picture)[None], to_float(truth)[None])[0])
+def decibels(image: Tensor, truth: Tensor) -> float:
+    """PSNR of two images (3, H, W) uint8."""
+    return float(psnr(to_float(image)[None], to_float(truth)[None])[0])
 
 
 def main() -> None:
@@ -48,10 +48,10 @@ def main() -> None:
         pseudo: list[float] = []
         photographs: list[float] = []
         samples = ShardDataset(args.shards / split)
-        parameters = {"kind": "true all-in-focus pictures", "of": samples.fingerprint}
+        parameters = {"kind": "true all-in-focus images", "of": samples.fingerprint}
         true_samples: list[Sample] = []
         for sample in (samples[number] for number in range(len(samples))):
-            truth = true_picture(roll, int(sample.key[4:9]))
+            truth = true_image(roll, int(sample.key[4:9]))
             pseudo.append(decibels(sample.aif, truth))
             photographs.append(decibels(sample.bokeh, truth))
             true_samples.append(dataclasses.replace(sample, aif=truth))

@@ -174,7 +174,7 @@ def to_example(sample: Sample, size: int, place: tuple[float, float], mirrored: 
         "route": sample.route,
         "prompt": sample.prompt,
         "aif": to_float(sharp.image),
-        **{name: to_float(seen(View(picture)).image) for name, picture in others.items()},
+        **{name: to_float(seen(View(image)).image) for name, image in others.items()},
     }
     if sharp.disparity is not None:
         example["disparity"] = sharp.disparity[None]

@@ -24,7 +24,7 @@ _SET = "scenes"
 
 @dataclass(frozen=True)
 class SceneSet:
-    """Scenes by number, as pictures.
+    """Scenes by number, as images.
 
     Attributes:
         split: of the seeds, which are disjoint over splits.
@@ -40,7 +40,7 @@ class SceneSet:
     families: tuple[str, ...]
     seed: int
 
-    def picture(self, number: int) -> tuple[Tensor, Tensor]:
+    def image(self, number: int) -> tuple[Tensor, Tensor]:
         """Sharp sRGB image (3, size, size) in [0, 1], visible layer (size, size) int64.
 
         Drawn once in each process and kept, as the bytes that it is rounded to.
@@ -70,7 +70,7 @@ class SceneDraws(Dataset[Example]):
 
     def __getitem__(self, n: int) -> Example:
         draw = self.order.draw(n)
-        image, layers = self.scenes.picture(draw.index)
+        image, layers = self.scenes.image(draw.index)
         # Of random.Random only random() is promised to stay the same over Python versions.
         rng = random.Random(draw.sample_seed)
         free = self.scenes.size - self.crop + 1
@@ -95,13 +95,13 @@ class SceneEvaluation(EvalExamples):
 
     def __getitem__(self, n: int) -> Example:
         offset = (self.scenes.size - self.crop) // 2
-        image, layers = _cut(*self.scenes.picture(n), offset, offset, self.crop)
+        image, layers = _cut(*self.scenes.image(n), offset, offset, self.crop)
         key = f"{self.scenes.split}-{n:06d}"
         return {"draw": n, "key": key, "image": image, "layers": layers}
 
 
 class SceneDataModule(OrderedDataModule):
-    """Pictures of procedural scenes with the layer that every pixel shows; nothing is on disk.
+    """Images of procedural scenes with the layer that every pixel shows; nothing is on disk.
 
     Batches are dictionaries: key and draw (lists), image (B, 3, crop, crop) sRGB in [0, 1],
     layers (B, crop, crop) int64. Training has ``TRAIN_FAMILIES`` of textures, validation
@@ -160,9 +160,9 @@ class SceneDataModule(OrderedDataModule):
         }
 
     def examples(self, count: int) -> Tensor:
-        """Pictures (count, 3, crop, crop) of the first training scenes."""
-        pictures = [self.training.picture(number)[0] for number in range(count)]
-        return torch.stack(pictures)[..., : self.crop, : self.crop]
+        """Images (count, 3, crop, crop) of the first training scenes."""
+        images = [self.training.image(number)[0] for number in range(count)]
+        return torch.stack(images)[..., : self.crop, : self.crop]
 
 
 def _cut(image: Tensor, layers: Tensor, top: int, left: int, side: int) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ class BokehNet(FlowMatching):
         name = "blurry" if self.direct else "aif"
         if name not in batch:
             raise ValueError(
-                f"sample {batch['key'][0]} has no picture '{name}' that direct=true reads"
+                f"sample {batch['key'][0]} has no image '{name}' that direct=true reads"
             )
         return batch[name]
 

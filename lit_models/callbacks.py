@@ -1,4 +1,4 @@
-"""Callbacks of training: clean interruption, pictures, resilience."""
+"""Callbacks of training: clean interruption, images, resilience."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -108,13 +108,13 @@ class Interruption(Callback):
         self.received = number
 
 
-class Pictures(Callback):
+class Images(Callback):
     """A contact sheet of the first held-out samples at every validation, and to the loggers.
 
     Args:
         folder: where the sheets are written.
         count: rows of the sheet.
-        scale: enlargement of the pictures.
+        scale: enlargement of the images.
     """
 
     def __init__(self, folder: str | Path, *, count: int = 6, scale: int = 3) -> None:
@@ -134,9 +134,9 @@ class Pictures(Callback):
         if outputs is None or not trainer.is_global_zero or trainer.sanity_checking:
             return
         assert isinstance(pl_module, FlowMatching)
-        panel = pl_module.panel(outputs["batch"], outputs["picture"])
+        panel = pl_module.panel(outputs["batch"], outputs["image"])
         self._titles = list(panel)
-        for row in range(min(len(outputs["picture"]), self.count - len(self._rows))):
+        for row in range(min(len(outputs["image"]), self.count - len(self._rows))):
             self._rows.append([None if p is None else p[row].cpu() for p in panel.values()])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,9 +147,9 @@ class Pictures(Callback):
         sheet = contact_sheet(rows, self._titles, self.scale)
         sheet.save(self.folder / f"step_{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
-            show: Callable[..., Any] | None = getattr(logger, "log_picture", None)
+            show: Callable[..., Any] | None = getattr(logger, "log_sheet", None)
             if show is not None:
-                show("pictures", sheet, trainer.global_step)
+                show("images", sheet, trainer.global_step)
 
 
 class ShardedBase(Callback):

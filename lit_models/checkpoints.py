@@ -59,7 +59,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class Snapshots(Callback):
     """The averaged LoRA at every validation, in the released format: the newest few, and the best.
 
-    The best has the lowest LPIPS of the generated validation pictures, or where LPIPS is not
+    The best has the lowest LPIPS of the generated validation images, or where LPIPS is not
     available the highest SSIM; its file is named after the metric. What a validation has measured
     is in the metadata of its snapshot. The files are all that is remembered, so that a resumed run
     keeps no more of them. Figures of other samples (``val_samples`` may change when a run is

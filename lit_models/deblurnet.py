@@ -29,7 +29,7 @@ class DeblurNet(FlowMatching):
     def conditions(self, batch: Batch) -> Conditions:
         if self.pre_deblur and "pre_deblur" not in batch:
             raise ValueError(
-                f"sample {batch['key'][0]} has no picture 'pre_deblur': prepare shards with one, "
+                f"sample {batch['key'][0]} has no image 'pre_deblur': prepare shards with one, "
                 "or set pre_deblur=false"
             )
         draft = batch["pre_deblur"] if self.pre_deblur else None

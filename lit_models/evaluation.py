@@ -166,7 +166,7 @@ def _prompts(entries: Sequence[Entry]) -> set[str]:
 
 def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
     """A contact sheet of some cases: input, answers of the trained networks, target."""
-    images, trained = out / "pictures" / entry.cases.task / entry.cases.name, (*stages, CHAIN)
+    images, trained = out / "images" / entry.cases.task / entry.cases.name, (*stages, CHAIN)
     shown = [one.name for one in entry.methods if one.name in trained]
     keys, titles = entry.cases.keys, ["input", *shown, "target"]
     rows = [[images / one / f"{keys[n]}.png" for one in titles] for n in spread(len(keys), _ROWS)]
@@ -209,7 +209,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
     if metric not in figures and config.sweep_name is not None:
         raise ValueError(f"result.metric={metric} was not measured; there are {', '.join(figures)}")
     baselines = {name: some for name, some in means.get(task, {}).items() if name not in own}
-    images = Path(FOLDER) / "pictures" / str(task) / "test"
+    images = Path(FOLDER) / "images" / str(task) / "test"
     columns = {"input": "input", "output": str(stage), "target": "target"}
     return {
         "cell": config.cell,
@@ -221,7 +221,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
         "references": baselines,
         "steps": sum(one.get("steps", 0) for one in summaries.values()),
         "test_data": _test_data(folder / FOLDER, task),
-        "pictures": {title: str(images / name) for title, name in columns.items()} if task else {},
+        "images": {title: str(images / name) for title, name in columns.items()} if task else {},
         "git_commit": git_commit(),
     }
 

@@ -35,7 +35,7 @@ class FlowMatching(Trained):
         rank: LoRA rank, alpha = rank.
         prompt: for samples without their own.
         guidance: guidance value of the noisy image.
-        steps: Euler steps of generated pictures.
+        steps: Euler steps of generated images.
         optimizer: factory over parameters.
         warmup_steps: learning rate rises linearly; the first update already has 1/warmup_steps.
         decay_steps: cosine decay to zero after warm-up, ends here; None keeps the rate constant.
@@ -159,10 +159,10 @@ class FlowMatching(Trained):
         loss = self.denoiser.loss(latents, sigma).mean()
         return self.seen(loss, batch)
 
-    # held-out loss, pictures, control
+    # held-out loss, images, control
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any] | None:
-        """Held-out loss of all samples; pictures and control of those whose truth is exact."""
+        """Held-out loss of all samples; images and control of those whose truth is exact."""
         target = self.target(batch)
         routes = [route == PHOTOGRAPHS for route in batch["route"]]
         photographs = _rows([n for n, one in enumerate(routes) if one], self.device)
@@ -186,7 +186,7 @@ class FlowMatching(Trained):
             self.fidelity.update_control(self.series(batch, output, latents))
         else:
             self.fidelity.update(output, self.target(batch))
-        return {"batch": batch, "picture": output}
+        return {"batch": batch, "image": output}
 
     def on_validation_epoch_end(self) -> None:
         for loss in self.held_out.values():
@@ -195,7 +195,7 @@ class FlowMatching(Trained):
         self.log_dict(self.fidelity.compute_and_reset(), sync_dist=False)
 
     def panel(self, batch: Batch, output: Tensor) -> dict[str, Tensor | None]:
-        """Columns of a picture panel by title, each (B, C, H, W) or None."""
+        """Columns of an image panel by title, each (B, C, H, W) or None."""
         return {
             "input": self.conditions(batch).source,
             "all in focus": batch["aif"],

@@ -44,7 +44,7 @@ class TinyBase(Trained):
 
     Args:
         backbone: from ``build_tiny``; its weights are initialised here.
-        examples: (B, 3, H, W) in [0, 1], pictures whose statistics the embedding starts with.
+        examples: (B, 3, H, W) in [0, 1], images whose statistics the embedding starts with.
         init: weight file of the same architecture to start from, instead of ``examples``.
         flow: path of most batches.
         noise_share: share of batches whose path starts at Gaussian noise instead.

@@ -46,10 +46,10 @@ class FaultTolerantLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._attempt("log_hyperparams", params, *args, **kwargs)
 
-    def log_picture(self, key: str, picture: Image.Image, step: int) -> None:
-        """Show a picture, where the tracker has a place for pictures."""
+    def log_sheet(self, key: str, image: Image.Image, step: int) -> None:
+        """Show an image, where the tracker has a place for images."""
         if isinstance(self.logger, WandbLogger):
-            self._attempt("log_image", key, [picture], step)
+            self._attempt("log_image", key, [image], step)
 
     def log_file(self, path: Path, kind: str) -> None:
         """Keep a file as an artifact, where the tracker has artifacts."""

@@ -148,7 +148,7 @@ def test_control_signal(facts: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("render", [render_scatter, render_layered])
 @pytest.mark.parametrize("aperture", [disk(), polygon(6)], ids=["disk", "hexagon"])
-def test_renderers_of_pictures(render: Any, aperture: Any, facts: dict[str, Any]) -> None:
+def test_renderers_of_images(render: Any, aperture: Any, facts: dict[str, Any]) -> None:
     def rendered(image: Tensor, disparity: Tensor) -> Tensor:
         return in_linear_light(
             lambda linear: render(

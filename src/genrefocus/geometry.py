@@ -22,7 +22,7 @@ DepthResize = Literal["nearest", "bilinear_before_inversion", "bilinear_after_in
 
 @dataclass(frozen=True)
 class View:
-    """One picture with its disparity, mask and K, all of one size.
+    """One image with its disparity, mask and K, all of one size.
 
     Attributes:
         image: (3, H, W) floating point in [0, 1]; crops and flips also take uint8.
@@ -92,7 +92,7 @@ def resize_image(image: Tensor, height: int, width: int) -> Tensor:
         np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS))
         for channel in image.float().cpu().numpy()
     ]
-    # The filter overshoots at edges; the picture's range does not.
+    # The filter overshoots at edges; the image's range does not.
     return torch.from_numpy(np.stack(channels)).clamp(0, 1)
 
 

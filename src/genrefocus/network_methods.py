@@ -32,7 +32,7 @@ class CaseDepth(Protocol):
         """What estimates, in which revision."""
 
     def __call__(self, case: Case, aif: Tensor) -> Tensor:
-        """(H, W) in metres, of the all-in-focus picture (3, H, W) of the case."""
+        """(H, W) in metres, of the all-in-focus image (3, H, W) of the case."""
 
 
 @dataclass(frozen=True)

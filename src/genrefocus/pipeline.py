@@ -64,7 +64,7 @@ class PreparedPhoto:
 
 @dataclass(frozen=True)
 class Refocused:
-    """A picture with another depth of field.
+    """An image with another depth of field.
 
     Attributes:
         image: (3, H, W) in [0, 1].
@@ -105,14 +105,14 @@ class RefocusPipeline:
         report: Report | None = None,
         draft: Tensor | None = None,
     ) -> PreparedPhoto:
-        """All that does not depend on K: all-in-focus picture, disparity, plane of focus.
+        """All that does not depend on K: all-in-focus image, disparity, plane of focus.
 
         Args:
             photo: (3, H, W) in [0, 1], upright.
             focus: in the photograph.
             disparity: (H, W) in 1/m, of the photograph.
-            estimator: of depth in the all-in-focus picture, in place of ``disparity``.
-            long_edge: None keeps the photograph's size; otherwise the picture is scaled to this
+            estimator: of depth in the all-in-focus image, in place of ``disparity``.
+            long_edge: None keeps the photograph's size; otherwise the image is scaled to this
                 long edge in px and cropped about its centre to whole tokens (released size rule).
             seed: of the noise.
             report: called with the progress.
@@ -154,8 +154,8 @@ class RefocusPipeline:
 
         Args:
             photo: from :meth:`prepare`.
-            strength: K, stated for the photograph. K = 0 gives a picture that is all in focus.
-            seed, number: of the noise; not of K, so that the pictures of a sweep differ in blur
+            strength: K, stated for the photograph. K = 0 gives an image that is all in focus.
+            seed, number: of the noise; not of K, so that the images of a sweep differ in blur
                 alone.
             report: called with the progress.
 

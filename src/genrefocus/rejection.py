@@ -26,7 +26,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     IMAGE_DAMAGED = "image_damaged"
     FORMAT_UNSUPPORTED = "format_unsupported"
-    PICTURE_TOO_LARGE = "picture_too_large"
+    IMAGE_TOO_LARGE = "image_too_large"
     METADATA_INVALID = "metadata_invalid"
     FILE_NAME_INVALID = "file_name_invalid"
 
@@ -51,9 +51,9 @@ class Reason(StrEnum):
     # Point lights
     NO_PLACE_FOR_LIGHTS = "no_place_for_lights"
 
-    # Pairs of pictures
+    # Pairs of images
     SIZES_DIFFER = "sizes_differ"
-    PICTURE_TOO_SMALL = "picture_too_small"
+    IMAGE_TOO_SMALL = "image_too_small"
     REGISTRATION_FAILED = "registration_failed"
     COLOURS_NOT_COMPARABLE = "colours_not_comparable"
     DUPLICATE = "duplicate"

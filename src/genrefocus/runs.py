@@ -48,7 +48,7 @@ COST = (
     "trainer.strategy",
     "callbacks.checkpoint.*",
     "callbacks.learning_rate.*",
-    "callbacks.pictures.*",
+    "callbacks.images.*",
     "callbacks.progress.*",
     "callbacks.shard.*",
     "callbacks.snapshots.*",

@@ -60,17 +60,17 @@ def test_what_a_benchmark_leaves(one_process: Path) -> None:
         ("refocus", "lf_refocus_embedded"),
     }
     assert results.methods("deblur", "embedded") == ["identity", "unsharp", "richardson_lucy"]
-    pictures = one_process / "pictures/deblur/embedded"
+    images = one_process / "images/deblur/embedded"
     for row in results.figures.itertuples():
         if (row.task, row.method, row.metric) == ("deblur", "identity", "psnr"):
-            pair = [load_image(pictures / name / f"{row.key}.png") for name in ("input", "target")]
+            pair = [load_image(images / name / f"{row.key}.png") for name in ("input", "target")]
             assert row.value == pytest.approx(float(psnr(pair[0][None], pair[1][None])), abs=1e-3)
     curves = list(results.curves.itertuples())
     assert {curve.kind for curve in curves} == {"ssim_k", "lvcorr", "radius_error"}
-    swept = [curve for curve in curves if curve.pictures]
+    swept = [curve for curve in curves if curve.images]
     assert {curve.kind for curve in swept} == {"lvcorr"} and len(swept) >= 2
     for curve in swept:
-        sharpness = [float(load_image(one).std()) for one in curve.pictures]
+        sharpness = [float(load_image(one).std()) for one in curve.images]
         assert len(sharpness) == 4 and sharpness[0] > sharpness[-1]
     radii = [c for c in curves if c.kind == "radius_error" and c.task == "bokeh"]
     errors = {curve.method: max(curve.y) for curve in radii}
@@ -146,15 +146,15 @@ def test_a_trained_run_and_what_its_stages_lose(
     found = {(row.method, row.key): row.value for row in figures}
     keys = {key for _, key in found}
     assert len(keys) == 2
-    pictures = out / "pictures/refocus/lf_refocus_embedded"
+    images = out / "images/refocus/lf_refocus_embedded"
     for key in keys:
         # Networks that change nothing: the chain is the input, and swapping shows what it lost.
         assert found["trained", key] == pytest.approx(found["identity", key], abs=0.2)
-        target = load_image(pictures / "target" / f"{key}.png")
-        swapped = load_image(pictures / "trained_true_aif" / f"{key}.png")
+        target = load_image(images / "target" / f"{key}.png")
+        swapped = load_image(images / "trained_true_aif" / f"{key}.png")
         aif = float(psnr(swapped[None], target[None]))
         assert found["trained_true_aif", key] == pytest.approx(aif, abs=1e-3)
-        assert not torch.equal(swapped, load_image(pictures / "trained" / f"{key}.png"))
+        assert not torch.equal(swapped, load_image(images / "trained" / f"{key}.png"))
 
 
 @pytest.fixture
@@ -166,10 +166,10 @@ def pairs(tmp_path: Path) -> Path:
             sharp = torch.from_numpy(rng.integers(0, 256, (3, 24, 32), dtype=np.uint8))
             sharp = sharp.repeat_interleave(4, 1).repeat_interleave(4, 2)
             blurred = torch.nn.functional.avg_pool2d(sharp.float(), 5, 1, 2).to(torch.uint8)
-            for name, picture in (("target", sharp), ("source", blurred)):
+            for name, image in (("target", sharp), ("source", blurred)):
                 folder = tmp_path / f"DPDD/{split}_c/{name}"
                 folder.mkdir(parents=True, exist_ok=True)
-                save_image(picture, folder / f"{number:03d}.png")
+                save_image(image, folder / f"{number:03d}.png")
     return tmp_path / "DPDD"
 
 

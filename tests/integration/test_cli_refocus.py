@@ -57,7 +57,7 @@ def test_a_photograph_of_any_size(folder: Path, capsys: pytest.CaptureFixture[st
         "k": 8.0,
         "size": [WIDTH, HEIGHT],
     }
-    # 57 px go to 64 and back; nothing else happens to the picture.
+    # 57 px go to 64 and back; nothing else happens to the image.
     assert np.abs(read("out.png") - read("photo.png")).max() <= 3
     assert read("aif.jpg").shape == (HEIGHT, WIDTH, 3)
     defocus = read("map.png")
@@ -66,7 +66,7 @@ def test_a_photograph_of_any_size(folder: Path, capsys: pytest.CaptureFixture[st
     assert not list(Path().glob("*.partial"))
 
 
-def test_a_sweep_writes_one_picture_for_each_k(
+def test_a_sweep_writes_one_image_for_each_k(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [*BASIC, "--mask", "mask.png", "--k", "0,2.5,15", "-o", "out.png", "--no-deblur"]

@@ -63,7 +63,7 @@ def test_two_processes_equal_one(
 SPY = """
 import runpy
 import sys
-from lit_models.callbacks import Pictures, Timer
+from lit_models.callbacks import Images, Timer
 from torch.distributed.tensor import DTensor
 
 def spied(kind, name):
@@ -76,7 +76,7 @@ def spied(kind, name):
     setattr(kind, name, hook)
 
 spied(Timer, "on_train_batch_start")
-spied(Pictures, "on_validation_batch_end")
+spied(Images, "on_validation_batch_end")
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """

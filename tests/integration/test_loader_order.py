@@ -39,15 +39,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make_sample(route: str, number: int) -> Sample:
     generator = torch.Generator().manual_seed(number)
 
-    def picture() -> torch.Tensor:
+    def image() -> torch.Tensor:
         return torch.randint(0, 256, (3, 10, 12), generator=generator, dtype=torch.uint8)
 
     return Sample(
         key=f"{route}-{number}",
         route=route,
         split="train",
-        aif=picture(),
-        bokeh=picture(),
+        aif=image(),
+        bokeh=image(),
         disparity=torch.rand(10, 12, generator=generator),
         strength=BlurStrength(3.0, 10, 12),
         focus_disparity=0.5,

@@ -1,4 +1,4 @@
-"""The whole scheme in a few steps: stages, figures, pictures, trackers, evaluation, ablation."""
+"""The whole scheme in a few steps: stages, figures, images, trackers, evaluation, ablation."""
 
 import json
 from pathlib import Path

@@ -45,7 +45,7 @@ def test_a_failure_ends_neither_the_sweep_nor_its_restart(
         "rank_16/seed_2",
         "rank_8/seed_1",
     ]
-    assert main(["ablation", str(folder), "--json", "--pictures", "2"]) == 1
+    assert main(["ablation", str(folder), "--json", "--images", "2"]) == 1
     table = json.loads(capsys.readouterr().out)
     assert list(table["failed"]) == ["rank_8/seed_2"]
     pairs = {(one["cell"], one["metric"]): one["pairs"] for one in table["figures"]}

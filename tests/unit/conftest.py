@@ -208,10 +208,10 @@ def make_labelled() -> Callable[..., Sample]:
 
 @pytest.fixture(scope="session")
 def write_results() -> Callable[..., Protocol]:
-    """Writer of results: (folder, task, dataset, figures, curves, pictures, protocol) -> protocol.
+    """Writer of results: (folder, task, dataset, figures, curves, images, protocol) -> protocol.
 
     ``figures`` is method -> metric -> values of p00, p01, ...; a text is a failure, None no row. A
-    folder can be written to once for every data set. Pictures are 24 x 16 px of one grey, 0.1 for
+    folder can be written to once for every data set. Images are 24 x 16 px of one grey, 0.1 for
     ``input``, 0.9 for ``target`` and between them for the methods, in their order.
     """
 
@@ -223,7 +223,7 @@ def write_results() -> Callable[..., Protocol]:
         dataset: str,
         figures: Mapping[str, Mapping[str, Sequence]],
         curves: Sequence[Mapping] = (),
-        pictures: bool = False,
+        images: bool = False,
         protocol: Protocol | None = None,
     ) -> Protocol:
         (folder / "protocols").mkdir(parents=True, exist_ok=True)
@@ -253,9 +253,9 @@ def write_results() -> Callable[..., Protocol]:
         with (folder / "curves.jsonl").open("a") as file:
             for curve in curves:
                 file.write(json.dumps({"task": task, "dataset": dataset, **curve}) + "\n")
-        names = ("input", *figures, "target") if pictures else ()
+        names = ("input", *figures, "target") if images else ()
         for number, name in enumerate(names):
-            place = folder / "pictures" / task / dataset / name
+            place = folder / "images" / task / dataset / name
             place.mkdir(parents=True)
             grey = round(255 * (0.1 + 0.8 * number / (len(names) - 1)))
             for key in {row[3] for row in rows}:

@@ -79,9 +79,9 @@ def rendered() -> list[tuple[Photo, torch.Tensor]]:
         light = render_lens(
             scene, focus_disparity=focus, strength=strength, positions=disk().positions(96)
         )
-        pictures = (linear_to_srgb(light), linear_to_srgb(scene_aif(scene)))
+        images = (linear_to_srgb(light), linear_to_srgb(scene_aif(scene)))
         radius = blur_radius(scene_disparity(scene), focus, strength)
-        photos.append((Photo(f"{seed}.jpg", *pictures), radius))
+        photos.append((Photo(f"{seed}.jpg", *images), radius))
     return photos
 
 
@@ -170,7 +170,7 @@ class Model(PreTrainedModel):
 
 
 def test_birefnet_runs_the_code_beside_its_weights(tmp_path: Path) -> None:
-    """A stand-in with BiRefNet's interface: logits per stage, of normalised square pictures."""
+    """A stand-in with BiRefNet's interface: logits per stage, of normalised square images."""
     from safetensors.torch import save_file
 
     folder = tmp_path / "bright_is_salient"

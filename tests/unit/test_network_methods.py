@@ -110,8 +110,8 @@ def test_true_parts_are_swapped_in(networks: dict[Task, Network], case: Case) ->
         "ours_true_aif_estimated_depth",
     ]
     for name, scene in scenes.items():
-        picture = case.aif if "true_aif" in name else case.image
-        assert (scene.aif - picture).abs().max() < 1e-5
+        image = case.aif if "true_aif" in name else case.image
+        assert (scene.aif - image).abs().max() < 1e-5
         scale = 0.5 if "estimated" in name else 1.0
         torch.testing.assert_close(scene.disparity, scale * case.disparity)
         # One column in a hundred pixels: the nearest to the plane of focus, whatever the scale.

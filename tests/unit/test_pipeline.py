@@ -41,7 +41,7 @@ class Answering(Network):
 
 
 class Estimator:
-    """Depth with 1 m left and 2 m right, of pictures that it remembers."""
+    """Depth with 1 m left and 2 m right, of images that it remembers."""
 
     name = "step"
 
@@ -126,7 +126,7 @@ def test_focus_by_pixel_mask_and_disparity(backbone: Backbone, photo: Tensor) ->
         assert scene.focus_disparity == pytest.approx(expected)
 
 
-def test_depth_is_estimated_on_the_deblurred_picture(backbone: Backbone, photo: Tensor) -> None:
+def test_depth_is_estimated_on_the_deblurred_image(backbone: Backbone, photo: Tensor) -> None:
     deblur = Answering(backbone, lambda given: 1 - given.source)
     estimator = Estimator()
     pipeline = RefocusPipeline(deblur, Answering(backbone, source))
@@ -178,7 +178,7 @@ def test_a_batch_of_any_size_goes_to_whole_tokens_and_back_by_lanczos(backbone: 
     assert torch.equal(edited, torch.stack([resize_image(one, 14, 19) for one in whole]))
 
 
-def test_seed_k_and_steps_decide_the_picture_and_nothing_else(backbone: Backbone) -> None:
+def test_seed_k_and_steps_decide_the_image_and_nothing_else(backbone: Backbone) -> None:
     pipeline = RefocusPipeline(trained(backbone, 2), trained(backbone, 2))
     photo = torch.rand(3, 24, 32)
     first = ask(pipeline, photo).image
@@ -189,7 +189,7 @@ def test_seed_k_and_steps_decide_the_picture_and_nothing_else(backbone: Backbone
     assert not pinhole.defocus.any()
 
 
-def test_large_pictures_are_tiled_and_every_evaluation_is_reported(backbone: Backbone) -> None:
+def test_large_images_are_tiled_and_every_evaluation_is_reported(backbone: Backbone) -> None:
     """Tiles of 4 x 4 tokens every 3: one covers 32 x 32 px, 4 rows of 3 cover 101 x 77 px."""
     pipeline = RefocusPipeline(trained(backbone, 3), trained(backbone, 2))
     told: list[tuple[str, int, int]] = []

@@ -220,7 +220,7 @@ def image_grid(sweep: Sweep, *, count: int) -> tuple[list[list[Path]], list[str]
     """
     folders: dict[int, dict[str, dict[str, Path]]] = {seed: {} for seed in sweep.seeds}
     for (cell, seed), result in sweep.results.items():
-        if images := result["pictures"]:
+        if images := result["images"]:
             run = sweep.folder / _name((cell, seed))
             folders[seed][cell] = {title: run / place for title, place in images.items()}
     seed = max(sweep.seeds, key=lambda one: len(folders[one]))

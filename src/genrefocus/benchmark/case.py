@@ -1,4 +1,4 @@
-"""One picture of a benchmark, and what answers it."""
+"""One image of a benchmark, and what answers it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 @dataclass(frozen=True)
 class Case:
-    """An input, its target, and what is known about both; all pictures and maps of one size.
+    """An input, its target, and what is known about both; all images and maps of one size.
 
     Attributes:
         task: ``deblur`` (photograph to all-in-focus), ``bokeh`` (all-in-focus to photograph) or
@@ -22,7 +22,7 @@ class Case:
         key: unique within the data set.
         image: input, (3, H, W) in [0, 1] sRGB.
         target: (3, H, W) in [0, 1] sRGB.
-        aif: true all-in-focus picture (3, H, W), where known; for ``bokeh`` it is ``image``.
+        aif: true all-in-focus image (3, H, W), where known; for ``bokeh`` it is ``image``.
         disparity: (H, W) in 1/m, where known.
         focus_disparity: of the target's plane of focus, 1/m, where known.
         strength: the requested K: that of the target, where known, or one of the search.

@@ -187,7 +187,7 @@ class PairCases:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for key, item in self._pairs.items():
-            for data in (key.encode(), *(item.pictures[of].read() for of in ("photo", "sharp"))):
+            for data in (key.encode(), *(item.images[of].read() for of in ("photo", "sharp"))):
                 digest.update(hashlib.sha256(data).digest())
         return digest.hexdigest()
 
@@ -196,7 +196,7 @@ class PairCases:
         return list(self._pairs)
 
     def __getitem__(self, key: str) -> Case:
-        files = self._pairs[key].pictures
+        files = self._pairs[key].images
         image, target = (image_of(files[of].read(), key) for of in ("photo", "sharp"))
         return Case(self.task, key, image=image, target=target)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from genrefocus.benchmark.case import Case, Method
-from genrefocus.data.images import PICTURE_SUFFIXES, load_image
+from genrefocus.data.images import IMAGE_SUFFIXES, load_image
 from genrefocus.metrics.psnr import psnr
 from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import disk
@@ -183,11 +183,11 @@ def _mean_psnr(method: RichardsonLucy, cases: Sequence[Case]) -> float:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers of anybody's method, as pictures ``<folder>/<key>.png`` (or another suffix).
+    """Answers of anybody's method, as images ``<folder>/<key>.png`` (or another suffix).
 
     Attributes:
         name: in tables.
-        folder: of the pictures.
+        folder: of the images.
     """
 
     name: str
@@ -201,22 +201,20 @@ class Predictions:
 
     @property
     def fingerprint(self) -> str:
-        """Of the pictures, so that others in their place are scored anew."""
+        """Of the images, so that others in their place are scored anew."""
         digest = hashlib.sha256()
-        for path in self._pictures():
+        for path in self._images():
             digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
-    def _pictures(self) -> list[Path]:
-        return sorted(
-            p for p in Path(self.folder).iterdir() if p.suffix.lower() in PICTURE_SUFFIXES
-        )
+    def _images(self) -> list[Path]:
+        return sorted(p for p in Path(self.folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
 
     def __call__(self, case: Case) -> Tensor:
-        found = [path for path in self._pictures() if path.stem == case.key]
+        found = [path for path in self._images() if path.stem == case.key]
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
-            raise ValueError(f"{self.folder} needs one picture {case.key}.png, it has {names}")
+            raise ValueError(f"{self.folder} needs one image {case.key}.png, it has {names}")
         answer = load_image(found[0])
         if answer.shape != case.target.shape:
             raise ValueError(

@@ -210,9 +210,9 @@ def _series(curves: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]
     """Answers of every method to some images over K."""
     found = []
     for method in methods:
-        own = curves[(curves["method"] == method) & (curves["pictures"].str.len() > 0)]
+        own = curves[(curves["method"] == method) & (curves["images"].str.len() > 0)]
         for curve in own.iloc[spread(len(own), SERIES)].itertuples():
-            uris = [file_uri(path, _SERIES_EDGE) for path in curve.pictures]
+            uris = [file_uri(path, _SERIES_EDGE) for path in curve.images]
             steps = [(f"{k:.4g}", uri) for k, uri in zip(curve.x, uris, strict=True)]
             found.append({"method": method, "key": curve.key, "steps": steps})
     return sorted(found, key=lambda one: one["key"])

@@ -4,7 +4,7 @@
 
     rows.parquet                                        figures of single images
     protocols/<task>-<dataset>.yaml                     what they were measured under
-    pictures/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
+    images/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
     curves.jsonl                                        optional, a curve as JSON in each line
     notes.json                                          optional, <task>-<dataset> -> what to know
 """
@@ -27,11 +27,11 @@ NOTES_NAME = "notes.json"
 INPUT, TARGET = "input", "target"
 """Folders of images beside those of the methods."""
 
-CURVE_COLUMNS = ("kind", "task", "dataset", "method", "key", "x", "y", "pictures")
+CURVE_COLUMNS = ("kind", "task", "dataset", "method", "key", "x", "y", "images")
 """A curve of a method: ``kind`` is ``ssim_k`` (SSIM with the target over K), ``lvcorr`` (Laplacian
 variance over K) or ``radius_error`` (error of the blur radius over the radius asked for); ``key``
 is missing where it is of the whole data set; ``x`` and ``y`` are lists in the order of x;
-``pictures`` are files of the answers at x, empty where they were not kept."""
+``images`` are files of the answers at x, empty where they were not kept."""
 
 _PLACE = ["task", "dataset", "method"]
 
@@ -66,7 +66,7 @@ class Results:
         if method in (INPUT, TARGET):
             places = tuple((folder, method) for some in self.folders.values() for folder, _ in some)
         for folder, name in dict.fromkeys(places):
-            path = folder / "pictures" / task / dataset / name / f"{key}.png"
+            path = folder / "images" / task / dataset / name / f"{key}.png"
             if path.is_file():
                 return path
         return None
@@ -155,5 +155,5 @@ def _read_curves(path: Path) -> pd.DataFrame:
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for row in map(json.loads, lines):
-        rows.append({**row, "pictures": [path.parent / one for one in row.get("pictures", ())]})
+        rows.append({**row, "images": [path.parent / one for one in row.get("images", ())]})
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))

@@ -4,7 +4,7 @@ Every case of every method leaves one record and one image below the results' fo
 interrupted run left is kept, and any number of processes or jobs leave the same records::
 
     <out>/records/<task>-<dataset>/<method>/<key>.json  figures, K and the curve of its search
-    <out>/pictures/<task>/<dataset>/<method>/<key>.png  the answer; likewise input and target
+    <out>/images/<task>/<dataset>/<method>/<key>.png  the answer; likewise input and target
     <out>/series/<task>/<dataset>/<method>/<key>-0.png  answers over K, of some cases
     <out>/rows.parquet, curves.jsonl                    written by `gather`
 """
@@ -154,7 +154,7 @@ def _measure_and_write(
     record, images, series = measure(entry, method, key)
     place = f"{entry.cases.task}/{entry.cases.name}"
     for name, image in images.items():
-        path = out / "pictures" / place / name / f"{key}.png"
+        path = out / "images" / place / name / f"{key}.png"
         if name == method.name or not path.is_file():
             _save(image, path)
     keys = entry.cases.keys
@@ -162,7 +162,7 @@ def _measure_and_write(
         files = [f"series/{place}/{method.name}/{key}-{n}.png" for n in range(len(series))]
         for image, file in zip(series, files, strict=True):
             _save(image, out / file)
-        record["curves"][-1]["pictures"] = files
+        record["curves"][-1]["images"] = files
     path = _record(entry, method, out, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**record, **stamp}, sort_keys=True, allow_nan=False)

@@ -21,7 +21,7 @@ COMMANDS = {
     "inspect": "show what sets of shards hold: counts, sizes, origin, distributions",
     "calibrate": "propose gates from samples that a person has reviewed",
     "compare": "compare results folders of benchmarks that were measured under one protocol",
-    "ablation": "table of a sweep: means, spread over seeds, differences to the baseline, pictures",
+    "ablation": "table of a sweep: means, spread over seeds, differences to the baseline, images",
     "weights": "fill TORCH_HOME with the trunks that LPIPS and DISTS need, and check their hashes",
     "doctor": "check set-up, configs, shards, memory and weights before a run; no GPU needed",
     "verify-resume": "prove that a killed and resumed run equals an uninterrupted one",

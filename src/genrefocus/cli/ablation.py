@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         title = f"{sweep.folder.name}: mean ± standard deviation over seeds, difference [95 %]"
         table = text_table(sweep, separator="\n")
         console.print(*typeset.terminal(table, title, console.width), sep="\n")
-    rows, titles, seed = image_grid(sweep, count=args.pictures)
+    rows, titles, seed = image_grid(sweep, count=args.images)
     if (sheet := sheet_of_files(rows, titles)) is not None:
         path = args.grid or args.folder / "grid.png"
         sheet.save(path)

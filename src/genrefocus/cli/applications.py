@@ -100,7 +100,7 @@ def _require_sense(config: DictConfig) -> None:
     if isinstance(config.tasks, str) or set(config.tasks) - set(TASKS):
         raise ValueError(f"tasks={config.tasks}: give some of {', '.join(TASKS)} in brackets")
     if config.limit is not None and not (isinstance(config.limit, int) and config.limit > 0):
-        raise ValueError(f"limit={config.limit}: give a number of pictures, 1 or more, or null")
+        raise ValueError(f"limit={config.limit}: give a number of images, 1 or more, or null")
 
 
 APPLICATIONS = {

@@ -337,7 +337,7 @@ def _ablation(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--baseline CELL", None, "default: the sweep's own")
     _forms(parser)
     _add(parser, "--grid PNG", _new_file(), "where images go (FOLDER/grid.png)")
-    _add(parser, "--pictures N", _at_least(0), "rows of the grid; 0 for none", default=4)
+    _add(parser, "--images N", _at_least(0), "rows of the grid; 0 for none", default=4)
 
 
 def _weights(parser: argparse.ArgumentParser) -> None:

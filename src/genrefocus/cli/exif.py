@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from genrefocus.data.images import PICTURE_SUFFIXES, pictures_below
+from genrefocus.data.images import IMAGE_SUFFIXES, images_below
 from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.rejection import Rejected
 
@@ -26,11 +26,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _files(given: Sequence[Path]) -> Iterator[Path]:
-    """Files as they are named, and those below a folder whose names end as pictures' do."""
+    """Files as they are named, and those below a folder whose names end as images' do."""
     for path in given:
         if path.is_dir():
-            if not (found := pictures_below(path)):
-                endings = ", ".join(PICTURE_SUFFIXES)
+            if not (found := images_below(path)):
+                endings = ", ".join(IMAGE_SUFFIXES)
                 raise ValueError(f"no photographs in {path}; looked for {endings}")
             yield from found
         else:

@@ -53,7 +53,7 @@ def load_focus_mask(path: Path, height: int, width: int) -> Tensor:
 
     Raises:
         ValueError: other proportions than the image's.
-        Rejected: no picture, or ``empty_mask``.
+        Rejected: no image, or ``empty_mask``.
     """
     mask = fitted_with_notice(images.load_mask(path), height, width, path)
     if not mask.any():
@@ -86,6 +86,6 @@ def aperture_named(shape: str, rotation: float | None, curvature: float | None) 
         return disk()
     if not Path(shape).is_file():
         raise ValueError(
-            f"--aperture {shape}: neither disk, hexagon, polygon:BLADES nor a picture that exists"
+            f"--aperture {shape}: neither disk, hexagon, polygon:BLADES nor an image that exists"
         )
     return raster(Path(shape))

@@ -1,4 +1,4 @@
-"""``genrefocus prepare route=... source=...``: pictures to shards, a Hydra application."""
+"""``genrefocus prepare route=... source=...``: images to shards, a Hydra application."""
 
 import sys
 from pathlib import Path
@@ -58,7 +58,7 @@ def _run(config: DictConfig) -> None:
         leakage=leakage,
         seed=config.seed,
         items_per_shard=config.items_per_shard,
-        picture_format=config.picture_format,
+        image_format=config.image_format,
         limit=config.limit,
         job=config.job,
         jobs=config.jobs,
@@ -116,17 +116,17 @@ def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
 def _require_sidecars(config: DictConfig, source: Source) -> None:
     """
     Raises:
-        ValueError: pictures have no file of depth or of their mask; says what else there is.
+        ValueError: images have no file of depth or of their mask; says what else there is.
     """
     role = "photo" if "photo" in source.roles else "sharp"
-    items = (item for item in source.items() if role in item.pictures)
-    pictures = {item.name: item.pictures[role].path for item in items}
+    items = (item for item in source.items() if role in item.images)
+    images = {item.name: item.images[role].path for item in items}
     by_exif = config.route._target_.endswith(".InTheWild")
     kinds: tuple[Literal["depth"], Literal["mask"]] = ("depth", "mask")
     for what in kinds:
         folder = (config.get(what) or {}).get("folder")
         if folder is not None:
-            for one in check_sidecars(pictures, Path(folder), what, by_exif=by_exif):
+            for one in check_sidecars(images, Path(folder), what, by_exif=by_exif):
                 raise ValueError(f"{one.subject}: {one.detail}; give {one.remedy}")
 
 

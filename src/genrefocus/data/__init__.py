@@ -4,6 +4,6 @@
 - ``shards``    WebDataset tars with an index: written reproducibly, read at random
 - ``order``     which sample is drawn when, a pure function of (seed, n)
 - ``batches``   which draws form which batch, on which rank
-- ``images``    picture files, upright
+- ``images``    image files, upright
 - ``processes`` work on numbered items in several processes
 """

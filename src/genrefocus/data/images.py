@@ -1,4 +1,4 @@
-"""Files of photographs and data sets: pictures, always upright, masks, and maps of depth."""
+"""Files of photographs and data sets: images, always upright, masks, and maps of depth."""
 
 import io
 import os
@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genrefocus.photograph.decoding import PICTURE_SUFFIXES as PICTURE_SUFFIXES
-from genrefocus.photograph.decoding import is_picture as is_picture
-from genrefocus.photograph.decoding import picture_size as picture_size
+from genrefocus.photograph.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from genrefocus.photograph.decoding import image_size as image_size
+from genrefocus.photograph.decoding import is_image as is_image
 from genrefocus.photograph.decoding import read_file, read_pixels
 from genrefocus.rejection import Rejected
 
@@ -19,7 +19,7 @@ _FAR = 200.0
 
 
 def load_image(path: str | Path) -> Tensor:
-    """A picture file as (3, H, W) float32 sRGB in [0, 1], turned by its EXIF orientation.
+    """An image file as (3, H, W) float32 sRGB in [0, 1], turned by its EXIF orientation.
 
     Grey becomes three equal channels, at 16 bits where the file has them; colour is read at 8 bits,
     which is what samples are stored at, and converted from the file's colour space. Transparency
@@ -27,13 +27,13 @@ def load_image(path: str | Path) -> Tensor:
 
     Raises:
         Rejected: ``file_missing``, ``file_unreadable``, ``format_unsupported``, ``not_an_image``,
-            ``picture_too_large``, ``image_damaged``.
+            ``image_too_large``, ``image_damaged``.
     """
     return image_of(read_file(path), str(path))
 
 
 def image_of(data: bytes, name: str) -> Tensor:
-    """As :func:`load_image`, of an encoded picture's bytes; ``name`` is for messages."""
+    """As :func:`load_image`, of an encoded image's bytes; ``name`` is for messages."""
     return torch.from_numpy(read_pixels(data, name).colour).permute(2, 0, 1)
 
 
@@ -63,9 +63,9 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """All pictures below a folder by the names of files, see :func:`files_below`."""
-    return [path for path in files_below(folder) if is_picture(path)]
+def images_below(folder: Path) -> list[Path]:
+    """All images below a folder by the names of files, see :func:`files_below`."""
+    return [path for path in files_below(folder) if is_image(path)]
 
 
 def load_map(path: str | Path, what: str) -> Tensor:
@@ -107,9 +107,9 @@ def not_in_metres(depth: Tensor) -> str | None:
     return f"half of the depth is beyond {median:.0f} m; millimetres must be divided by 1000"
 
 
-def save_image(picture: Tensor, path: str | Path) -> None:
+def save_image(image: Tensor, path: str | Path) -> None:
     """Write (3, H, W) or (H, W) uint8 to a file; its suffix says the format (JPEG quality 95)."""
-    pixels = picture.numpy() if picture.ndim == 2 else picture.permute(1, 2, 0).numpy()
+    pixels = image.numpy() if image.ndim == 2 else image.permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path, quality=95)  # which formats without quality ignore
 
 

@@ -1,6 +1,6 @@
 """One training sample: its schema and its codec, here and nowhere else.
 
-A sample is a sharp picture, the photograph of the same scene with depth of field, and what is
+A sample is a sharp image, the photograph of the same scene with depth of field, and what is
 known about the defocus between them. The defocus map itself is never stored: it follows from
 disparity, focus disparity and K (``optics.defocus_map``); a stored copy would be a second truth.
 
@@ -11,10 +11,10 @@ An encoded sample is a mapping from WebDataset extension to bytes::
     bokeh.png       8-bit sRGB
     disparity.png   16-bit grey q; disparity = offset + scale * q, both in the JSON, 1/m
     mask.png        8-bit grey, 255 where the photograph is in focus
-    <name>.png      further pictures, 8-bit sRGB
+    <name>.png      further images, 8-bit sRGB
 
-Where ``jpeg`` is asked for, colour pictures are JPEG, their members end in ``jpg``, and the JSON
-says ``picture_format``.
+Where ``jpeg`` is asked for, colour images are JPEG, their members end in ``jpg``, and the JSON
+says ``image_format``.
 """
 
 import contextlib
@@ -42,20 +42,20 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")  # a dot would end the key, a slash w
 _LEVELS = 65535
 _FIXED_NAMES = ("aif", "bokeh", "disparity", "mask")
 
-PictureFormat = Literal["png", "jpeg"]
+ImageFormat = Literal["png", "jpeg"]
 _SUFFIXES: dict[str, str] = {"png": "png", "jpeg": "jpg"}
 _JPEG = {"quality": 95, "subsampling": "4:4:4"}  # chroma as fine as luma: edges keep their colour
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, all pictures and maps of one size.
+    """One sample, all images and maps of one size.
 
     Attributes:
         key: unique within a set; letters, digits, ``_`` and ``-``.
         route: one of ``ROUTES``.
         split: one of ``SPLITS``.
-        aif: all-in-focus picture, (3, H, W) uint8 sRGB.
+        aif: all-in-focus image, (3, H, W) uint8 sRGB.
         bokeh: the photograph with depth of field, (3, H, W) uint8 sRGB. For ``deblur`` it is the
             input and ``aif`` the target.
         disparity: (H, W) float32 in 1/m, finite, >= 0, or None.
@@ -63,7 +63,7 @@ class Sample:
         focus_disparity: d_f in 1/m; None exactly where ``strength`` is.
         mask: (H, W) bool, True where the photograph is in focus, or None.
         prompt: this sample's own prompt, or None for the prompt of the task.
-        extras: further pictures by name, (3, H, W) uint8, such as ``pre_deblur``.
+        extras: further images by name, (3, H, W) uint8, such as ``pre_deblur``.
         provenance: plain JSON data: source, renderer or estimators, seed, versions.
 
     Raises:
@@ -92,7 +92,7 @@ class Sample:
         ):
             if value not in known:
                 raise ValueError(f"sample {self.key}: {name} {value!r}; known: {', '.join(known)}")
-        self._check_pictures()
+        self._check_images()
         self._check_maps()
         if (self.strength is None) != (self.focus_disparity is None):
             raise ValueError(f"sample {self.key}: K and focus disparity are known only together")
@@ -102,7 +102,7 @@ class Sample:
             if (self.strength.height, self.strength.width) != self.size:
                 raise ValueError(
                     f"sample {self.key}: K is stated for "
-                    f"{(self.strength.height, self.strength.width)}, the pictures are {self.size}"
+                    f"{(self.strength.height, self.strength.width)}, the images are {self.size}"
                 )
 
     @property
@@ -110,16 +110,16 @@ class Sample:
         """Height and width in px."""
         return self.aif.shape[-2], self.aif.shape[-1]
 
-    def _check_pictures(self) -> None:
-        for name, picture in {"aif": self.aif, "bokeh": self.bokeh, **self.extras}.items():
-            if picture.dtype != torch.uint8 or tuple(picture.shape) != (3, *self.size):
+    def _check_images(self) -> None:
+        for name, image in {"aif": self.aif, "bokeh": self.bokeh, **self.extras}.items():
+            if image.dtype != torch.uint8 or tuple(image.shape) != (3, *self.size):
                 raise ValueError(
                     f"sample {self.key}: {name} must be uint8 (3, H, W) of the AIF's size "
-                    f"{self.size}, got {picture.dtype} {tuple(picture.shape)}"
+                    f"{self.size}, got {image.dtype} {tuple(image.shape)}"
                 )
         for name in self.extras:
             if not _NAME.fullmatch(name) or name in _FIXED_NAMES:
-                raise ValueError(f"sample {self.key}: {name!r} cannot name a further picture")
+                raise ValueError(f"sample {self.key}: {name!r} cannot name a further image")
 
     def _check_maps(self) -> None:
         for name, values, dtype in (
@@ -139,25 +139,25 @@ class Sample:
                 )
 
 
-def encode(sample: Sample, picture_format: PictureFormat = "png") -> dict[str, bytes]:
+def encode(sample: Sample, image_format: ImageFormat = "png") -> dict[str, bytes]:
     """Extension -> bytes, metadata first. Disparity is kept to 1 / 65535 of its range.
 
     Args:
         sample: any.
-        picture_format: of colour pictures. ``png`` keeps every value. ``jpeg`` (quality 95, 4:4:4)
+        image_format: of colour images. ``png`` keeps every value. ``jpeg`` (quality 95, 4:4:4)
             takes a third of the bytes and a fourth of the time to read, with the errors of a
-            good camera's JPEG. It is recorded in the provenance as ``picture_compression``, for
+            good camera's JPEG. It is recorded in the provenance as ``image_compression``, for
             good: the sample still says so when it is decoded and encoded again. Maps are PNG in
             either case.
 
     Raises:
         ValueError: an unknown format.
     """
-    suffix = _suffix(picture_format)
+    suffix = _suffix(image_format)
     provenance, recorded = dict(sample.provenance), {}
-    if picture_format != "png":  # samples from before there was a choice say nothing
-        recorded = {"picture_format": picture_format}
-        provenance["picture_compression"] = {"format": picture_format, **_JPEG}
+    if image_format != "png":  # samples from before there was a choice say nothing
+        recorded = {"image_format": image_format}
+        provenance["image_compression"] = {"format": image_format, **_JPEG}
     meta: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "key": sample.key,
@@ -173,22 +173,22 @@ def encode(sample: Sample, picture_format: PictureFormat = "png") -> dict[str, b
         "provenance": provenance,
         **recorded,
     }
-    pictures = {
-        f"aif.{suffix}": _picture_bytes(sample.aif, picture_format),
-        f"bokeh.{suffix}": _picture_bytes(sample.bokeh, picture_format),
+    images = {
+        f"aif.{suffix}": _image_bytes(sample.aif, image_format),
+        f"bokeh.{suffix}": _image_bytes(sample.bokeh, image_format),
     }
     if sample.disparity is not None:
         exact = sample.disparity.numpy().astype(np.float64)
         offset, scale = float(exact.min()), float(np.ptp(exact)) / _LEVELS
         levels = np.rint((exact - offset) / scale) if scale else np.zeros_like(exact)
         meta["disparity"] = {"offset": offset, "scale": scale, "unit": "1/m"}
-        pictures["disparity.png"] = _png(levels.astype(np.uint16))
+        images["disparity.png"] = _png(levels.astype(np.uint16))
     if sample.mask is not None:
-        pictures["mask.png"] = _png(sample.mask.numpy().astype(np.uint8) * 255)
+        images["mask.png"] = _png(sample.mask.numpy().astype(np.uint8) * 255)
     for name in sorted(sample.extras):
-        pictures[f"{name}.{suffix}"] = _picture_bytes(sample.extras[name], picture_format)
+        images[f"{name}.{suffix}"] = _image_bytes(sample.extras[name], image_format)
     text = json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return {"json": text.encode(), **pictures}
+    return {"json": text.encode(), **images}
 
 
 def decode_metadata(data: bytes) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def decode(members: Mapping[str, bytes]) -> Sample:
         raise ValueError(f"no json member among {', '.join(sorted(members)) or 'nothing'}")
     meta = decode_metadata(members["json"])
     height, width = meta["height"], meta["width"]
-    suffix = _suffix(meta.get("picture_format", "png"))
+    suffix = _suffix(meta.get("image_format", "png"))
     disparity = None
     if meta["disparity"] is not None:
         exact = _map(members, "disparity.png").astype(np.float64)
@@ -248,37 +248,37 @@ def decode(members: Mapping[str, bytes]) -> Sample:
         key=meta["key"],
         route=meta["route"],
         split=meta["split"],
-        aif=_picture(members, f"aif.{suffix}"),
-        bokeh=_picture(members, f"bokeh.{suffix}"),
+        aif=_image(members, f"aif.{suffix}"),
+        bokeh=_image(members, f"bokeh.{suffix}"),
         disparity=disparity,
         strength=None if meta["k"] is None else BlurStrength(meta["k"], height, width),
         focus_disparity=meta["focus_disparity"],
         mask=mask,
         prompt=meta["prompt"],
-        extras={name: _picture(members, f"{name}.{suffix}") for name in meta["extras"]},
+        extras={name: _image(members, f"{name}.{suffix}") for name in meta["extras"]},
         provenance=meta["provenance"],
     )
 
 
-def to_float(picture: Tensor) -> Tensor:
-    """8-bit picture, any shape, as float32 in [0, 1]."""
-    return picture.float() / 255
+def to_float(image: Tensor) -> Tensor:
+    """8-bit image, any shape, as float32 in [0, 1]."""
+    return image.float() / 255
 
 
-def to_uint8(picture: Tensor) -> Tensor:
-    """Picture in [0, 1], any shape, rounded to uint8; values outside are clipped."""
-    return (picture.float().clamp(0, 1) * 255).round().to(torch.uint8)
+def to_uint8(image: Tensor) -> Tensor:
+    """Image in [0, 1], any shape, rounded to uint8; values outside are clipped."""
+    return (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _suffix(picture_format: str) -> str:
-    if picture_format not in _SUFFIXES:
-        raise ValueError(f"picture format {picture_format!r}; choose from {', '.join(_SUFFIXES)}")
-    return _SUFFIXES[picture_format]
+def _suffix(image_format: str) -> str:
+    if image_format not in _SUFFIXES:
+        raise ValueError(f"image format {image_format!r}; choose from {', '.join(_SUFFIXES)}")
+    return _SUFFIXES[image_format]
 
 
-def _picture_bytes(picture: Tensor, picture_format: PictureFormat) -> bytes:
-    pixels = picture.permute(1, 2, 0).numpy()
-    if picture_format == "png":
+def _image_bytes(image: Tensor, image_format: ImageFormat) -> bytes:
+    pixels = image.permute(1, 2, 0).numpy()
+    if image_format == "png":
         return _png(pixels)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", **_JPEG)
@@ -296,7 +296,7 @@ def _map(members: Mapping[str, bytes], name: str) -> np.ndarray:
         return np.asarray(image)
 
 
-def _picture(members: Mapping[str, bytes], name: str) -> Tensor:
+def _image(members: Mapping[str, bytes], name: str) -> Tensor:
     with _opened(members, name) as image:
         planes = image.split()  # by Pillow, in a fraction of the time that a transposed copy takes
         pixels = np.empty((len(planes), image.height, image.width), np.uint8)

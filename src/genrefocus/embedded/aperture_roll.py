@@ -3,7 +3,7 @@
 The files are laid out as RealBokeh_3MP is, with depth beside them as an estimator would give it
 for the f/22 frame, errors included::
 
-    pictures/<split>/in/<scene>_f22.JPG, gt/<scene>/<scene>_f<number>.JPG, metadata/<scene>.json
+    images/<split>/in/<scene>_f22.JPG, gt/<scene>/<scene>_f<number>.JPG, metadata/<scene>.json
     depth/<split>/gt/<scene>/<scene>_f<number>.npy     metres, the same for all frames of a scene
 
 Splits are ``train``, ``validation`` and ``test``; the latter two show texture families that
@@ -32,7 +32,7 @@ from genrefocus.world.scenes import procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 
 GENERATOR_VERSION = 1
-"""Raised with every change that makes other pictures of the same seed."""
+"""Raised with every change that makes other images of the same seed."""
 
 SPLITS = ("train", "validation", "test")
 SHARP_F_NUMBER = 22.0
@@ -91,7 +91,7 @@ class ApertureRoll(RealBokeh3mp):
     """The series as a source, made on first use; estimated depth lies in ``depth`` beside ``root``.
 
     Args:
-        root: folder ``pictures`` of the series.
+        root: folder ``images`` of the series.
         seed, counts, size, frames: see :class:`Series`.
         workers: processes that make it.
     """
@@ -123,20 +123,20 @@ def take_series(one: Series, folder: Path, scene_of: tuple[str, int]) -> None:
     rng = np.random.default_rng(own_seed)
     low, high = (one.px(x) for x in _WIDEST_BLUR_PX)
     exposure = draw_exposure(scene, rng, low=low, high=high)
-    name, pictures = f"{number:05d}", folder / "pictures" / split
+    name, images = f"{number:05d}", folder / "images" / split
     depths = folder / "depth" / split
-    for place in (pictures / "in", pictures / "gt" / name, pictures / "metadata"):
+    for place in (images / "in", images / "gt" / name, images / "metadata"):
         place.mkdir(parents=True, exist_ok=True)
     narrow = replace(exposure, f_number=SHARP_F_NUMBER)
     sharp = f"in/{name}_f22.JPG"
-    shot = take_photo(scene, narrow, pictures / sharp, rng=rng, samples=_positions(scene, narrow))
+    shot = take_photo(scene, narrow, images / sharp, rng=rng, samples=_positions(scene, narrow))
     depth = estimate(shot, rng).depth
     wider = [n for n in exposure.body.f_numbers if n >= exposure.f_number][: one.frames]
     files = [f"gt/{name}/{name}_f{n:.1f}.JPG" for n in wider]
     (depths / "gt" / name).mkdir(parents=True)
     for f_number, file in zip(wider, files, strict=True):
         at = replace(exposure, f_number=f_number)
-        take_photo(scene, at, pictures / file, rng=rng, samples=_positions(scene, at))
+        take_photo(scene, at, images / file, rng=rng, samples=_positions(scene, at))
         np.save((depths / file).with_suffix(".npy"), depth)
     distance = 1 / exposure.focus_disparity
     metadata = {
@@ -148,7 +148,7 @@ def take_series(one: Series, folder: Path, scene_of: tuple[str, int]) -> None:
         "focus_plane_distance": distance,
         "focus_plane_uncertainty": _FOCUS_UNCERTAINTY * distance,
     }
-    (pictures / f"metadata/{name}.json").write_text(json.dumps(metadata) + "\n")
+    (images / f"metadata/{name}.json").write_text(json.dumps(metadata) + "\n")
 
 
 def _positions(scene: Scene, exposure: Exposure) -> int:

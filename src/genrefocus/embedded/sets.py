@@ -2,7 +2,7 @@
 
 Four kinds of sets, each with its splits::
 
-    synthetic    shards: all-in-focus picture, lens-sampled bokeh, exact disparity, K and focus; and
+    synthetic    shards: all-in-focus image, lens-sampled bokeh, exact disparity, K and focus; and
                  ``blurry``, the scene photographed with another focus and K
     deblur       shards: the same without ``blurry``; here the bokeh is the input
     sweep        shards: as synthetic, held-out scenes at the values of K that LVCorr is measured at
@@ -53,7 +53,7 @@ from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.writing import write_atomically
 
 GENERATOR_VERSION = 3
-"""Raised with every change that makes other pictures of the same seed."""
+"""Raised with every change that makes other images of the same seed."""
 
 Kind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
 PAIRS: tuple[Kind, ...] = ("synthetic", "deblur", "sweep")

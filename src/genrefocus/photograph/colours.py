@@ -45,11 +45,11 @@ _PRIMARIES, _P3_PRIMARIES, _HDR_TRANSFERS = (0, 1, 2, 5, 6, 7), 12, (16, 18)
 
 @dataclass(frozen=True)
 class Pixels:
-    """An upright picture.
+    """An upright image.
 
     Attributes:
         colour: (H, W, 3) float32 sRGB in [0, 1].
-        opacity: (H, W) float32 in [0, 1], or None where the picture is opaque.
+        opacity: (H, W) float32 in [0, 1], or None where the image is opaque.
         space: colour space of the file, which the colours were converted from; "sRGB" where they
             were not.
     """
@@ -76,7 +76,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def pixels_of(image: Image.Image, name: str) -> Pixels:
-    """The picture of an opened file; see :func:`genrefocus.photograph.decoding.opened`.
+    """The image of an opened file; see :func:`genrefocus.photograph.decoding.opened`.
 
     Grey keeps 16 bits and floating point; colour is read at 8 bits. Of the EXIF, orientation and
     colour space are read.
@@ -100,7 +100,7 @@ def pixels_of(image: Image.Image, name: str) -> Pixels:
 
 
 def _levels(image: Image.Image, upright: Image.Image, name: str) -> tuple[Array, Array | None]:
-    """Grey in [0, 1] and opacity of a picture without colour."""
+    """Grey in [0, 1] and opacity of an image without colour."""
     mode = upright.mode
     if mode in ("1", "L", "La", "LA"):
         if not upright.has_transparency_data:

@@ -1,4 +1,4 @@
-"""Encoded pictures -> Pillow images, or a named reason: the one place that opens photographs."""
+"""Encoded images -> Pillow images, or a named reason: the one place that opens photographs."""
 
 import io
 import warnings
@@ -15,16 +15,16 @@ from genrefocus.rejection import Reason, Rejected
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF", "BMP", "GIF", "PPM", "JPEG2000")
 """Pillow's names. Its other formats are not tried: some of their decoders start programs."""
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
 RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*")
 
 pillow_heif.register_heif_opener()
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file's name ends as a picture's; hidden files (``._IMG_1.jpg``) are none."""
-    named = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+def is_image(path: Path) -> bool:
+    """Whether a file's name ends as an image's; hidden files (``._IMG_1.jpg``) are none."""
+    named = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     return named and path.is_file()
 
 
@@ -43,7 +43,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 def read_pixels(data: bytes, name: str) -> Pixels:
-    """The first picture of an encoded file, upright, as sRGB; ``name`` is for messages.
+    """The first image of an encoded file, upright, as sRGB; ``name`` is for messages.
 
     Raises:
         Rejected: as :func:`opened` and :func:`genrefocus.photograph.colours.pixels_of`.
@@ -54,7 +54,7 @@ def read_pixels(data: bytes, name: str) -> Pixels:
 
 @contextmanager
 def opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """The first picture of an encoded file, its pixels still to be decoded.
+    """The first image of an encoded file, its pixels still to be decoded.
 
     Whatever a decoder raises within the ``with`` is turned into ``image_damaged``, and Pillow's
     warnings of odd tags are silent there: do nothing else in it.
@@ -64,7 +64,7 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
         name: its name, for messages; the suffix tells camera raw from TIFF.
 
     Raises:
-        Rejected: ``format_unsupported`` (camera raw), ``not_an_image``, ``picture_too_large``
+        Rejected: ``format_unsupported`` (camera raw), ``not_an_image``, ``image_too_large``
             (more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; nothing is decoded),
             ``image_damaged``.
     """
@@ -83,7 +83,7 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError:
         detail = f"{name}: more than twice the {Image.MAX_IMAGE_PIXELS} px that Pillow allows"
-        raise Rejected(Reason.PICTURE_TOO_LARGE, f"{len(data)} bytes", detail) from None
+        raise Rejected(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes", detail) from None
     except UnidentifiedImageError:
         if samples := _tiff_samples(data):
             detail = f"{name}: TIFF with samples that cannot be read; save 8 or 16 bits"
@@ -97,7 +97,7 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
         raise Rejected(Reason.IMAGE_DAMAGED, type(error).__name__, detail) from error
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Height and width in px as stored, from the file's header alone.
 
     Raises:
@@ -127,4 +127,4 @@ def _require_size_within_limit(size: tuple[int, int], name: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size[0] * size[1] > limit:
         detail = f"{name}: more than the {limit} px that Pillow allows; scale it down"
-        raise Rejected(Reason.PICTURE_TOO_LARGE, f"{size[0]}x{size[1]} px", detail)
+        raise Rejected(Reason.IMAGE_TOO_LARGE, f"{size[0]}x{size[1]} px", detail)

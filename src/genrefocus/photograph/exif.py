@@ -53,7 +53,7 @@ class ExposureFacts:
         focal_length_mm: real focal length, > 0.
         f_number: > 0.
         focal_length_35mm: the EXIF field in mm, or None where missing or 0.
-        sensor_width_mm: long side of the part of the sensor that the picture shows.
+        sensor_width_mm: long side of the part of the sensor that the image shows.
         sensor_width_source: ``focal_length_35mm``, ``focal_plane`` or ``table``.
         pixel_ratio: longest edge of the image as it is now over ``sensor_width_mm``, px/mm.
         make, model: as in the file, "" where missing; cut at ``MAX_NAME`` characters.
@@ -107,7 +107,7 @@ def exposure_of(data: bytes, name: str) -> ExposureFacts:
 
     Raises:
         Rejected: ``format_unsupported`` (camera raw), ``not_an_image``, ``image_damaged``,
-            ``picture_too_large``, ``no_exif``, ``exif_corrupt``, and as
+            ``image_too_large``, ``no_exif``, ``exif_corrupt``, and as
             :func:`exposure_from_tags`; the value is the raw one from the file.
     """
     with opened(data, name) as image:

@@ -62,7 +62,7 @@ def framed_width(
 ) -> tuple[float, str]:
     """Width in mm and its source: f35, then focal plane, then table; appends to ``flags``.
 
-    The 35 mm equivalent describes the framed picture and already contains digital zoom (as
+    The 35 mm equivalent describes the framed image and already contains digital zoom (as
     ExifTool has it); focal plane and table describe the whole sensor, of which zoom leaves a part.
     A source that the table contradicts is passed over, but for an equivalent that frames a part of
     the sensor, which is what crop modes do.
@@ -134,7 +134,7 @@ def _width_from_focal_plane(tags: Mapping[str, Any], flags: list[str]) -> float 
     if original is None:
         flags.append("focal_plane_without_original_width")
         return None
-    # The long edge lies along the sensor's X axis, also where software has turned the picture.
+    # The long edge lies along the sensor's X axis, also where software has turned the image.
     width = max(original) / pixels_per_unit * mm_per_unit
     if not PLAUSIBLE_SENSOR_MM[0] <= width <= PLAUSIBLE_SENSOR_MM[1]:
         flags.append("focal_plane_implausible")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genrefocus.photograph.decoding import picture_size
+from genrefocus.photograph.decoding import image_size
 from genrefocus.photograph.exif import read_exposure
 from genrefocus.rejection import Rejected
 from genrefocus.terminal import counted
@@ -56,21 +56,21 @@ def check_shards(
         crop: edge in px that its samples must have.
         made_by: what makes it during the run, if something does.
         option: override that names another folder.
-        reads: further picture that samples must have.
+        reads: further image that samples must have.
     """
     from genrefocus.data.shards import ShardDataset, require_crop
 
     subject = f"shards {folder}"
     if made_by is not None and not (folder / "index.json").is_file():
         if reads is not None and made_by.startswith("stage "):
-            lacking = f"will be made by {made_by}, without the picture {reads!r}"
+            lacking = f"will be made by {made_by}, without the image {reads!r}"
             return Finding(subject, "error", lacking, f"{option}=<folder of a finished set>"), None
         return Finding(subject, "ok", f"will be made by {made_by}"), None
     try:
         one = ShardDataset(folder)
         ends = [one[0], one[len(one) - 1]] if len(one) else []  # they decode
         if reads is not None and any(reads not in end.extras for end in ends):
-            raise ValueError(f"{folder} has samples without the picture {reads!r}")
+            raise ValueError(f"{folder} has samples without the image {reads!r}")
         require_crop(one, crop)
     except (ValueError, OSError) as error:
         return Finding(subject, "error", str(error), f"{option}=<folder of a finished set>"), None
@@ -102,20 +102,20 @@ def check_sidecars(
     if needed is None:
         return []
     first = (folder / needed).with_suffix(suffix)
-    detail = f"{len(missing)} of {len(photos)} pictures have none; {first} is needed"
+    detail = f"{len(missing)} of {len(photos)} images have none; {first} is needed"
     remedy = f"{what}.folder=<folder>, or {what}={model}"
     return [Finding(what, "error", detail, remedy)]
 
 
 def check_sizes(photos: Path, *, long_edge: int, least_edge: int) -> list[Finding]:
     """How many photographs are turned away as their short edge is too small at the working size."""
-    from genrefocus.data.images import pictures_below
+    from genrefocus.data.images import images_below
     from genrefocus.geometry import size_within
 
     edges, needed = [], 0
-    for path in pictures_below(photos):
+    for path in images_below(photos):
         with contextlib.suppress(Rejected):  # the stage says why it turns it away
-            size = picture_size(path)
+            size = image_size(path)
             edges.append(min(size_within(*size, long_edge)))
             if edges[-1] < least_edge <= min(size):
                 needed = max(needed, math.ceil(max(size) * least_edge / min(size)))
@@ -124,7 +124,7 @@ def check_sizes(photos: Path, *, long_edge: int, least_edge: int) -> list[Findin
         return []
     detail = (
         f"{len(small)} of {len(edges)} in {photos} are turned away and counted as "
-        f"picture_too_small: their short edge is {min(small)} to {max(small)} px at "
+        f"image_too_small: their short edge is {min(small)} to {max(small)} px at "
         f"data.long_edge={long_edge}, the crop {least_edge}"
     )
     remedies = [f"data.crop={min(small) // 16 * 16}"] if min(small) >= 16 else []

@@ -184,12 +184,12 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
         detail = f"{folder} does not exist"
         yield Finding(f"{stage}: {key}", "error", detail, f"{key}=<folder>")
     if "data.photos" in own and not absent:
-        from genrefocus.data.images import pictures_below
+        from genrefocus.data.images import images_below
 
         for what in estimates:
             if f"{what}.folder" in given:
                 yield from check_sidecars(
-                    {path.relative_to(photos).as_posix(): path for path in pictures_below(photos)},
+                    {path.relative_to(photos).as_posix(): path for path in images_below(photos)},
                     given[f"{what}.folder"],
                     what,
                     by_exif=True,
@@ -235,7 +235,7 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
 
 
 def _reads(module: DictConfig) -> str | None:
-    """The further picture of a sample that a network is trained on, if there is one."""
+    """The further image of a sample that a network is trained on, if there is one."""
     if module.get("direct"):
         return "blurry"
     return "pre_deblur" if module.get("pre_deblur") else None

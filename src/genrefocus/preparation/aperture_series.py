@@ -85,7 +85,7 @@ class ApertureSeries(Route):
         return Prepared(sample, measures)
 
     def calibrate(self, photo: Photo, disparity: Tensor, focus: float) -> KSearch:
-        """K of the photograph by rendering its sharp picture; Rejected where there is none."""
+        """K of the photograph by rendering its sharp image; Rejected where there is none."""
         low, high = self.k_range.bounds(disparity, focus)
         sharp = srgb_to_linear(photo.aif)
 

@@ -38,7 +38,7 @@ class LogUniformRadius:
 
     Attributes:
         low, high: range of the largest radius over the long edge; 0 < low <= high.
-        least_px, most_px: in px, below which the ends of the range do not fall in small pictures,
+        least_px, most_px: in px, below which the ends of the range do not fall in small images,
             where the same share of the edge is no visible blur; 0 < least_px <= most_px.
     """
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
-from genrefocus.data.images import pictures_below
+from genrefocus.data.images import images_below
 from genrefocus.data.processes import OrderedMap
 from genrefocus.data.shards import INDEX_NAME, ShardDataset
-from genrefocus.preparation.item import Item, Picture
+from genrefocus.preparation.item import ImageFile, Item
 from genrefocus.preparation.leakage import Fingerprint, PlacedImage, fingerprint_of
 from genrefocus.rejection import Rejected
 from genrefocus.writing import whole_lines
@@ -74,16 +74,16 @@ def of_items(
     items: Sequence[Item], readings: Readings
 ) -> tuple[dict[str, dict[str, Fingerprint]], dict[str, Rejected]]:
     """Of all images; and items of which one cannot be read, as nothing could compare them."""
-    keys = {(i.name, role): _identity(image) for i in items for role, image in i.pictures.items()}
+    keys = {(i.name, role): _identity(image) for i in items for role, image in i.images.items()}
     images = {
         keys[item.name, role]: (item.name, image)
         for item in items
-        for role, image in item.pictures.items()
+        for role, image in item.images.items()
     }
     found = readings.read("fingerprints", _fingerprint, images) if images else {}
     fingerprints, unreadable = {}, {}
     for item in items:
-        own = {role: found[keys[item.name, role]] for role in sorted(item.pictures)}
+        own = {role: found[keys[item.name, role]] for role in sorted(item.images)}
         rejected = [one for one in own.values() if isinstance(one, Rejected)]
         if rejected:
             unreadable[item.name] = rejected[0]
@@ -107,10 +107,10 @@ def of_folder(folder: Path, readings: Readings) -> Iterator[PlacedImage]:
     if sets:
         images = [one for path in sets for one in _members(ShardDataset(path), path.name)]
     else:
-        files = pictures_below(folder)
-        images = [(one.relative_to(folder.parent).as_posix(), Picture(one)) for one in files]
+        files = images_below(folder)
+        images = [(one.relative_to(folder.parent).as_posix(), ImageFile(one)) for one in files]
     if not images:
-        raise ValueError(f"leakage.against: no picture and no set of shards in {folder}")
+        raise ValueError(f"leakage.against: no image and no set of shards in {folder}")
     unreadable = []
     found = readings.mapper(_fingerprint, images)
     for number, ((name, _), one) in enumerate(zip(images, found, strict=True), start=1):
@@ -121,7 +121,7 @@ def of_folder(folder: Path, readings: Readings) -> Iterator[PlacedImage]:
             yield PlacedImage(name, name, folder.name, one)
     if unreadable:
         raise ValueError(
-            f"leakage.against: {len(unreadable)} of {len(images)} pictures in {folder} cannot be "
+            f"leakage.against: {len(unreadable)} of {len(images)} images in {folder} cannot be "
             f"compared: {'; '.join(unreadable[:_SHOWN])}; mend them or take them out"
         )
 
@@ -151,7 +151,7 @@ def _fingerprint(named: tuple[str, Readable]) -> Fingerprint | Rejected:
         return rejected
 
 
-def _identity(image: Picture) -> str:
+def _identity(image: ImageFile) -> str:
     status = image.path.stat()
     cell = "" if image.cell is None else f"#{image.cell[0]}.{image.cell[1]}"
     return f"{image.path}{cell}:{status.st_size}:{status.st_mtime_ns}"

@@ -64,7 +64,7 @@ class InTheWild(Route):
         item = candidate.item
         # Columns that the source knows stand in for the file's EXIF.
         pixels, facts = read_photograph(
-            item.pictures["photo"].read(), item.name, item.facts.get("exif")
+            item.images["photo"].read(), item.name, item.facts.get("exif")
         )
         image = torch.from_numpy(pixels.colour).permute(2, 0, 1)
         return scaled_down(image, self.long_edge, self.least_edge), facts

@@ -17,8 +17,8 @@ _READ_AHEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Where the bytes of a picture are: a file, or a cell of a parquet file.
+class ImageFile:
+    """Where the bytes of an image are: a file, or a cell of a parquet file.
 
     Attributes:
         path: the file.
@@ -30,7 +30,7 @@ class Picture:
     cell: tuple[int, str] | None = None
 
     def read(self) -> bytes:
-        """The encoded picture.
+        """The encoded image.
 
         Cells are cheapest in the order of their rows: each is then decoded once. A step back
         within a row group reads that group again from its start. In memory are a few cells and
@@ -50,7 +50,7 @@ class Picture:
             raise Rejected(
                 Reason.FILE_MISSING,
                 f"{self.path}, row {row}",
-                f"column {column} is empty there; embed the pictures in the table",
+                f"column {column} is empty there; embed the images in the table",
             )
         return bytes(value)
 
@@ -62,21 +62,21 @@ class Item:
     Attributes:
         name: where it comes from, relative to the source's root, with forward slashes; unique
             within the source.
-        scene: all pictures of one scene go to one split. None where each picture is a scene of
-            its own, known by its content; pictures that look alike are one.
-        pictures: role -> picture. ``photo`` is a photograph with depth of field, ``sharp`` its
+        scene: all images of one scene go to one split. None where each image is a scene of
+            its own, known by its content; images that look alike are one.
+        images: role -> image. ``photo`` is a photograph with depth of field, ``sharp`` its
             (nearly) all-in-focus counterpart, ``depth`` and ``mask`` files of estimates.
         facts: plain JSON data that the source knows, such as ``f_number`` and ``exif`` (EXIF tag
             name -> value; where it is missing, the photograph's own EXIF counts).
         split: the set's own split (``train``, ``val``, ``test``), or None where it has none.
         pool: name and number; of all items with this pool so many are taken, those with the
-            sharpest ``sharp`` pictures. None for an item that is taken in any case.
+            sharpest ``sharp`` images. None for an item that is taken in any case.
         key: of its sample; None derives one from the name and the content.
     """
 
     name: str
     scene: str | None
-    pictures: Mapping[str, Picture]
+    images: Mapping[str, ImageFile]
     facts: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
     pool: tuple[str, int] | None = None
@@ -97,7 +97,7 @@ class Source(ABC):
 
     @property
     def roles(self) -> frozenset[str]:
-        """Roles of pictures that its items have; ``scene`` for items that are no pictures."""
+        """Roles of images that its items have; ``scene`` for items that are no images."""
         return frozenset({"scene"})
 
     @abstractmethod
@@ -127,7 +127,7 @@ class _Cells:
         import pyarrow.parquet
 
         # Without a buffer of its own size the reader takes in whole column chunks, and writers
-        # put thousands of pictures into one.
+        # put thousands of images into one.
         self._file = pyarrow.parquet.ParquetFile(
             path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False
         )

@@ -1,10 +1,10 @@
-"""Pictures that occur on both sides of a border: two splits, or a set and a benchmark.
+"""Images that occur on both sides of a border: two splits, or a set and a benchmark.
 
-Files are compared by content and pictures by a perceptual hash, the signs of the 16 x 16 lowest
-frequencies of their grey (pHash). Distances in bits, of 256, in 150 pictures
+Files are compared by content and images by a perceptual hash, the signs of the 16 x 16 lowest
+frequencies of their grey (pHash). Distances in bits, of 256, in 150 images
 (``benchmarks/hash_distances.py``)::
 
-    different pictures (11175 pairs)   median 128, least 94
+    different images (11175 pairs)   median 128, least 94
     JPEG quality 30                    median   6, 99 %  36, greatest  46
     half size                          median   2, 99 %  18, greatest  22
     brightness x 1.3, clipped          median   6, 99 %  44, greatest  50
@@ -14,7 +14,7 @@ frequencies of their grey (pHash). Distances in bits, of 256, in 150 pictures
     10 % cropped                       median  76, 99 % 115, greatest 128
 
 A distance of up to 64 finds all of these but 5 % of the crops by 5 % and 83 % of those by 10 %.
-Were the bits of different pictures coins, it would pair fewer than one in 10^15 by chance.
+Were the bits of different images coins, it would pair fewer than one in 10^15 by chance.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ DISTANCE = 64
 
 STRUCTURE = 2.0
 """Least median magnitude of the hashed frequencies in grey levels of 255 (orthonormal DCT of
-64 x 64 px). It is 5 or more in all pictures above; in grey gradients with noise, whose hashes are
+64 x 64 px). It is 5 or more in all images above; in grey gradients with noise, whose hashes are
 signs of rounding errors, it is about 0.5."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -79,7 +79,7 @@ class PlacedImage:
 
 @dataclass(frozen=True)
 class Leak:
-    """Two pictures that are one: by ``content``, or ``perceptual`` at a distance in bits."""
+    """Two images that are one: by ``content``, or ``perceptual`` at a distance in bits."""
 
     a: PlacedImage
     b: PlacedImage
@@ -93,7 +93,7 @@ class Leak:
 
 
 def fingerprint_of(data: bytes, name: str) -> Fingerprint:
-    """Hashes and colour space of an encoded picture; ``phash`` is of the upright one.
+    """Hashes and colour space of an encoded image; ``phash`` is of the upright one.
 
     Raises:
         Rejected: as :func:`genrefocus.photograph.decoding.read_pixels`.
@@ -114,7 +114,7 @@ def find_leaks(
     *,
     distance: int = DISTANCE,
 ) -> list[Leak]:
-    """Pairs of one picture in two splits of a set, or in the set and in another.
+    """Pairs of one image in two splits of a set, or in the set and in another.
 
     All pairs that cross are compared, in tiles, so that memory grows with the leaks only. Time
     grows with the product of the sides: pairs within a split are never compared.
@@ -122,7 +122,7 @@ def find_leaks(
     Args:
         images: of the set.
         against: of a benchmark; whatever the splits, every pair with one from the set counts.
-        distance: most bits in which perceptual hashes of one picture differ.
+        distance: most bits in which perceptual hashes of one image differ.
 
     Returns:
         Leaks, those within the set first.
@@ -165,7 +165,7 @@ def account(leaks: Sequence[Leak]) -> str:
         lines.append(f"  and {len(nearest) - _SHOWN} more")
     lines.append(
         "put both into one split or take one out; to accept a pair all the same, give the name of "
-        "one of its pictures in leakage.allow"
+        "one of its images in leakage.allow"
     )
     return "\n".join(lines)
 

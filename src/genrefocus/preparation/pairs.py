@@ -1,4 +1,4 @@
-"""How well a sharp picture and a photograph of one scene belong together.
+"""How well a sharp image and a photograph of one scene belong together.
 
 Real pairs are taken one after the other, at times with two cameras or two crops: they are shifted,
 turned, exposed and coloured differently, and the photograph may be no blurrier than its
@@ -27,19 +27,19 @@ LEAST_SIDE = 96
 """Shorter edges leave no room for a 3 x 3 grid of windows."""
 
 SCALES = (4.0, 2.0, 1.0)
-"""Widths (sigma, px) of the band-pass that pictures are registered at, coarse to fine."""
+"""Widths (sigma, px) of the band-pass that images are registered at, coarse to fine."""
 
 TRUSTED = 0.7
 """Correlation from which on the shift of a finer scale is taken: below, blur has turned phases."""
 
 RECOGNISED = 0.6
-"""Least correlation at the coarsest scale of two pictures of one scene."""
+"""Least correlation at the coarsest scale of two images of one scene."""
 
 WINDOW_TRUSTED = 0.85
 """As TRUSTED, for a window: it is small, so that blur moves its peak more."""
 
 FARTHEST = 1 / 8
-"""Longest shift of a picture or window, in parts of its shorter edge; farther is a chance match."""
+"""Longest shift of an image or window, in parts of its shorter edge; farther is a chance match."""
 
 CORNERS = 0.1
 """Least ratio of the structure tensor's eigenvalues of a window that a shift shows in."""
@@ -48,7 +48,7 @@ SHARPEST = 0.3
 """Part of the cells, those where the photograph keeps most detail, that colours are compared in."""
 
 TEXTURE = 1e-3
-"""Least deviation of band-passed linear light of a picture with texture."""
+"""Least deviation of band-passed linear light of an image with texture."""
 
 _STEP = 50  # shifts are resolved to 1 / 50 px
 _SATURATED, _BLACK = 0.98, 0.004  # sRGB
@@ -57,7 +57,7 @@ _LEAST_CELLS = 32
 
 @dataclass(frozen=True)
 class Correction:
-    """Colour of the sharp picture -> colour of the photograph, linear light, per channel.
+    """Colour of the sharp image -> colour of the photograph, linear light, per channel.
 
     Attributes:
         gain, offset: photograph = gain * sharp + offset, for red, green and blue.
@@ -74,18 +74,18 @@ class PairMeasures:
     """Measures of a pair; ``dataclasses.asdict`` makes JSON data of them.
 
     Attributes:
-        shift: how far the photograph lies from the sharp picture as a whole, (down, right) in px.
+        shift: how far the photograph lies from the sharp image as a whole, (down, right) in px.
         registration_error: the greatest displacement found anywhere, px: that of the whole, or of
             one of 3 x 3 windows, so that rotation and zoom show.
         deformation: the greatest difference between the shift of a window and that of the whole,
             px; None where no window could be measured.
         windows: how many of the nine could: they have texture, and the photograph keeps it.
-        correlation: of the band-passed pictures at the coarsest scale after the shift, 0 to 1.
+        correlation: of the band-passed images at the coarsest scale after the shift, 0 to 1.
         correction: see :class:`Correction`.
         exposure_shift: stops by which the photograph is brighter, at the mean colour.
         colour_shift: greatest difference between two channels' shifts in stops, >= 0.
         sharpness_ratio: mean |Laplacian| of the photograph over that of the colour-corrected sharp
-            picture, both after a Gaussian of 1 px against noise; below 1 for a blurrier photograph.
+            image, both after a Gaussian of 1 px against noise; below 1 for a blurrier photograph.
     """
 
     shift: tuple[float, float]
@@ -105,15 +105,15 @@ class PairMeasures:
 
 
 def measure_pair(sharp: Tensor, photo: Tensor) -> PairMeasures:
-    """Measure a pair of pictures of one scene.
+    """Measure a pair of images of one scene.
 
     Args:
-        sharp: (3, H, W) sRGB in [0, 1], the (nearly) all-in-focus picture.
+        sharp: (3, H, W) sRGB in [0, 1], the (nearly) all-in-focus image.
         photo: same shape and range, the photograph with depth of field.
 
     Raises:
-        Rejected: ``sizes_differ``; ``picture_too_small`` for an edge below 96 px;
-            ``registration_failed`` with the texture of a picture that has too little, the
+        Rejected: ``sizes_differ``; ``image_too_small`` for an edge below 96 px;
+            ``registration_failed`` with the texture of an image that has too little, the
             correlation or the gains of two that do not show one scene, or the count of unsaturated
             cells that are too few to compare colours; ``non_finite``.
         ValueError: not (3, H, W).
@@ -139,40 +139,40 @@ def measure_pair(sharp: Tensor, photo: Tensor) -> PairMeasures:
     )
 
 
-def correct(picture: Tensor, correction: Correction) -> Tensor:
-    """A sharp picture (..., 3, H, W), sRGB in [0, 1], in the photograph's colours; clipped."""
+def correct(image: Tensor, correction: Correction) -> Tensor:
+    """A sharp image (..., 3, H, W), sRGB in [0, 1], in the photograph's colours; clipped."""
     gain, offset = (
-        torch.tensor(x, dtype=picture.dtype, device=picture.device)[:, None, None]
+        torch.tensor(x, dtype=image.dtype, device=image.device)[:, None, None]
         for x in (correction.gain, correction.offset)
     )
-    return linear_to_srgb(srgb_to_linear(picture) * gain + offset)
+    return linear_to_srgb(srgb_to_linear(image) * gain + offset)
 
 
 def _check(sharp: Tensor, photo: Tensor) -> None:
     if any(x.ndim != 3 or x.shape[0] != 3 for x in (sharp, photo)):
         raise ValueError(
-            f"pictures must be (3, H, W), got {tuple(sharp.shape)} and {tuple(photo.shape)}"
+            f"images must be (3, H, W), got {tuple(sharp.shape)} and {tuple(photo.shape)}"
         )
     sizes = ["x".join(map(str, x.shape[1:])) for x in (sharp, photo)]
     if sizes[0] != sizes[1]:
         raise Rejected(
             Reason.SIZES_DIFFER,
             f"{sizes[0]} and {sizes[1]}",
-            "sharp picture and photograph (HxW px) must have one size",
+            "sharp image and photograph (HxW px) must have one size",
         )
     if min(sharp.shape[1:]) < LEAST_SIDE:
         raise Rejected(
-            Reason.PICTURE_TOO_SMALL,
+            Reason.IMAGE_TOO_SMALL,
             sizes[0],
             f"a pair needs {LEAST_SIDE} px a side to be measured",
         )
 
     if bad := int(sum((~x.isfinite()).sum() for x in (sharp, photo))):
-        raise Rejected(Reason.NON_FINITE, bad, "values of the pictures are NaN or infinite")
+        raise Rejected(Reason.NON_FINITE, bad, "values of the images are NaN or infinite")
 
 
-def _linear(picture: Tensor) -> Array:
-    values: Array = srgb_to_linear(picture.detach().float().cpu()).numpy()
+def _linear(image: Tensor) -> Array:
+    values: Array = srgb_to_linear(image.detach().float().cpu()).numpy()
     return values
 
 
@@ -195,7 +195,7 @@ def _register(sharp: list[Array], photo: list[Array]) -> tuple[tuple[float, floa
         raise Rejected(
             Reason.REGISTRATION_FAILED,
             correlation,
-            f"at their best shift of {shift[0]:.1f}, {shift[1]:.1f} px the pictures correlate by "
+            f"at their best shift of {shift[0]:.1f}, {shift[1]:.1f} px the images correlate by "
             f"{correlation:.2f}; the least is {RECOGNISED}, within 1/8 of the shorter edge",
         )
     for one, other in zip(sharp[1:], photo[1:], strict=True):
@@ -236,16 +236,16 @@ def _window_shift(scales: list[tuple[Array, Array]]) -> tuple[float, float] | No
     return local
 
 
-def _is_far(shift: tuple[float, float], picture: Array) -> bool:
-    return max(map(abs, shift)) > FARTHEST * min(picture.shape)
+def _is_far(shift: tuple[float, float], image: Array) -> bool:
+    return max(map(abs, shift)) > FARTHEST * min(image.shape)
 
 
-def _has_corners(picture: Array) -> bool:
+def _has_corners(image: Array) -> bool:
     """Whether there is texture in two directions: along a single edge a shift does not show."""
-    down, right = np.gradient(picture)
+    down, right = np.gradient(image)
     tensor = np.array([[down * down, down * right], [down * right, right * right]]).mean((2, 3))
     least, greatest = np.linalg.eigvalsh(tensor).tolist()
-    return picture.std() >= TEXTURE and least >= CORNERS * greatest
+    return image.std() >= TEXTURE and least >= CORNERS * greatest
 
 
 def _shift(
@@ -274,10 +274,10 @@ def _shift(
     return (float(total[0]), float(total[1])), correlation
 
 
-def _moved(picture: Array, shift: tuple[float, float] | Array) -> Array:
-    """The picture moved back by a shift; what leaves on one side enters on the other."""
-    spectrum = fourier_shift(np.fft.rfft2(picture), [-x for x in shift], n=picture.shape[1])
-    back: Array = np.fft.irfft2(spectrum, s=picture.shape)
+def _moved(image: Array, shift: tuple[float, float] | Array) -> Array:
+    """The image moved back by a shift; what leaves on one side enters on the other."""
+    spectrum = fourier_shift(np.fft.rfft2(image), [-x for x in shift], n=image.shape[1])
+    back: Array = np.fft.irfft2(spectrum, s=image.shape)
     return back
 
 
@@ -321,9 +321,9 @@ def _fit_colour(sharp: Array, photo: Array) -> tuple[Correction, Array]:
     return Correction(_three(gain), _three(offset), residual), ones.mean(1)
 
 
-def _detail(picture: Array) -> Array:
-    """|Laplacian| (H, W) of the grey picture (3, H, W) after a Gaussian of 1 px against noise."""
-    found: Array = np.abs(laplace(gaussian_filter(picture.mean(0), 1.0)))
+def _detail(image: Array) -> Array:
+    """|Laplacian| (H, W) of the grey image (3, H, W) after a Gaussian of 1 px against noise."""
+    found: Array = np.abs(laplace(gaussian_filter(image.mean(0), 1.0)))
     return found
 
 

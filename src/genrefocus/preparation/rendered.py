@@ -25,7 +25,7 @@ from genrefocus.preparation.route import (
 )
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.preparation.subjects import Subject, subject_of_image, subject_of_scene
-from genrefocus.render.apertures import PICTURE, Aperture, draw_aperture, picture_shapes
+from genrefocus.render.apertures import IMAGE, Aperture, draw_aperture, image_shapes
 from genrefocus.render.tone import to_bytes
 from genrefocus.world.lights import add_lights, darkened, draw_night, sharpened
 
@@ -36,11 +36,11 @@ class Shapes:
 
     Attributes:
         weights: kind -> weight, see ``render.apertures.draw_aperture``.
-        pictures: folder of pictures of openings, for the kind ``picture``; or None.
+        images: folder of images of openings, for the kind ``image``; or None.
     """
 
     weights: Mapping[str, float]
-    pictures: Path | None = None
+    images: Path | None = None
 
     def __post_init__(self) -> None:
         self.draw(np.random.default_rng(0))  # wrong weights are found here
@@ -49,25 +49,25 @@ class Shapes:
     def name(self) -> str:
         shapes = ", ".join(f"{kind} {weight:g}" for kind, weight in sorted(self.weights.items()))
         names = ", ".join(one.name for one in self._openings)
-        return f"{shapes} ({names})" if PICTURE in self.weights else shapes
+        return f"{shapes} ({names})" if IMAGE in self.weights else shapes
 
     @functools.cached_property
     def _openings(self) -> tuple[Aperture, ...]:
-        return () if self.pictures is None else picture_shapes(Path(self.pictures))
+        return () if self.images is None else image_shapes(Path(self.images))
 
     def draw(self, rng: Generator) -> Aperture:
-        return draw_aperture(rng, weights=self.weights, pictures=self._openings)
+        return draw_aperture(rng, weights=self.weights, images=self._openings)
 
 
 @dataclass(frozen=True)
 class Lights:
-    """Point lights on real pictures.
+    """Point lights on real images.
 
     Attributes:
         count: least and greatest number.
         energies: least and greatest energy of a light for a long edge of 64 px; they grow with the
-            area of the picture, as the discs do that lights are blurred to.
-        night: whether the picture is brought to a night exposure first.
+            area of the image, as the discs do that lights are blurred to.
+        night: whether the image is brought to a night exposure first.
         sharpen: amount of unsharp masking before that; 0 for none.
     """
 
@@ -77,7 +77,7 @@ class Lights:
     sharpen: float
 
     def add(self, subject: Subject, rng: Generator) -> tuple[Tensor, list[dict[str, Any]]]:
-        """The picture with lights, linear light, and what was added, as plain data."""
+        """The image with lights, linear light, and what was added, as plain data."""
         image = subject.image
         if self.sharpen:
             image = sharpened(image, amount=self.sharpen)
@@ -96,14 +96,14 @@ class Lights:
 
 @dataclass(frozen=True)
 class Synthetic(Route):
-    """Synthetic: sharp pictures with rendered depth of field.
+    """Synthetic: sharp images with rendered depth of field.
 
     Attributes:
-        depth: estimator for pictures; procedural scenes know their depth.
+        depth: estimator for images; procedural scenes know their depth.
         blur: distribution of focus and K.
         shapes: distribution of aperture shapes.
-        long_edge: pictures that are larger are scaled to it, px.
-        least_edge: pictures whose short edge is below are turned away, px.
+        long_edge: images that are larger are scaled to it, px.
+        least_edge: images whose short edge is below are turned away, px.
         most_radius: largest blur radius in parts of the long edge; draws beyond it are brought to
             it, which the measure ``limited`` counts.
         blurry: whether samples also hold ``blurry``, the scene photographed with another focus
@@ -112,7 +112,7 @@ class Synthetic(Route):
             in proportion to its own, which stands for 15: what LVCorr is measured at.
         edge_width: px over which estimators smear depth edges, which rendering makes steps; 0 for
             exact depth. Procedural scenes have exact depth in any case.
-        batch_size: pictures at a time, for the estimator.
+        batch_size: images at a time, for the estimator.
     """
 
     depth: DepthEstimator | None
@@ -131,7 +131,7 @@ class Synthetic(Route):
 
     def load(self, candidate: Candidate) -> Tensor | None:
         """The sharp image, None for a procedural scene."""
-        if "sharp" not in candidate.item.pictures:
+        if "sharp" not in candidate.item.images:
             return None
         edges = {"long_edge": self.long_edge, "least_edge": self.least_edge}
         return load_image(candidate, "sharp", **edges)
@@ -143,7 +143,7 @@ class Synthetic(Route):
         named = zip(candidates, loaded, strict=True)
         photos = [Photo(one.item.name, x, x) for one, x in named if x is not None]
         if photos and self.depth is None:
-            raise ValueError("pictures need an estimator of depth; set depth=...")
+            raise ValueError("images need an estimator of depth; set depth=...")
         maps = iter(self.depth.depth(photos) if photos and self.depth else ())
         return [None if image is None else (image, next(maps)) for image in loaded]
 
@@ -224,7 +224,7 @@ class PointLights(Synthetic):
         if subject.scene is not None:
             return subject.image, {}
         if self.lights is None:
-            raise ValueError("point lights on pictures need route.lights")
+            raise ValueError("point lights on images need route.lights")
         image, lights = self.lights.add(subject, rng)
         return image, {"lights": lights}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from genrefocus.data.images import is_picture
+from genrefocus.data.images import is_image
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation.ledger import (
@@ -51,14 +51,14 @@ TITLES = {
     "largest_radius": "largest blur radius (px)",
     "p99_radius": "99th percentile of the blur radius (px)",
     "focus_disparity": "focus disparity (1/m)",
-    "focus_quantile": "share of the picture behind the plane of focus",
+    "focus_quantile": "share of the image behind the plane of focus",
     "pixel_ratio": "pixel ratio (px/mm)",
     "focal_length_mm": "focal length (mm)",
     "f_number": "f-number",
     "ssim": "SSIM of the rendering with the photograph",
     "evaluations": "renderings that the search of K took",
     "mask_agreement": "agreement of the in-focus mask",
-    "mask_share": "share of the picture in focus",
+    "mask_share": "share of the image in focus",
     "registration_error": "registration error (px)",
     "exposure_shift": "exposure shift (stops)",
     "colour_shift": "colour shift (stops)",
@@ -230,7 +230,7 @@ def _with_image(entry: Entry, root: str | Path | None) -> dict[str, Any]:
     image = None
     if root is not None:
         path = Path(root) / entry["name"]
-        if path.resolve().is_relative_to(Path(root).resolve()) and is_picture(path):
+        if path.resolve().is_relative_to(Path(root).resolve()) and is_image(path):
             with suppress(Rejected):
                 image = file_uri(path, SHEET_EDGE)
     return {**entry, "image": image}

@@ -115,7 +115,7 @@ def load_image(candidate: Candidate, role: str, *, long_edge: int, least_edge: i
         Rejected: it cannot be decoded, or is too small.
         OSError: it cannot be read.
     """
-    image = image_of(candidate.item.pictures[role].read(), candidate.item.name)
+    image = image_of(candidate.item.images[role].read(), candidate.item.name)
     return scaled_down(image, long_edge, least_edge)
 
 
@@ -129,7 +129,7 @@ def scaled_down(image: Tensor, long_edge: int, least_edge: int) -> Tensor:
     image = resize(View(image), height, width).image
     if min(height, width) < least_edge:
         raise Rejected(
-            Reason.PICTURE_TOO_SMALL,
+            Reason.IMAGE_TOO_SMALL,
             min(height, width),
             f"the short edge must have {least_edge} px or more; this is {height}x{width} px (HxW)",
         )

@@ -31,7 +31,7 @@ from rich.progress import TaskID
 
 from genrefocus import __version__
 from genrefocus.data.processes import ordered_map
-from genrefocus.data.sample import SPLITS, PictureFormat, encode
+from genrefocus.data.sample import SPLITS, ImageFormat, encode
 from genrefocus.data.shards import index_head, require_same, shard_name, write_index
 from genrefocus.preparation.fingerprints import Readings
 from genrefocus.preparation.gates import Gates
@@ -70,7 +70,7 @@ def prepare(
     splits: Mapping[str, float] = DEFAULT_SPLITS,
     gates: Gates | None = None,
     leakage: LeakageCheck | None = None,
-    picture_format: PictureFormat = "png",
+    image_format: ImageFormat = "png",
     limit: int | None = None,
     job: int = 0,
     jobs: int = 1,
@@ -90,7 +90,7 @@ def prepare(
         splits: split -> share of the scenes, for items that have no split of their own.
         gates: a sample with a measure outside of them is rejected; None rejects none.
         leakage: what the images are compared with; None compares the splits with each other.
-        picture_format: of the samples' colour images, see ``data.sample.encode``.
+        image_format: of the samples' colour images, see ``data.sample.encode``.
         limit: of items, for a trial; None takes all.
         job, jobs: this is job number ``job`` of ``jobs``, which divide the shards among them.
         workers: processes; 0 works in this one, as routes with networks always do.
@@ -107,7 +107,7 @@ def prepare(
     _check(route, source, items_per_shard, job, jobs)
     items = source.items()  # a root that does not fit ends it before there are processes
     out, gates = Path(out), gates or Gates({})
-    idle = (out / SUMMARY_NAME).is_file() and not any(item.pictures for item in items)
+    idle = (out / SUMMARY_NAME).is_file() and not any(item.images for item in items)
     work = out / PARTS_NAME
     work.mkdir(parents=True, exist_ok=True)
     processes = nullcontext(map) if route.in_process or idle else ordered_map(workers)
@@ -128,7 +128,7 @@ def prepare(
                 "settings": route.parameters(),
                 "gates": gates.as_mapping(),
                 "seed": seed,
-                "picture_format": picture_format,
+                "image_format": image_format,
                 "listing": plan.listing,
                 "code_version": __version__,
             }
@@ -140,7 +140,7 @@ def prepare(
             title = f"{route.name}, job {job} of {jobs}" if jobs > 1 else route.name
             make_parts(
                 plan.parts[job::jobs],
-                functools.partial(_run, route, gates, picture_format),
+                functools.partial(_run, route, gates, image_format),
                 batch_size=route.batch_size,
                 out=out,
                 mapper=mapper,
@@ -161,7 +161,7 @@ def _check(route: Route, source: Source, items_per_shard: int, job: int, jobs: i
     missing = route.roles - source.roles
     if missing:
         raise ValueError(
-            f"route {route.name} needs pictures of role {', '.join(sorted(missing))}, source "
+            f"route {route.name} needs images of role {', '.join(sorted(missing))}, source "
             f"{source.name} has {', '.join(sorted(source.roles)) or 'none'}; choose another source"
         )
 
@@ -185,17 +185,17 @@ def _bars(visible: bool) -> Iterator[_Advance]:
 
 
 def _run(
-    route: Route, gates: Gates, picture_format: PictureFormat, batch: Sequence[Candidate]
+    route: Route, gates: Gates, image_format: ImageFormat, batch: Sequence[Candidate]
 ) -> list[Outcome]:
     """Make a batch, and turn away what the gates do not let pass."""
     made = zip(batch, route.make(batch), strict=True)
-    return [_outcome(route, gates, picture_format, *one) for one in made]
+    return [_outcome(route, gates, image_format, *one) for one in made]
 
 
 def _outcome(
     route: Route,
     gates: Gates,
-    picture_format: PictureFormat,
+    image_format: ImageFormat,
     candidate: Candidate,
     made: Prepared | Rejected,
 ) -> Outcome:
@@ -220,7 +220,7 @@ def _outcome(
             "measures": measures,
             "code_version": __version__,
         }
-        samples[sample.key] = encode(replace(sample, provenance=provenance), picture_format)
+        samples[sample.key] = encode(replace(sample, provenance=provenance), image_format)
     return Outcome(samples, measured | {"name": item, "split": split})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from genrefocus.data.images import image_of
 from genrefocus.metrics.lvcorr import laplacian_variance
 from genrefocus.preparation.fingerprints import Fingerprints, Readings
-from genrefocus.preparation.item import Item, Picture
+from genrefocus.preparation.item import ImageFile, Item
 from genrefocus.rejection import Reason, Rejected
 
 
@@ -36,7 +36,7 @@ def not_among_sharpest(
         if len(members) <= count:
             continue
         content = {item.name: fingerprints[item.name]["sharp"].sha256 for item in members}
-        images = {content[item.name]: item.pictures["sharp"] for item in members}
+        images = {content[item.name]: item.images["sharp"] for item in members}
         measured = readings.read("sharpness", _sharpness, images)
         sharpness = {name: measured[digest] for name, digest in content.items()}
         ranked = sorted(members, key=lambda item: (-sharpness[item.name], item.name))
@@ -50,7 +50,7 @@ def not_among_sharpest(
     return away
 
 
-def _sharpness(image: Picture) -> float:
+def _sharpness(image: ImageFile) -> float:
     try:
         return float(laplacian_variance(image_of(image.read(), image.path.name)))
     except Rejected:

@@ -75,14 +75,14 @@ class Candidate:
     def provenance(self) -> dict[str, Any]:
         """What of a sample's provenance follows from its item."""
         files = {}
-        for role, picture in sorted(self.item.pictures.items()):
+        for role, image in sorted(self.item.images.items()):
             digest, _, space = self.fingerprints[role]
-            name = self.item.name if len(self.item.pictures) == 1 else picture.path.name
+            name = self.item.name if len(self.item.images) == 1 else image.path.name
             files[role] = {"file": name, "sha256": digest}
             if space != SRGB:
                 files[role]["colours"] = f"converted to {SRGB} from {space}"
         item = self.item
-        return {"source": item.name, "scene": item.scene, "pictures": files, "seed": self.seed}
+        return {"source": item.name, "scene": item.scene, "images": files, "seed": self.seed}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Aperture shapes: disc, blades, ring, star, heart, pictures; their edge, positions and kernels.
+"""Aperture shapes: disc, blades, ring, star, heart, images; their edge, positions and kernels.
 
 A shape lives in the unit disc: its farthest edge is at distance 1 from its centre of area, so a
 point blurred with radius r px draws the shape at r px. Axes are the image's: x right, y down. A
@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from torch import Tensor
 
-from genrefocus.photograph.decoding import PICTURE_SUFFIXES, is_picture, read_file, read_pixels
+from genrefocus.photograph.decoding import IMAGE_SUFFIXES, is_image, read_file, read_pixels
 
 Array = NDArray[np.floating]
 Distance = Callable[[Array, Array], Array]
@@ -33,7 +33,7 @@ _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _RASTER_SIZE = 256
 _STRAIGHT = 1e-4
 
-PICTURE = "picture"
+IMAGE = "image"
 SHAPE_WEIGHTS: Mapping[str, float] = {
     "disk": 2.0,
     "polygon": 3.0,
@@ -179,7 +179,7 @@ def star(points: int, inner: float, rotation: float = 0.0) -> Aperture:
 def heart(rotation: float = 0.0) -> Aperture:
     """A square on its corner with half a disc on both upper sides; its point is below, at +y.
 
-    `rotation` in radians turns it clockwise in the picture.
+    `rotation` in radians turns it clockwise in the image.
     """
     # With a square of side 2, a half-disc of radius 1 has its centre of area 4 / (3 pi) beyond
     # the side's middle, which lies at (+-s, -s) for s = 1 / sqrt(2).
@@ -211,17 +211,17 @@ def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
 
 
 def raster(path: Path) -> Aperture:
-    """The shape in a picture: open where it is half white or more (and not transparent).
+    """The shape in an image: open where it is half white or more (and not transparent).
 
     Its centre of area becomes the centre, its farthest point gets distance 1. Raises
-    ValueError where the picture has no opening, and :class:`~genrefocus.rejection.Rejected` where
+    ValueError where the image has no opening, and :class:`~genrefocus.rejection.Rejected` where
     it cannot be read, see :func:`genrefocus.photograph.decoding.read_pixels`.
     """
     light = Image.fromarray(read_pixels(read_file(path), str(path)).light)
     light.thumbnail((_RASTER_SIZE, _RASTER_SIZE))
     is_open = np.pad(np.asarray(light) >= 0.5, 2)
     if not is_open.any():
-        raise ValueError(f"aperture picture {path} is nowhere half white; paint the opening white")
+        raise ValueError(f"aperture image {path} is nowhere half white; paint the opening white")
     rows, columns = np.nonzero(is_open)
     row, column = rows.mean(), columns.mean()
     reach = float(np.hypot(rows - row, columns - column).max()) + 0.5
@@ -233,16 +233,16 @@ def raster(path: Path) -> Aperture:
     return Aperture(path.stem, distance)
 
 
-def picture_shapes(folder: Path) -> tuple[Aperture, ...]:
-    """The shapes in the pictures of a folder, by file name; see `raster`.
+def image_shapes(folder: Path) -> tuple[Aperture, ...]:
+    """The shapes in the images of a folder, by file name; see `raster`.
 
-    Raises FileNotFoundError where there is no folder or no picture in it, and what `raster` does.
+    Raises FileNotFoundError where there is no folder or no image in it, and what `raster` does.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"folder of aperture pictures {folder} does not exist")
-    paths = sorted(path for path in folder.iterdir() if is_picture(path))
+        raise FileNotFoundError(f"folder of aperture images {folder} does not exist")
+    paths = sorted(path for path in folder.iterdir() if is_image(path))
     if not paths:
-        raise FileNotFoundError(f"no aperture picture ({', '.join(PICTURE_SUFFIXES)}) in {folder}")
+        raise FileNotFoundError(f"no aperture image ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
     return tuple(raster(path) for path in paths)
 
 
@@ -250,29 +250,29 @@ def draw_aperture(
     rng: Generator,
     *,
     weights: Mapping[str, float] = SHAPE_WEIGHTS,
-    pictures: Sequence[Aperture] = (),
+    images: Sequence[Aperture] = (),
 ) -> Aperture:
     """Draw a shape, turned at random: its kind by weight, then its parameters.
 
     `weights` may name disk, polygon (5 to 9 blades), ring, heart and star (4 to 8 points); with
-    "picture", one of `pictures` is taken as it is. Raises ValueError for another name, a negative
-    weight, weights without a sum, and pictures without a weight or the other way round.
+    "image", one of `images` is taken as it is. Raises ValueError for another name, a negative
+    weight, weights without a sum, and images without a weight or the other way round.
     """
-    unknown = set(weights) - set(SHAPE_WEIGHTS) - {PICTURE}
+    unknown = set(weights) - set(SHAPE_WEIGHTS) - {IMAGE}
     if unknown:
-        known = ", ".join((*SHAPE_WEIGHTS, PICTURE))
+        known = ", ".join((*SHAPE_WEIGHTS, IMAGE))
         raise ValueError(f"aperture shapes {sorted(unknown)} are unknown; known: {known}")
-    if bool(pictures) != (weights.get(PICTURE, 0.0) > 0.0):
+    if bool(images) != (weights.get(IMAGE, 0.0) > 0.0):
         raise ValueError(
-            f"{len(pictures)} pictures and a weight of {weights.get(PICTURE, 0.0)} for "
-            f'"{PICTURE}"; give both or neither'
+            f"{len(images)} images and a weight of {weights.get(IMAGE, 0.0)} for "
+            f'"{IMAGE}"; give both or neither'
         )
     names, values = list(weights), np.array(list(weights.values()), dtype=np.float64)
     if (values < 0.0).any() or not values.sum() > 0.0:
         raise ValueError(f"weights of aperture shapes must be >= 0 with a sum > 0: {dict(weights)}")
     name = names[int(rng.choice(len(names), p=values / values.sum()))]
-    if name == PICTURE:
-        return pictures[int(rng.integers(len(pictures)))]
+    if name == IMAGE:
+        return images[int(rng.integers(len(images)))]
     return _drawn(name, rng)
 
 

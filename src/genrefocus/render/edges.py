@@ -144,7 +144,7 @@ def _cuts(level: Tensor, masks: list[tuple[Tensor, int]], edge: float) -> _Cuts:
 def _next(level: Tensor, width: int, pixels: Tensor, stride: int | Tensor, edge: float) -> Tensor:
     """The next pixel in a direction where it is on the same surface, else the pixel itself.
 
-    Level and pixels are flat, of a picture `width` px wide.
+    Level and pixels are flat, of an image `width` px wide.
     """
     ahead = pixels + stride
     row = ahead.div(width, rounding_mode="floor") == pixels.div(width, rounding_mode="floor")

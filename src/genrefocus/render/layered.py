@@ -1,6 +1,6 @@
 """The renderer of labels: one image with depth, taken apart at its edges and blurred in slices.
 
-1. The picture is separated at its depth edges (`edges`): visible surface, hidden one, and how much
+1. The image is separated at its depth edges (`edges`): visible surface, hidden one, and how much
    of an edge pixel belongs to the surface in front.
 2. Pixels of nearly equal signed defocus form a slice, which is convolved with the aperture.
 3. Slices are laid behind each other from near to far. Those of one surface add up; a surface
@@ -207,7 +207,7 @@ class _Slices:
 
 
 class _Kernels:
-    """Blur kernels, one for the whole picture or, with vignetting, one per tile."""
+    """Blur kernels, one for the whole image or, with vignetting, one per tile."""
 
     def __init__(self, aperture: Aperture, vignetting: float, like: Tensor) -> None:
         self.aperture, self.vignetting, self.like = aperture, vignetting, like
@@ -228,7 +228,7 @@ class _Kernels:
         key = (side, down, along)
         if key not in self.cut:
             height, width = self.like.shape[1:]
-            # From the middle of the picture; tiles may stand out of it.
+            # From the middle of the image; tiles may stand out of it.
             y = min((down + 0.5) * side, height) - 0.5 * height
             x = min((along + 0.5) * side, width) - 0.5 * width
             shift = self.vignetting / (0.5 * math.hypot(height, width))
@@ -256,7 +256,7 @@ class _Canvas:
     def lay(self, part: Tensor, kernel: Tensor, corner: tuple[int, int], level: int) -> None:
         """Lay part of a slice (4, h, w), blurred by a kernel, behind all so far.
 
-        `corner` (row, column) of the part may lie outside the picture.
+        `corner` (row, column) of the part may lie outside the image.
         """
         (rows, down), (columns, along) = (
             _overlap(at, size, full)
@@ -275,7 +275,7 @@ class _Canvas:
         last.masked_fill_(present, level)
 
     def finish(self) -> Tensor:
-        """The picture (3, H, W), divided by its coverage."""
+        """The image (3, H, W), divided by its coverage."""
         self._complete(slice(None), slice(None), torch.ones_like(self.gap, dtype=torch.bool))
         return (self.light / (1.0 - self.gap).clamp_min(1e-6)).clamp_min(0.0)
 

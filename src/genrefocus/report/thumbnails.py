@@ -62,7 +62,7 @@ def file_uri(path: str | Path, long_edge: int) -> str:
 
 
 def sample_images(sample: Sample, long_edge: int) -> dict[str, Tensor]:
-    """Title -> image, as ``pictures.contact_sheet`` takes it: what the sample has, in order."""
+    """Title -> image, as ``images.contact_sheet`` takes it: what the sample has, in order."""
     shown = {AIF: to_float(sample.aif), PHOTOGRAPH: to_float(sample.bokeh)}
     if sample.strength is not None:
         assert sample.disparity is not None and sample.focus_disparity is not None

@@ -69,7 +69,7 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Shot:
-    """The truth behind a photograph file; sizes are those of the upright picture."""
+    """The truth behind a photograph file; sizes are those of the upright image."""
 
     scene: Scene
     exposure: Exposure
@@ -104,7 +104,7 @@ def take_photo(
 ) -> Shot:
     """Photograph a scene through `samples` positions of a round aperture and write a JPEG file.
 
-    Shot and read noise are added in linear light. A picture taller than wide is mostly stored
+    Shot and read noise are added in linear light. An image taller than wide is mostly stored
     lying down with EXIF orientation 6 or 8, as cameras store it. Same arguments and generator
     state give the same bytes. Raises ValueError where the blur exceeds the scene's margin.
     """
@@ -166,13 +166,13 @@ def _exif(
     if rng.random() < 0.3:
         distance = float(np.exp(rng.normal(0.0, 0.1))) / exposure.focus_disparity
         facts[piexif.ExifIFD.SubjectDistance] = _rational(distance, 100)
-    picture: dict[int, object] = {
+    image: dict[int, object] = {
         piexif.ImageIFD.Make: MAKE,
         piexif.ImageIFD.Model: body.model,
         piexif.ImageIFD.Orientation: orientation,
         piexif.ImageIFD.Software: SOFTWARE,
     }
-    return {"0th": picture, "Exif": facts}
+    return {"0th": image, "Exif": facts}
 
 
 def _rational(value: float, denominator: int) -> tuple[int, int]:

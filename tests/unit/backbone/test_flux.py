@@ -246,9 +246,9 @@ def test_an_edit_trains_and_samples(dtype, folder):
     source, control, target = images()
     conditions = Conditions([PROMPT, OTHER], source, control, draft=target)
     with torch.inference_mode():  # validation comes first in a Lightning run
-        picture = denoiser.sample(denoiser.encode(conditions, seeded_generators(7, [1, 2])), 2)
-    assert picture.shape == (2, 3, 32, 32) and picture.dtype == torch.float32
-    assert picture.isfinite().all() and picture.min() >= 0 and picture.max() <= 1
+        image = denoiser.sample(denoiser.encode(conditions, seeded_generators(7, [1, 2])), 2)
+    assert image.shape == (2, 3, 32, 32) and image.dtype == torch.float32
+    assert image.isfinite().all() and image.min() >= 0 and image.max() <= 1
 
     latents = denoiser.encode(conditions, seeded_generators(7, [1, 2]), target)
     loss = denoiser.loss(latents, torch.tensor([0.3, 0.8]))

@@ -47,7 +47,7 @@ def test_a_head_at_zero_returns_what_the_transformer_drew(
 
 
 def test_steering_acts_where_it_is_said(path: PixelPath, images: torch.Tensor) -> None:
-    """A change in one token's steering moves the picture there, and nowhere far from it."""
+    """A change in one token's steering moves the image there, and nowhere far from it."""
     _, maps = path.enter(tokens_of(images), GRID)
     output = torch.zeros(2, 24, path.out_channels)
     changed = output.clone()
@@ -60,7 +60,7 @@ def test_steering_acts_where_it_is_said(path: PixelPath, images: torch.Tensor) -
 
 
 def test_features_are_those_of_the_place(path: PixelPath, images: torch.Tensor) -> None:
-    """Shifting a picture by one token shifts its features, away from the borders."""
+    """Shifting an image by one token shifts its features, away from the borders."""
     shifted = tokens_of(images.roll(8, dims=-1))
     both = [path.enter(t, GRID)[0].unflatten(1, GRID) for t in (tokens_of(images), shifted)]
     torch.testing.assert_close(both[0][:, 1:3, 1:3], both[1][:, 1:3, 2:4])

@@ -36,16 +36,16 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
             for sample in ("one", "two"):
                 for title in ("input", "output", "target"):
                     shade = COLOURS[cell] if title == "output" else 220
-                    picture = torch.full((3, 8, 12), shade, dtype=torch.uint8)
+                    image = torch.full((3, 8, 12), shade, dtype=torch.uint8)
                     (folder / title).mkdir(parents=True, exist_ok=True)
-                    save_image(picture, folder / title / f"{sample}.png")
+                    save_image(image, folder / title / f"{sample}.png")
             result = {
                 "stage": "bokehnet",
                 "figures": {"psnr": value, "lpips": 1 / value},
                 "references": {"identity": {"psnr": 20.0}},
                 "steps": 400,
                 "test_data": DATA,
-                "pictures": {title: title for title in ("input", "output", "target")},
+                "images": {title: title for title in ("input", "output", "target")},
             }
             (folder / "result.json").write_text(json.dumps(result))
         for (cell, seed), reason in failed.items():
@@ -122,7 +122,7 @@ def test_tables_in_every_form_hold_the_same_figures(
     folder = sweep({at: v for at, v in VALUES.items() if at[0] != "a_c"}, ["a", "a_b"], [1, 2, 3])
     printed = {}
     for form in ("--markdown", "--latex", "--json"):
-        assert main(["ablation", str(folder), form, "--pictures", "0"]) == 0
+        assert main(["ablation", str(folder), form, "--images", "0"]) == 0
         printed[form] = capsys.readouterr().out
     header, rule, *rows = printed["--markdown"].splitlines()
     assert {line.count("|") for line in (header, rule, *rows)} == {6}
@@ -152,7 +152,7 @@ def test_the_grid_shows_every_cell_beside_input_and_target(sweep: Callable[..., 
     assert len(rows) == 2
     shades = [round(float(load_image(file).mean()) * 255) for file in rows[0]]
     assert shades == [220, 40, 90, 160, 220]
-    main(["ablation", str(folder), "--grid", str(folder / "sheet.png"), "--pictures", "1"])
+    main(["ablation", str(folder), "--grid", str(folder / "sheet.png"), "--images", "1"])
     assert Image.open(folder / "sheet.png").width > 5 * 2 * 12
 
 

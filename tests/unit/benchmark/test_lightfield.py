@@ -49,7 +49,7 @@ def spot(x, y):
 
 
 def write_folder(folder: Path, views: torch.Tensor) -> None:
-    """Pictures named by row and column of (V, U, 3, H, W) uint8."""
+    """Images named by row and column of (V, U, 3, H, W) uint8."""
     folder.mkdir(parents=True)
     for v, row in enumerate(views):
         for u, view in enumerate(row):
@@ -118,12 +118,12 @@ def test_two_planes_lose_the_contrast_of_their_discs() -> None:
     disparity = torch.where(left, parts[0][1], parts[1][1])
     field = LightField(views, BASELINE, REST, "1/m")
     radius, focus = 0.6, 1.2
-    picture = refocus(field, focus=focus, radius=radius, aperture=disk(), disparity=disparity)
+    image = refocus(field, focus=focus, radius=radius, aperture=disk(), disparity=disparity)
     x = torch.arange(width)
     for d, middle in zip(halves, (slice(14, 34), slice(62, 82)), strict=True):
         argument = 2 * np.pi * frequency * radius * BASELINE * abs(d - focus)
         wanted = 0.5 + 0.4 * (2 * j1(argument) / argument) * torch.cos(2 * np.pi * frequency * x)
-        error = (picture[:, 16:32, middle] - wanted[middle]).abs().max()
+        error = (image[:, 16:32, middle] - wanted[middle]).abs().max()
         assert error < 0.01
 
 
@@ -132,15 +132,15 @@ def test_a_point_becomes_a_disc_without_dots() -> None:
     blur = radius * BASELINE * (disparity - focus)  # 10.8 px; views lie 3 px apart
     field, surface = plane(spot, disparity)
     settings = {"focus": focus, "radius": radius, "aperture": disk(), "disparity": surface}
-    picture = refocus(field, **settings, count=1000)[0]
+    image = refocus(field, **settings, count=1000)[0]
     y, x = torch.meshgrid(torch.arange(48) - 24.0, torch.arange(64) - 32.0, indexing="ij")
     square = x**2 + y**2
-    assert float(picture.sum()) == pytest.approx(2 * np.pi * SPOT**2, rel=0.01)
-    moment = float((picture * square).sum() / picture.sum()) / 2
+    assert float(image.sum()) == pytest.approx(2 * np.pi * SPOT**2, rel=0.01)
+    moment = float((image * square).sum() / image.sum()) / 2
     assert moment == pytest.approx(blur**2 / 4 + SPOT**2, rel=0.03)
     inside = square.sqrt() < blur - 2.5
-    assert float(picture[square.sqrt() > blur + 3].max()) < 1e-3 * float(picture.max())
-    assert float(picture[inside].std() / picture[inside].mean()) < 0.01
+    assert float(image[square.sqrt() > blur + 3].max()) < 1e-3 * float(image.max())
+    assert float(image[inside].std() / image[inside].mean()) < 0.01
     dotted = refocus(field, **settings, count=1000, between="nearest")[0]
     assert float(dotted[inside].std() / dotted[inside].mean()) > 0.12
 
@@ -150,20 +150,20 @@ def test_a_corner_of_the_aperture_points_where_it_should() -> None:
     triangle = polygon(3)  # its corner at angle 0, to the right
     for disparity, sign in ((1.8, 1), (0.2, -1)):
         field, surface = plane(spot, disparity)
-        picture = refocus(
+        image = refocus(
             field, focus=1.0, radius=1.0, aperture=triangle, disparity=surface, count=300
         )[0]
         x = torch.arange(64) - 32.0
-        assert float((picture * x**3).sum()) * sign > 0.1 * float((picture * x.abs() ** 3).sum())
+        assert float((image * x**3).sum()) * sign > 0.1 * float((image * x.abs() ** 3).sum())
 
 
 def test_a_centre_off_the_axis_is_parallax() -> None:
     field, surface = plane(spot, 1.6)
     centre = (0.5, -0.25)
-    picture = refocus(
+    image = refocus(
         field, focus=0.8, radius=0.4, aperture=disk(), disparity=surface, centre=centre
     )[0]
-    weights = picture / picture.sum()
+    weights = image / image.sum()
     x = float((weights.sum(0) * torch.arange(64)).sum()) - 32
     y = float((weights.sum(1) * torch.arange(48)).sum()) - 24
     expected = [BASELINE * (1.6 - 0.8) * c for c in centre]
@@ -189,8 +189,8 @@ def test_targets_are_near_the_truth_of_the_lens(simulated: list[Simulated]) -> N
         truth = linear_to_srgb(one.photograph(**settings, count=200))[None, :, inner, inner]
         scores = {}
         for between in ("warped", "nearest"):
-            picture = refocus(field, **settings, disparity=disparity, between=between)
-            scores[between] = float(psnr(linear_to_srgb(picture)[None, :, inner, inner], truth))
+            image = refocus(field, **settings, disparity=disparity, between=between)
+            scores[between] = float(psnr(linear_to_srgb(image)[None, :, inner, inner], truth))
         assert scores["warped"] > 36
         gains.append(scores["warped"] - scores["nearest"])
     assert np.mean(gains) > 2
@@ -198,8 +198,8 @@ def test_targets_are_near_the_truth_of_the_lens(simulated: list[Simulated]) -> N
 
 def test_a_pinhole_in_the_middle_is_the_central_view(simulated: list[Simulated]) -> None:
     field, disparity = simulated[0].field, simulated[0].disparity
-    picture = refocus(field, focus=0.5, radius=0.0, aperture=disk(), disparity=disparity)
-    torch.testing.assert_close(picture, field.aif, rtol=0, atol=1e-5)
+    image = refocus(field, focus=0.5, radius=0.0, aperture=disk(), disparity=disparity)
+    torch.testing.assert_close(image, field.aif, rtol=0, atol=1e-5)
 
 
 def test_what_the_search_cannot_know_is_rejected(simulated: list[Simulated]) -> None:

@@ -26,7 +26,7 @@ const shown = () => all(".case:first-child .stack img").map((image) => {
 }).filter((one) => one);
 const report = {
   errors: window.problems,
-  pictures: all("img").length,
+  images: all("img").length,
   broken: all("img").filter((one) => !one.complete || !one.naturalWidth).map((one) => one.alt),
   before: shown(),
 };
@@ -68,7 +68,7 @@ def folder(tmp_path_factory, write_results) -> Path:
             curves.append({"kind": "ssim_k", "x": [2, 8, 32], "y": y, **shared})
             control = {"x": [1, 5, 10], "y": [0.1, 0.01, 0.001]}
             if number == 0:
-                control["pictures"] = [f"pictures/bokeh/lf_bokeh/{method}/p00.png"] * 3
+                control["images"] = [f"images/bokeh/lf_bokeh/{method}/p00.png"] * 3
             curves.append({"kind": "lvcorr", **control, **shared})
         error = {"x": [0, 4, 8], "y": [0.1, 0.2, 0.3], "key": None}
         curves.append({"kind": "radius_error", "method": method, **error})
@@ -76,7 +76,7 @@ def folder(tmp_path_factory, write_results) -> Path:
         "identity": {"lpips": [0.6] * 12, "lvcorr": ["it does not respond to K"] * 12},
         "model": {"lpips": VALUES[:11] + [HOSTILE], "lvcorr": [0.9] * 12},
     }
-    write_results(folder, "bokeh", "lf_bokeh", figures, curves, pictures=True)
+    write_results(folder, "bokeh", "lf_bokeh", figures, curves, images=True)
     write_results(folder, "deblur", "embedded", {"identity": {"psnr": VALUES}})
     return folder
 
@@ -122,7 +122,7 @@ def opened(browser: str, page: Path, tmp_path: Path, *options: str) -> dict:
 def test_the_page_works_in_a_browser(browser: str, page: Path, tmp_path: Path, width: int) -> None:
     found = opened(browser, page, tmp_path, f"--window-size={width},900")
     assert found["errors"] == [] and found["broken"] == [] and found["loaded"] == []
-    assert found["pictures"] > 12 and found["links"] == 0
+    assert found["images"] > 12 and found["links"] == 0
     # Input on the left and the model on the right, each half; then the target, and a fifth.
     assert found["before"] == [
         ["input", "inset(0px 50% 0px 0px)"],
@@ -179,7 +179,7 @@ def test_what_must_be_there(page: Path, folder: Path) -> None:
     ]
     assert text.count("published, Table 3") == 6 and text.count("published, Table 6") == 4
     assert "Table 3 has no Input row" in text
-    assert "pictures-deblur-embedded" not in text  # none were kept
+    assert "images-deblur-embedded" not in text  # none were kept
 
 
 def test_nothing_is_loaded_and_equal_results_give_equal_bytes(page: Path, folder: Path) -> None:

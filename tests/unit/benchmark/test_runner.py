@@ -70,10 +70,10 @@ def test_figures_are_those_of_the_metrics(data: Path, tmp_path: Path) -> None:
         case = cases[row.key]
         expected = {"psnr": psnr, "ssim": ssim}[row.metric](case.image[None], case.target[None])
         assert row.value == pytest.approx(float(expected[0]), abs=1e-4)
-    pictures = tmp_path / "pictures/bokeh/embedded"
-    assert {p.name for p in pictures.iterdir()} == {"identity", "input", "target"}
-    # Somebody else's pictures are scored alike, without their code.
-    other = Predictions("theirs", pictures / "identity")
+    images = tmp_path / "images/bokeh/embedded"
+    assert {p.name for p in images.iterdir()} == {"identity", "input", "target"}
+    # Somebody else's images are scored alike, without their code.
+    other = Predictions("theirs", images / "identity")
     run(own, other, tmp_path)
     assert gather(tmp_path, [entry_of(cases, Identity(), other)])
     both = read_figures(tmp_path / "rows.parquet")

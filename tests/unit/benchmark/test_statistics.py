@@ -117,14 +117,14 @@ def test_p_is_that_of_all_sign_flips(differences: list[int]) -> None:
     assert found["p"] == pytest.approx(expected)
 
 
-def test_p_of_many_pictures_is_near_that_of_a_t_test() -> None:
+def test_p_of_many_images_is_near_that_of_a_t_test() -> None:
     differences = np.random.default_rng(6).normal(0.15, 1, 80)
     found = compare(rows(differences), rows([0] * 80, "b"), higher_is_better=True)
     expected = stats.ttest_1samp(differences, 0).pvalue
     assert 0.02 < expected < 0.2 and found["p"] == pytest.approx(expected, rel=0.15)
 
 
-def test_a_pair_is_compared_over_common_pictures_only() -> None:
+def test_a_pair_is_compared_over_common_images_only() -> None:
     first = rows([0.1, 0.2, "nan", 0.4, 0.5, None])
     second = rows([0.2, 0.2, 0.1, "nan", 0.3, 0.9], method="b")
     lower = compare(first, second, higher_is_better=False)

@@ -73,8 +73,8 @@ def test_means_failures_and_order(table: BenchmarkTable) -> None:
     assert cells(table, "maniqa")["unsharp", None]["remedy"] == "pip install genrefocus[metrics]"
 
 
-def test_only_means_over_the_same_pictures_are_marked(table: BenchmarkTable) -> None:
-    """model_1 has the lowest LPIPS of ours, over fewer pictures."""
+def test_only_means_over_the_same_images_are_marked(table: BenchmarkTable) -> None:
+    """model_1 has the lowest LPIPS of ours, over fewer images."""
     lpips, dists = cells(table, "lpips"), cells(table, "dists")
     assert [name for name, cell in lpips.items() if cell["best"]] == [("GenRefocus", "Table 2")]
     assert [name for name, cell in dists.items() if cell and cell["best"]] == [
@@ -233,7 +233,7 @@ def test_files_hold_the_same(table: BenchmarkTable, tmp_path: Path) -> None:
     assert (tmp_path / "tables.tex").read_text() == latex(table)
 
 
-def test_metrics_over_other_pictures_state_their_number(tmp_path: Path, write_results) -> None:
+def test_metrics_over_other_images_state_their_number(tmp_path: Path, write_results) -> None:
     figures = {"a": {"lpips": list(NOISE), "lvcorr": [0.9] * 4}}
     results = make(tmp_path, write_results, figures, "bokeh", "lf_bokeh_embedded")
     text = markdown(table_of(results))
@@ -262,13 +262,13 @@ def test_merging_keeps_what_is_equal_and_tells_apart_what_is_not(
     first, second = tmp_path / "one", tmp_path / "two"
     for folder, value in ((first, 0.2), (second, 0.3)):
         figures = {**shared, "model": {"lpips": [value] * 12}}
-        write_results(folder, "deblur", "dpdd", figures, pictures=True)
+        write_results(folder, "deblur", "dpdd", figures, images=True)
     write_results(first, "bokeh", "lf_bokeh", {"identity": {"ssim": [0.5] * 9}})
     both = merge([read_results(first), read_results(second)])
     assert both.methods("deblur", "dpdd") == ["identity", "model @ one", "model @ two"]
     assert both.methods("bokeh", "lf_bokeh") == ["identity"]
     assert both.image("deblur", "dpdd", "model @ two", "p03") == (
-        second / "pictures/deblur/dpdd/model/p03.png"
+        second / "images/deblur/dpdd/model/p03.png"
     )
     assert both.image("deblur", "dpdd", "target", "p03").is_relative_to(first)
     assert both.image("bokeh", "lf_bokeh", "identity", "p03") is None

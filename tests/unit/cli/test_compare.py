@@ -20,7 +20,7 @@ def folders(tmp_path: Path, write_results) -> list[str]:
     for name, value in (("first", 0.2), ("second", 0.3), ("third", 0.4)):
         values = list(value + np.roll(NOISE, round(10 * value)))
         figures = {"identity": IDENTITY, "model": {"lpips": values}}
-        write_results(tmp_path / name, "deblur", "embedded", figures, pictures=True)
+        write_results(tmp_path / name, "deblur", "embedded", figures, images=True)
         made.append(str(tmp_path / name))
     return made
 

@@ -76,7 +76,7 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     (tmp_path / "trip").mkdir()
     for name, size in {"a.jpg": (1000, 600), "trip/b.png": (600, 1000), "c.jpg": (96, 64)}.items():
         Image.new("RGB", size).save(tmp_path / name)
-    (tmp_path / "d.jpg").write_bytes(b"no picture")
+    (tmp_path / "d.jpg").write_bytes(b"no image")
     assert check_sizes(tmp_path, long_edge=1000, least_edge=64) == []
     (found,) = check_sizes(tmp_path, long_edge=500, least_edge=300)
     assert found.verdict == "warning" and found.remedy == "data.crop=64, or go on with the others"
@@ -97,7 +97,7 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     assert finding.verdict == "error" and "33 px, below the crop of 34" in finding.detail
 
 
-def test_a_picture_that_a_network_reads_is_missed_beforehand(tmp_path: Path) -> None:
+def test_an_image_that_a_network_reads_is_missed_beforehand(tmp_path: Path) -> None:
     image = torch.zeros(3, 16, 16, dtype=torch.uint8)
     some = [Sample(f"s{n}", "synthetic", "train", image, image) for n in range(2)]
     write_set(tmp_path / "plain", some, parameters={})

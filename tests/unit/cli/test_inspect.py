@@ -94,11 +94,11 @@ def test_previews_show_samples_from_first_to_last(made: Path, tmp_path: Path, ca
     assert not contains(sheet, dataset[1].aif.permute(1, 2, 0).numpy())
 
 
-def contains(sheet: np.ndarray, picture: np.ndarray) -> bool:
-    height, width = picture.shape[:2]
-    places = np.argwhere((sheet == picture[0, 0]).all(-1))
+def contains(sheet: np.ndarray, image: np.ndarray) -> bool:
+    height, width = image.shape[:2]
+    places = np.argwhere((sheet == image[0, 0]).all(-1))
     return any(
-        np.array_equal(sheet[top : top + height, left : left + width], picture)
+        np.array_equal(sheet[top : top + height, left : left + width], image)
         for top, left in places
     )
 

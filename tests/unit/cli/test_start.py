@@ -95,16 +95,16 @@ def test_wrong_overrides_are_light(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_said_without_networks(tmp_path: Path, repo_root: Path) -> None:
-    absent, pictures = str(tmp_path / "absent"), repo_root / "docs/images"
-    use = ["refocus", str(pictures / "night.jpg"), "--focus", "3,3", "--k", "3", "-o", "o.png"]
+    absent, images = str(tmp_path / "absent"), repo_root / "docs/images"
+    use = ["refocus", str(images / "night.jpg"), "--focus", "3,3", "--k", "3", "-o", "o.png"]
     use += ["--depth-model", absent + "@1"]
     prepare = ["prepare", f"paths.data={tmp_path}", f"paths.outputs={tmp_path}", "depth=depth_pro"]
     prepare += ["route=in_the_wild", "mask=detail_retention", "source=photographs"]
     commands = [
         [*use, "--run", absent],
         [*prepare, f"source.root={absent}"],
-        [*prepare, f"source.root={pictures}"],
-        [*prepare, f"source.root={pictures}", "deblur=lora", f"deblur.lora={absent}"],
+        [*prepare, f"source.root={images}"],
+        [*prepare, f"source.root={images}", "deblur=lora", f"deblur.lora={absent}"],
     ]
     status, said = ended(*commands, heavy=NETWORKS)
     assert status == [2] * len(commands)

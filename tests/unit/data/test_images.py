@@ -1,4 +1,4 @@
-"""Picture files: as pixels, or a named reason. Orientation is tested in test_decoding."""
+"""Image files: as pixels, or a named reason. Orientation is tested in test_decoding."""
 
 from pathlib import Path
 
@@ -24,16 +24,16 @@ def test_masks_and_saving(tmp_path: Path) -> None:
     mask = torch.rand(5, 6) < 0.5
     save_image(mask.to(torch.uint8) * 255, tmp_path / "mask.png")
     assert torch.equal(load_mask(tmp_path / "mask.png"), mask)
-    picture = torch.from_numpy(RAMP).permute(2, 0, 1)
-    save_image(picture, tmp_path / "p.png")
-    assert torch.equal(load_image(tmp_path / "p.png"), picture / 255)
+    image = torch.from_numpy(RAMP).permute(2, 0, 1)
+    save_image(image, tmp_path / "p.png")
+    assert torch.equal(load_image(tmp_path / "p.png"), image / 255)
 
 
 def test_unusable_files_have_reasons(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:900])
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     for name, reason in {
         "cut.jpg": Reason.IMAGE_DAMAGED,
         "text.jpg": Reason.NOT_AN_IMAGE,

@@ -27,21 +27,21 @@ HEIGHT, WIDTH = 20, 28
 def make_sample(key: str = "scene-0", **changes: object) -> Sample:
     rng = np.random.default_rng(7)
 
-    def picture() -> torch.Tensor:
+    def image() -> torch.Tensor:
         return torch.from_numpy(rng.integers(0, 256, (3, HEIGHT, WIDTH), dtype=np.uint8))
 
     fields: dict = {
         "key": key,
         "route": "synthetic",
         "split": "train",
-        "aif": picture(),
-        "bokeh": picture(),
+        "aif": image(),
+        "bokeh": image(),
         "disparity": torch.from_numpy(rng.uniform(0, 2.5, (HEIGHT, WIDTH)).astype(np.float32)),
         "strength": BlurStrength(3.7, HEIGHT, WIDTH),
         "focus_disparity": 0.6,
         "mask": torch.from_numpy(rng.random((HEIGHT, WIDTH)) < 0.3),
         "prompt": "a sign that says ÖL",
-        "extras": {"pre_deblur": picture()},
+        "extras": {"pre_deblur": image()},
         "provenance": {"source": "made up", "seed": 7},
     }
     return Sample(**{**fields, **changes})
@@ -103,15 +103,15 @@ def test_equal_samples_encode_to_equal_bytes() -> None:
     assert encode(make_sample()) == encode(make_sample())
 
 
-def test_jpeg_pictures_are_near_and_maps_as_exact_as_ever() -> None:
+def test_jpeg_images_are_near_and_maps_as_exact_as_ever() -> None:
     scene = to_bytes(scene_aif(procedural_scene(3, 96, 96)))
     fields = dict.fromkeys(("disparity", "strength", "focus_disparity", "mask"))
     sample = make_sample(aif=scene, bokeh=scene.flip(-1), extras={"blurry": scene}, **fields)
     members = encode(sample, "jpeg")
     assert list(members) == ["json", "aif.jpg", "bokeh.jpg", "blurry.jpg"]
     back = decode(members)
-    for name, picture in {"aif": scene, "bokeh": scene.flip(-1)}.items():
-        error = (getattr(back, name).double() - picture).square().mean()
+    for name, given in {"aif": scene, "bokeh": scene.flip(-1)}.items():
+        error = (getattr(back, name).double() - given).square().mean()
         assert 0 < float(error) < 255**2 / 10**3.5  # above 35 dB; quality 90 stays below 33
         with Image.open(io.BytesIO(members[f"{name}.jpg"])) as image:
             assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3  # no chroma subsampling
@@ -126,28 +126,28 @@ def test_jpeg_pictures_are_near_and_maps_as_exact_as_ever() -> None:
 
 def test_lost_detail_is_recorded_for_good() -> None:
     members = encode(make_sample(), "jpeg")
-    assert json.loads(members["json"])["picture_format"] == "jpeg"
+    assert json.loads(members["json"])["image_format"] == "jpeg"
     assert members == encode(make_sample(), "jpeg")
     record = {"format": "jpeg", "quality": 95, "subsampling": "4:4:4"}
     back = decode(members)
-    assert back.provenance == {**make_sample().provenance, "picture_compression": record}
+    assert back.provenance == {**make_sample().provenance, "image_compression": record}
     assert decode(encode(back)).provenance == back.provenance
-    assert "picture_compression" not in decode(encode(make_sample())).provenance
-    with pytest.raises(ValueError, match="picture format 'gif'; choose from png, jpeg"):
+    assert "image_compression" not in decode(encode(make_sample())).provenance
+    with pytest.raises(ValueError, match="image format 'gif'; choose from png, jpeg"):
         encode(make_sample(), "gif")  # type: ignore[arg-type]
 
 
 def test_a_sample_from_before_jpeg_is_read() -> None:
     """Written by hand, as the first version of the code did."""
-    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     meta = {"schema_version": 1, "key": "x", "route": "deblur", "split": "val"}
     meta |= {"height": 4, "width": 6, "extras": [], "provenance": {}}
     meta |= dict.fromkeys(("k", "focus_disparity", "disparity", "prompt"))
     members = dict.fromkeys(("aif.png", "bokeh.png"), buffer.getvalue())
     back = decode({"json": json.dumps(meta).encode(), **members})
-    assert torch.equal(back.aif, torch.from_numpy(picture).permute(2, 0, 1))
+    assert torch.equal(back.aif, torch.from_numpy(image).permute(2, 0, 1))
     assert back.aif.is_contiguous()
 
 

@@ -21,15 +21,15 @@ PARAMETERS = {"seed": 1, "count": 7}
 def make_sample(number: int) -> Sample:
     generator = torch.Generator().manual_seed(number)
 
-    def picture() -> torch.Tensor:
+    def image() -> torch.Tensor:
         return torch.randint(0, 256, (3, 8, 9), generator=generator, dtype=torch.uint8)
 
     return Sample(
         key=f"made-{number:03d}",
         route="synthetic",
         split="train",
-        aif=picture(),
-        bokeh=picture(),
+        aif=image(),
+        bokeh=image(),
         disparity=torch.rand(8, 9, generator=generator),
         strength=BlurStrength(2.0, 8, 9),
         focus_disparity=0.5,
@@ -137,7 +137,7 @@ def test_corruption_is_named(tmp_path: Path) -> None:
     dataset.verify()
     shard = tmp_path / "shard-00001.tar"
     original = shard.read_bytes()
-    for at in (100, original.index(b"IDAT") + 20):  # in a header, in a picture
+    for at in (100, original.index(b"IDAT") + 20):  # in a header, in an image
         shard.write_bytes(original[:at] + bytes(60) + original[at + 60 :])
         with pytest.raises(ValueError, match=r"shard-00001\.tar.*sha256"):
             dataset.verify()

@@ -15,14 +15,14 @@ HEIGHT, WIDTH = 12, 20
 def make_sample(key: str = "s", route: str = "in_the_wild", **changes) -> Sample:
     """Every field holds the pixel's own number, so that a field out of step shows."""
     number = torch.arange(HEIGHT * WIDTH, dtype=torch.uint8).reshape(HEIGHT, WIDTH)
-    picture = number.expand(3, -1, -1).clone()
+    image = number.expand(3, -1, -1).clone()
     fields = {
-        "aif": picture,
-        "bokeh": picture.clone(),
+        "aif": image,
+        "bokeh": image.clone(),
         "disparity": number.float() / 255,
         "strength": BlurStrength(30.0, HEIGHT, WIDTH),
         "focus_disparity": 0.25,
-        "extras": {"pre_deblur": picture.clone()},
+        "extras": {"pre_deblur": image.clone()},
     }
     return Sample(key=key, route=route, split="train", **{**fields, **changes})
 

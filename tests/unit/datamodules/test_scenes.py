@@ -39,7 +39,7 @@ def test_a_draw_is_a_part_of_its_scene() -> None:
     mirrored, permuted = set(), set()
     for n in range(12):
         item = draws[n]
-        whole, layers = data.training.picture(int(item["key"].removeprefix("train-")))
+        whole, layers = data.training.image(int(item["key"].removeprefix("train-")))
         assert whole.min() >= 0 and whole.max() <= 1
         found = [
             (mirror, order)
@@ -71,8 +71,8 @@ def test_validation_scenes_are_others_and_come_once() -> None:
     batches = list(data.val_loader())
     assert [key for batch in batches for key in batch["key"]] == [f"val-{n:06d}" for n in range(3)]
     assert not set(data.training.families) & set(data.validation.families)
-    assert not torch.equal(data.training.picture(0)[0], data.validation.picture(0)[0])
-    assert torch.equal(data.examples(2)[1], data.training.picture(1)[0][:, :16, :16])
+    assert not torch.equal(data.training.image(0)[0], data.validation.image(0)[0])
+    assert torch.equal(data.examples(2)[1], data.training.image(1)[0][:, :16, :16])
 
 
 def test_settings_decide_the_fingerprint() -> None:

@@ -77,7 +77,7 @@ def test_a_finished_series_is_left_alone_and_a_broken_one_made_again(
 
 
 def test_frames_differ_in_nothing_but_blur(series: Path) -> None:
-    for path in (series / "pictures").glob("*/metadata/*.json"):
+    for path in (series / "images").glob("*/metadata/*.json"):
         base, meta = path.parents[1], json.loads(path.read_bytes())
         sharp = load_image(base / meta["source_image"])
         assert sharp.shape == (3, 96, 144)
@@ -98,7 +98,7 @@ def test_frames_differ_in_nothing_but_blur(series: Path) -> None:
 
 def test_calibration_finds_the_k_of_the_lens(series: Path, tmp_path: Path) -> None:
     """Within the error of the estimated depth's scale, and a radius of a fraction of a pixel."""
-    source = ApertureRoll(series / "pictures", seed=5, counts=COUNTS, size=96, frames=2, workers=0)
+    source = ApertureRoll(series / "images", seed=5, counts=COUNTS, size=96, frames=2, workers=0)
     route = ApertureSeries(
         SidecarDepth(series / "depth"),
         DetailRetention(),

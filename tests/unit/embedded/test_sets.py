@@ -66,8 +66,8 @@ def test_finished_sets_are_left_alone(data: Path) -> None:
         build(data, counts={"syntetic": {"train": 1}})
 
 
-def test_labels_describe_the_pictures(data: Path) -> None:
-    """Where the blur radius is far below a pixel both pictures agree, and nowhere else as well."""
+def test_labels_describe_the_images(data: Path) -> None:
+    """Where the blur radius is far below a pixel both images agree, and nowhere else as well."""
     for sample in _samples(data / "synthetic/train"):
         radius = blur_radius(sample.disparity, sample.focus_disparity, sample.strength)
         assert 0 <= float(radius.min()) < 0.1

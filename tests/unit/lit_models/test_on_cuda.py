@@ -58,14 +58,14 @@ NETWORKS: dict[str, Callable[[Backbone], FlowMatching]] = {
 
 @pytest.fixture(autouse=True)
 def _no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It needs larger pictures; test_on_cuda has it."""
+    """It needs larger images; test_on_cuda has it."""
     monkeypatch.setattr("lit_models.fidelity.lpips_available", lambda: False)
 
 
 def make_batch(first: int = 0, rows: int = 2, *, sweep: bool = False) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(first)
 
-    def pictures(channels: int = 3) -> Tensor:
+    def images(channels: int = 3) -> Tensor:
         return torch.rand(rows, channels, SIZE, SIZE, generator=generator)
 
     names = ("aif", "bokeh", "blurry", "pre_deblur", *(SWEPT if sweep else ()))
@@ -74,12 +74,12 @@ def make_batch(first: int = 0, rows: int = 2, *, sweep: bool = False) -> dict[st
         "key": [f"sample-{n}" for n in range(first, first + rows)],
         "route": ["in_the_wild" if n % 2 else "synthetic" for n in range(first, first + rows)],
         "prompt": ["its own" if n % 2 else None for n in range(first, first + rows)],
-        "disparity": pictures(1),
-        "defocus": pictures(1),
+        "disparity": images(1),
+        "defocus": images(1),
         "k": torch.full((rows,), 15.0),
         "focus_disparity": torch.full((rows,), 0.5),
         "radius": torch.full((rows,), 3.0),
-        **{name: pictures() for name in names},
+        **{name: images() for name in names},
     }
 
 
@@ -214,13 +214,13 @@ def test_steps_give_on_cuda_what_they_give_on_the_cpu(name: str, backbone: Backb
         module.on_before_optimizer_step(None)  # type: ignore[arg-type]
         gradient = next(iter(module.lora.lora_b.values())).grad
         with torch.no_grad():
-            pictures = [module.validation_step(batch, 0)["picture"] for batch in (plain, sweep)]
+            images = [module.validation_step(batch, 0)["image"] for batch in (plain, sweep)]
         found = {}
         for metric in module.held_out.values():
             found |= {name: value.item() for name, value in metric.compute().items()}
         found |= module.fidelity.compute_and_reset()
-        assert all(isinstance(x, OnCuda) == (device == CUDA) for x in (loss, gradient, *pictures))
-        return [loss.cpu(), gradient.cpu(), *(one.cpu() for one in pictures), found]
+        assert all(isinstance(x, OnCuda) == (device == CUDA) for x in (loss, gradient, *images))
+        return [loss.cpu(), gradient.cpu(), *(one.cpu() for one in images), found]
 
     expected = measured(torch.device("cpu"))
     with fake_cuda() as gpu:
@@ -326,7 +326,7 @@ def test_the_camera_gives_on_cuda_what_it_gives_on_the_cpu(backbone: Backbone) -
     strength = BlurStrength(20.0, 61, 45)
     case = Case("refocus", "a", photo, photo, photo, disparity, 0.5, strength)
 
-    def pictures() -> list[Tensor]:
+    def images() -> list[Tensor]:
         denoisers = [Denoiser(backbone, Flow(), module.lora) for module in modules]
         deblur, bokeh = (Network(denoiser, "a photo", 2) for denoiser in denoisers)
         camera = RefocusPipeline(deblur, bokeh)
@@ -336,11 +336,11 @@ def test_the_camera_gives_on_cuda_what_it_gives_on_the_cpu(backbone: Backbone) -
         return [shown, *(method(case) for method in methods)]
 
     modules = [DeblurNet(backbone, **SETTINGS), BokehNet(backbone, **SETTINGS)]
-    expected = pictures()
+    expected = images()
     with fake_cuda():
         for module in modules:
             module.ready_on(CUDA)
-        found = pictures()
+        found = images()
         assert not any(isinstance(one, OnCuda) for one in found)
     for a, b in zip(expected, found, strict=True):
         assert torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""Blur radius, plane of focus, bleeding and in-focus fidelity: truth against known wrong pictures.
+"""Blur radius, plane of focus, bleeding and in-focus fidelity: truth against known wrong images.
 
 Scenes are rendered through a sampled lens, which shares nothing with the metrics.
 """

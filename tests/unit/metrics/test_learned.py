@@ -80,7 +80,7 @@ def test_clip_i_is_the_cosine_of_the_projected_embeddings(
     assert clip_similarity(target, target, model=clip_folder).tolist() == pytest.approx(
         [1.0] * 3, rel=1e-5
     )
-    # By another way: 8-bit pictures through Pillow, the forward of the whole model.
+    # By another way: 8-bit images through Pillow, the forward of the whole model.
     from PIL import Image
     from transformers import CLIPProcessor
 

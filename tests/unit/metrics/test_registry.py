@@ -17,7 +17,7 @@ from genrefocus.optics import BlurStrength
 
 
 def case() -> dict:
-    """A square in focus before a wall: an all-in-focus picture and facts."""
+    """A square in focus before a wall: an all-in-focus image and facts."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(2, 3, 32, 32, generator=generator)
     wall, front = torch.nn.functional.interpolate(coarse, (96, 96), mode="bilinear")

@@ -28,7 +28,7 @@ def stored(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def through(image: Image.Image, kind: str, **options) -> Pixels:
-    return read_pixels(stored(image, kind, **options), f"picture.{kind.lower()}")
+    return read_pixels(stored(image, kind, **options), f"image.{kind.lower()}")
 
 
 def grey(levels: np.ndarray) -> np.ndarray:
@@ -277,9 +277,9 @@ def with_text_resolution(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_tags_that_are_not_needed_do_not_matter(kind: str, tmp_path: Path) -> None:
     data = with_text_resolution(kind)
-    picture = image_of(data, "x")
-    assert picture.shape == (3, 6, 4)
-    assert picture[:, 0].min() > 0.8 and picture[:, -1].max() < 0.2  # the left became the top
+    image = image_of(data, "x")
+    assert image.shape == (3, 6, 4)
+    assert image[:, 0].min() > 0.8 and image[:, -1].max() < 0.2  # the left became the top
     path = tmp_path / f"x.{kind.lower()}"
     path.write_bytes(data)
     assert read_exposure(path).focal_length_mm == 50
@@ -304,7 +304,7 @@ def test_whatever_the_exif_holds_the_pixels_are_read(noise: bytes, at: int, turn
             assert shape == ((3, 4, 5) if orientation_of(opened) < 5 else (3, 5, 4))
 
 
-def test_images_of_one_picture_are_equal_whatever_holds_them(tmp_path: Path) -> None:
+def test_images_of_one_image_are_equal_whatever_holds_them(tmp_path: Path) -> None:
     values = np.random.default_rng(1).integers(0, 256, (9, 7, 3), np.uint8)
     for name, options in {
         "a.png": {},

@@ -1,4 +1,4 @@
-"""Where picture files are opened: HEIC, sizes that are refused, orientation once and everywhere."""
+"""Where image files are opened: HEIC, sizes that are refused, orientation once and everywhere."""
 
 import ast
 import io
@@ -22,7 +22,7 @@ from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import raster
 
 WIDTH, HEIGHT = 48, 32
-# What the EXIF standard says that each orientation does to the upright picture before storing it.
+# What the EXIF standard says that each orientation does to the upright image before storing it.
 STORED = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -113,7 +113,7 @@ def test_photographs_of_all_orientations_make_equal_samples(tmp_path):
     route = InTheWild(
         depth=SidecarDepth(tmp_path / "depth"),
         mask=SidecarMask(tmp_path / "mask"),
-        deblur=lambda pictures, numbers: pictures,
+        deblur=lambda images, numbers: images,
         deblur_name="none",
         long_edge=1024,
         least_edge=1,
@@ -157,7 +157,7 @@ def test_masks_and_apertures_are_turned_too(tmp_path):
     assert np.allclose(upright.distance(x, y), turned.distance(x, y), atol=0.05)
 
 
-def test_pictures_are_opened_in_few_places(repo_root):
+def test_images_are_opened_in_few_places(repo_root):
     """Elsewhere nobody can forget orientation, HEIC, size limits or reasons."""
     allowed = {
         "decoding.py": "photographs",
@@ -172,7 +172,7 @@ def test_pictures_are_opened_in_few_places(repo_root):
     assert callers == set(allowed)
 
 
-def test_heic_with_a_second_picture_and_damage(tmp_path):
+def test_heic_with_a_second_image_and_damage(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     first = Image.fromarray(noise)
     first.info["exif"] = exif_block(1, 96, 64)
@@ -202,7 +202,7 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch, recwarn):
         for read in (exposure_of, image_of):
             with pytest.raises(Rejected) as caught:
                 read(buffer.getvalue(), "large.png")
-            assert caught.value.reason is Reason.PICTURE_TOO_LARGE
+            assert caught.value.reason is Reason.IMAGE_TOO_LARGE
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 210)
     assert image_of(buffer.getvalue(), "large.png").shape == (3, 10, 21)
     assert not recwarn

@@ -147,7 +147,7 @@ def test_crop_factor_of_exactly_one(photo, camera, flag, width_mm, source):
     assert facts.sensor_width_source == source
 
 
-def test_a_picture_of_a_few_pixels_is_read(photo):
+def test_an_image_of_a_few_pixels_is_read(photo):
     assert read_exposure(write(photo, {}, camera=CANON_7D, size=(5, 3))).width == 5
 
 
@@ -227,7 +227,7 @@ def test_the_f_of_a_phone_is_no_equivalent(photo):
     assert rejected.reason is Reason.SENSOR_WIDTH_UNKNOWN and "f35_implausible" in str(rejected)
 
 
-def test_focal_plane_of_the_original_in_a_reduced_picture_is_no_sensor(photo):
+def test_focal_plane_of_the_original_in_a_reduced_image_is_no_sensor(photo):
     """Software wrote the new width and kept the resolution: a sensor half a millimetre wide."""
     reduced = FOCAL_PLANE | {ExifIFD.PixelXDimension: 200}
     assert rejection(write(photo, reduced)).reason is Reason.SENSOR_WIDTH_UNKNOWN
@@ -386,7 +386,7 @@ def test_other_formats_carry_the_same_facts(tmp_path, photo, extension):
     assert (facts.focal_length_mm, facts.f_number, facts.model) == (50.0, 1.8, "Canon EOS 7D")
 
 
-def test_a_multi_picture_file_is_read_by_its_first_picture(tmp_path):
+def test_a_multi_image_file_is_read_by_its_first_image(tmp_path):
     with Image.open(write(tmp_path / "one.jpg", {}, camera=CANON_7D)) as first:
         second = Image.new("RGB", (48, 32))
         path = tmp_path / "two.jpg"

@@ -64,7 +64,7 @@ def block(
 
 
 def encoded(exif: bytes, kind: str = "JPEG", **settings) -> bytes:
-    """A noisy picture of 96x64 px in a format that carries the block."""
+    """A noisy image of 96x64 px in a format that carries the block."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, exif=b"Exif\0\0" + exif, **settings)
@@ -96,8 +96,8 @@ def resized(jpeg: bytes, width: int, height: int) -> bytes:
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
 
 
-def multi_picture(count: bytes) -> bytes:
-    """A multi-picture file whose index claims to list so many pictures."""
+def multi_image(count: bytes) -> bytes:
+    """A multi-image file whose index claims to list so many images."""
     pixels = Image.new("RGB", (48, 32))
     whole = encoded(block(), "MPO", save_all=True, append_images=[pixels])
     at = whole.index(struct.pack("<HHI", 0xB001, LONG, 1), whole.index(b"MPF\0")) + 8
@@ -111,7 +111,7 @@ def huge_heic() -> bytes:
 
 
 FOUR_BILLION = 0xFFFFFFFF
-TOO_LARGE, CORRUPT = Reason.PICTURE_TOO_LARGE, Reason.EXIF_CORRUPT
+TOO_LARGE, CORRUPT = Reason.IMAGE_TOO_LARGE, Reason.EXIF_CORRUPT
 HOSTILE: dict[str, tuple[Callable[[], bytes], object]] = {
     "4e9 bytes": (lambda: encoded(block([(0x9286, BYTE, FOUR_BILLION, 8)])), CORRUPT),
     "4e9 letters": (lambda: encoded(block([(0x9286, ASCII, FOUR_BILLION, 8)])), CORRUPT),
@@ -155,8 +155,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], object]] = {
     "JPEG of 4e9 px": (lambda: resized(encoded(block()), 65500, 65500), TOO_LARGE),
     "JPEG of 96e6 px": (lambda: resized(encoded(block()), 12000, 8000), TOO_LARGE),
     "HEIC of 3.6e9 px": (huge_heic, TOO_LARGE),
-    "multi-picture": (lambda: multi_picture(struct.pack("<I", 32)), "facts"),
-    "4e9 pictures": (lambda: multi_picture(b"\xff" * 4), "facts"),
+    "multi-image": (lambda: multi_image(struct.pack("<I", 32)), "facts"),
+    "4e9 images": (lambda: multi_image(b"\xff" * 4), "facts"),
 }
 
 # Warnings are errors there: a hostile file must not make any.

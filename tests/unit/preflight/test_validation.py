@@ -21,7 +21,7 @@ KINDS = {"synthetic": "pairs", "deblur": "pairs", "sweep": "sweep", "in_the_wild
 
 
 class Counted:
-    """Pictures that pass a codec and rows that pass a transformer."""
+    """Images that pass a codec and rows that pass a transformer."""
 
     def __init__(self, backbone: Any) -> None:
         self.codec, self.cost = backbone.codec, np.zeros(2)
@@ -47,20 +47,20 @@ def test_a_validation_passes_the_networks_as_often_as_is_counted(
 ) -> None:
     backbone = build_tiny(**tiny_settings).requires_grad_(False)
     module = BokehNet(backbone, **{**network_settings, "steps": STEPS})
-    picture = torch.rand(ROWS, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(ROWS, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch: dict[str, Any] = {
         "key": ["a", "b"],
         "route": ["in_the_wild" if kind == "photographs" else "synthetic"] * ROWS,
         "prompt": [None] * ROWS,
-        "aif": picture,
-        "bokeh": picture / 2,
-        "defocus": picture[:, :1],
-        "disparity": picture[:, :1],
+        "aif": image,
+        "bokeh": image / 2,
+        "defocus": image[:, :1],
+        "disparity": image[:, :1],
         "k": torch.tensor([3.0, 4.0]),
         "focus_disparity": torch.tensor([0.2, 0.5]),
     }
     if kind == "sweep":
-        batch |= {f"sweep_{k}": picture for k in (1, 5, 10)}
+        batch |= {f"sweep_{k}": image for k in (1, 5, 10)}
     counted = Counted(backbone)
     with torch.no_grad():
         module.validation_step(batch, 0)

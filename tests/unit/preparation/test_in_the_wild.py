@@ -57,9 +57,9 @@ def _landscape(photos: Path) -> Path:
     return next(p for p in sorted(photos.glob("IMG*")) if load_image(p).shape[1:] == (32, 48))
 
 
-def halved(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
+def halved(images: Tensor, numbers: Sequence[int]) -> Tensor:
     """Stands for a deblurring network; its answer can be recognised."""
-    return pictures / 2
+    return images / 2
 
 
 def prepare(roll: Path, out: Path, deblur: Deblur = halved, **changes) -> dict:
@@ -97,9 +97,9 @@ def test_samples_are_the_photographs_with_labels(made: Path, tmp_path: Path) -> 
     for number in range(len(dataset)):
         sample = dataset[number]
         path = made / "photos" / sample.provenance["source"]
-        picture = load_image(path)
-        assert torch.equal(sample.bokeh, to_uint8(picture))
-        assert torch.equal(sample.aif, to_uint8(picture / 2))
+        image = load_image(path)
+        assert torch.equal(sample.bokeh, to_uint8(image))
+        assert torch.equal(sample.aif, to_uint8(image / 2))
         # K by Eq. 3, written out: mm to px by the long edge over the sensor's width.
         depth = np.load((made / "depth" / sample.provenance["source"]).with_suffix(".npy"))
         focus = np.median(1 / depth.astype(np.float64)[sample.mask.numpy()])
@@ -108,7 +108,7 @@ def test_samples_are_the_photographs_with_labels(made: Path, tmp_path: Path) -> 
         k = f**2 * z / (2 * n * (z - f)) * 48 / facts.sensor_width_mm / 1000
         assert sample.focus_disparity == pytest.approx(focus, rel=1e-5)
         assert sample.strength.k == pytest.approx(k, rel=1e-4)
-        assert (sample.strength.height, sample.strength.width) == tuple(picture.shape[1:])
+        assert (sample.strength.height, sample.strength.width) == tuple(image.shape[1:])
         assert sample.provenance["exif"]["make"] == "Simulated"
         assert 0 <= sample.provenance["mask_agreement"] <= 1
         assert sample.provenance["mask"] == "sidecar mask"
@@ -142,11 +142,11 @@ def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path)
     prepare(made, tmp_path / "whole")
     calls = []
 
-    def dies(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
-        calls.append(len(pictures))
+    def dies(images: Tensor, numbers: Sequence[int]) -> Tensor:
+        calls.append(len(images))
         if sum(calls) > 9:
             raise KeyboardInterrupt
-        return pictures / 2
+        return images / 2
 
     with pytest.raises(KeyboardInterrupt):
         prepare(made, tmp_path / "cut", dies)
@@ -154,9 +154,9 @@ def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path)
         file.write('["half a li')
     calls.clear()
 
-    def counts(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
-        calls.append(len(pictures))
-        return pictures / 2
+    def counts(images: Tensor, numbers: Sequence[int]) -> Tensor:
+        calls.append(len(images))
+        return images / 2
 
     prepare(made, tmp_path / "cut", counts)
     assert contents(tmp_path / "cut/train") == contents(tmp_path / "whole/train")
@@ -169,15 +169,15 @@ def test_a_killed_preparation_ends_at_the_same_bytes(made: Path, tmp_path: Path)
 def test_photographs_below_the_crop_are_never_deblurred(made: Path, tmp_path: Path) -> None:
     sizes: list[int] = []
 
-    def told(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
-        sizes.extend(min(picture.shape[1:]) for picture in pictures)
-        return pictures / 2
+    def told(images: Tensor, numbers: Sequence[int]) -> Tensor:
+        sizes.extend(min(image.shape[1:]) for image in images)
+        return images / 2
 
-    with pytest.raises(ValueError, match=f"{COUNT + 2} picture_too_small"):
+    with pytest.raises(ValueError, match=f"{COUNT + 2} image_too_small"):
         prepare(made, tmp_path / "none", told, least_edge=33)
     assert not sizes
     entry = next(one for one in ledger(tmp_path / "none").values() if one["value"] == 32)
-    assert entry["reason"] == "picture_too_small" and "33 px" in entry["detail"]
+    assert entry["reason"] == "image_too_small" and "33 px" in entry["detail"]
     prepare(made, tmp_path / "all", told, least_edge=32)
     assert set(sizes) == {32}
     for number in range(len(dataset := ShardDataset(tmp_path / "all/train"))):
@@ -187,11 +187,11 @@ def test_photographs_below_the_crop_are_never_deblurred(made: Path, tmp_path: Pa
 def test_noise_is_the_photographs_own(made: Path, tmp_path: Path) -> None:
     """Whatever the batch, the job and the order: jobs in parallel end at the same bytes."""
 
-    def noise(pictures: Tensor, numbers: Sequence[int]) -> Tensor:
-        assert len(set(numbers)) == len(pictures)
+    def noise(images: Tensor, numbers: Sequence[int]) -> Tensor:
+        assert len(set(numbers)) == len(images)
         generators = seeded_generators(7, numbers)
         drawn = [
-            torch.rand(one.shape, generator=g) for one, g in zip(pictures, generators, strict=True)
+            torch.rand(one.shape, generator=g) for one, g in zip(images, generators, strict=True)
         ]
         return torch.stack(drawn)
 
@@ -201,11 +201,11 @@ def test_noise_is_the_photographs_own(made: Path, tmp_path: Path) -> None:
     assert fours[:3] == [None] * 3 and fours[3] is not None
     assert contents(tmp_path / "jobs/train") == contents(tmp_path / "four/train")
     one, four = (ShardDataset(tmp_path / name / "train") for name in ("one", "four"))
-    pictures = {one.keys[number]: one[number].aif for number in range(len(one))}
+    images = {one.keys[number]: one[number].aif for number in range(len(one))}
     for number, key in enumerate(four.keys):
-        assert torch.equal(four[number].aif, pictures[key])
-    corners = {tuple(picture[:, 0, 0].tolist()) for picture in pictures.values()}
-    assert len(corners) == len(pictures)
+        assert torch.equal(four[number].aif, images[key])
+    corners = {tuple(image[:, 0, 0].tolist()) for image in images.values()}
+    assert len(corners) == len(images)
 
 
 def test_splits_follow_the_content(made: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_splits_follow_the_content(made: Path, tmp_path: Path) -> None:
         for number in range(len(dataset)):
             sample = dataset[number]
             assert sample.split == split
-            names[sample.provenance["pictures"]["photo"]["sha256"]] = split
+            names[sample.provenance["images"]["photo"]["sha256"]] = split
     assert len(set(names.values())) > 1
     shutil.copytree(made, tmp_path / "fewer")
     removed = sorted((tmp_path / "fewer/photos").glob("IMG*"))[:3]
@@ -228,7 +228,7 @@ def test_splits_follow_the_content(made: Path, tmp_path: Path) -> None:
     for split in halves:
         dataset = ShardDataset(tmp_path / "b" / split)
         for number in range(len(dataset)):
-            assert names[dataset[number].provenance["pictures"]["photo"]["sha256"]] == split
+            assert names[dataset[number].provenance["images"]["photo"]["sha256"]] == split
     with pytest.raises(ValueError, match="add up to 1"):
         prepare(made, tmp_path / "c", splits={"train": 0.5})
 
@@ -255,7 +255,7 @@ def test_nothing_usable_says_what_was_found_and_what_to_do(made: Path, tmp_path:
 def test_nothing_of_place_or_owner_gets_into_the_shards(made: Path, tmp_path: Path) -> None:
     """Text in EXIF, XMP, maker note and comments, of a photograph that is used and one that is not.
 
-    It is looked for in every file that the preparation leaves, and in the pictures' metadata.
+    It is looked for in every file that the preparation leaves, and in the images' metadata.
     """
     source = _landscape(made / "photos")
     facts = piexif.load(source.read_bytes())["Exif"]
@@ -294,10 +294,10 @@ def test_nothing_of_place_or_owner_gets_into_the_shards(made: Path, tmp_path: Pa
     fates = {"used": exif, "rejected": exif | {"Exif": dict(exif["Exif"])}}
     fates["rejected"]["Exif"][piexif.ExifIFD.FNumber] = (0, 0)
     stem = source.relative_to(made / "photos").with_suffix("")
-    with Image.open(source) as picture:
+    with Image.open(source) as image:
         for name, tags in fates.items():
             path = tmp_path / "photos" / f"{name}.jpg"
-            picture.save(path, exif=piexif.dump(tags), **metadata)
+            image.save(path, exif=piexif.dump(tags), **metadata)
             assert path.read_bytes().count(hidden) >= 12
             shutil.copy(made / "depth" / f"{stem}.npy", tmp_path / "depth" / f"{name}.npy")
             shutil.copy(made / "mask" / f"{stem}.png", tmp_path / "mask" / f"{name}.png")

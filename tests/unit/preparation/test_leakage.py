@@ -25,7 +25,7 @@ PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins", "m
 
 @pytest.fixture(scope="module")
 def photographs() -> dict[str, Image.Image]:
-    """Photographs and their left halves, which are other pictures, by name."""
+    """Photographs and their left halves, which are other images, by name."""
     found = {}
     for name in PHOTOGRAPHS:
         photo = Image.fromarray(getattr(data, name)()).convert("RGB")
@@ -34,9 +34,9 @@ def photographs() -> dict[str, Image.Image]:
     return found
 
 
-def encoded(picture: Image.Image, form: str = "JPEG", **options) -> bytes:
+def encoded(image: Image.Image, form: str = "JPEG", **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -48,9 +48,9 @@ def taken(content: bytes, name: str, split: str) -> PlacedImage:
     return PlacedImage(name, f"scene of {name}", split, fingerprint_of(content, name))
 
 
-def cropped(picture: Image.Image, part: float) -> Image.Image:
-    x, y = int(picture.width * part / 2), int(picture.height * part / 2)
-    return picture.crop((x, y, picture.width - x, picture.height - y))
+def cropped(image: Image.Image, part: float) -> Image.Image:
+    x, y = int(image.width * part / 2), int(image.height * part / 2)
+    return image.crop((x, y, image.width - x, image.height - y))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_grey_at_16_bits_is_not_clipped(photographs: dict[str, Image.Image]) -> 
     )
 
 
-def test_pictures_without_structure_pair_by_content_only() -> None:
+def test_images_without_structure_pair_by_content_only() -> None:
     rng = np.random.default_rng(0)
     plain = [Image.new("RGB", (320, 240), (level,) * 3) for level in (0, 7, 128, 255)]
     for turn in range(4):  # skies: a gradient with noise
@@ -130,13 +130,13 @@ def test_pictures_without_structure_pair_by_content_only() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no picture", Reason.NOT_AN_IMAGE),
+        (b"no image", Reason.NOT_AN_IMAGE),
         (b"", Reason.NOT_AN_IMAGE),
         (encoded(Image.fromarray(data.camera()))[:5000], Reason.IMAGE_DAMAGED),
         (encoded(Image.fromarray(data.camera()), "PNG")[:5000], Reason.IMAGE_DAMAGED),
     ],
 )
-def test_what_is_no_picture_is_rejected(content: bytes, reason: Reason) -> None:
+def test_what_is_no_image_is_rejected(content: bytes, reason: Reason) -> None:
     with pytest.raises(Rejected) as caught:
         taken(content, "the name", "train")
     assert caught.value.reason is reason and "the name" in caught.value.detail

@@ -134,7 +134,7 @@ def page(text: str) -> Page:
     return Page(text)
 
 
-def pictures(page: Page) -> list[Image.Image]:
+def images(page: Page) -> list[Image.Image]:
     found = []
     for image in page.of("img"):
         head, _, data = image["src"].partition(",")
@@ -185,10 +185,10 @@ def test_names_are_shown_and_not_run(text: str, page: Page) -> None:
     assert any(a.get("title") == HOSTILE for a in page.of("figure"))
 
 
-def test_pictures_show_the_samples(page: Page, make_labelled) -> None:
-    images = page.of("img")
-    found = dict(zip([image["alt"] for image in images], pictures(page), strict=True))
-    sheet = [image["alt"] for image in images if image["alt"].startswith("photograph of")]
+def test_images_show_the_samples(page: Page, make_labelled) -> None:
+    alts = [image["alt"] for image in page.of("img")]
+    found = dict(zip(alts, images(page), strict=True))
+    sheet = [alt for alt in alts if alt.startswith("photograph of")]
     assert len(sheet) == 24
     assert sheet[0] == "photograph of made-001" and sheet[-1] == f"photograph of made-{COUNT:03d}"
     sample = make_labelled(COUNT)
@@ -232,18 +232,18 @@ def test_equal_folders_give_equal_bytes(made: Path, text: str, tmp_path: Path) -
     assert write_report(tmp_path / "copy").read_text() == text
 
 
-def test_rejected_pictures_are_shown_where_there_are_files(
+def test_rejected_images_are_shown_where_there_are_files(
     made: Path, page: Page, tmp_path: Path
 ) -> None:
     out, root = shutil.copytree(made, tmp_path / "out"), tmp_path / "photos"
     (root / "scene").mkdir(parents=True)
     Image.new("RGB", (40, 30), "red").save(root / "scene/away-0.jpg")
     Image.new("RGB", (40, 30), "red").save(tmp_path / "outside.jpg")
-    (root / "scene/bound.jpg").write_bytes(b"no picture")
+    (root / "scene/bound.jpg").write_bytes(b"no image")
     lines = (made / "rejections.jsonl").read_text().replace("scene/away-10.jpg", "../outside.jpg")
     (out / "rejections.jsonl").write_text(lines)
     shown = Page(write_report(out, root=root).read_text())
-    assert len(pictures(shown)) == len(pictures(page)) + 1
+    assert len(images(shown)) == len(images(page)) + 1
 
 
 def test_a_sheet_has_columns_for_what_samples_have(
@@ -259,7 +259,7 @@ def test_a_sheet_has_columns_for_what_samples_have(
     assert head == ["all in focus", "photograph", "pre deblur", "sample"]
     assert (first[2], second[2]) == ("none", "")
     assert [image["alt"] for image in page.of("img")][-1] == "pre deblur of further"
-    assert len(pictures(page)) == 5
+    assert len(images(page)) == 5
     assert "Measured only:" not in page.text and "reasons" not in page.rows
 
 

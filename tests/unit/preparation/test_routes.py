@@ -200,7 +200,7 @@ def test_pairs_are_measured_and_corrected(series: Path, tmp_path: Path) -> None:
         assert measures["registration_error"] < 0.3
         assert measures["sharpness_ratio"] < 0.97
         sharp = load_image(tmp_path / "pairs/sharp" / sample.provenance["source"].split("/")[-1])
-        # Corrected, the sharp picture has the brightness of the photograph.
+        # Corrected, the sharp image has the brightness of the photograph.
         means = [
             float(srgb_to_linear(x).mean())
             for x in (sharp, to_float(sample.aif), to_float(sample.bokeh))
@@ -260,9 +260,7 @@ def test_scenes_hold_what_the_chain_and_lvcorr_are_measured_on(
     assert item["blurry"].shape == item["sweep_1"].shape == (3, 48, 48)
 
 
-def test_pictures_are_rendered_and_follow_a_set_of_photographs(
-    series: Path, tmp_path: Path
-) -> None:
+def test_images_are_rendered_and_follow_a_set_of_photographs(series: Path, tmp_path: Path) -> None:
     make(calibration(series), RealBokeh3mp(series / "set"), tmp_path / "real")
     sharp = tmp_path / "sharp"
     (sharp / "gt").mkdir(parents=True)
@@ -305,8 +303,8 @@ def test_point_lights_carry_their_shape_and_their_lights(series: Path, tmp_path:
         depth = series / f"depth/train/gt/{number}/{number}_f1.8.npy"
         (tmp_path / f"depth/{number}.npy").write_bytes(depth.read_bytes())
     route = PointLights(SidecarDepth(tmp_path / "depth"), BLUR, shapes, **arguments)
-    make(route, Folder(tmp_path / "sharp"), tmp_path / "pictures")
-    for folder in ("scenes", "pictures"):
+    make(route, Folder(tmp_path / "sharp"), tmp_path / "images")
+    for folder in ("scenes", "images"):
         dataset = ShardDataset(tmp_path / folder / "train")
         for number in range(len(dataset)):
             sample = dataset[number]
@@ -317,12 +315,10 @@ def test_point_lights_carry_their_shape_and_their_lights(series: Path, tmp_path:
             assert 0.3 < float(shape.sum()) / (np.pi * radius**2) < 0.9
             assert sample.provenance["aperture"].startswith(("heart", "star"))
             assert int((sample.aif == 255).sum()) > 5
-            if folder == "pictures":
+            if folder == "images":
                 assert 5 <= len(sample.provenance["lights"]) <= 9
 
 
-def test_a_source_without_the_pictures_of_the_route_is_refused(
-    series: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="route deblur needs pictures of role photo"):
+def test_a_source_without_the_images_of_the_route_is_refused(series: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="route deblur needs images of role photo"):
         make(DeblurPairs(1024, 16, True), Folder(series / "set"), tmp_path)

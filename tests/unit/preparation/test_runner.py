@@ -23,7 +23,7 @@ from genrefocus.data.sample import Sample
 from genrefocus.data.shards import ShardDataset
 from genrefocus.preparation import journal, runner
 from genrefocus.preparation.gates import Gates
-from genrefocus.preparation.item import Item, Picture
+from genrefocus.preparation.item import ImageFile, Item
 from genrefocus.preparation.ledger import read_lines
 from genrefocus.preparation.route import Prepared, Route, load_image
 from genrefocus.preparation.runner import prepare
@@ -37,11 +37,11 @@ SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """A folder of PNG files; scenes by the part of the name before a dash, if there is one."""
 
     root: Path
-    name = "pictures"
+    name = "images"
     roles = frozenset({"photo"})
 
     def items(self) -> list[Item]:
@@ -49,7 +49,7 @@ class Pictures:
             Item(
                 path.name,
                 path.stem.split("-")[0] if "-" in path.stem else None,
-                {"photo": Picture(path)},
+                {"photo": ImageFile(path)},
             )
             for path in sorted(self.root.glob("*.png"))
         ]
@@ -63,7 +63,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Copied(Route):
-    """A sample whose sharp picture is noise of its seed; brightness 0 is turned away."""
+    """A sample whose sharp image is noise of its seed; brightness 0 is turned away."""
 
     batch_size: int = 2
     pause: float = 0.0
@@ -83,7 +83,7 @@ class Copied(Route):
     def sample(self, candidate: Candidate, estimated: torch.Tensor) -> Prepared:
         brightness = float(estimated.mean())
         if brightness == 0:
-            raise Rejected(Reason.PICTURE_TOO_SMALL, brightness, "black")
+            raise Rejected(Reason.IMAGE_TOO_SMALL, brightness, "black")
         noise = candidate.generator().integers(0, 255, (3, *estimated.shape[1:]), np.uint8)
         bokeh = (estimated * 255).round().to(torch.uint8)
         sample = Sample(candidate.key, self.name, candidate.split, torch.from_numpy(noise), bokeh)
@@ -91,8 +91,8 @@ class Copied(Route):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(3)
     for number in range(26):
         blocks = rng.integers(0, 255, (8, 8, 3), np.uint8).repeat(4, 0).repeat(4, 1)
@@ -103,10 +103,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(pictures: Path, out: Path, **changes: Any) -> dict[str, Any] | None:
+def run(images: Path, out: Path, **changes: Any) -> dict[str, Any] | None:
     arguments: dict[str, Any] = {
         "route": Copied(),
-        "source": Pictures(pictures),
+        "source": Images(images),
         "splits": SPLITS,
         "gates": Gates({}),
         "leakage": NO_LEAKAGE,
@@ -119,28 +119,28 @@ def run(pictures: Path, out: Path, **changes: Any) -> dict[str, Any] | None:
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What an undisturbed preparation in one process leaves."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    assert run(pictures, out) is not None
+    assert run(images, out) is not None
     return tree(out)
 
 
-def test_everything_found_is_in_a_shard_or_in_the_ledger(pictures: Path, tmp_path: Path) -> None:
-    summary = run(pictures, tmp_path)
+def test_everything_found_is_in_a_shard_or_in_the_ledger(images: Path, tmp_path: Path) -> None:
+    summary = run(images, tmp_path)
     assert summary is not None
     assert summary["found"] == 29
     samples, ledger = (list(read_lines(tmp_path / f"{x}.jsonl")) for x in ("samples", "rejections"))
     assert len(samples) == 26
     assert {entry["name"]: entry["reason"] for entry in ledger} == {
         "old.raw": "format_unsupported",
-        "black.png": "picture_too_small",
+        "black.png": "image_too_small",
         "cut.png": "image_damaged",
     }
     assert summary["rejected"] == {
         "format_unsupported": 1,
         "image_damaged": 1,
-        "picture_too_small": 1,
+        "image_too_small": 1,
     }
     keys = []
     for split, share in SPLITS.items():
@@ -150,9 +150,9 @@ def test_everything_found_is_in_a_shard_or_in_the_ledger(pictures: Path, tmp_pat
         keys += dataset.keys
         for number in range(len(dataset)):
             sample = dataset[number]
-            source = (pictures / sample.provenance["source"]).read_bytes()
+            source = (images / sample.provenance["source"]).read_bytes()
             digest = hashlib.sha256(source).hexdigest()
-            assert sample.provenance["pictures"]["photo"]["sha256"] == digest
+            assert sample.provenance["images"]["photo"]["sha256"] == digest
             assert sample.split == split == split_of(digest, SPLITS)
             assert sample.provenance["measures"]["ssim"] is None
     assert keys == [sample["key"] for sample in samples]
@@ -160,28 +160,28 @@ def test_everything_found_is_in_a_shard_or_in_the_ledger(pictures: Path, tmp_pat
 
 
 def test_jobs_and_processes_do_not_show(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes]
+    images: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    assert run(pictures, tmp_path / "processes", workers=2) is not None
+    assert run(images, tmp_path / "processes", workers=2) is not None
     assert tree(tmp_path / "processes") == whole
-    ended = [run(pictures, tmp_path / "jobs", job=job, jobs=3) for job in (2, 0, 1)]
+    ended = [run(images, tmp_path / "jobs", job=job, jobs=3) for job in (2, 0, 1)]
     assert [one is None for one in ended] == [True, True, False]
     assert tree(tmp_path / "jobs") == whole
-    assert run(pictures, tmp_path / "jobs") == ended[-1]  # finished: nothing is made again
+    assert run(images, tmp_path / "jobs") == ended[-1]  # finished: nothing is made again
     assert tree(tmp_path / "jobs") == whole
     with pytest.raises(ValueError, match="numbered 0 to 2"):
-        run(pictures, tmp_path / "jobs", job=3, jobs=3)
+        run(images, tmp_path / "jobs", job=3, jobs=3)
 
 
 def test_killed_at_random_it_ends_at_the_same_bytes(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes]
+    images: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     rng, kills = random.Random(4), 0
     fork = multiprocessing.get_context("fork")
     while True:
         process = fork.Process(
             target=run,
-            args=(pictures, tmp_path / "out"),
+            args=(images, tmp_path / "out"),
             kwargs={"route": Copied(pause=0.01), "workers": 0},
         )
         process.start()
@@ -198,7 +198,7 @@ def test_killed_at_random_it_ends_at_the_same_bytes(
 
 
 def test_an_interruption_costs_one_batch(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: list[list[str]] = []
     run_task = runner._run
@@ -211,21 +211,21 @@ def test_an_interruption_costs_one_batch(
 
     monkeypatch.setattr(runner, "_run", told)
     with pytest.raises(OSError, match="full"):
-        run(pictures, tmp_path / "out", items_per_shard=100)
-    run(pictures, tmp_path / "out", items_per_shard=100)
+        run(images, tmp_path / "out", items_per_shard=100)
+    run(images, tmp_path / "out", items_per_shard=100)
     assert tasks[3] == tasks[4]  # the one that failed
     made = [key for task in tasks[:3] + tasks[4:] for key in task]
     assert len(made) == len(set(made)) == 27
     monkeypatch.undo()
-    run(pictures, tmp_path / "whole", items_per_shard=100)
+    run(images, tmp_path / "whole", items_per_shard=100)
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("lost", ["record", "shard", "batch"])
 def test_what_a_kill_between_two_files_leaves(
-    pictures: Path, tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(pictures, tmp_path / "whole", items_per_shard=100)
+    run(images, tmp_path / "whole", items_per_shard=100)
     whole = tree(tmp_path / "whole")
 
     def killed(*_: object) -> None:
@@ -239,17 +239,17 @@ def test_what_a_kill_between_two_files_leaves(
         journal, name, lambda path, x: killed() if str(path).endswith(ends) else write(path, x)
     )
     with pytest.raises(KeyboardInterrupt):
-        run(pictures, tmp_path / "out", items_per_shard=100)
+        run(images, tmp_path / "out", items_per_shard=100)
     monkeypatch.undo()
-    run(pictures, tmp_path / "out", items_per_shard=100)
+    run(images, tmp_path / "out", items_per_shard=100)
     assert tree(tmp_path / "out") == whole
 
 
-def test_worker_processes_end_with_a_killed_parent(pictures: Path, tmp_path: Path) -> None:
+def test_worker_processes_end_with_a_killed_parent(images: Path, tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     process = fork.Process(
         target=run,
-        args=(pictures, tmp_path / "out"),
+        args=(images, tmp_path / "out"),
         kwargs={"route": Copied(pause=0.3), "workers": 2},
     )
     process.start()
@@ -279,7 +279,7 @@ def in_a_process(function: Callable[[], None]) -> int:
 
 
 def test_a_full_disk_leaves_what_is_there_intact(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes]
+    images: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     """A limit on the size of files stands for the disk: the write fails alike."""
     sizes = {len(data) for name, data in whole.items() if name.endswith(".tar")}
@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_what_is_there_intact(
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:
-            run(pictures, tmp_path / "out")
+            run(images, tmp_path / "out")
         except OSError:
             os._exit(7)
 
@@ -296,48 +296,48 @@ def test_a_full_disk_leaves_what_is_there_intact(
     left = tree(tmp_path / "out")
     shards = {name: data for name, data in left.items() if name.endswith(".tar")}
     assert shards.items() <= whole.items()
-    run(pictures, tmp_path / "out")
+    run(images, tmp_path / "out")
     assert tree(tmp_path / "out") == whole
 
 
 def test_a_file_that_cannot_be_read_is_an_error_and_no_rejection(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
 ) -> None:
-    read = Picture.read
+    read = ImageFile.read
     reads: list[str] = []
 
-    def fails(self: Picture) -> bytes:
+    def fails(self: ImageFile) -> bytes:
         reads.append(self.path.name)
         if reads.count("p20.png") == 2:  # the first was for its fingerprint
             raise OSError(5, "Input/output error", str(self.path))
         return read(self)
 
-    monkeypatch.setattr(Picture, "read", fails)
+    monkeypatch.setattr(ImageFile, "read", fails)
     with pytest.raises(OSError, match=r"p20\.png"):
-        run(pictures, tmp_path / "out")
+        run(images, tmp_path / "out")
     monkeypatch.undo()
     assert not (tmp_path / "out/rejections.jsonl").exists()
-    run(pictures, tmp_path / "out")
+    run(images, tmp_path / "out")
     assert tree(tmp_path / "out") == whole
 
 
-def test_other_settings_or_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path / "out", job=0, jobs=3)
+def test_other_settings_or_images_are_refused(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "out", job=0, jobs=3)
     with pytest.raises(ValueError, match="seed 5, now it is 6"):
-        run(pictures, tmp_path / "out", seed=6)
-    run(pictures, tmp_path / "out")
+        run(images, tmp_path / "out", seed=6)
+    run(images, tmp_path / "out")
     with pytest.raises(ValueError, match="samples_per_shard 4, now it is 8"):
-        run(pictures, tmp_path / "out", items_per_shard=8)
+        run(images, tmp_path / "out", items_per_shard=8)
     fewer = tmp_path / "fewer"
     fewer.mkdir()
-    for path in sorted(pictures.glob("p*.png"))[:9]:
+    for path in sorted(images.glob("p*.png"))[:9]:
         (fewer / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="listing"):
         run(fewer, tmp_path / "out")
 
 
-def test_gates_turn_away_and_are_on_record(pictures: Path, tmp_path: Path) -> None:
-    summary = run(pictures, tmp_path, gates=Gates({"k": {"max": 0.5}}))
+def test_gates_turn_away_and_are_on_record(images: Path, tmp_path: Path) -> None:
+    summary = run(images, tmp_path, gates=Gates({"k": {"max": 0.5}}))
     assert summary is not None
     ledger = [x for x in read_lines(tmp_path / "rejections.jsonl") if x["reason"] == "gate_k"]
     assert ledger
@@ -345,22 +345,22 @@ def test_gates_turn_away_and_are_on_record(pictures: Path, tmp_path: Path) -> No
     assert all(one["measures"]["k"] <= 0.5 for one in read_lines(tmp_path / "samples.jsonl"))
     assert "k" not in summary["measured_only"]
     with pytest.raises(ValueError, match=r"nothing of 29 found can be used.*gate_k"):
-        run(pictures, tmp_path / "none", gates=Gates({"k": {"max": 0.0}}))
+        run(images, tmp_path / "none", gates=Gates({"k": {"max": 0.0}}))
 
 
-def test_copies_and_leaks(pictures: Path, tmp_path: Path) -> None:
+def test_copies_and_leaks(images: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()
-    for path in sorted(pictures.glob("p*.png")):
+    for path in sorted(images.glob("p*.png")):
         (again / path.name).write_bytes(path.read_bytes())
     (again / "q00.png").write_bytes((again / "p00.png").read_bytes())
     summary = run(again, tmp_path / "copies")
     assert summary is not None
     [entry] = read_lines(tmp_path / "copies/rejections.jsonl")
     assert (entry["name"], entry["reason"], entry["value"]) == ("q00.png", "duplicate", "p00.png")
-    # A scene's name decides its split; another encoding of a picture then lies in another split.
+    # A scene's name decides its split; another encoding of an image then lies in another split.
     names = [f"s{n}" for n in range(40)]
-    digests = {n: hashlib.sha256(f"pictures/{n}".encode()).hexdigest() for n in names}
+    digests = {n: hashlib.sha256(f"images/{n}".encode()).hexdigest() for n in names}
     train, test = (
         next(n for n in names if split_of(digests[n], SPLITS) == split)
         for split in ("train", "test")
@@ -375,26 +375,26 @@ def test_copies_and_leaks(pictures: Path, tmp_path: Path) -> None:
     held.mkdir()
     (held / "benchmark.png").write_bytes((again / "p07.png").read_bytes())
     with pytest.raises(ValueError, match=r"p07\.png.*benchmark\.png"):
-        run(pictures, tmp_path / "against", leakage=LeakageCheck((held,), 0, ()))
+        run(images, tmp_path / "against", leakage=LeakageCheck((held,), 0, ()))
     excused = LeakageCheck((held,), 0, ("p07.png",))
-    assert run(pictures, tmp_path / "against", leakage=excused) is not None
+    assert run(images, tmp_path / "against", leakage=excused) is not None
 
 
-def test_what_cannot_be_compared_ends_the_command(pictures: Path, tmp_path: Path) -> None:
-    """A leak behind odd EXIF is found; a damaged picture of a benchmark is named."""
+def test_what_cannot_be_compared_ends_the_command(images: Path, tmp_path: Path) -> None:
+    """A leak behind odd EXIF is found; a damaged image of a benchmark is named."""
     held = tmp_path / "held"
     held.mkdir()
     exif = piexif.dump({"0th": {274: 6, 271: b"72 dpi 1"}})
     exif = exif.replace(b"\x01\x0f\x00\x02", b"\x01\x1a\x00\x02")  # XResolution as text
-    with Image.open(pictures / "p07.png") as image:
+    with Image.open(images / "p07.png") as image:
         image.transpose(Image.Transpose.ROTATE_90).save(held / "turned.png", exif=exif)
     against = LeakageCheck((held,), 8, ())
     with pytest.raises(ValueError, match=r"p07\.png.*turned\.png"):
-        run(pictures, tmp_path / "leak", leakage=against)
+        run(images, tmp_path / "leak", leakage=against)
     (held / "turned.png").unlink()
-    (held / "cut.png").write_bytes((pictures / "p00.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"1 of 1 pictures .* cannot be compared: .*held/cut\.png"):
-        run(pictures, tmp_path / "cut", leakage=against)
+    (held / "cut.png").write_bytes((images / "p00.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"1 of 1 images .* cannot be compared: .*held/cut\.png"):
+        run(images, tmp_path / "cut", leakage=against)
 
 
 def test_colours_are_converted_and_provenance_says_so(tmp_path: Path) -> None:
@@ -406,17 +406,17 @@ def test_colours_are_converted_and_provenance_says_so(tmp_path: Path) -> None:
     samples = {dataset[n].provenance["source"]: dataset[n] for n in range(2)}
     # Adobe RGB 200 100 50 in sRGB, by its primaries and exponent.
     assert samples["a.png"].bokeh[:, 0, 0].tolist() == [227, 100, 42]
-    photo = samples["a.png"].provenance["pictures"]["photo"]
+    photo = samples["a.png"].provenance["images"]["photo"]
     assert photo["colours"] == "converted to sRGB from Adobe RGB"
     assert samples["b.png"].bokeh[:, 0, 0].tolist() == [90, 80, 70]
-    assert "colours" not in samples["b.png"].provenance["pictures"]["photo"]
+    assert "colours" not in samples["b.png"].provenance["images"]["photo"]
 
 
-def test_pictures_that_look_alike_are_one_scene(pictures: Path, tmp_path: Path) -> None:
-    """Bursts: re-encoded pictures go to one split, and nothing else moves."""
+def test_images_that_look_alike_are_one_scene(images: Path, tmp_path: Path) -> None:
+    """Bursts: re-encoded images go to one split, and nothing else moves."""
     burst = tmp_path / "burst"
     burst.mkdir()
-    for path in sorted(pictures.glob("p*.png")):
+    for path in sorted(images.glob("p*.png")):
         (burst / path.name).write_bytes(path.read_bytes())
     for number in range(6):
         with Image.open(burst / f"p{number:02d}.png") as image:
@@ -424,7 +424,7 @@ def test_pictures_that_look_alike_are_one_scene(pictures: Path, tmp_path: Path) 
                 buffer = io.BytesIO()
                 image.save(buffer, "JPEG", quality=quality)
                 Image.open(buffer).save(burst / f"p{number:02d}x{quality}.png")
-    alone = run(pictures, tmp_path / "alone", leakage=ALIKE)
+    alone = run(images, tmp_path / "alone", leakage=ALIKE)
     summary = run(burst, tmp_path / "out", leakage=ALIKE)
     assert alone is not None and summary is not None
     splits = {x["name"]: x["split"] for x in read_lines(tmp_path / "out/samples.jsonl")}
@@ -438,21 +438,21 @@ def test_pictures_that_look_alike_are_one_scene(pictures: Path, tmp_path: Path) 
     }
 
 
-def test_pictures_as_jpeg(pictures: Path, tmp_path: Path) -> None:
-    assert run(pictures, tmp_path / "out", picture_format="jpeg", limit=10) is not None
+def test_images_as_jpeg(images: Path, tmp_path: Path) -> None:
+    assert run(images, tmp_path / "out", image_format="jpeg", limit=10) is not None
     dataset = ShardDataset(tmp_path / "out" / "train")
     assert {"aif.jpg", "bokeh.jpg"} < set(dataset.members(0))
-    assert dataset[0].provenance["picture_compression"]["quality"] == 95
-    with pytest.raises(ValueError, match="picture_format 'jpeg', now it is 'png'"):
-        run(pictures, tmp_path / "out", limit=10)
+    assert dataset[0].provenance["image_compression"]["quality"] == 95
+    with pytest.raises(ValueError, match="image_format 'jpeg', now it is 'png'"):
+        run(images, tmp_path / "out", limit=10)
     # Its bokeh, the photograph itself, is found again behind the loss.
     with pytest.raises(ValueError, match=r"\.bokeh\.jpg"):
-        run(pictures, tmp_path / "against", leakage=LeakageCheck((tmp_path / "out",), 40, ()))
+        run(images, tmp_path / "against", leakage=LeakageCheck((tmp_path / "out",), 40, ()))
 
 
-def test_a_limit_takes_the_same_items_each_time(pictures: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path / "ten", limit=10)
-    run(pictures, tmp_path / "five", limit=5)
+def test_a_limit_takes_the_same_items_each_time(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "ten", limit=10)
+    run(images, tmp_path / "five", limit=5)
     ten, five = (
         {
             entry["name"]

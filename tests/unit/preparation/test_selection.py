@@ -20,7 +20,7 @@ from tests.unit.preparation.sources.layouts import declared
 SCENES = 7
 
 
-def picture(number: int, sigma: float, path: Path) -> None:
+def image(number: int, sigma: float, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(number).normal(128, 60, (112, 128, 3))
     blurred = gaussian_filter(noise, (sigma, sigma, 0))
@@ -29,15 +29,15 @@ def picture(number: int, sigma: float, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RealBokeh_3MP and DPDD in miniature; sharp pictures of the former differ in sharpness."""
+    """RealBokeh_3MP and DPDD in miniature; sharp images of the former differ in sharpness."""
     root = tmp_path_factory.mktemp("sets")
     for split, count in (("train", SCENES), ("test", 2)):
         base = root / "realbokeh" / split
         for number in range(count):
             name, sigma = str(number), 0.5 + 0.1 * ((number * 3) % SCENES)
             seed = number + (split == "test") * 50
-            picture(seed, sigma, base / f"in/{name}_f22.JPG")
-            picture(seed, 3.0, base / f"gt/{name}/{name}_f2.0.JPG")
+            image(seed, sigma, base / f"in/{name}_f22.JPG")
+            image(seed, 3.0, base / f"gt/{name}/{name}_f2.0.JPG")
             meta = {
                 "focal_length": 50.0,
                 "source_av": 22.0,
@@ -50,8 +50,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (base / "metadata").mkdir(exist_ok=True)
             (base / f"metadata/{name}.json").write_text(json.dumps(meta))
     for number in range(2):
-        picture(90 + number, 1.0, root / f"dpdd/train_c/target/1P0A{2 * number + 1:04d}.png")
-        picture(90 + number, 3.0, root / f"dpdd/train_c/source/1P0A{2 * number + 2:04d}.png")
+        image(90 + number, 1.0, root / f"dpdd/train_c/target/1P0A{2 * number + 1:04d}.png")
+        image(90 + number, 3.0, root / f"dpdd/train_c/source/1P0A{2 * number + 2:04d}.png")
     return root
 
 

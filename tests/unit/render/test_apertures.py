@@ -15,7 +15,7 @@ from genrefocus.render.apertures import (
     disk,
     draw_aperture,
     heart,
-    picture_shapes,
+    image_shapes,
     polygon,
     raster,
     ring,
@@ -86,10 +86,10 @@ def test_the_rim_cuts_a_lens_out_of_a_disc() -> None:
     assert area == pytest.approx(2 * math.acos(0.25) - 0.5 * math.sqrt(1 - 0.25**2), rel=2e-3)
 
 
-def test_a_picture_of_a_disc_is_a_disc(tmp_path: Path) -> None:
+def test_an_image_of_a_disc_is_a_disc(tmp_path: Path) -> None:
     y, x = np.mgrid[0:90, 0:120]
-    picture = np.where(np.hypot(x - 70, y - 40) < 30, 255, 0).astype(np.uint8)
-    Image.fromarray(picture).save(tmp_path / "round.png")
+    image = np.where(np.hypot(x - 70, y - 40) < 30, 255, 0).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "round.png")
     shape = raster(tmp_path / "round.png")
     assert shape.name == "round"
     assert second_moment(shape.positions(128)) == pytest.approx(1 / 4, rel=0.05)
@@ -102,7 +102,7 @@ def test_a_picture_of_a_disc_is_a_disc(tmp_path: Path) -> None:
 def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"file_missing .*absent.png\): it does not exist"):
         raster(tmp_path / "absent.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="not_an_image"):
         raster(tmp_path / "text.png")
     Image.new("L", (20, 20)).save(tmp_path / "dark.png")
@@ -198,10 +198,10 @@ def test_apertures_are_drawn_by_weight(tmp_path: Path) -> None:
     assert one.name == two.name and np.array_equal(one.distance(x, y), two.distance(x, y))
     Image.new("L", (9, 9), 255).save(tmp_path / "square.png")
     Image.new("L", (20, 9), 255).save(tmp_path / "bar.png")
-    (tmp_path / "notes.txt").write_text("no picture")
-    drawn = picture_shapes(tmp_path)
+    (tmp_path / "notes.txt").write_text("no image")
+    drawn = image_shapes(tmp_path)
     assert [shape.name for shape in drawn] == ["bar", "square"]
-    taken = {draw_aperture(rng, weights={"picture": 1}, pictures=drawn).name for _ in range(20)}
+    taken = {draw_aperture(rng, weights={"image": 1}, images=drawn).name for _ in range(20)}
     assert taken == {"bar", "square"}
 
 
@@ -212,11 +212,11 @@ def test_wrong_shapes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sum > 0"):
         draw_aperture(rng, weights={"disk": 0.0})
     with pytest.raises(ValueError, match="give both or neither"):
-        draw_aperture(rng, pictures=(disk(),))
-    with pytest.raises(FileNotFoundError, match="no aperture picture"):
-        picture_shapes(tmp_path)
+        draw_aperture(rng, images=(disk(),))
+    with pytest.raises(FileNotFoundError, match="no aperture image"):
+        image_shapes(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        picture_shapes(tmp_path / "absent")
+        image_shapes(tmp_path / "absent")
     with pytest.raises(ValueError, match="between 0 and 0.809"):
         star(5, 0.9)
     with pytest.raises(ValueError, match="3 points"):

@@ -59,12 +59,12 @@ def scene_case(seed: int, size: int = 80):
 
 @pytest.fixture(scope="module")
 def heart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    picture = Image.new("L", (120, 120), 0)
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("L", (120, 120), 0)
+    pen = ImageDraw.Draw(image)
     pen.ellipse((15, 20, 65, 70), fill=255)
     pen.ellipse((55, 20, 105, 70), fill=255)
     pen.polygon([(19, 58), (101, 58), (60, 110)], fill=255)
-    picture.save(path := tmp_path_factory.mktemp("shapes") / "heart.png")
+    image.save(path := tmp_path_factory.mktemp("shapes") / "heart.png")
     return path
 
 
@@ -161,7 +161,7 @@ def test_the_gpu_gives_the_same() -> None:
 
 
 def test_scaling_image_and_k_together_scales_the_result() -> None:
-    """A smooth picture with a smooth edge, rendered at twice the size with twice K."""
+    """A smooth image with a smooth edge, rendered at twice the size with twice K."""
     y, x = torch.meshgrid(torch.linspace(0, 1, 192), torch.linspace(0, 1, 192), indexing="ij")
     large = torch.stack([0.4 + 0.3 * torch.sin(9 * x + 4 * y), 0.5 + 0.3 * x, y])
     object_ = (x - 0.5).square() + (y - 0.5).square() < 0.06
@@ -175,7 +175,7 @@ def test_scaling_image_and_k_together_scales_the_result() -> None:
             layered(large, disparity, focus, 10.0)[None], scale_factor=0.5, mode="area"
         )[0]
         error = (first - then).abs()
-        # The object's outline itself moves by half a pixel of the small picture.
+        # The object's outline itself moves by half a pixel of the small image.
         assert float(error.mean()) < 5e-3
         assert float(error.flatten().quantile(0.95)) < 0.03
 
@@ -206,7 +206,7 @@ def test_an_object_out_of_focus_is_transparent_at_its_edge() -> None:
     torch.testing.assert_close(row[1], 0.8 * (1 - cover[16:80]), atol=0.02, rtol=0)
 
 
-def test_borders_stay_as_bright_as_the_picture() -> None:
+def test_borders_stay_as_bright_as_the_image() -> None:
     disparity = torch.full((64, 96), 2.0)
     disparity[20:, 30:] = 0.5
     out = layered(torch.full((3, 64, 96), 0.6), disparity, 1.0, 14.0, vignetting=0.8)
@@ -215,7 +215,7 @@ def test_borders_stay_as_bright_as_the_picture() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (17, 16), (16, 300)])
 def test_any_size_and_depth_without_any_order(size: tuple[int, int]) -> None:
-    """A grey picture stays grey, whatever its depth: all that covers is grey."""
+    """A grey image stays grey, whatever its depth: all that covers is grey."""
     disparity = 3.0 * torch.rand(*size, generator=torch.Generator().manual_seed(0))
     out = layered(torch.full((3, *size), 0.4), disparity, 1.0, 20.0, vignetting=0.5)
     torch.testing.assert_close(out, torch.full_like(out, 0.4), atol=1e-3, rtol=0)
@@ -336,7 +336,7 @@ def test_the_command_offers_shapes_and_responses(
     depth[8:24, 8:32] = 0.8
     np.save(tmp_path / "depth.npy", depth)
     sharp = torch.from_numpy(np.array(Image.open(tmp_path / "photo.png"))).permute(2, 0, 1) / 255.0
-    pictures = []
+    images = []
     for options, keywords in (
         ((), {}),
         (("--aperture", "polygon:5"), {"aperture": polygon(5)}),
@@ -350,12 +350,12 @@ def test_the_command_offers_shapes_and_responses(
         assert command(tmp_path, *options) == 0
         light = layered(srgb_to_linear(sharp), 1.0 / torch.from_numpy(depth), 1.25, 9.0, **keywords)
         expected = (linear_to_srgb(light) * 255.0).round().permute(1, 2, 0).numpy()
-        picture = np.asarray(Image.open(tmp_path / "out.png"))
-        assert np.array_equal(picture, expected)
-        pictures.append(picture.tobytes())
+        image = np.asarray(Image.open(tmp_path / "out.png"))
+        assert np.array_equal(image, expected)
+        images.append(image.tobytes())
     assert command(tmp_path, "--response", "linear") == 0
-    pictures.append(np.asarray(Image.open(tmp_path / "out.png")).tobytes())
-    assert len(set(pictures)) == len(pictures)
+    images.append(np.asarray(Image.open(tmp_path / "out.png")).tobytes())
+    assert len(set(images)) == len(images)
     for options, complaint in (
         (("--aperture", "polygon:x"), "polygon:7"),
         (("--rotation", "10"), "disk has no blades"),

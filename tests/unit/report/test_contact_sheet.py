@@ -18,7 +18,7 @@ def test_lightness_rises_evenly_with_the_value() -> None:
     assert len(np.unique((colours * 255).round(), axis=1)[0]) == 256
 
 
-def test_pictures_are_enlarged_and_placed_and_empty_cells_stay_empty() -> None:
+def test_images_are_enlarged_and_placed_and_empty_cells_stay_empty() -> None:
     red = torch.tensor([1.0, 0, 0])[:, None, None].expand(3, 5, 7)
     blue = torch.tensor([0, 0, 1.0])[:, None, None].expand(3, 5, 7)
     sheet = np.array(contact_sheet([[red, None], [None, blue]], ["a", "b"], 4))
@@ -41,7 +41,7 @@ def test_a_defocus_map_is_labelled_with_its_range_in_px(
     assert written == ["map", "0.4 to 7.3 px"]
 
 
-def test_a_map_without_blur_and_pictures_of_several_sizes_are_fine() -> None:
+def test_a_map_without_blur_and_images_of_several_sizes_are_fine() -> None:
     rows = [
         [torch.zeros(1, 4, 4), torch.rand(3, 4, 4)],
         [torch.zeros(1, 90, 30), torch.rand(3, 90, 30)],

@@ -49,7 +49,7 @@ def test_k_from_the_file_is_k_of_the_shot(roll: list[tuple[Path, Shot, Estimates
     assert sources == {"focal_length_35mm", "focal_plane"}
 
 
-def test_the_upright_picture_is_the_rendered_one(roll: list[tuple[Path, Shot, Estimates]]) -> None:
+def test_the_upright_image_is_the_rendered_one(roll: list[tuple[Path, Shot, Estimates]]) -> None:
     orientations = set()
     for path, shot, _ in roll:
         orientations.add(shot.orientation)

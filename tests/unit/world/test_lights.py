@@ -243,11 +243,11 @@ def test_lights_hang_between_the_surfaces_they_are_laid_between(nights: list[Sce
 
 
 def test_nights_differ_from_each_other_and_from_the_day(nights: list[Scene]) -> None:
-    """Pictures a quarter of the size, of equal mean brightness: no two are nearly alike."""
+    """Images a quarter of the size, of equal mean brightness: no two are nearly alike."""
     small = []
     for scene in nights:
-        picture = scene_aif(scene).clamp(0, 1).sqrt()
-        thumbnail = torch.nn.functional.avg_pool2d(picture[None], 4)[0]
+        image = scene_aif(scene).clamp(0, 1).sqrt()
+        thumbnail = torch.nn.functional.avg_pool2d(image[None], 4)[0]
         small.append(thumbnail / thumbnail.mean())
     distances = [float((a - b).abs().mean()) for a, b in combinations(small, 2)]
     assert min(distances) > 0.15

@@ -95,10 +95,10 @@ def test_tasks_are_valid_and_depend_on_the_generators_alone(make, image, layers)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(task.source, again.source) and torch.equal(task.target, again.target)
     assert not torch.equal(task.source, other.source) or not torch.equal(task.target, other.target)
-    for picture in (task.source, task.target, task.draft):
-        if picture is not None:
-            assert picture.shape == image.shape
-            assert picture.min() >= 0 and picture.max() <= 1
+    for made in (task.source, task.target, task.draft):
+        if made is not None:
+            assert made.shape == image.shape
+            assert made.min() >= 0 and made.max() <= 1
     if task.control is not None:
         assert task.control.shape == (2, 1, 32, 40)
         assert task.control.min() >= 0 and task.control.max() <= 1

@@ -1,7 +1,7 @@
-"""Light fields become cases of bokeh and refocus: pictures of one moment, focused after the fact.
+"""Light fields become cases of bokeh and refocus: images of one moment, focused after the fact.
 
 - ``field``      a grid of views, and the units that tie it to K
-- ``reading``    folders of views, ESLF pictures, arrays
+- ``reading``    folders of views, ESLF images, arrays
 - ``depth``      disparity of the central view
 - ``refocusing`` photographs through a synthetic aperture
 - ``simulated``  light fields of procedural scenes, whose truth is known

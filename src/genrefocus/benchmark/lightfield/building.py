@@ -46,7 +46,7 @@ from genrefocus.render.apertures import Aperture, disk
 from genrefocus.writing import write_atomically
 
 GENERATOR_VERSION = 1
-"""Raised with every change that makes other pictures of the same light fields."""
+"""Raised with every change that makes other images of the same light fields."""
 
 FOLDERS: Mapping[str, str] = {"bokeh": "lf_bokeh/test", "refocus": "lf_refocus/test"}
 """Task -> folder of its set, below the root."""
@@ -277,7 +277,7 @@ def _scenes(source: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"there is no folder {source} of light fields")
     paths = [x for x in sorted(source.iterdir()) if is_light_field(x)]
     if not paths:
-        raise ValueError(f"{source} holds no light fields: sub-folders of views, arrays, pictures")
+        raise ValueError(f"{source} holds no light fields: sub-folders of views, arrays, images")
     scenes: dict[str, Path] = {}
     for path in paths:
         if scenes.setdefault(_key(path), path) != path:

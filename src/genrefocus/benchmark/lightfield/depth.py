@@ -76,14 +76,14 @@ def _gathered(costs: Tensor, colour: Tensor) -> Tensor:
     for distance in _RINGS:
         around = [(i * distance, j * distance) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         reach = pad(costs[None], (distance,) * 4, mode="replicate")[0]
-        picture = pad(colour[None], (distance,) * 4, mode="replicate")[0]
+        image = pad(colour[None], (distance,) * 4, mode="replicate")[0]
         total, weights = torch.zeros_like(costs), torch.zeros_like(costs[0])
         for down, along in around:
             window = (
                 slice(distance + down, distance + down + costs.shape[1]),
                 slice(distance + along, distance + along + costs.shape[2]),
             )
-            difference = (picture[:, *window] - colour).abs().amax(0)
+            difference = (image[:, *window] - colour).abs().amax(0)
             weight = torch.exp(-((difference / _LIKE_COLOUR) ** 2))
             total += weight * reach[:, *window]
             weights += weight

@@ -67,7 +67,7 @@ class LightField:
 
     @property
     def aif(self) -> Tensor:
-        """The all-in-focus picture, (3, H, W) linear light: the central view.
+        """The all-in-focus image, (3, H, W) linear light: the central view.
 
         A mean of all views moved onto it would have less noise, but errors of disparity blur it.
         """

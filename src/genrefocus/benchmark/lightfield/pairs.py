@@ -31,7 +31,7 @@ _SEARCHED_BEYOND = 1.25
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture (3, H, W) in linear light, its focus and the radius of its aperture."""
+    """An image (3, H, W) in linear light, its focus and the radius of its aperture."""
 
     light: Tensor
     focus: float
@@ -49,7 +49,7 @@ def draw_photographs(
     """Two photographs, each with a surface of its own in focus and its own aperture radius.
 
     The planes of focus lie at least a quarter of the range of disparity apart. The greatest blur
-    radius in a picture is log-uniform in ``blur_px``, up to what the aperture of the views allows.
+    radius in an image is log-uniform in ``blur_px``, up to what the aperture of the views allows.
 
     Raises:
         Rejected: ``gate_largest_radius`` where the views do not allow the least blur radius.
@@ -58,7 +58,7 @@ def draw_photographs(
     low, high = (float(flat.quantile(q)) for q in (0.02, 0.98))
     first = _focus_at(disparity, rng, torch.ones_like(disparity, dtype=torch.bool))
     second = _focus_at(disparity, rng, (disparity - first).abs() >= _APART * (high - low))
-    pictures = []
+    images = []
     for focus in (first, second):
         unit = field.baseline * float((disparity - focus).abs().max())
         if unit < blur_px[0]:
@@ -70,8 +70,8 @@ def draw_photographs(
         ends = np.log([blur_px[0], min(blur_px[1], unit)])
         radius = min(1.0, float(np.exp(rng.uniform(*ends))) / unit)
         light = refocus(field, focus=focus, radius=radius, aperture=aperture, disparity=disparity)
-        pictures.append(Photograph(light, focus, radius))
-    return pictures[0], pictures[1]
+        images.append(Photograph(light, focus, radius))
+    return images[0], images[1]
 
 
 def make_samples(
@@ -87,8 +87,8 @@ def make_samples(
     """The pairs of both directions, without ``border`` px all round."""
     height, width = (edge - 2 * border for edge in field.size)
 
-    def inner(picture: Tensor) -> Tensor:
-        return picture[..., border : border + height, border : border + width].contiguous()
+    def inner(image: Tensor) -> Tensor:
+        return image[..., border : border + height, border : border + width].contiguous()
 
     facts = {
         **provenance,

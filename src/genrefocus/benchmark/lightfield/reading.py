@@ -1,4 +1,4 @@
-"""Light fields from files: a folder of views, an ESLF picture, an array."""
+"""Light fields from files: a folder of views, an ESLF image, an array."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from genrefocus.benchmark.lightfield.field import LightField, relative_field
-from genrefocus.data.images import is_picture, load_array, load_image
+from genrefocus.data.images import is_image, load_array, load_image
 from genrefocus.render.tone import srgb_to_linear
 
 ESLF_VIEWS = 14
-"""Views per row and column in a decoded Lytro picture."""
+"""Views per row and column in a decoded Lytro image."""
 
 Order = Literal["camera", "aperture"]
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def open_light_field(path: str | Path, *, grid: int | None, order: Order) -> LightField:
-    """A light field from a folder of views, an ``.npy`` array, or else an ESLF picture.
+    """A light field from a folder of views, an ``.npy`` array, or else an ESLF image.
 
     The whole grid is held in memory: 12 bytes per pixel and view.
 
@@ -29,7 +29,7 @@ def open_light_field(path: str | Path, *, grid: int | None, order: Order) -> Lig
         path: file or folder.
         grid: rows and columns of views to use, the central ones, odd; None for all.
         order: ``camera`` where columns count to the right and rows down as the camera moves, which
-            is how arrays of cameras and decoded plenoptic pictures are numbered: what is near moves
+            is how arrays of cameras and decoded plenoptic images are numbered: what is near moves
             against the count. ``aperture`` where it moves with the count.
 
     Returns:
@@ -38,7 +38,7 @@ def open_light_field(path: str | Path, *, grid: int | None, order: Order) -> Lig
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
-        Rejected: a file that is no picture, see ``data.images.load_image``.
+        Rejected: a file that is no image, see ``data.images.load_image``.
         ValueError: views are missing, differ in size, or are fewer than ``grid``.
     """
     path = Path(path)
@@ -57,14 +57,14 @@ def open_light_field(path: str | Path, *, grid: int | None, order: Order) -> Lig
 
 
 def is_light_field(path: Path) -> bool:
-    """Whether a path may hold a light field: a folder with pictures, an array or a picture."""
+    """Whether a path may hold a light field: a folder with images, an array or an image."""
     if path.is_dir():
-        return any(is_picture(x) for x in path.iterdir())
-    return path.suffix == ".npy" or is_picture(path)
+        return any(is_image(x) for x in path.iterdir())
+    return path.suffix == ".npy" or is_image(path)
 
 
 def read_folder(folder: Path) -> Tensor:
-    """Views (V, U, 3, H, W) sRGB in [0, 1] from pictures that are named by row and column.
+    """Views (V, U, 3, H, W) sRGB in [0, 1] from images that are named by row and column.
 
     The first two numbers in a name are row and column, as in ``view_03_07.png``; where names have
     but one, it counts the views of a square grid row by row. Rows and columns are sorted.
@@ -72,9 +72,9 @@ def read_folder(folder: Path) -> Tensor:
     Raises:
         ValueError: as :func:`open_light_field`.
     """
-    files = sorted(x for x in folder.iterdir() if is_picture(x))
+    files = sorted(x for x in folder.iterdir() if is_image(x))
     if not files:
-        raise ValueError(f"{folder} holds no pictures; give a folder of views")
+        raise ValueError(f"{folder} holds no images; give a folder of views")
     places = _places(folder, files)
     rows, columns = (sorted({place[axis] for place in places}) for axis in (0, 1))
     missing = [(v, u) for v in rows for u in columns if (v, u) not in places]
@@ -98,7 +98,7 @@ def read_folder(folder: Path) -> Tensor:
 
 
 def read_eslf(path: Path, views: int = ESLF_VIEWS) -> Tensor:
-    """Views (V, U, 3, H, W) sRGB in [0, 1] from a picture that interleaves them.
+    """Views (V, U, 3, H, W) sRGB in [0, 1] from an image that interleaves them.
 
     View (v, u) is made of the pixels (``views`` * y + v, ``views`` * x + u). The outer ones of a
     Lytro camera are dark, for the lens vignettes them: use the central 9 x 9.
@@ -106,11 +106,11 @@ def read_eslf(path: Path, views: int = ESLF_VIEWS) -> Tensor:
     Raises:
         ValueError: a size that is no multiple of ``views``.
     """
-    picture = load_image(path)
-    _, height, width = picture.shape
+    image = load_image(path)
+    _, height, width = image.shape
     if height % views or width % views:
         raise ValueError(f"{path} is {height}x{width} px (HxW), no multiple of {views} views")
-    parts = picture.reshape(3, height // views, views, width // views, views)
+    parts = image.reshape(3, height // views, views, width // views, views)
     return parts.permute(2, 4, 0, 1, 3)
 
 
@@ -147,7 +147,7 @@ def _places(folder: Path, files: list[Path]) -> dict[tuple[int, int], Path]:
         files = [files[i] for i in order]
         keys = [divmod(i, side) for i in range(len(files))]
     if len(set(keys)) < len(keys):
-        raise ValueError(f"two pictures of {folder} have the same row and column in their names")
+        raise ValueError(f"two images of {folder} have the same row and column in their names")
     return dict(zip(keys, files, strict=True))
 
 

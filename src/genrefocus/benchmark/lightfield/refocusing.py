@@ -176,11 +176,11 @@ def _normalised(at: Tensor, height: int, width: int) -> Tensor:
     return at * (2.0 / (at.new_tensor([width, height]) - 1.0)) - 1.0
 
 
-def _sample(picture: Tensor, at: Tensor) -> Tensor:
+def _sample(image: Tensor, at: Tensor) -> Tensor:
     """(C, H, W) at (h, w, 2) px: (C, h, w), cubic; beyond the frame its edge goes on."""
-    grid = _normalised(at, *picture.shape[-2:])[None]
+    grid = _normalised(at, *image.shape[-2:])[None]
     return grid_sample(
-        picture[None], grid, mode="bicubic", padding_mode="border", align_corners=True
+        image[None], grid, mode="bicubic", padding_mode="border", align_corners=True
     )[0]
 
 

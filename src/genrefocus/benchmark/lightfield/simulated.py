@@ -31,9 +31,9 @@ class Simulated:
 
     Attributes:
         scene: drawn at twice the size of the views.
-        field: views with ``border`` px on every side more than the pictures made of them.
+        field: views with ``border`` px on every side more than the images made of them.
         border: px.
-        scale: of lengths, 1 for pictures of 64 px.
+        scale: of lengths, 1 for images of 64 px.
     """
 
     scene: Scene
@@ -72,7 +72,7 @@ def simulate(seed: int, *, size: int, grid: int) -> Simulated:
 
     Args:
         seed: of the scene.
-        size: edge of the pictures to be made, px.
+        size: edge of the images to be made, px.
         grid: rows and columns of views, odd.
     """
     scale = size / 64

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genrefocus.data.images import PICTURE_SUFFIXES, files_below
-from genrefocus.preparation.item import Item, Picture, Source
+from genrefocus.data.images import IMAGE_SUFFIXES, files_below
+from genrefocus.preparation.item import ImageFile, Item, Source
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.terminal import counted
 
@@ -31,25 +31,25 @@ class Found:
     def add(
         self,
         file: Path,
-        pictures: Mapping[str, Path],
+        images: Mapping[str, Path],
         *,
         scene: str | None,
         split: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """An item named after a file, or a problem where one of its pictures is not there."""
-        for path in (file, *pictures.values()):
+        """An item named after a file, or a problem where one of its images is not there."""
+        for path in (file, *images.values()):
             if (name := _printable(path)) != str(path):
                 detail = f"{name}: the name is not UTF-8; rename the file"
                 self.reject(file, Reason.FILE_NAME_INVALID, _printable(Path(path.name)), detail)
                 return
-        for role, path in pictures.items():
+        for role, path in images.items():
             if not path.exists():
                 self.reject(
                     file, Reason.FILE_MISSING, self._absent(path), f"no file for its {role}"
                 )
                 return
-        parts = {role: Picture(path) for role, path in pictures.items()}
+        parts = {role: ImageFile(path) for role, path in images.items()}
         self.items.append(Item(self.name(file), scene, parts, facts or {}, split))
 
     def reject(self, file: Path, reason: Reason, value: object, detail: str) -> None:
@@ -100,7 +100,7 @@ class Listed(Source):
 
 def _account(found: Found) -> str:
     if not found.problems:
-        return f"found {suffix_counts(files_below(found.root))}, and no pictures in their place"
+        return f"found {suffix_counts(files_below(found.root))}, and no images in their place"
     examples = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])
     return f"{counted(len(found.problems), 'problem')}, such as {examples}"
 
@@ -130,27 +130,27 @@ def require_layout(root: Path, what: str, layout: str, fits: Callable[[Path], bo
     raise ValueError(f"no {what} in {root}: found {_contents(root)}, looked for {layout}; {hint}")
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Pictures directly in a folder, links to nothing included; hidden files are none."""
-    return [path for path in _visible(folder) if is_picture_name(path)]
+def images_in(folder: Path) -> list[Path]:
+    """Images directly in a folder, links to nothing included; hidden files are none."""
+    return [path for path in _visible(folder) if is_image_name(path)]
 
 
-def pictures_below(folder: Path, what: str, *, option: str = OPTION) -> list[Path]:
-    """All pictures below a folder, see :func:`files_below`.
+def images_below(folder: Path, what: str, *, option: str = OPTION) -> list[Path]:
+    """All images below a folder, see :func:`files_below`.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no picture; says what was found instead.
+        ValueError: no image; says what was found instead.
     """
     require_folder(folder, what, option)
     files = files_below(folder)
-    pictures = [path for path in files if is_picture_name(path)]
-    if not pictures:
+    images = [path for path in files if is_image_name(path)]
+    if not images:
         raise ValueError(
             f"no {what} in {folder}: found {suffix_counts(files)}, looked for "
-            f"{', '.join(PICTURE_SUFFIXES)}; name another folder with {option}=/path"
+            f"{', '.join(IMAGE_SUFFIXES)}; name another folder with {option}=/path"
         )
-    return pictures
+    return images
 
 
 def suffix_counts(files: Iterable[Path]) -> str:
@@ -159,9 +159,9 @@ def suffix_counts(files: Iterable[Path]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no files"
 
 
-def is_picture_name(path: Path) -> bool:
-    """Whether it is named as a picture; a link to nothing may be."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()
+def is_image_name(path: Path) -> bool:
+    """Whether it is named as an image; a link to nothing may be."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -43,7 +43,7 @@ class Numbered(Source):
             Item(
                 name,
                 scene=name,
-                pictures={},
+                images={},
                 facts={**self.facts, "number": number},
                 split=split,
                 key=name if self.keyed else None,

@@ -1,4 +1,4 @@
-"""Sets of pairs: a folder of sharp pictures and one of the same scenes with depth of field."""
+"""Sets of pairs: a folder of sharp images and one of the same scenes with depth of field."""
 
 import re
 from collections import defaultdict
@@ -12,8 +12,8 @@ from genrefocus.preparation.sources.listing import (
     Found,
     Listed,
     folders_in,
-    is_picture_name,
-    pictures_in,
+    images_in,
+    is_image_name,
     require_layout,
 )
 from genrefocus.rejection import Reason
@@ -87,7 +87,7 @@ class Pairs(Listed):
 
 @dataclass(frozen=True)
 class Lfdof(Listed):
-    """LFDOF: several renderings of a light field, each focused elsewhere, for one sharp picture.
+    """LFDOF: several renderings of a light field, each focused elsewhere, for one sharp image.
 
     Args:
         root: holds ``train_data`` and ``test_data``, or one of them, each with
@@ -116,19 +116,19 @@ def _add_focus_series(found: Found, base: Path, split: str) -> None:
         found.reject(base, Reason.FILE_MISSING, "input", "no such folder in it")
         return
     sharp = _by_stem(base / "ground_truth") if (base / "ground_truth").is_dir() else {}
-    for photo in pictures_in(base / "input"):
+    for photo in images_in(base / "input"):
         found.reject(photo, Reason.FILE_MISSING, None, "not in the folder of a scene")
     scenes = {folder.name: folder for folder in folders_in(base / "input")}
     for scene, folder in scenes.items():
         targets = sharp.get(scene, [])
-        photos = pictures_in(folder)
+        photos = images_in(folder)
         if len(targets) != 1:
             _reject_counterparts(found, [folder], targets, base / "ground_truth")
         elif not photos:
-            found.reject(folder, Reason.FILE_MISSING, None, "no picture in it")
+            found.reject(folder, Reason.FILE_MISSING, None, "no image in it")
         for photo in photos if len(targets) == 1 else []:
-            pictures = {"sharp": targets[0], "photo": photo}
-            found.add(photo, pictures, scene=f"{base.name}/{scene}", split=split)
+            images = {"sharp": targets[0], "photo": photo}
+            found.add(photo, images, scene=f"{base.name}/{scene}", split=split)
     for stem in sorted(sharp.keys() - scenes.keys()):
         _reject_counterparts(found, sharp[stem], [], base / "input")
 
@@ -159,7 +159,7 @@ def _renamed_in_order(
     """
     if len(targets) != len(photos):
         raise ValueError(
-            f"{base} has {len(photos)} photographs and {len(targets)} sharp pictures; pairs go by "
+            f"{base} has {len(photos)} photographs and {len(targets)} sharp images; pairs go by "
             f"order, so none may be missing{_first_doubt(targets, photos)}; unpack the set again"
         )
     if doubt := _first_doubt(targets, photos):
@@ -179,9 +179,9 @@ def _first_doubt(targets: Mapping[str, list[Path]], photos: Mapping[str, list[Pa
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Pictures below a folder by their relative names without suffix."""
+    """Images below a folder by their relative names without suffix."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for path in files_below(folder):
-        if is_picture_name(path):
+        if is_image_name(path):
             groups[path.relative_to(folder).with_suffix("").as_posix()].append(path)
     return dict(groups)

@@ -1,4 +1,4 @@
-"""Pictures that are not paired: photographs with EXIF, developed camera raw, sharp pictures."""
+"""Images that are not paired: photographs with EXIF, developed camera raw, sharp images."""
 
 import io
 from collections import defaultdict
@@ -18,8 +18,8 @@ from genrefocus.preparation.sources.listing import (
     REMEDY,
     Found,
     Listed,
-    is_picture_name,
-    pictures_below,
+    images_below,
+    is_image_name,
     require_folder,
     suffix_counts,
 )
@@ -47,7 +47,7 @@ class Photographs(Listed):
 
     def _scan(self, found: Found) -> None:
         alike: defaultdict[Path, list[Path]] = defaultdict(list)
-        for photo in pictures_below(found.root, "photographs", option=self.option):
+        for photo in images_below(found.root, "photographs", option=self.option):
             alike[photo.with_suffix("")].append(photo)
         for photos in alike.values():
             if len(photos) == 1:
@@ -61,7 +61,7 @@ class Photographs(Listed):
 
 @dataclass(frozen=True)
 class Folder(Listed):
-    """All pictures below a folder, taken as sharp; each a scene of its own, known by its content.
+    """All images below a folder, taken as sharp; each a scene of its own, known by its content.
 
     Args:
         root: searched with its sub-folders.
@@ -71,15 +71,15 @@ class Folder(Listed):
     roles = frozenset({"sharp"})
 
     def _scan(self, found: Found) -> None:
-        for path in pictures_below(found.root, "sharp pictures"):
+        for path in images_below(found.root, "sharp images"):
             found.add(path, {"sharp": path}, scene=None)
 
 
 @dataclass(frozen=True)
 class DevelopedRaw(Listed):
-    """Developed pictures of camera raw files; nothing is developed here.
+    """Developed images of camera raw files; nothing is developed here.
 
-    A developed picture has the name of its raw file but for the suffix, and lies beside it or in a
+    A developed image has the name of its raw file but for the suffix, and lies beside it or in a
     folder ``developed`` beside it. Where it carries no exposure, the fact ``exif`` holds that of
     the raw file's header. The fact ``raw`` names the raw file.
 
@@ -99,7 +99,7 @@ class DevelopedRaw(Listed):
         for path in files:
             if path.suffix.lower() in RAW_SUFFIXES:
                 raws[path.with_suffix("")].append(path)
-            elif is_picture_name(path):
+            elif is_image_name(path):
                 place = path.parent.parent if path.parent.name == "developed" else path.parent
                 developed[place / path.stem].append(path)
         if not raws:
@@ -110,33 +110,33 @@ class DevelopedRaw(Listed):
             )
         for stem, same in raws.items():
             _add_developed(found, same, developed.pop(stem, []))
-        for pictures in developed.values():
-            for path in pictures:
+        for images in developed.values():
+            for path in images:
                 found.reject(
                     path, Reason.FILE_MISSING, f"{path.stem}.*", "no camera raw of this name"
                 )
 
 
-def _add_developed(found: Found, raws: list[Path], pictures: list[Path]) -> None:
-    """An item of one raw file and its one developed picture, or the problem of each raw file."""
-    names = ", ".join(found.name(path) for path in [*raws, *pictures])
-    for raw in raws if len(raws) > 1 or len(pictures) != 1 else []:
-        if pictures:
+def _add_developed(found: Found, raws: list[Path], images: list[Path]) -> None:
+    """An item of one raw file and its one developed image, or the problem of each raw file."""
+    names = ", ".join(found.name(path) for path in [*raws, *images])
+    for raw in raws if len(raws) > 1 or len(images) != 1 else []:
+        if images:
             found.reject(raw, Reason.COUNTERPART_AMBIGUOUS, names, "keep one of each")
         else:
             detail = "camera raw; develop it to JPEG, TIFF or PNG, here or in a folder developed"
             found.reject(raw, Reason.FORMAT_UNSUPPORTED, raw.suffix, detail)
-    if len(raws) > 1 or len(pictures) != 1:
+    if len(raws) > 1 or len(images) != 1:
         return
     raw = raws[0]
     facts: dict[str, Any] = {"raw": found.name(raw)}
     try:
-        if not _carries_exposure(pictures[0]):
+        if not _carries_exposure(images[0]):
             facts["exif"] = raw_exposure(raw)
     except Rejected as rejected:
         found.problems.append((found.name(raw), rejected))
         return
-    found.add(pictures[0], {"photo": pictures[0]}, scene=None, facts=facts)
+    found.add(images[0], {"photo": images[0]}, scene=None, facts=facts)
 
 
 def raw_exposure(path: Path) -> dict[str, Any]:
@@ -157,14 +157,14 @@ def raw_exposure(path: Path) -> dict[str, Any]:
         raise Rejected(
             Reason.FORMAT_UNSUPPORTED,
             path.suffix,
-            "its EXIF cannot be read here; develop it so that the picture keeps the EXIF",
+            "its EXIF cannot be read here; develop it so that the image keeps the EXIF",
         )
     facts = plain_facts({name: _first_value(tags, name) for name in TAGS})
     if not {"FNumber", "FocalLength"} & facts.keys():
         raise Rejected(
             Reason.NO_EXIF,
             f"{len(tags)} tags",
-            "neither the developed picture nor the raw file says f-number or focal length",
+            "neither the developed image nor the raw file says f-number or focal length",
         )
     return facts
 
@@ -188,7 +188,7 @@ def _first_value(tags: Mapping[str, Any], name: str) -> Any:
 
 
 def _carries_exposure(path: Path) -> bool:
-    """Whether a picture has EXIF of its own; one that cannot be opened is judged when read."""
+    """Whether an image has EXIF of its own; one that cannot be opened is judged when read."""
     wanted = {ExifTags.Base.FNumber, ExifTags.Base.FocalLength}
     try:
         with opened(path.read_bytes(), path.name) as image:

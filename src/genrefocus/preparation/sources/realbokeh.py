@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrefocus.preparation.sources.listing import Found, Listed, pictures_in, require_layout
+from genrefocus.preparation.sources.listing import Found, Listed, images_in, require_layout
 from genrefocus.rejection import Reason, Rejected
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -42,7 +42,7 @@ class _Scene:
 
 @dataclass(frozen=True)
 class RealBokeh3mp(Listed):
-    """RealBokeh_3MP: an item for each wider frame; its sharp picture is the scene's f/22 frame.
+    """RealBokeh_3MP: an item for each wider frame; its sharp image is the scene's f/22 frame.
 
     Facts of an item: ``f_number``, ``sharp_f_number``, ``focal_length_mm``, ``focus_distance_m``
     and ``focus_distance_uncertainty_m``, all from the scene's metadata. A scene without readable
@@ -139,13 +139,13 @@ def _scene_names(base: Path) -> list[str]:
     if (base / "gt").is_dir():
         names |= {path.name for path in (base / "gt").glob("[!.]*") if path.is_dir()}
     if (base / "in").is_dir():
-        names |= {path.stem.rpartition("_f")[0] or path.stem for path in pictures_in(base / "in")}
+        names |= {path.stem.rpartition("_f")[0] or path.stem for path in images_in(base / "in")}
     return sorted(names)
 
 
 def _frames_on_disk(base: Path, scene: str) -> set[Path]:
     folder = base / "gt" / scene
-    return set(pictures_in(folder)) if folder.is_dir() else set()
+    return set(images_in(folder)) if folder.is_dir() else set()
 
 
 def _read_scene(base: Path, name: str) -> _Scene:

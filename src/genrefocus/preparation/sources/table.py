@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genrefocus.photograph.exif import TAGS
-from genrefocus.preparation.item import Item, Picture
+from genrefocus.preparation.item import ImageFile, Item
 from genrefocus.preparation.sources.exposure import (
     exposure_tag,
     parse_exif_column,
@@ -23,17 +23,17 @@ _JSON_COLUMNS = ("exif", "flickr_exif")
 class PhotographTable(Listed):
     """Photographs in a parquet file; the layout of the Bokeh Diffusion in-the-wild set is one.
 
-    The column of pictures holds bytes, a struct with ``bytes``, or paths relative to the file.
+    The column of images holds bytes, a struct with ``bytes``, or paths relative to the file.
     Columns that are named as an EXIF tag (``FNumber``, ``f_number``, ``focal_length_35``, ...) and
     JSON in a column ``exif`` or ``flickr_exif`` become the fact ``exif``; a column of its own
     counts before the JSON, and only names in ``exif.TAGS`` are ever taken. A row is a scene of its
     own, known by its content, unless there is a column ``scene``.
 
-    Listing reads those columns alone; pictures are read when they are wanted.
+    Listing reads those columns alone; images are read when they are wanted.
 
     Args:
         root: a parquet file, or a folder with some.
-        image: column of the pictures.
+        image: column of the images.
         exif: further columns -> EXIF tag.
     """
 
@@ -79,7 +79,7 @@ class PhotographTable(Listed):
                 continue
             place = None if row.get("scene") is None else str(row["scene"])
             if not in_files:
-                photo = {"photo": Picture(path, (number, self.image))}
+                photo = {"photo": ImageFile(path, (number, self.image))}
                 found.items.append(Item(found.name(name), place, photo, facts))
             elif row[self.image]:
                 found.add(name, {"photo": path.parent / row[self.image]}, scene=place, facts=facts)
@@ -103,7 +103,7 @@ def _tables(root: Path) -> list[Path]:
 
 
 def _holds_paths(path: Path, image: str, kinds: Mapping[str, Any]) -> bool:
-    """Whether the column of pictures holds paths, not bytes.
+    """Whether the column of images holds paths, not bytes.
 
     Raises:
         ValueError: no such column, or it holds neither.
@@ -113,7 +113,7 @@ def _holds_paths(path: Path, image: str, kinds: Mapping[str, Any]) -> bool:
     if image not in kinds:
         raise ValueError(
             f"{path} has no column {image!r}; it has {', '.join(kinds)}: name the column of "
-            "pictures with source.image"
+            "images with source.image"
         )
     kind = kinds[image]
     if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:

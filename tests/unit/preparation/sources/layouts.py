@@ -51,8 +51,8 @@ EXPOSURE = {
 }
 
 
-def picture(path: Path, exif: dict | None = None) -> Path:
-    """A tiny picture of the suffix's format; every path has its own colour."""
+def image(path: Path, exif: dict | None = None) -> Path:
+    """A tiny image of the suffix's format; every path has its own colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     colour = tuple(random.Random(path.as_posix()).randbytes(3))
     extra = {"exif": piexif.dump(exif)} if exif else {}
@@ -60,9 +60,9 @@ def picture(path: Path, exif: dict | None = None) -> Path:
     return path
 
 
-def pictures(root: Path, *names: str) -> None:
+def images(root: Path, *names: str) -> None:
     for name in names:
-        picture(root / name)
+        image(root / name)
 
 
 def clutter(root: Path) -> None:
@@ -71,7 +71,7 @@ def clutter(root: Path) -> None:
         (folder / ".DS_Store").write_bytes(b"\0")
         (folder / "Thumbs.db").write_bytes(b"\0")
         (folder / "._1P0A0890.png").write_bytes(b"\0")
-        picture(folder / ".hidden/1.png")
+        image(folder / ".hidden/1.png")
 
 
 def dpdd(root: Path) -> Path:
@@ -83,29 +83,29 @@ def dpdd(root: Path) -> Path:
     }
     for split, pairs in numbers.items():
         for source, target in pairs.items():
-            pictures(root / f"{split}_c", f"source/1P0A0{source}.png", f"target/1P0A0{target}.png")
-            pictures(root, *(f"{split}_{side}/source/1P0A0{source}.png" for side in "lr"))
+            images(root / f"{split}_c", f"source/1P0A0{source}.png", f"target/1P0A0{target}.png")
+            images(root, *(f"{split}_{side}/source/1P0A0{source}.png" for side in "lr"))
     return root
 
 
 def realdof(root: Path) -> Path:
-    pictures(root, *(f"{kind}/{number}.png" for kind in ("source", "target") for number in (1, 2)))
+    images(root, *(f"{kind}/{number}.png" for kind in ("source", "target") for number in (1, 2)))
     return root
 
 
 def ebb(root: Path) -> Path:
     for split, count in (("train", 3), ("test", 1)):
         for number in range(count):
-            pictures(root, f"{split}/original/{number}.jpg", f"{split}/bokeh/{number}.jpg")
-            picture(root / f"{split}/original_depth/{number}.png")
+            images(root, f"{split}/original/{number}.jpg", f"{split}/bokeh/{number}.jpg")
+            image(root / f"{split}/original_depth/{number}.png")
     return root
 
 
 def lfdof(root: Path) -> Path:
     for split, scene in (("train", "IMG_1275"), ("train", "IMG_2001"), ("test", "IMG_2162")):
-        picture(root / f"{split}_data/ground_truth/{scene}.png")
+        image(root / f"{split}_data/ground_truth/{scene}.png")
         for step in range(3):
-            picture(root / f"{split}_data/input/{scene}/{scene}_ap1_{step:02d}.png")
+            image(root / f"{split}_data/input/{scene}/{scene}_ap1_{step:02d}.png")
     return root
 
 
@@ -126,7 +126,7 @@ def realbokeh_scene(base: Path, scene: str, f_numbers: list[float], **changes) -
         "focus_plane_uncertainty": 0.03,
     }
     meta = {name: value for name, value in (meta | changes).items() if value is not ...}
-    pictures(base, f"in/{scene}_f22.JPG", *names)
+    images(base, f"in/{scene}_f22.JPG", *names)
     (base / "metadata").mkdir(exist_ok=True)
     (base / f"metadata/{scene}.json").write_text(json.dumps(meta))
     return meta
@@ -141,19 +141,19 @@ def realbokeh(root: Path) -> Path:
 
 
 def photographs(root: Path) -> Path:
-    pictures(root, "b.JPG", "a/c.png", "a/d.jpeg")
-    (root / "notes.txt").write_text("no picture")
+    images(root, "b.JPG", "a/c.png", "a/d.jpeg")
+    (root / "notes.txt").write_text("no image")
     return root
 
 
 def pairs(root: Path) -> Path:
-    pictures(root, "sharp/1.png", "sharp/day/2.png", "photo/1.JPG", "photo/day/2.jpg")
+    images(root, "sharp/1.png", "sharp/day/2.png", "photo/1.JPG", "photo/day/2.jpg")
     return root
 
 
 def table(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
-    cells = [picture(root.parent / f"cell{n}.jpg").read_bytes() for n in range(3)]
+    cells = [image(root.parent / f"cell{n}.jpg").read_bytes() for n in range(3)]
     rows = {"image": cells, "f_number": [1.8, 2.8, None], "focal_length": [50, 35, None]}
     pq.write_table(pa.table(rows), root / "photos.parquet")
     return root
@@ -163,7 +163,7 @@ def developed(root: Path) -> Path:
     for name in ("a.NEF", "trip/b.dng"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(piexif.dump(EXPOSURE).removeprefix(b"Exif\x00\x00"))
-    pictures(root, "a.png", "trip/developed/b.jpg")
+    images(root, "a.png", "trip/developed/b.jpg")
     return root
 
 
@@ -187,7 +187,7 @@ def reasons(problems: list[tuple[str, Rejected]]) -> dict[str, Reason]:
 
 
 def files(item: Item, root: Path) -> dict[str, str]:
-    return {role: one.path.relative_to(root).as_posix() for role, one in item.pictures.items()}
+    return {role: one.path.relative_to(root).as_posix() for role, one in item.images.items()}
 
 
 def declared(name: str, root: Path, **options) -> Source:

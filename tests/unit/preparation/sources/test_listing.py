@@ -22,10 +22,10 @@ def test_items_are_plain_unique_readable_and_of_the_stated_roles(tmp_path: Path,
     assert source.problems() == []
     assert len({item.name for item in items}) == len(items) > 1
     for item in items:
-        assert item.pictures.keys() == source.roles
+        assert item.images.keys() == source.roles
         assert json.loads(json.dumps(dict(item.facts))) == item.facts
         assert pickle.loads(pickle.dumps(item)) == item
-        assert all(one.read()[:2] in (b"\xff\xd8", b"\x89P") for one in item.pictures.values())
+        assert all(one.read()[:2] in (b"\xff\xd8", b"\x89P") for one in item.images.values())
     splits: dict[str, set] = {}
     for item in items:
         splits.setdefault(item.scene or item.name, set()).add(item.split)

@@ -11,9 +11,9 @@ from tests.unit.preparation.sources.layouts import (
     dpdd,
     ebb,
     files,
+    image,
+    images,
     lfdof,
-    picture,
-    pictures,
     realdof,
     reasons,
 )
@@ -51,7 +51,7 @@ def test_dpdd_with_a_missing_file_is_refused(
 
 def test_pairs_without_a_counterpart_are_named(tmp_path: Path) -> None:
     realdof(tmp_path)
-    pictures(tmp_path, "source/3.png", "target/4.png")
+    images(tmp_path, "source/3.png", "target/4.png")
     source = declared("realdof", tmp_path)
     assert [(item.name, item.split) for item in source.items()] == [
         ("source/1.png", "test"),
@@ -82,10 +82,10 @@ def test_ebb_pairs_by_number_and_names_a_folder_without_counterpart(tmp_path: Pa
 def test_lfdof_groups_renderings_by_light_field(tmp_path: Path) -> None:
     lfdof(tmp_path)
     (tmp_path / "train_data/ground_truth/IMG_2001.png").unlink()
-    picture(tmp_path / "train_data/ground_truth/IMG_3000.png")
-    picture(tmp_path / "train_data/input/IMG_2001.png")
+    image(tmp_path / "train_data/ground_truth/IMG_3000.png")
+    image(tmp_path / "train_data/input/IMG_2001.png")
     (tmp_path / "test_data/input/IMG_4000").mkdir()
-    picture(tmp_path / "test_data/ground_truth/IMG_4000.png")
+    image(tmp_path / "test_data/ground_truth/IMG_4000.png")
     source = Lfdof(tmp_path)
     assert {(item.scene, item.split) for item in source.items()} == {
         ("train_data/IMG_1275", "train"),
@@ -105,8 +105,8 @@ def test_lfdof_groups_renderings_by_light_field(tmp_path: Path) -> None:
 
 def test_pairs_of_ones_own(tmp_path: Path) -> None:
     for split in ("train", "validation"):
-        pictures(tmp_path / split, "gt/1.tif", "gt/sub/1.PNG", "blur/1.jpg", "blur/sub/1.Jpg")
-    pictures(tmp_path / "train", "gt/twice.png", "gt/twice.jpg", "blur/twice.png")
+        images(tmp_path / split, "gt/1.tif", "gt/sub/1.PNG", "blur/1.jpg", "blur/sub/1.Jpg")
+    images(tmp_path / "train", "gt/twice.png", "gt/twice.jpg", "blur/twice.png")
     splits = {"train": "train", "validation": "val", "test": "test"}
     source = Pairs(tmp_path, sharp="gt", photo="blur", splits=splits)
     assert [(item.name, item.scene, item.split) for item in source.items()] == [

@@ -14,16 +14,16 @@ from tests.unit.preparation.sources.layouts import (
     EXPOSURE,
     developed,
     files,
+    image,
+    images,
     photographs,
-    picture,
-    pictures,
     reasons,
 )
 
 
 def test_photographs_follow_links_once_and_name_broken_ones(tmp_path: Path) -> None:
     root = photographs(tmp_path / "roll")
-    pictures(tmp_path, "album/e.jpg", "f.jpg")
+    images(tmp_path, "album/e.jpg", "f.jpg")
     (root / "album").symlink_to(tmp_path / "album")
     (root / "a/loop").symlink_to(root)
     (root / "f.jpg").symlink_to(tmp_path / "f.jpg")
@@ -44,7 +44,7 @@ def test_photographs_follow_links_once_and_name_broken_ones(tmp_path: Path) -> N
 
 def test_photographs_that_would_share_an_estimate_are_refused_by_name(tmp_path: Path) -> None:
     root = tmp_path
-    pictures(root, "a/1.JPG", "a/1.jpg", "a/1.png", "b/1.jpg", "a/2.jpg")
+    images(root, "a/1.JPG", "a/1.jpg", "a/1.png", "b/1.jpg", "a/2.jpg")
     (root / "a/._2.jpg").write_bytes(b"as macOS leaves them on other disks")
     source = Photographs(root)
     assert [item.name for item in source.items()] == ["a/2.jpg", "b/1.jpg"]
@@ -57,7 +57,7 @@ def test_photographs_that_would_share_an_estimate_are_refused_by_name(tmp_path: 
 
 def test_a_name_that_is_not_utf_8_is_turned_away_alone(tmp_path: Path) -> None:
     root = tmp_path
-    pictures(root, "a.jpg")
+    images(root, "a.jpg")
     with open(os.path.join(os.fsencode(root), b"Z\xfcrich.jpg"), "wb") as file:  # Latin-1
         file.write((root / "a.jpg").read_bytes())
     for source in (Photographs(root), Folder(root)):
@@ -76,7 +76,7 @@ def test_a_folder_of_anything_else_says_what_it_found(tmp_path: Path) -> None:
         Photographs(tmp_path).items()
 
 
-def test_sharp_pictures_of_a_folder(tmp_path: Path) -> None:
+def test_sharp_images_of_a_folder(tmp_path: Path) -> None:
     assert [files(item, tmp_path) for item in Folder(photographs(tmp_path)).items()] == [
         {"sharp": "a/c.png"},
         {"sharp": "a/d.jpeg"},
@@ -84,10 +84,10 @@ def test_sharp_pictures_of_a_folder(tmp_path: Path) -> None:
     ]
 
 
-def test_raw_exposure_goes_to_pictures_that_lost_theirs(tmp_path: Path) -> None:
+def test_raw_exposure_goes_to_images_that_lost_theirs(tmp_path: Path) -> None:
     developed(tmp_path)
     (tmp_path / "kept.CR2").write_bytes((tmp_path / "a.NEF").read_bytes())
-    picture(tmp_path / "kept.jpg", EXPOSURE | {"GPS": {}})
+    image(tmp_path / "kept.jpg", EXPOSURE | {"GPS": {}})
     source = DevelopedRaw(tmp_path)
     facts = {item.name: item.facts for item in source.items()}
     exif = {"FocalLength": "50/1", "FNumber": "14/5", "Make": "Canon", "Model": "EOS 5D"}
@@ -114,8 +114,8 @@ def test_raw_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     for name in ("undeveloped.arw", "twice.nef", "same.dng", "same.nef"):
         (tmp_path / name).write_bytes(raw)
     (tmp_path / "boxes.cr3").write_bytes(b"\0\0\0\x18ftypcrx ")
-    pictures(tmp_path, "twice.jpg", "developed/twice.png", "same.jpg", "boxes.png")
-    pictures(tmp_path, "bare.png", "cut.png", "alone.jpg")
+    images(tmp_path, "twice.jpg", "developed/twice.png", "same.jpg", "boxes.png")
+    images(tmp_path, "bare.png", "cut.png", "alone.jpg")
     no_exposure = piexif.dump({"0th": {piexif.ImageIFD.Make: "Canon"}})
     (tmp_path / "bare.nef").write_bytes(no_exposure.removeprefix(b"Exif\x00\x00"))
     (tmp_path / "cut.nef").write_bytes(raw[:9])

@@ -14,7 +14,7 @@ from genrefocus.rejection import Reason
 from tests.unit.preparation.sources.layouts import (
     THIRD_STOPS,
     files,
-    picture,
+    image,
     realbokeh,
     realbokeh_scene,
     reasons,
@@ -102,7 +102,7 @@ def test_realbokeh_files_and_metadata_that_disagree(tmp_path: Path) -> None:
     (base / "metadata/3.json").write_text('{"id": 3, ')
     (base / "in/4_f22.JPG").unlink()
     (base / "gt/5/5_f4.0.JPG").unlink()
-    picture(base / "gt/5/5_f5.6.JPG")
+    image(base / "gt/5/5_f5.6.JPG")
     source = RealBokeh3mp(tmp_path)
     names = [item.name for item in source.items()]
     assert [name for name in names if "gt/5" in name] == [

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genrefocus.preparation.item import Picture
+from genrefocus.preparation.item import ImageFile
 from genrefocus.preparation.sources import PhotographTable
 from genrefocus.preparation.sources.exposure import parse_exif_column
 from genrefocus.rejection import Reason, Rejected
-from tests.unit.preparation.sources.layouts import files, picture, reasons
+from tests.unit.preparation.sources.layouts import files, image, reasons
 
 
 def test_only_exposure_leaves_a_table(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_only_exposure_leaves_a_table(tmp_path: Path) -> None:
         {"tagspace": "GPS", "tag": "GPSLatitude", "raw": {"_content": "48.1"}},
     ]
     rows = {
-        "image": [picture(tmp_path / "p.jpg").read_bytes()] * 3,
+        "image": [image(tmp_path / "p.jpg").read_bytes()] * 3,
         "f_number": [1.8, float("nan"), None],
         "focal_length": [50, 0, None],
         "GPSLatitude": [48.1, 48.1, 48.1],
@@ -54,9 +54,9 @@ def test_only_exposure_leaves_a_table(tmp_path: Path) -> None:
 
 
 def test_a_table_says_which_rows_it_cannot_read(tmp_path: Path) -> None:
-    picture(tmp_path / "pictures/1.jpg")
+    image(tmp_path / "images/1.jpg")
     rows = {
-        "file": ["pictures/1.jpg", "pictures/2.jpg", None, "pictures/1.jpg"],
+        "file": ["images/1.jpg", "images/2.jpg", None, "images/1.jpg"],
         "aperture": [2.0, 2.0, 2.0, 2.0],
         "scene": ["beach", "beach", "beach", None],
         "exif": ["{}", None, None, "{broken"],
@@ -65,7 +65,7 @@ def test_a_table_says_which_rows_it_cannot_read(tmp_path: Path) -> None:
     source = PhotographTable(tmp_path / "t.parquet", image="file", exif={"aperture": "FNumber"})
     (item,) = source.items()
     assert (item.scene, item.facts) == ("beach", {"exif": {"FNumber": 2.0}})
-    assert files(item, tmp_path) == {"photo": "pictures/1.jpg"}
+    assert files(item, tmp_path) == {"photo": "images/1.jpg"}
     assert reasons(source.problems()) == {
         "t.parquet/0000001": Reason.FILE_MISSING,
         "t.parquet/0000002": Reason.FILE_MISSING,
@@ -76,14 +76,14 @@ def test_a_table_says_which_rows_it_cannot_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({}, "no column 'image'; it has picture, f_number"),
+        ({}, "no column 'image'; it has image, f_number"),
         ({"image": "f_number"}, "column 'f_number' is double; it must hold bytes"),
-        ({"image": "picture", "exif": {"iso": "FNumber"}}, r"no columns \['iso'\]"),
-        ({"image": "picture", "exif": {"f_number": "GPSLatitude"}}, "not passed on"),
+        ({"image": "image", "exif": {"iso": "FNumber"}}, r"no columns \['iso'\]"),
+        ({"image": "image", "exif": {"f_number": "GPSLatitude"}}, "not passed on"),
     ],
 )
 def test_a_table_of_other_columns(tmp_path: Path, options: dict, complaint: str) -> None:
-    pq.write_table(pa.table({"picture": [b""], "f_number": [2.0]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"image": [b""], "f_number": [2.0]}), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=complaint):
         PhotographTable(tmp_path, **options).items()
 
@@ -113,7 +113,7 @@ def test_cells_in_any_order_and_small_memory(tmp_path: Path, as_struct: bool) ->
     del column, image
     before, group = pa.total_allocated_bytes(), 60 * 400_000
     for row in [*range(90), 5, 3, 88, 60, 59, 61]:
-        assert Picture(path, (row, "image")).read() == cells[row]
+        assert ImageFile(path, (row, "image")).read() == cells[row]
         assert pa.total_allocated_bytes() - before < group / 3
 
 
@@ -128,11 +128,13 @@ def test_cells_in_order_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mon
         return original(self, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
-    assert [Picture(path, (n, "image")).read() for n in range(50)] == [b"%d" % n for n in range(50)]
+    assert [ImageFile(path, (n, "image")).read() for n in range(50)] == [
+        b"%d" % n for n in range(50)
+    ]
     assert opened == [[0], [1], [2]]
 
 
 def test_an_empty_cell_is_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"x", None]}), tmp_path / "t.parquet")
     with pytest.raises(Rejected, match="file_missing .*row 1.* is empty there"):
-        Picture(tmp_path / "t.parquet", (1, "image")).read()
+        ImageFile(tmp_path / "t.parquet", (1, "image")).read()
