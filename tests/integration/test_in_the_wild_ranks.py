@@ -58,8 +58,8 @@ def test_a_killed_first_rank_leaves_no_orphan_and_the_run_goes_on(
 ) -> None:
     command = ["train.py", *given, f"paths.outputs={tmp_path}", "trainer=ddp_cpu"]
     first = Python(*command, out=tmp_path / "log")
-    wait_for(lambda: len(list(tmp_path.rglob("*.jsonl.lock"))) > 0, 200)
-    wait_for(lambda: len(list(tmp_path.rglob("train-*.jsonl"))) == 2, 100)
+    wait_for(lambda: len(list(tmp_path.rglob("train-*.lock"))) > 0, 200)
+    wait_for(lambda: len({one.parent for one in tmp_path.rglob("train-*/0*.json")}) == 2, 100)
     assert len(members(first.pid)) == 2
     first.kill()
     first.wait()

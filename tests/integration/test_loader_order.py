@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import RefocusDataModule
-from genrefocus.data.sample import Sample
 from genrefocus.data.shards import write_set
 from genrefocus.optics import BlurStrength
+from tests.samples import noise_sample
 
 COUNTS = {"synthetic": 17, "in_the_wild": 5}
 WEIGHTS = {"synthetic": 0.7, "in_the_wild": 0.3}
@@ -31,28 +31,20 @@ pytestmark = [
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("sets")
     for route, count in {**COUNTS, "deblur": 7}.items():
-        samples = (make_sample(route, number) for number in range(count))
+        samples = [
+            noise_sample(
+                number,
+                10,
+                12,
+                key=f"{route}-{number}",
+                route=route,
+                strength=BlurStrength(3.0, 10, 12),
+                provenance={"mask": "made up", "mask_agreement": number / 10} if number % 2 else {},
+            )
+            for number in range(count)
+        ]
         write_set(root / route, samples, parameters={}, samples_per_shard=4)
     return {route: root / route for route in (*COUNTS, "deblur")}
-
-
-def make_sample(route: str, number: int) -> Sample:
-    generator = torch.Generator().manual_seed(number)
-
-    def image() -> torch.Tensor:
-        return torch.randint(0, 256, (3, 10, 12), generator=generator, dtype=torch.uint8)
-
-    return Sample(
-        key=f"{route}-{number}",
-        route=route,
-        split="train",
-        aif=image(),
-        bokeh=image(),
-        disparity=torch.rand(10, 12, generator=generator),
-        strength=BlurStrength(3.0, 10, 12),
-        focus_disparity=0.5,
-        provenance={"mask": "made up", "mask_agreement": number / 10} if number % 2 else {},
-    )
 
 
 def data(folders: dict[str, Path], **changes) -> RefocusDataModule:

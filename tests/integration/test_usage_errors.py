@@ -32,7 +32,7 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "learning_rate=abc", "seed=x"], "seed=x: give a whole number (it was 42); "),
         (["train.py", "curriculum=deblurnet"], "curriculum=deblurnet: give a list in brackets"),
         (["train.py", "data.long_egde=512"], "'data.long_egde'. Did you mean data.long_edge?"),
-        (["train.py", "trainr=gpu"], "'trainr'. Did you mean trainer?"),
+        (["train.py", "trainr=gpu"], "'trainr'. Did you mean trainer"),
         (["train.py", "seed=-1", "mix.in_the_wild=-1"], "seed=-1: give 0 to 4294967295"),
         (["train.py", "learning_rate=-1"], "learning_rate=-1: give 0 or more"),
         (

@@ -58,6 +58,10 @@ def _run(config: DictConfig) -> None:
     for name, root in config.predictions.items():
         if not Path(root).is_dir():
             raise FileNotFoundError(f"predictions of {name}: {root} does not exist")
+    own = {
+        str(name): instantiate({key: one[key] for key in one if key != "tasks"})
+        for name, one in config.methods.items()
+    }
     _build(config)
     sets: list[CaseSet] = [instantiate(one.cases) for one in chosen]
     protocols = [_protocol(one, config) for one in chosen]
@@ -66,7 +70,7 @@ def _run(config: DictConfig) -> None:
     from genrefocus.benchmark.report import REPORT_NAME
     from genrefocus.benchmark.suite import conclude, measure_all
 
-    methods = _methods(config, trained, console)
+    methods = _methods(config, trained, own, console)
     entries = [
         _entry(one, cases, protocol, methods[cases.task], config, console)
         for one, cases, protocol in zip(chosen, sets, protocols, strict=True)
@@ -169,7 +173,7 @@ def _protocol(one: DictConfig, config: DictConfig) -> Protocol:
 
 
 def _methods(
-    config: DictConfig, trained: Trained, console: Console
+    config: DictConfig, trained: Trained, own: Mapping[str, Any], console: Console
 ) -> Mapping[Task, list[tuple[Method, str | None]]]:
     """Networks and methods of the user's by task, each with where it comes from."""
     from genrefocus.benchmark.methods import Own
@@ -183,10 +187,9 @@ def _methods(
         networks = load_networks(cards, device=_device(config))
         for task, some in methods_of(networks, name, depth=depth).items():
             found[task] += [(method, f"{name}: {origin}") for method in some]
-    for name, given in config.methods.items():
-        own = Own(str(name), instantiate({key: given[key] for key in given if key != "tasks"}))
-        for task in given.get("tasks", TASKS):
-            found[task].append((own, None))
+    for name, answer in own.items():
+        for task in config.methods[name].get("tasks", TASKS):
+            found[task].append((Own(name, answer), None))
     return found
 
 

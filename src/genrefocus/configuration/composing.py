@@ -156,7 +156,8 @@ def _require_kinds(config: DictConfig, name: str | None, overrides: Sequence[str
         if hydra.config_loader.repository.group_exists(one.key_or_group)
     ]
     before = hydra.compose_config(name, groups, RunMode.RUN, with_log_configuration=False)
-    before.paths.run = config.paths.run  # Hydra's own, which is there in a run alone
+    if "paths" in config:
+        before.paths.run = config.paths.run  # Hydra's own, which is there in a run alone
     if wrong := list(_of_another_kind(before, config, "")):
         raise ValueError("; ".join(wrong))
 

@@ -108,7 +108,7 @@ def test_what_is_not_there_is_said_without_networks(tmp_path: Path, repo_root: P
     ]
     status, said = ended(*commands, heavy=NETWORKS)
     assert status == [2] * len(commands)
-    parts = [f"{absent} has no BokehNet", f"photographs {absent} does not exist"]
+    parts = [f"{absent} has no BokehNet", f"source {absent} does not exist"]
     parts += ["no finished run below", f"LoRA file {absent} does not exist"]
     for part, line in zip(
         parts, (one for one in said.splitlines() if "genrefocus " in one), strict=True
@@ -152,7 +152,7 @@ def test_paths_that_hydra_reads_otherwise_are_quoted(
     (quoted,) = shlex.split(f"'{line.split(chr(39))[1]}'")
     with pytest.raises(SystemExit):
         main([*command, quoted])
-    assert f"pairs {folder} does not exist" in capsys.readouterr().err
+    assert f"source {folder} does not exist" in capsys.readouterr().err
 
 
 def test_arguments_agree_with_the_library() -> None:

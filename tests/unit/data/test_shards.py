@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,30 +12,14 @@ import webdataset
 from torch.utils.data import DataLoader
 from wids import ShardListDataset
 
-from genrefocus.data.sample import Sample, decode
+from genrefocus.data.sample import decode
 from genrefocus.data.shards import ShardDataset, write_set
-from genrefocus.optics import BlurStrength
+from tests.samples import noise_sample
 
 PARAMETERS = {"seed": 1, "count": 7}
 
 
-def make_sample(number: int) -> Sample:
-    generator = torch.Generator().manual_seed(number)
-
-    def image() -> torch.Tensor:
-        return torch.randint(0, 256, (3, 8, 9), generator=generator, dtype=torch.uint8)
-
-    return Sample(
-        key=f"made-{number:03d}",
-        route="synthetic",
-        split="train",
-        aif=image(),
-        bokeh=image(),
-        disparity=torch.rand(8, 9, generator=generator),
-        strength=BlurStrength(2.0, 8, 9),
-        focus_disparity=0.5,
-        provenance={"number": number},
-    )
+make_sample = partial(noise_sample, height=8, width=9)
 
 
 def write(folder: Path, count: int = 7, start: int = 0) -> Path:

@@ -76,14 +76,14 @@ def test_a_table_says_which_rows_it_cannot_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({}, "no column 'image'; it has image, f_number"),
+        ({}, "no column 'image'; it has photo, f_number"),
         ({"image": "f_number"}, "column 'f_number' is double; it must hold bytes"),
-        ({"image": "image", "exif": {"iso": "FNumber"}}, r"no columns \['iso'\]"),
-        ({"image": "image", "exif": {"f_number": "GPSLatitude"}}, "not passed on"),
+        ({"image": "photo", "exif": {"iso": "FNumber"}}, r"no columns \['iso'\]"),
+        ({"image": "photo", "exif": {"f_number": "GPSLatitude"}}, "not passed on"),
     ],
 )
 def test_a_table_of_other_columns(tmp_path: Path, options: dict, complaint: str) -> None:
-    pq.write_table(pa.table({"image": [b""], "f_number": [2.0]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"photo": [b""], "f_number": [2.0]}), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=complaint):
         PhotographTable(tmp_path, **options).items()
 
