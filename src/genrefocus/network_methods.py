@@ -52,7 +52,7 @@ class EstimatedDepth:
 
 @dataclass(frozen=True)
 class SimulatedDepth:
-    """True depth with the errors of an estimator (``render.estimates``), the same at every call.
+    """True depth with the errors of an estimator (``world.estimates``), the same at every call.
 
     Attributes:
         seed: of the errors, with the case's key.

@@ -82,7 +82,7 @@ class BlurStrength:
 
 
 class LensFacts(Protocol):
-    """What Eq. 3 needs to know about an exposure; ``exif.ExposureFacts`` is one."""
+    """What Eq. 3 needs to know about an exposure; ``photograph.exif.ExposureFacts`` is one."""
 
     @property
     def focal_length_mm(self) -> float: ...

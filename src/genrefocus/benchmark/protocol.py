@@ -174,6 +174,12 @@ def protocol_at_given_k(
         crop: edge of a centre crop in px; None for whole images.
         seed: of the noise.
     """
+    from genrefocus.metrics.registry import METRICS  # it imports what commands wait for
+
+    # Only LVCorr, of a series over K, is not in the registry.
+    better: dict[str, Any] = {
+        n: METRICS[n].direction if n in METRICS else "higher" for n in metrics
+    }
     return Protocol(
         task,
         version=1,
@@ -186,10 +192,7 @@ def protocol_at_given_k(
         steps=None,
         seed=seed,
         k_search=None,
-        metrics={
-            one: Metric(f"genrefocus {one}", "lower" if one == "lpips" else "higher")
-            for one in metrics
-        },
+        metrics={name: Metric(f"genrefocus {name}", best) for name, best in better.items()},
     )
 
 
