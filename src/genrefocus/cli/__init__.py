@@ -1,4 +1,4 @@
-"""Command line of genrefocus: one module per command, parsed here, without logic of its own."""
+"""Prepare data, refocus photographs, and measure networks of Generative Refocusing."""
 
 import argparse
 import importlib
