@@ -25,13 +25,13 @@ setup: $(READY) ## create .venv and install the locked packages into it
 	@echo "For the commands genrefocus and python in this shell: . $(BIN)/activate"
 
 train: $(READY) ## train the whole scheme; ARGS="trainer=gpu scale=paper" overrides the config
-	$(ENVIRONMENT) exec $(BIN)/python train.py experiment=semi_supervised $(ARGS)
+	@$(ENVIRONMENT) exec $(BIN)/python train.py experiment=semi_supervised $(ARGS)
 
 test: $(READY) ## run the tests; ARGS="-k optics" picks some
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 benchmark: $(READY) ## measure the latest run beside the unmodified input and classical methods
-	$(ENVIRONMENT) exec $(BIN)/genrefocus benchmark run=latest $(ARGS)
+	@$(ENVIRONMENT) exec $(BIN)/genrefocus benchmark run=latest $(ARGS)
 
 lint: $(READY) ## check style, complexity and types
 	$(BIN)/ruff check
@@ -43,7 +43,7 @@ format: $(READY) ## format the code and mend what ruff can mend
 	$(BIN)/ruff format
 
 weights: $(READY) ## fetch the trunks of LPIPS and DISTS (make setup has tried it once)
-	$(ENVIRONMENT) exec $(BIN)/genrefocus weights $(ARGS)
+	@$(ENVIRONMENT) exec $(BIN)/genrefocus weights $(ARGS)
 
 lock: $(READY) ## write the versions in .venv to requirements.lock (on Linux)
 	@{ grep '^#' requirements.lock; \

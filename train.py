@@ -27,6 +27,7 @@ from genrefocus.configuration.composing import (
     run_application,
     wrong_input_ends,
 )
+from genrefocus.configuration.summary import summary
 from genrefocus.configuration.sweeps import is_cell, run_cell
 from genrefocus.preflight.inputs import require_inputs
 from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process
@@ -66,7 +67,7 @@ def guarded(config: DictConfig) -> float | None:
     Returns the figure that ``result`` names, for sweepers; a cell that fails has none.
     """
     folder = Path(config.paths.run)
-    with wrong_input_ends("train.py"), ends_cleanly(folder):
+    with wrong_input_ends("train.py"), ends_cleanly(folder, sweep=is_cell()):
         return run_cell(folder, lambda: run(config)) if is_cell() else run(config)
 
 
@@ -97,9 +98,9 @@ def run(config: DictConfig) -> float | None:
     from lit_models.stages import build_stages
 
     seed_everything(config.seed, workers=True, verbose=False)
-    if config.print_config:
-        CONSOLE.rule(f"{escape(config.name)} in {escape(str(folder))}")
-        CONSOLE.print(OmegaConf.to_yaml(config), markup=False, highlight=False, soft_wrap=True)
+    CONSOLE.rule(escape(config.name))
+    whole = OmegaConf.to_yaml(config) if config.print_config else summary(config)
+    CONSOLE.print(whole, markup=False, highlight=False, soft_wrap=True)
     stages = build_stages(config, folder)
     for stage in stages:
         stage.record.require_same_settings()
@@ -107,9 +108,12 @@ def run(config: DictConfig) -> float | None:
         _train(stages, config, folder)
     if not first_process():
         return None
-    took = f"{(time.monotonic() - started) / 60:.1f} min"
-    done = "all stages are finished, nothing was trained" if finished else took
-    report(folder, f"{config.name}: {done}", config.seed)
+    took = f"{(time.monotonic() - started) / 60:.1f} min" + " since it went on" * bool(
+        config.resume
+    )
+    done = "all stages were finished, nothing was trained" if finished else took
+    report(folder, config.name, config.seed)
+    CONSOLE.print(f"time           {done}", highlight=False)
     if not (result := folder / RESULT_NAME).is_file():
         write_json(result, result_of(config, folder))
     return json.loads(result.read_bytes())["value"]
@@ -133,7 +137,7 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
             if first_process():
                 instantiate(config.data.build)  # null makes nothing
                 if not config.trial:  # whose few steps say nothing about it
-                    CONSOLE.out(f"validation: {check_validation(config).detail}", highlight=False)
+                    CONSOLE.out(f"validation {check_validation(config).detail}", highlight=False)
         backbone = instantiate(config.backbone)
         for stage in stages:
             if stage.record.finished():

@@ -187,7 +187,7 @@ def training_rate(root: Path) -> float:
     """
     command = [
         *(sys.executable, "train.py", "experiment=bokeh_synthetic"),
-        *("print_config=false", f"data.root={root}/embedded", f"+data.build.counts={COUNTS}"),
+        *(f"data.root={root}/embedded", f"+data.build.counts={COUNTS}"),
         f"hydra.run.dir={root}/run",
         f"stages.{STAGE}.fit.max_steps=60",
         f"stages.{STAGE}.fit.val_check_interval=60",

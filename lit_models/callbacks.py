@@ -94,7 +94,7 @@ class Interruption(Callback):
 
     def _stop(self) -> None:
         if self.received is not None:
-            raise Interrupted(self.received, self.checkpoint.parents[1])
+            raise Interrupted(self.received)
 
     def _listen(self) -> None:
         # In hooks of a running loop: Lightning installs its own handlers when it begins, and puts

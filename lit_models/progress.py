@@ -62,7 +62,7 @@ class Progress(ProgressBar):
         self._bars.update(self._training, completed=trainer.global_step, **changed)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        what = "first look at validation" if trainer.sanity_checking else "validation"
+        what = "validation check" if trainer.sanity_checking else "validation"
         batches = (
             trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
         )

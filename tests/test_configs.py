@@ -156,7 +156,6 @@ def test_every_estimator_takes_the_arguments_of_its_option(conf: None, group: st
 @pytest.mark.parametrize("debug", option_names("debug"))
 def test_debug_is_stronger_than_scale_and_experiment(conf: None, debug: str) -> None:
     plain, config = composed(), composed(f"debug={debug}")
-    assert not config.print_config
     assert config.trainer != plain.trainer or config.stages != plain.stages
     if debug in ("limit", "overfit", "profiler"):
         steps = [config.stages[n].fit.max_steps for n in config.stages if "bokeh" in n]

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import itertools
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -248,14 +249,18 @@ def first_process() -> bool:
 
 
 @contextmanager
-def ends_cleanly(folder: Path) -> Iterator[None]:
+def ends_cleanly(folder: Path, *, sweep: bool) -> Iterator[None]:
     """What ends the run in ``folder`` early leaves no empty folder behind.
 
-    SIGINT and SIGTERM end it with one line, and status 128 + signal.
+    SIGINT and SIGTERM end it with the command that goes on, and status 128 + signal.
+
+    Args:
+        folder: of the run.
+        sweep: whether it is one of the runs of a sweep, which the same command goes on with.
     """
 
     def stop(number: int, _: object) -> None:  # Python does the same for SIGINT
-        raise Interrupted(number, folder)
+        raise Interrupted(number)
 
     signal.signal(signal.SIGTERM, stop)
     try:
@@ -267,18 +272,21 @@ def ends_cleanly(folder: Path) -> Iterator[None]:
         raise
     except (Interrupted, KeyboardInterrupt) as stopped:
         if not isinstance(stopped, Interrupted):  # outside of a stage's training and tests
-            stopped = Interrupted(signal.SIGINT, folder)
+            stopped = Interrupted(signal.SIGINT)
         if first_process():
-            print(stopped)
+            begun = [one for one in sys.orig_argv if not one.startswith("resume=")]
+            again = shlex.join(sys.orig_argv if sweep else [*begun, f"resume={folder}"])
+            if "TORCHELASTIC_RUN_ID" in os.environ:  # whose own arguments are not known here
+                again = "torchrun with the same arguments as before"
+            print(f"{stopped}; to go on:\n  {again}")
         sys.exit(128 + stopped.number)
 
 
 class Interrupted(BaseException):
     """A signal stopped the run after a checkpoint; no failure, which a sweep would go on after."""
 
-    def __init__(self, number: int, folder: Path) -> None:
-        again = f"go on with resume={folder}, or, in a sweep, with the same command"
-        super().__init__(f"stopped by {signal.Signals(number).name}; {again}")
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
 
 

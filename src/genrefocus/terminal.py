@@ -115,6 +115,12 @@ class Bars(Progress):
         """As rich's; ``note`` is shown behind the count."""
         return super().add_task(description, *args, note=note, **kwargs)
 
+    def stop(self) -> None:
+        if self.tasks and self.live.is_started:
+            super().stop()
+        else:  # rich's own adds an empty line where there is no terminal
+            self.live.stop()
+
     def update(self, task_id: TaskID, **kwargs: Any) -> None:
         super().update(task_id, **kwargs)
         self._log(task_id)

@@ -50,7 +50,6 @@ def tiny_training(
         "data.build.size=32",
         "data.build.workers=0",
         "data.crop=32",
-        "print_config=false",
         "trainer.log_every_n_steps=1",
         "stages.deblurnet.module.rank=4",
         "stages.deblurnet.fit.val_check_interval=4",

@@ -93,7 +93,7 @@ def measure_all(
     for entry in entries:
         total = len(entry.cases.keys[job::jobs])
         for method in entry.methods:
-            bar = bars.add_task(f"{entry.cases.task}, {method.name}", total=total)
+            bar = bars.add_task(f"{entry.name}, {method.name}", total=total)
             # Networks are not copied to processes, and code of users may hold anything.
             here = hasattr(method, "asked") or isinstance(method, Own)
             run(

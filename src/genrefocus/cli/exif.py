@@ -54,7 +54,7 @@ def _summary(outcomes: Sequence[ExposureFacts | Rejected]) -> Table:
     usable = [outcome for outcome in outcomes if isinstance(outcome, ExposureFacts)]
     reasons = Counter(str(one.reason) for one in outcomes if isinstance(one, Rejected))
     sources = Counter(facts.sensor_width_source for facts in usable)
-    flags = Counter(flag for facts in usable for flag in facts.flags)
+    flags = Counter(flag.partition(":")[0] for facts in usable for flag in facts.flags)
     table = Table("photographs", "", "count")
     table.columns[2].justify = "right"
     table.add_row("all", "", str(len(outcomes)), end_section=True)

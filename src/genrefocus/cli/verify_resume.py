@@ -170,7 +170,6 @@ def _short_run(stage: str, steps: int) -> list[str]:
         f"{fit}.limit_val_batches=1",
         "test_samples=1",
         "++callbacks.checkpoint.every_n_train_steps=1",
-        "print_config=false",
     ]
 
 

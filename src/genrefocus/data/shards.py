@@ -207,8 +207,8 @@ def require_crop(dataset: ShardDataset, crop: int) -> None:
     if len(dataset) and dataset.least_edge < crop:
         raise ValueError(
             f"{dataset.folder} has samples whose shorter edge is {dataset.least_edge} px, below "
-            f"the crop of {crop}; set data.crop={dataset.least_edge}, or prepare them again with "
-            f"route.least_edge={crop}"
+            f"the crop of {crop}; set data.crop={dataset.least_edge // 16 * 16}, or prepare them "
+            f"again with route.least_edge={crop}"
         )
 
 

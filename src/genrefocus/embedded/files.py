@@ -49,7 +49,7 @@ def make_files(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     with ordered_map(workers) as mapper, Bars(progress) as bar:
-        task = bar.add_task(f"making {folder.name}", total=len(items))
+        task = bar.add_task(f"making {'/'.join(folder.absolute().parts[-2:])}", total=len(items))
         for _ in mapper(functools.partial(take, unfinished), items):
             bar.advance(task)
     digest = hashlib.sha256()

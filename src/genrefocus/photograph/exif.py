@@ -65,7 +65,8 @@ class ExposureFacts:
         flags: oddities that leave K right, or were mended; ``docs/exif.md`` has what each leads to.
             ``f35_echoes_focal_length`` (crop factor exactly 1 on a camera known to be smaller),
             ``crop_factor_one_unverified`` (exactly 1 on a camera that the table lacks),
-            ``disagrees_with_table`` (a source was passed over), ``in_camera_crop``,
+            ``disagrees_with_table: 23.8 mm by focal_plane`` (that source was passed over),
+            ``in_camera_crop``,
             ``f35_implausible``, ``focal_plane_implausible``, ``focal_plane_unit_absent``,
             ``focal_plane_unit_unknown``, ``focal_plane_without_original_width``,
             ``digital_zoom``, ``resized``, ``exif_damaged``.

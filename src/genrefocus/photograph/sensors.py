@@ -71,8 +71,8 @@ def framed_width(
     listed = None if whole is None else whole / zoom
     width, source = _width_from_35mm(tags, focal_length, whole, flags), "focal_length_35mm"
     if width and listed and width > listed * (1 + MAX_DISAGREEMENT):
+        flags.append(_disagreement(width, source))
         width = None
-        flags.append("disagrees_with_table")
     elif width and listed and width < listed * (1 - MAX_DISAGREEMENT):
         flags.append("in_camera_crop")
     if width is None:
@@ -83,8 +83,8 @@ def framed_width(
             if full and abs(listed / width / CANON_CROP - 1) < 0.03:
                 detail = f"the table has {listed:g} mm; a crop mode, or a false resolution"
                 raise Rejected(Reason.SENSOR_WIDTH_UNKNOWN, f"{width:.4g} mm", detail)
+            flags.append(_disagreement(width, source))
             width = None
-            flags.append("disagrees_with_table")
     if width is None and listed is not None:
         width, source = listed, "table"
     if width is not None and width >= SMALLEST_FRAME_MM:
@@ -96,6 +96,10 @@ def framed_width(
         "no usable FocalLengthIn35mmFilm, FocalPlaneXResolution or entry in the sensor table"
         f"{noticed}",
     )
+
+
+def _disagreement(width: float, source: str) -> str:
+    return f"disagrees_with_table: {width:.4g} mm by {source}"
 
 
 def _width_from_35mm(

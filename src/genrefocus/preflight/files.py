@@ -60,20 +60,22 @@ def check_shards(
     """
     from genrefocus.data.shards import ShardDataset, require_crop
 
-    subject = f"shards {folder}"
+    subject, other = f"shards {folder}", f"{option}=<folder of a finished set>"
     if made_by is not None and not (folder / "index.json").is_file():
         if reads is not None and made_by.startswith("stage "):
             lacking = f"will be made by {made_by}, without the image {reads!r}"
-            return Finding(subject, "error", lacking, f"{option}=<folder of a finished set>"), None
+            return Finding(subject, "error", lacking, other), None
         return Finding(subject, "ok", f"will be made by {made_by}"), None
     try:
         one = ShardDataset(folder)
         ends = [one[0], one[len(one) - 1]] if len(one) else []  # they decode
         if reads is not None and any(reads not in end.extras for end in ends):
             raise ValueError(f"{folder} has samples without the image {reads!r}")
+        if 16 <= one.least_edge < crop:
+            other = f"data.crop={one.least_edge // 16 * 16}, or {other}"
         require_crop(one, crop)
     except (ValueError, OSError) as error:
-        return Finding(subject, "error", str(error), f"{option}=<folder of a finished set>"), None
+        return Finding(subject, "error", str(error), other), None
     if not len(one):
         return Finding(
             subject,
@@ -122,16 +124,17 @@ def check_sizes(photos: Path, *, long_edge: int, least_edge: int) -> list[Findin
     small = [edge for edge in edges if edge < least_edge]
     if not small:
         return []
+    low, high = min(small), max(small)
+    edges_shown = f"{low}" if low == high else f"{low} to {high}"
     detail = (
         f"{len(small)} of {len(edges)} in {photos} are turned away and counted as "
-        f"image_too_small: their short edge is {min(small)} to {max(small)} px at "
+        f"image_too_small: their short edge is {edges_shown} px at "
         f"data.long_edge={long_edge}, the crop {least_edge}"
     )
-    remedies = [f"data.crop={min(small) // 16 * 16}"] if min(small) >= 16 else []
-    remedies += [f"data.long_edge={needed}, for those that are large enough"] if needed else []
-    none_left = len(small) == len(edges)
-    remedies += ["data.photos=<folder of larger ones>" if none_left else "go on with the others"]
-    verdict: Verdict = "error" if none_left else "warning"
+    remedies = [f"data.long_edge={needed}"] if needed else []
+    remedies += [f"data.crop={low // 16 * 16}"] if low >= 16 else []
+    remedies = remedies or ["data.photos=<folder of larger ones>"]
+    verdict: Verdict = "error" if len(small) == len(edges) else "warning"
     return [Finding("photographs", verdict, detail, ", or ".join(remedies))]
 
 

@@ -3,6 +3,7 @@
 A cost is [forwards of the transformer, images or maps that the autoencoder encodes or decodes].
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.held_out_loss import SIGMAS
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.preflight.files import Finding
+from genrefocus.terminal import counted
 
 Cost = NDArray[np.float64]
 Kind = Literal["photographs", "pairs", "sweep"]
@@ -29,16 +31,17 @@ def check_validation(config: DictConfig) -> Finding:
     Args:
         config: of train.py, resolved.
     """
-    costs = {name: stage_costs(stage) for name, stage in trained(config).items()}
-    if not costs:
+    stages = trained(config)
+    if not stages:
         return Finding("validation", "ok", "no stage trains a network")
-    shares = ", ".join(f"{name} {share(part, whole):.1%}" for name, (whole, part) in costs.items())
-    training, validation = np.sum(list(costs.values()), axis=0)
+    sets = {name: validation_sets(config, stage) for name, stage in stages.items()}
+    costs = [stage_costs(stage, sets[name]) for name, stage in stages.items()]
+    training, validation = np.sum(costs, axis=0)
     total = share(validation, training)
+    parts = ", ".join(f"{name} {_described(stage, sets[name])}" for name, stage in stages.items())
     detail = (
-        f"{total:.1%} of the training's passes ({shares}): "
-        f"{validation[0]:,.0f} forwards and {validation[1]:,.0f} codings of images "
-        f"beside {training[0]:,.0f} and {training[1]:,.0f}"
+        f"takes about {total:.0%} as many network passes as training "
+        f"(limit {MAX_SHARE:.0%}): {parts}"
     )
     if total > MAX_SHARE:
         fewer = int(MAX_SHARE / total * (config.val_samples or 32))
@@ -46,19 +49,18 @@ def check_validation(config: DictConfig) -> Finding:
     return Finding("validation", "ok", detail)
 
 
-def stage_costs(stage: DictConfig) -> tuple[Cost, Cost]:
+def stage_costs(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> tuple[Cost, Cost]:
     """Cost of a stage's training, and of all its validations.
 
     Through a frozen network backward costs as much as forward; what gradient checkpointing computes
     again is left out.
     """
-    fit, data, module = stage.fit, stage.datamodule, stage.module
+    fit, module = stage.fit, stage.module
     bokeh = "bokeh" in module._target_.lower()
     conditions = 1 + int(bokeh or module.get("pre_deblur", False))
     training = np.array([2.0, conditions + 1]) * (fit.max_steps * stage.global_batch)
     once = np.zeros(2)
-    for folder in data.val:
-        kind, count = _kind(Path(folder), data.val_samples)
+    for kind, count in sets:
         once += count * validation_sample(
             kind if bokeh or kind == "photographs" else "pairs",
             conditions=conditions,
@@ -66,6 +68,22 @@ def stage_costs(stage: DictConfig) -> tuple[Cost, Cost]:
             steps=module.steps,
         )
     return training, once * (fit.max_steps // fit.val_check_interval)
+
+
+def _described(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> str:
+    """``16 images every 400 steps``."""
+    images = counted(sum(count for _, count in sets), "image")
+    return f"{images} every {counted(stage.fit.val_check_interval, 'step')}"
+
+
+def validation_sets(config: DictConfig, stage: DictConfig) -> list[tuple[Kind, int]]:
+    """Kind of each validation set of a stage, and how many of its samples are taken."""
+    kinds: dict[str, Kind] = {config.data.sweep: "sweep", config.inputs.in_the_wild: "photographs"}
+    data = stage.datamodule
+    return [
+        _kind(Path(one), data.val_samples, kinds.get(str(Path(one).parent), "pairs"))
+        for one in data.val
+    ]
 
 
 def validation_sample(kind: Kind, *, conditions: int, sigmas: int, steps: int) -> Cost:
@@ -90,10 +108,13 @@ def share(part: Cost, whole: Cost) -> float:
     return float((part / whole).max())
 
 
-def _kind(folder: Path, limit: int | None) -> tuple[Kind, int]:
-    """Kind of a validation set, and its samples; a set that is still to be made counts as full."""
+def _kind(folder: Path, limit: int | None, expected: Kind) -> tuple[Kind, int]:
+    """Kind of a validation set, and its samples.
+
+    A set that is not there yet counts as full, and as what is expected of it.
+    """
     if not (folder / "index.json").is_file():
-        return "pairs", limit or 0
+        return expected, limit or 0
     samples = ShardDataset(folder)
     count = len(samples) if limit is None else min(len(samples), limit)
     if not len(samples):

@@ -137,7 +137,8 @@ def prepare(
                 _remove(work)
                 return read_summary(out)
             _begin(work, head)
-            title = f"{route.name}, job {job} of {jobs}" if jobs > 1 else route.name
+            title = f"making {'/'.join(out.absolute().parts[-2:])}"
+            title += f", job {job} of {jobs}" * (jobs > 1)
             make_parts(
                 plan.parts[job::jobs],
                 functools.partial(_run, route, gates, image_format),

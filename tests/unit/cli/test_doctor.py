@@ -79,12 +79,11 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     (tmp_path / "d.jpg").write_bytes(b"no image")
     assert check_sizes(tmp_path, long_edge=1000, least_edge=64) == []
     (found,) = check_sizes(tmp_path, long_edge=500, least_edge=300)
-    assert found.verdict == "warning" and found.remedy == "data.crop=64, or go on with the others"
-    assert "1 of 3" in found.detail and "64 to 64 px" in found.detail
+    assert found.verdict == "warning" and found.remedy == "data.crop=64"
+    assert "1 of 3" in found.detail and "edge is 64 px at" in found.detail
     (found,) = check_sizes(tmp_path, long_edge=500, least_edge=301)
     assert found.verdict == "error" and "64 to 300 px" in found.detail
-    crop, longer, _ = found.remedy.split(", or ")
-    assert longer == "data.long_edge=502, for those that are large enough"
+    assert found.remedy == "data.long_edge=502, or data.crop=64"
     (found,) = check_sizes(tmp_path, long_edge=502, least_edge=301)
     assert "1 of 3" in found.detail
 
@@ -95,6 +94,7 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     assert (finding.verdict, count) == ("ok", 3)
     finding, _ = check_shards(tmp_path / "set", crop=34, made_by=None, option="data.deblur")
     assert finding.verdict == "error" and "33 px, below the crop of 34" in finding.detail
+    assert finding.remedy == "data.crop=32, or data.deblur=<folder of a finished set>"
 
 
 def test_an_image_that_a_network_reads_is_missed_beforehand(tmp_path: Path) -> None:
@@ -193,7 +193,9 @@ def test_missing_values_do_not_hide_the_memory(
     printed = capsys.readouterr().out
     for key in ("data.deblur", "data.synthetic", "data.sweep", "data.estimates"):
         assert f"{key}:\n  {key}=...\n" in printed
-    assert "the GPU has 80.0 GiB" in printed and "of the training's passes" in printed
+    assert "the GPU has 80.0 GiB" in printed and "as many network passes as training" in " ".join(
+        printed.split()
+    )
     assert "None" not in printed
 
 

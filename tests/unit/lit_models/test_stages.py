@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +50,6 @@ COSTS = [
     "trainer.log_every_n_steps=1",
     "logger=tensorboard",
     "~callbacks.progress",
-    "print_config=false",
 ]
 OTHERS = {
     "seed=7": "{part}.seed was 42, is 7",
@@ -117,6 +117,7 @@ def test_a_signal_while_data_are_made_ends_a_run_in_one_line(
 
     monkeypatch.setattr(train, "run", making)
     monkeypatch.setattr(train, "is_cell", lambda: False)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "a={b: 1}", "resume=latest"])
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as ended:
@@ -125,7 +126,8 @@ def test_a_signal_while_data_are_made_ends_a_run_in_one_line(
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 128 + number
     said, errors = capfd.readouterr()
-    assert said.startswith(f"stopped by {number.name}; go on with resume=/runs/a") and not errors
+    again = "python train.py 'a={b: 1}' resume=/runs/a"
+    assert said == f"stopped by {number.name}; to go on:\n  {again}\n" and not errors
 
 
 def test_what_lightning_says_of_itself_is_not_shown() -> None:

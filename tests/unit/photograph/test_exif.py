@@ -179,7 +179,12 @@ CANON_6D_II = ("Canon", "Canon EOS 6D Mark II")
 @pytest.mark.parametrize(
     ("equivalent", "width_mm", "source", "flags"),
     [
-        (69, 22.3, "table", ("disagrees_with_table",)),  # more than the sensor has
+        (
+            69,
+            22.3,
+            "table",
+            ("disagrees_with_table: 26.09 mm by focal_length_35mm",),
+        ),  # more than the sensor has
         (71, 36 * 50 / 71, "focal_length_35mm", ()),
         (94, 36 * 50 / 94, "focal_length_35mm", ()),
         (96, 36 * 50 / 96, "focal_length_35mm", ("in_camera_crop",)),
@@ -208,7 +213,7 @@ def test_a_false_focal_plane_is_corrected_by_the_table(photo):
     """As every EOS 6D Mark II writes it: 23.75 mm, which would make K 1.5 times too large."""
     facts = read_exposure(write(photo, focal_plane(6673.8, 6240), camera=CANON_6D_II))
     assert (facts.sensor_width_mm, facts.sensor_width_source) == (35.9, "table")
-    assert facts.flags == ("resized", "disagrees_with_table")
+    assert facts.flags == ("resized", "disagrees_with_table: 23.75 mm by focal_plane")
     unlisted = read_exposure(write(photo, focal_plane(6673.8, 6240), camera=("ACME", "X")))
     assert unlisted.sensor_width_mm == pytest.approx(23.75, abs=0.01)
 

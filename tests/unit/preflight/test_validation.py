@@ -13,7 +13,7 @@ from genrefocus.backbone.tiny import build_tiny
 from genrefocus.configuration.composing import compose_training, trained
 from genrefocus.data.order import spread
 from genrefocus.preflight import validation as costs
-from genrefocus.preflight.validation import share, validation_sample
+from genrefocus.preflight.validation import check_validation, share, validation_sample
 from lit_models import BokehNet
 
 ROWS, STEPS = 2, 3
@@ -78,7 +78,7 @@ def test_validation_is_at_most_a_tenth_of_the_training(
 ) -> None:
     """Of every stage, with more samples in every set than are taken; the paper's batch is 32."""
 
-    def full(folder: Path, most: int) -> tuple[str, int]:
+    def full(folder: Path, most: int, expected: str) -> tuple[str, int]:
         return next(kind for name, kind in KINDS.items() if name in folder.parts), most
 
     monkeypatch.setattr(costs, "_kind", full)
@@ -87,7 +87,7 @@ def test_validation_is_at_most_a_tenth_of_the_training(
     config = compose_training([f"scale={scale}", *(given if scale == "paper" else [])])
     OmegaConf.update(config, "data.median_k", None)
     for name, stage in trained(config).items():
-        training, validation = costs.stage_costs(stage)
+        training, validation = costs.stage_costs(stage, costs.validation_sets(config, stage))
         assert 0.01 < share(validation, training) <= 0.1, name
     assert costs.check_validation(config).verdict == "ok"
     more = compose_training([f"scale={scale}", "val_samples=1000", *given])
@@ -96,6 +96,15 @@ def test_validation_is_at_most_a_tenth_of_the_training(
     enough = int(found.remedy.removeprefix("val_samples="))
     less = compose_training([f"scale={scale}", f"val_samples={enough}", *given])
     assert costs.check_validation(less).verdict == "ok"
+
+
+def test_a_set_that_is_still_to_be_made_counts_as_what_it_will_be(tmp_path: Path) -> None:
+    config = compose_training([f"data.sweep={tmp_path}/any", f"inputs.in_the_wild={tmp_path}/own"])
+    config.data.synthetic = f"{tmp_path}/pairs"
+    stage = trained(config)["bokehnet_semi_supervised"]
+    kinds = [kind for kind, _ in costs.validation_sets(config, stage)]
+    assert kinds == ["pairs", "sweep", "photographs"]
+    assert "bokehnet_semi_supervised 48 images every 200 steps" in check_validation(config).detail
 
 
 @pytest.mark.parametrize("period", [2, 3, 4, 5, 8])
