@@ -119,7 +119,7 @@ def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
     run = known.name.rpartition("-")[2] if known else f"{zlib.crc32(str(folder).encode()):08x}"
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
+    logger = WandbLogger(
         project=project,
         save_dir=str(folder),
         **{
@@ -131,6 +131,8 @@ def wandb_logger(save_dir: str, project: str, **settings: Any) -> WandbLogger:
             **settings,
         },
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns of it
+    return logger
 
 
 def _has_key(environment: Mapping[str, str] = os.environ) -> bool:

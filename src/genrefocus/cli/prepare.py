@@ -12,6 +12,7 @@ from rich.table import Table
 
 from genrefocus.preflight.files import check_sidecars
 from genrefocus.preparation.item import Source
+from genrefocus.runs import latest_of
 from genrefocus.terminal import counted
 
 _PARTS = ("deblur", "depth", "mask", "blur", "shapes")
@@ -31,6 +32,7 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
+    _require_run(config)
     source: Source = instantiate(config.source, _convert_="all")
     _require_sidecars(config, source)
     parts = _parts(config, source)
@@ -88,6 +90,18 @@ def _run(config: DictConfig) -> None:
     console.print(
         f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True, markup=False
     )
+
+
+def _require_run(config: DictConfig) -> None:
+    """Whether there is any trained network to deblur with, said before torch is imported.
+
+    Raises:
+        FileNotFoundError: no run has one.
+    """
+    deblur = config.get("deblur") or {}
+    if deblur.get("run") == "latest":
+        runs = deblur.outputs
+        latest_of(runs, lambda run: any(run.glob("*/network.json")), "networks for deblur")
 
 
 def _plain(node: DictConfig) -> Any:
