@@ -98,7 +98,7 @@ def _require_run(config: DictConfig) -> None:
     Raises:
         FileNotFoundError: no run has one.
     """
-    deblur = config.get("deblur") or {}
+    deblur: Any = config.get("deblur") or {}
     if deblur.get("run") == "latest":
         runs = deblur.outputs
         latest_of(runs, lambda run: any(run.glob("*/network.json")), "networks for deblur")
