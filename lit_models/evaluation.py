@@ -24,7 +24,7 @@ from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
 from genrefocus.data.order import spread
 from genrefocus.network import Network, network_of
 from genrefocus.network_card import FILE_NAME, read_network_card
-from genrefocus.network_methods import DeblurMethod, RefocusMethod
+from genrefocus.network_methods import TOLD, DeblurMethod, RefocusMethod
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.report.contact_sheet import sheet_of_files
 from genrefocus.runs import FINISHED, git_commit
@@ -99,8 +99,11 @@ def _entries(
         elif not test.has("blurry"):
             CONSOLE.print("the chain was not measured: no test sample has a blurred photograph")
         else:
-            chain = RefocusMethod(RefocusPipeline(deblur, bokeh), CHAIN, seed=config.seed)
-            found.append(entry(test, _FIDELITY, [Identity(), chain]))
+            both = RefocusPipeline(deblur, bokeh)
+            chains = [RefocusMethod(both, CHAIN, seed=config.seed)]
+            if deblur.takes_map:
+                chains.append(RefocusMethod(both, CHAIN + TOLD, seed=config.seed, told=True))
+            found.append(entry(test, _FIDELITY, [Identity(), *chains]))
     return found
 
 
@@ -130,7 +133,8 @@ def _methods(task: Task, networks: Mapping[str, Network], config: DictConfig) ->
     base = replace(last, denoiser=replace(last.denoiser, lora=None), weights="no LoRA", origin="")
     named = {**({"base": base} if config.evaluation.base else {}), **networks}
     if task == "deblur":
-        return [DeblurMethod(network, name) for name, network in named.items()]
+        told = [DeblurMethod(n, name + TOLD, True) for name, n in networks.items() if n.takes_map]
+        return [*(DeblurMethod(network, name) for name, network in named.items()), *told]
     return [
         RefocusMethod(RefocusPipeline(None, network), name, seed=config.seed)
         for name, network in named.items()
@@ -167,7 +171,7 @@ def _prompts(entries: Sequence[Entry]) -> set[str]:
 def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
     """A contact sheet of some cases: input, answers of the trained networks, target."""
     images, trained = out / "images" / entry.cases.task / entry.cases.name, (*stages, CHAIN)
-    shown = [one.name for one in entry.methods if one.name in trained]
+    shown = [one.name for one in entry.methods if one.name.removesuffix(TOLD) in trained]
     keys, titles = entry.cases.keys, ["input", *shown, "target"]
     rows = [[images / one / f"{keys[n]}.png" for one in titles] for n in spread(len(keys), _ROWS)]
     if (sheet := sheet_of_files(rows, titles)) is not None:
@@ -199,8 +203,9 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
     means = _means(folder / FOLDER)
     tasks = {method: task for task, some in means.items() for method in some}
     own = {name: one["metrics"] for name, one in summaries.items() if "metrics" in one}  # a base
-    own |= {n: means[tasks[n]][n] for n in (*config.curriculum, CHAIN) if n in tasks}
-    trained = [name for name in own if name != CHAIN]
+    made = (*config.curriculum, CHAIN)
+    own |= {n: means[task][n] for n, task in tasks.items() if n.removesuffix(TOLD) in made}
+    trained = [name for name in config.curriculum if name in own]
     stage = config.result.stage or (trained[-1] if trained else None)
     if stage not in (*own, None):
         raise ValueError(f"result.stage={stage} was not measured; there are {', '.join(own)}")

@@ -16,10 +16,14 @@ class Fidelity(nn.Module):
 
     LPIPS takes part where its weights are in place (``genrefocus weights``), otherwise it is
     absent.
+
+    Args:
+        suffix: of the names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, suffix: str = "") -> None:
         super().__init__()
+        self.suffix = suffix
         of_pairs = {"psnr": psnr, "ssim": ssim} | ({"lpips": lpips} if lpips_available() else {})
         self.pairs: Any = nn.ModuleDict({name: Tally(one) for name, one in of_pairs.items()})
         self.control = Tally(lvcorr_of_images)
@@ -34,13 +38,13 @@ class Fidelity(nn.Module):
         self.control.update(images)
 
     def compute_and_reset(self) -> dict[str, float]:
-        """Means by name, ``val/<metric>``; what has seen no image is left out."""
+        """Means by name, ``val/<metric><suffix>``; what has seen no image is left out."""
         values: dict[str, float] = {}
         for name, metric in {**self.pairs, "lvcorr": self.control}.items():
             summary = metric.compute()
             metric.reset()
             if int(summary.valid):
-                values[f"val/{name}"] = float(summary.mean)
+                values[f"val/{name}{self.suffix}"] = float(summary.mean)
             if int(summary.failed):
-                values[f"val/{name}_failed"] = float(summary.failed)
+                values[f"val/{name}{self.suffix}_failed"] = float(summary.failed)
         return values

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "render": CORE | {"photograph"},
     "world": CORE | {"render"},
     "metrics": CORE | {"render", "writing"},
-    "k_search": CORE,
+    "k_search": CORE | {"metrics", "render"},
     # The model.
     "noise": set(),
     "flow": {"rejection"},
@@ -40,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "network": {"noise", "denoiser", "backbone", "sampling", "network_card", "geometry"},
     "compat": {"backbone", "denoiser", "flow", "sampling"},
     "estimators": CORE | {"data"},
-    "pipeline": CORE | MODEL | {"estimators"},
+    "focus": CORE | {"estimators", "k_search", "render"},
+    "pipeline": CORE | MODEL | {"estimators", "focus"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
     "data": CORE | {"data.sample", "photograph", "writing"},
@@ -64,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     # Use.
     "network_methods": {
+        "focus",
         "optics",
         "network",
         "network_card",

@@ -69,7 +69,7 @@ def cells_of(sweep: str) -> list[str]:
     return str(own["hydra"]["sweeper"]["params"]["cell"]).split(",")
 
 
-SWEEPS = ["base", "data_routes", "k_labels", "lora_rank", "two_stage"]
+SWEEPS = ["base", "data_routes", "deblur_knowledge", "k_labels", "lora_rank", "two_stage"]
 
 
 @pytest.mark.parametrize("scale", ["embedded", "paper"])

@@ -144,6 +144,12 @@ def resize_disparity(
     return _invert(_bilinear(_invert(disparity), height, width))
 
 
+def resize_defocus(defocus: Tensor, height: int, width: int) -> Tensor:
+    """A defocus map (H, W) of an image that is scaled: blur radii in px scale with it."""
+    scale = max(height, width) / max(defocus.shape)
+    return (resize_disparity(defocus, height, width) * scale).clamp(0, 1)
+
+
 def crop(view: View, top: int, left: int, height: int, width: int) -> View:
     """The window of ``height`` x ``width`` px at (``top``, ``left``); k stays as it is.
 

@@ -9,14 +9,18 @@ is rejected, since a K at the bound of a search says where the search ended and 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
 from genrefocus.optics import BlurStrength, blur_radius
 from genrefocus.rejection import Reason, Rejected
+
+if TYPE_CHECKING:
+    from genrefocus.render.apertures import Aperture
 
 RADIUS_QUANTILE = 0.99
 """Bounds hold for this quantile of the blur radii: a few pixels of wild depth do not move it."""
@@ -155,6 +159,51 @@ def search_k(
             Reason.SCORE_FLAT, f"the best score is less than {FLAT} above that of a bound"
         )
     return KSearch(curve.k(x), top, curve.points())
+
+
+def search_k_of_photograph(
+    photograph: Tensor,
+    sharp: Tensor,
+    disparity: Tensor,
+    focus_disparity: float,
+    *,
+    aperture: "Aperture",
+    k_range: KRange,
+    edge_width: int,
+) -> KSearch:
+    """The K at which a sharp image, rendered with its disparity, is most like the photograph.
+
+    Args:
+        photograph, sharp: (3, H, W) in [0, 1] sRGB; compared by SSIM.
+        disparity: (H, W), 1/m.
+        focus_disparity: of the photograph's plane of focus, 1/m.
+        aperture, edge_width: see :func:`genrefocus.render.layered.render_layered`.
+        k_range: where K is searched for.
+
+    Raises:
+        Rejected: as :func:`search_k` and :meth:`KRange.bounds`.
+    """
+    from genrefocus.metrics.ssim import ssim  # seconds, which only this waits for
+    from genrefocus.render.layered import render_layered
+    from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
+
+    height, width = disparity.shape
+    low, high = k_range.bounds(disparity, focus_disparity)
+    light = srgb_to_linear(sharp)
+
+    def score(k: float) -> float:
+        rendered = render_layered(
+            light,
+            disparity,
+            focus_disparity=focus_disparity,
+            strength=BlurStrength(k, height, width),
+            aperture=aperture,
+            edge_width=edge_width,
+        )
+        return float(ssim(linear_to_srgb(rendered)[None], photograph[None])[0])
+
+    with torch.inference_mode():
+        return search_k(score, low=low, high=high, budget=k_range.budget)
 
 
 class _Curve:

@@ -13,7 +13,7 @@ from genrefocus.backbone import Backbone, load_flux_dev, load_tiny
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.lora import load_lora
 from genrefocus.denoiser import Conditions, Denoiser
-from genrefocus.geometry import View, resize_image, round_up_to_multiple
+from genrefocus.geometry import View, resize_defocus, resize_image, round_up_to_multiple
 from genrefocus.network_card import (
     DEBLUR_PROMPT,
     STEPS,
@@ -69,6 +69,11 @@ class Network:
         """Whether it reads a deblurred draft beside the photograph."""
         return self.variant == "pre_deblur"
 
+    @property
+    def takes_map(self) -> bool:
+        """Whether it is a DeblurNet that can be told the blur by a defocus map."""
+        return self.variant == "told"
+
     def require_no_draft(self) -> None:
         """
         Raises:
@@ -85,11 +90,13 @@ class Network:
         photographs: Tensor,
         numbers: Sequence[int] | None = None,
         drafts: Tensor | None = None,
+        maps: Tensor | None = None,
     ) -> Tensor:
         """Photographs (B, 3, H, W) in [0, 1] of any size, edited; same shape, on the CPU.
 
         The noise of a photograph depends on the seed and its number, and not on its neighbours;
-        without numbers all have number 0.
+        without numbers all have number 0. ``maps`` (B, 1, H, W) tell a DeblurNet the blur; see
+        :attr:`takes_map`.
 
         Raises:
             ValueError: the network reads a draft, and there is none.
@@ -100,8 +107,11 @@ class Network:
             drafts = torch.stack([self.to_whole_tokens(one) for one in drafts])
         height, width = photographs.shape[-2:]
         whole = torch.stack([self.to_whole_tokens(one) for one in photographs])
+        if maps is not None:
+            size = whole.shape[-2:]
+            maps = torch.stack([resize_defocus(one[0], *size)[None] for one in maps])
         noise = seeded_generators(self.seed, [0] * len(whole) if numbers is None else numbers)
-        edited = self.generate(whole, noise, draft=drafts)
+        edited = self.generate(whole, noise, control=maps, draft=drafts)
         return torch.stack([resize_image(one, height, width) for one in edited])
 
     def to_whole_tokens(self, image: Tensor) -> Tensor:

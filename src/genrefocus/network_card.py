@@ -31,7 +31,7 @@ STEPS = 28
 
 Task = Literal["deblur", "bokeh"]
 BackboneKind = Literal["tiny", "flux_dev"]
-Variant = Literal["standard", "pre_deblur", "direct"]
+Variant = Literal["standard", "pre_deblur", "told", "direct"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class NetworkCard:
         steps: Euler steps.
         rank: of the LoRA; None takes that of the file.
         lora: path of the LoRA file; on disk its name, as it lies beside the card.
-        variant: ``pre_deblur`` has a deblurred draft as a further condition; ``direct`` is a
-            BokehNet that takes the blurred photograph in place of the all-in-focus image.
+        variant: ``pre_deblur`` has a deblurred draft as a further condition; ``told`` takes the
+            defocus map of the photograph as one, and does without; ``direct`` is a BokehNet that
+            takes the blurred photograph in place of the all-in-focus image.
         isolate_conditions, draft_ids: see :class:`genrefocus.denoiser.Denoiser`.
         trained_steps: optimizer steps that it was trained for; None where that was not noted.
         largest_radius: in the defocus maps of its training, px; None where that was not noted.
@@ -107,7 +108,7 @@ def released_card(
     lora: str | Path,
     *,
     steps: int = STEPS,
-    pre_deblur: bool = False,
+    variant: Variant = "standard",
 ) -> NetworkCard:
     """The card of a LoRA file on FLUX.1-dev in the released format, with the release's settings.
 
@@ -116,7 +117,7 @@ def released_card(
         flux: folder or hub id of FLUX.1-dev.
         lora: the file.
         steps: Euler steps.
-        pre_deblur: it is a DeblurNet that reads a deblurred draft.
+        variant: see :class:`NetworkCard`.
     """
     deblur = task == "deblur"
     return NetworkCard(
@@ -128,7 +129,7 @@ def released_card(
         steps=steps,
         rank=None,
         lora=str(lora),
-        variant="pre_deblur" if pre_deblur else "standard",
+        variant=variant,
         draft_ids="released",
     )
 

@@ -14,11 +14,15 @@ from torch import Tensor
 
 from genrefocus.benchmark.case import Case, Method, Task
 from genrefocus.estimators import DepthEstimator, Photo
+from genrefocus.focus import SourceBlur
 from genrefocus.network import Network
 from genrefocus.network_card import Task as NetworkTask
 from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.pipeline import PreparedPhoto, RefocusPipeline
 from genrefocus.world.estimates import estimate_depth
+
+TOLD = "_told"
+"""Ends the name of a method that is told the blur of the photographs."""
 
 NEAREST = 0.01
 """Part of the pixels, those nearest to the true plane of focus, that name it in estimated depth."""
@@ -76,16 +80,24 @@ class SimulatedDepth:
 
 @dataclass(frozen=True)
 class DeblurMethod:
-    """DeblurNet."""
+    """DeblurNet.
+
+    Attributes:
+        network: asked as its card says.
+        name: in tables.
+        told: gets the defocus map of the photograph, see ``Network.takes_map``.
+    """
 
     network: Network
     name: str
+    told: bool = False
 
     needs_k = False
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.network.weights}, {dict(self.asked)}, seed {self.network.seed}"
+        told = ", told the blur" if self.told else ""
+        return f"{self.network.weights}, {dict(self.asked)}, seed {self.network.seed}{told}"
 
     @property
     def asked(self) -> Mapping[str, tuple[str, int]]:
@@ -97,7 +109,8 @@ class DeblurMethod:
         if self.network.takes_draft and case.draft is not None:
             drafts = case.draft[None]
         network = _asked_for(self.network, case)
-        return network(case.image[None], [_noise_number(case)], drafts)[0]
+        maps = _own_defocus(case)[None] if self.told else None
+        return network(case.image[None], [_noise_number(case)], drafts, maps)[0]
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,7 @@ class RefocusMethod:
             loses.
         depth: in place of the true depth.
         seed: of the noise.
+        told: DeblurNet is told the blur of the photograph.
     """
 
     pipeline: RefocusPipeline
@@ -118,6 +132,7 @@ class RefocusMethod:
     true_aif: bool = False
     depth: CaseDepth | None = None
     seed: int = 0
+    told: bool = False
     _prepared: dict[str, PreparedPhoto] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -134,6 +149,7 @@ class RefocusMethod:
         weights = ", ".join(network.weights for network in self._networks.values())
         depth = "true depth" if self.depth is None else self.depth.name
         aif = ", true all-in-focus image" if self.true_aif else ""
+        aif += ", told the blur" if self.told else ""
         return f"{weights}, {dict(self.asked)}, {depth}{aif}, seed {self.seed}"
 
     @property
@@ -164,8 +180,16 @@ class RefocusMethod:
         image = case.aif if self.true_aif else case.image
         if image is None:
             raise ValueError(f"case {case.key} has no true all-in-focus image")
+        source = None
+        if self.told:
+            _own_defocus(case)
+            source = SourceBlur(case.source_strength, case.source_focus_disparity)
         scene = self.pipeline.prepare(
-            image, focus=case.focus_disparity, disparity=case.disparity, seed=self.seed
+            image,
+            focus=case.focus_disparity,
+            disparity=case.disparity,
+            seed=self.seed,
+            source=source,
         )
         if self.depth is None:
             return scene
@@ -177,6 +201,12 @@ class RefocusMethod:
 def _asked_for(network: Network, case: Case) -> Network:
     """The network with the case's own prompt, if it has one."""
     return network if case.prompt is None else replace(network, prompt=case.prompt)
+
+
+def _own_defocus(case: Case) -> Tensor:
+    if case.own_defocus is None:
+        raise ValueError(f"case {case.key} does not say how its photograph is blurred")
+    return case.own_defocus
 
 
 def _noise_number(case: Case) -> int:
@@ -202,7 +232,8 @@ def methods_of(
     ``deblur`` where there is a DeblurNet, ``bokeh`` where there is a BokehNet. Where there are
     both, ``refocus`` has their chain, and with ``_true_aif`` the second stage on the true
     all-in-focus image; one network for both answers ``refocus`` alone. With ``depth`` there are the
-    same with ``_estimated_depth``, so that the differences say which stage loses how much.
+    same with ``_estimated_depth``, so that the differences say which stage loses how much. A
+    DeblurNet that can be told the blur answers blind, and with ``_told`` by the true map.
 
     Args:
         networks: see :func:`genrefocus.network.load_networks`.
@@ -221,12 +252,16 @@ def methods_of(
     found: dict[Task, list[Method]] = {}
     if deblur is not None:
         found["deblur"] = [DeblurMethod(deblur, name)]
+        if deblur.takes_map:
+            found["deblur"].append(DeblurMethod(deblur, name + TOLD, told=True))
     if bokeh is not None:
         alone = RefocusPipeline(None, bokeh)
         found["bokeh"] = [RefocusMethod(alone, name + s, depth=d) for s, d in depths.items()]
         if deblur is not None:
             both = RefocusPipeline(deblur, bokeh)
             found["refocus"] = [RefocusMethod(both, name + s, depth=d) for s, d in depths.items()]
+            if deblur.takes_map:
+                found["refocus"].append(RefocusMethod(both, name + TOLD, told=True))
             found["refocus"] += [
                 RefocusMethod(alone, f"{name}_true_aif{s}", true_aif=True, depth=d)
                 for s, d in depths.items()

@@ -5,7 +5,6 @@ Networks take sizes that are whole tokens, so the image is resized for them (Lan
 is resized back; the backbone cuts larger images than those of its training into tiles.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,10 +14,11 @@ from pathlib import Path
 from torch import Tensor
 
 from genrefocus.estimators import DepthEstimator, Photo
+from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
 from genrefocus.geometry import (
     View,
     require_inside,
-    resize_disparity,
+    resize_defocus,
     resize_image,
     resize_long_edge_and_crop,
 )
@@ -30,12 +30,9 @@ from genrefocus.optics import (
     BlurStrength,
     defocus_map,
     depth_to_disparity,
-    focus_disparity,
     require_spread,
 )
-
-Focus = tuple[int, int] | Tensor | float
-"""What shall be sharp: a pixel (x, y), a mask (H, W) that is True there, or a disparity in 1/m."""
+from genrefocus.rejection import Rejected
 
 Report = Callable[[str, int, int], None]
 """Called with (stage, evaluations done, evaluations in all): one for each tile and step."""
@@ -52,6 +49,8 @@ class PreparedPhoto:
         focus_disparity: of the plane of focus, 1/m.
         photo_size: (H, W) of the photograph, which K is stated for.
         unit: K of 1 in the photograph, restated for ``aif``.
+        told: K of the photograph as it was taken, stated for it, and disparity of its plane of
+            focus, that DeblurNet was told; None: it deblurred blind.
     """
 
     aif: Tensor
@@ -60,6 +59,20 @@ class PreparedPhoto:
     focus_disparity: float
     photo_size: tuple[int, int]
     unit: BlurStrength
+    told: tuple[BlurStrength, float] | None = None
+
+    def restated(self, strength: BlurStrength) -> BlurStrength:
+        """K of the photograph, for ``aif``.
+
+        Raises:
+            ValueError: it is stated for another size.
+        """
+        if (strength.height, strength.width) != self.photo_size:
+            raise ValueError(
+                f"K is stated for {strength.height}x{strength.width} px but the photograph is "
+                f"{self.photo_size[0]}x{self.photo_size[1]} px (HxW)"
+            )
+        return replace(self.unit, k=strength.k * self.unit.k)
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ class RefocusPipeline:
 
     def __init__(self, deblur: Network | None, bokeh: Network) -> None:
         self.deblur, self.bokeh = deblur, bokeh
-        self._warned = False
+        self._warned: set[str] = set()
 
     def prepare(
         self,
@@ -104,6 +117,7 @@ class RefocusPipeline:
         seed: int = 0,
         report: Report | None = None,
         draft: Tensor | None = None,
+        source: SourceBlur | None = None,
     ) -> PreparedPhoto:
         """All that does not depend on K: all-in-focus image, disparity, plane of focus.
 
@@ -118,28 +132,39 @@ class RefocusPipeline:
             report: called with the progress.
             draft: (3, H, W) in [0, 1], the photograph as another method has deblurred it; for a
                 DeblurNet that takes one.
+            source: blur of the photograph, for a DeblurNet that takes a map; it deblurs twice then,
+                first blind. None leaves it at that.
 
         Raises:
-            ValueError: sizes disagree, the focus lies outside, not exactly one of ``disparity``
-                and ``estimator``, or a draft that is missing or that no network reads.
-            Rejected: depth or mask are degenerate, see :mod:`genrefocus.optics`.
+            ValueError: sizes disagree, a focus lies outside, not exactly one of ``disparity``
+                and ``estimator``, a draft that is missing, or a draft or a source that no network
+                reads.
+            Rejected: depth or mask are degenerate, see :mod:`genrefocus.optics`; or the blur of
+                the photograph cannot be found.
         """
         size = (photo.shape[-2], photo.shape[-1])
         mask = focus if isinstance(focus, Tensor) else None
         # K is linear: one unit of it goes through the geometry, and any K can follow.
         view = View(photo.float(), disparity, mask, BlurStrength(1.0, *size))
         self._require_draft(draft, size)
-        if isinstance(focus, tuple):
-            require_inside(focus, *size)
+        own = None if source is None else self._require_told(source).focus
+        for pixel in (focus, own):
+            if isinstance(pixel, tuple):
+                require_inside(pixel, *size)
         if disparity is not None:
             require_spread(disparity)
-            focus = _plane_of_focus(disparity, focus)
+            focus = plane_of_focus(disparity, focus)
+            own = None if own is None else plane_of_focus(disparity, own)
         if long_edge is not None:
             view = resize_long_edge_and_crop(view, long_edge, self._token)
-            focus = _carry(focus, size, view, long_edge)
+            focus = carried(focus, size, view, long_edge)
+            own = carried(own, size, view, long_edge)
             if draft is not None:
                 draft = resize_long_edge_and_crop(View(draft), long_edge, self._token).image
-        return self._prepare(view, focus, estimator, size, seed, report, draft)
+        blind = self._prepare(view, focus, estimator, size, seed, report, draft)
+        if source is None:
+            return blind
+        return self._told(blind, view.image, replace(source, focus=own), seed, report)
 
     def refocus(
         self,
@@ -162,38 +187,26 @@ class RefocusPipeline:
         Raises:
             ValueError: K is stated for another size.
         """
-        if (strength.height, strength.width) != photo.photo_size:
-            raise ValueError(
-                f"K is stated for {strength.height}x{strength.width} px but the photograph is "
-                f"{photo.photo_size[0]}x{photo.photo_size[1]} px (HxW)"
-            )
-        strength = replace(photo.unit, k=strength.k * photo.unit.k)
-        size = _size(photo.whole_tokens)
-        disparity = photo.disparity
-        if size != _size(disparity):
-            disparity = resize_disparity(disparity, *size)
-        control = defocus_map(disparity, photo.focus_disparity, strength.resized(*size))
-        self._warn_beyond_training(control)
+        strength = photo.restated(strength)
+        defocus = defocus_map(photo.disparity, photo.focus_disparity, strength)
+        control = resize_defocus(defocus, *_size(photo.whole_tokens))
+        self._warn_beyond_training(self.bokeh, "requested, and BokehNet", control)
         image = self.bokeh.generate(
             photo.whole_tokens[None],
             seeded_generators(seed, [number]),
             control=control[None, None],
             report=report and partial(report, "bokeh"),
         )
-        return Refocused(
-            resize_image(image[0], *_size(photo.aif)),
-            defocus_map(photo.disparity, photo.focus_disparity, strength),
-            strength,
-        )
+        return Refocused(resize_image(image[0], *_size(photo.aif)), defocus, strength)
 
-    def _warn_beyond_training(self, control: Tensor) -> None:
-        radius, largest = float(control.max()) * MAX_COC, self.bokeh.largest_radius
-        if largest is None or self._warned or radius <= largest * 1.01:
+    def _warn_beyond_training(self, network: Network, said: str, control: Tensor) -> None:
+        radius, largest = float(control.max()) * MAX_COC, network.largest_radius
+        if largest is None or said in self._warned or radius <= largest * 1.01:
             return
-        self._warned = True
+        self._warned.add(said)
         warnings.warn(
-            f"a blur radius of {radius:.1f} px is requested, and BokehNet was trained up to "
-            f"{largest:.1f} px: the image may be blurred too little or wrongly",
+            f"a blur radius of {radius:.1f} px is {said} was trained up to {largest:.1f} px: the "
+            "image may be wrong, or blurred too little",
             BeyondTraining,
             stacklevel=3,
         )
@@ -217,6 +230,14 @@ class RefocusPipeline:
                 f"{size[0]}x{size[1]} px (HxW)"
             )
 
+    def _require_told(self, source: SourceBlur) -> SourceBlur:
+        if self.deblur is None or not self.deblur.takes_map:
+            raise ValueError(
+                "no DeblurNet takes part that can be told the blur of the photograph: leave "
+                "--source-k and --source-focus out, or train one with stages.deblurnet.module.told"
+            )
+        return source
+
     def _prepare(
         self,
         view: View,
@@ -230,23 +251,63 @@ class RefocusPipeline:
         """The photograph as a view of its final size; ``focus`` is in this view."""
         if (view.disparity is None) == (estimator is None):
             raise ValueError("depth comes from a disparity map or from an estimator: give one")
-        source = self.bokeh.to_whole_tokens(view.image)
-        if self.deblur is not None:
-            source = self.deblur.generate(
-                source[None],
-                seeded_generators(seed, [0]),
-                draft=None if draft is None else self.bokeh.to_whole_tokens(draft)[None],
-                report=report and partial(report, "deblur"),
-            )[0]
+        source = self._deblurred(view.image, "deblur", seed, report, draft=draft)
         aif = resize_image(source, view.height, view.width)
         disparity = view.disparity
         if disparity is None:
             assert estimator is not None
             (depth,) = estimator.depth([Photo("photograph", view.image, aif)])
             disparity = depth_to_disparity(depth)
-            focus = _plane_of_focus(disparity, focus if view.mask is None else view.mask)
+            focus = plane_of_focus(disparity, focus if view.mask is None else view.mask)
         assert isinstance(focus, float) and view.strength is not None
         return PreparedPhoto(aif, source, disparity, focus, photo_size, view.strength)
+
+    def _told(
+        self,
+        photo: PreparedPhoto,
+        image: Tensor,
+        source: SourceBlur,
+        seed: int,
+        report: Report | None,
+    ) -> PreparedPhoto:
+        """A photograph (3, H, W) that was deblurred blind, deblurred by its own blur."""
+        assert self.deblur is not None
+        try:
+            strength, plane = source.found(
+                image, photo.aif, photo.disparity, unit=photo.unit, size=photo.photo_size
+            )
+        except Rejected as error:
+            remedy = "give --source-k K and --source-focus X,Y, or --source-k none to deblur blind"
+            raise Rejected(error.reason, error.value, f"{error.detail}; {remedy}") from None
+        control = defocus_map(photo.disparity, plane, photo.restated(strength))
+        self._warn_beyond_training(self.deblur, "told, and DeblurNet", control)
+        sharp = self._deblurred(image, "deblur, told", seed, report, control=control)
+        aif = resize_image(sharp, *_size(image))
+        return replace(photo, aif=aif, whole_tokens=sharp, told=(strength, plane))
+
+    def _deblurred(
+        self,
+        image: Tensor,
+        stage: str,
+        seed: int,
+        report: Report | None,
+        *,
+        draft: Tensor | None = None,
+        control: Tensor | None = None,
+    ) -> Tensor:
+        """An image at the size of whole tokens, deblurred where there is a DeblurNet."""
+        whole = self.bokeh.to_whole_tokens(image)
+        if self.deblur is None:
+            return whole
+        if control is not None:
+            control = resize_defocus(control, *_size(whole))[None, None]
+        return self.deblur.generate(
+            whole[None],
+            seeded_generators(seed, [0]),
+            control=control,
+            draft=None if draft is None else self.bokeh.to_whole_tokens(draft)[None],
+            report=report and partial(report, stage),
+        )[0]
 
 
 def load_pipeline(
@@ -287,32 +348,6 @@ def load_pipeline(
         chosen = {task: replace(card, steps=steps) for task, card in chosen.items()}
     networks = load_networks(chosen, device=device, vae_tiling=vae_tiling)
     return RefocusPipeline(networks.get("deblur"), networks["bokeh"])
-
-
-def _plane_of_focus(disparity: Tensor, focus: Focus) -> float:
-    if isinstance(focus, Tensor):
-        return focus_disparity(disparity, focus)
-    if isinstance(focus, tuple):
-        x, y = focus
-        return float(disparity[y, x])
-    return float(focus)
-
-
-def _carry(focus: Focus, size: tuple[int, int], view: View, long_edge: int) -> Focus:
-    """A pixel of the photograph in the view that is its scaled and cropped centre."""
-    if not isinstance(focus, tuple):
-        return focus
-    scale = long_edge / max(size)
-    place = []
-    for value, before, after in zip(focus, size[::-1], (view.width, view.height), strict=True):
-        moved = math.floor((value + 0.5 - before / 2) * scale + after / 2)
-        if not -1 <= moved <= after:  # one px for the rounding of the scaled size
-            raise ValueError(
-                f"focus {focus[0]},{focus[1]} is cropped away at long edge {long_edge} px; "
-                "choose another long edge or keep the photograph's size"
-            )
-        place.append(min(max(moved, 0), after - 1))
-    return place[0], place[1]
 
 
 def _size(image: Tensor) -> tuple[int, int]:

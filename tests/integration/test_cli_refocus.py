@@ -127,6 +127,45 @@ def test_long_edge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read("out.png").shape == (16, 32, 3)
 
 
+def test_what_deblurnet_was_told_is_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """K of the source as given, by Eq. 3 of its own EXIF, or none."""
+    card = folder / "outputs/semi_supervised/one/deblur/network.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "variant": "told"}))
+    lens = {
+        piexif.ExifIFD.FocalLength: (50, 1),
+        piexif.ExifIFD.FNumber: (2, 1),
+        piexif.ExifIFD.FocalLengthIn35mmFilm: 50,
+    }
+    with Image.open("photo.png") as image:
+        image.save("photo.jpg", exif=piexif.dump({"Exif": lens}), quality=95)
+    own = 0.05 * 0.025 / 2 / (1 - 0.05 * 0.25) * WIDTH / 0.036
+    for photo, given, expected in (
+        ("photo.png", [], {"blind": "no_exif"}),
+        ("photo.jpg", ["--source-k", "none"], {"blind": "not told"}),
+        (
+            "photo.png",
+            ["--source-k", "4", "--source-focus", "1,1"],
+            {"k": 4.0, "focus_disparity": 1.0, "from": "given"},
+        ),
+        (
+            "photo.jpg",
+            ["--source-focus", "50,1"],
+            {"k": round(own, 4), "focus_disparity": 0.25, "from": "exif"},
+        ),
+    ):
+        assert main(["refocus", photo, "--depth", "depth.npy", *FOCUS, *given]) == 0
+        assert lines(capsys)[0]["source"] == expected
+    for given, message in (
+        (["--source-k", "auto", "--source-focus", "1,1"], "or --source-k none to deblur blind"),
+        (["--source-focus", "1,1"], "give its K with --source-k K"),
+        (["--source-k", "4", "--source-focus", "99,1"], "lies outside"),
+    ):
+        assert main([*BASIC, *FOCUS, *given]) == 2
+        assert message in capsys.readouterr().err
+
+
 K = ["--k", "3", "-o", "out.png"]
 FOCUS = ["--focus", "1,1", *K]
 
@@ -161,6 +200,9 @@ FOCUS = ["--focus", "1,1", *K]
         ([*BASIC, *FOCUS, "--steps", "0"], "--steps: '0': give a whole number, 1 or more"),
         ([*BASIC, *FOCUS, "--long-edge", "5"], "larger long edge"),
         ([*BASIC, *FOCUS, "--no-deblur", "--deblur-prompt", "a sign"], "--no-deblur leaves out"),
+        ([*BASIC, *FOCUS, "--no-deblur", "--source-k", "4"], "--no-deblur leaves out"),
+        ([*BASIC, *FOCUS, "--source-k", "much"], "exif, auto or none"),
+        ([*BASIC, *FOCUS, "--source-k", "4"], "no DeblurNet takes part that can be told"),
         (["refocus", "photo.png", "--depth-model", "some/DepthPro", *FOCUS], "@COMMIT"),
         (["refocus", "photo.png", "--depth", "flat.npy", *FOCUS], "depth_without_spread"),
         (["refocus", "photo.png", "--depth", "other.npy", *FOCUS], "of other proportions"),

@@ -27,6 +27,7 @@ def test_two_processes_equal_one(
         f"{fit}.val_check_interval={STEPS}",
         "callbacks.ema.decay=0.5",  # so that what is exported has moved
         "stages.deblurnet.module.warmup_steps=1",
+        "stages.deblurnet.module.told=0.5",
     ]
     finish(shared, tmp_path / "one")
     sweep = ["-m"] if "sweep" in runs else []

@@ -29,7 +29,8 @@ def overrides(tiny_training: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def run(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("scheme") / "outputs"
-    finish(["experiment=semi_supervised", "logger=wandb", *overrides], outputs)
+    told = "stages.deblurnet.module.told=0.5"
+    finish(["experiment=semi_supervised", "logger=wandb", told, *overrides], outputs)
     (folder,) = (outputs / "semi_supervised").iterdir()
     return folder
 
@@ -44,7 +45,8 @@ def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
         assert found["steps"] == 4 and found["samples_per_second"] > 0 and found["seconds"] > 0
         assert (run / found["lora"]).is_file() and found["dataset"] and found["git_commit"]
     results = read_results(run / "benchmark")
-    assert results.methods("deblur", "test") == ["identity", "unsharp", "base", "deblurnet"]
+    deblur = ["unsharp", "base", "deblurnet", "deblurnet_told"]
+    assert results.methods("deblur", "test") == ["identity", *deblur]
     bokeh = ["classical_scatter", "base", *STAGES[1:]]
     assert results.methods("bokeh", "test") == ["identity", *bokeh]
     assert results.methods("bokeh", "control") == [*bokeh, "ground_truth"]
@@ -62,6 +64,7 @@ def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: 
     assert counts["found"] == sum(counts["written"].values()) + sum(counts["rejected"].values())
     shards = ShardDataset(run / "in_the_wild" / "shards" / "train")
     assert shards[0].route == "in_the_wild" and shards[0].strength.k > 0
+    assert shards[0].provenance["deblur"] == "told"
     trained = summary(run, "bokehnet_semi_supervised")["dataset"]
     assert shards.fingerprint in trained.values()
 

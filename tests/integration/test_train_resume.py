@@ -27,6 +27,7 @@ def overrides(tiny_training: list[str]) -> list[str]:
     return [
         *tiny_training,
         "stages.deblurnet.datamodule.batch_size=2",
+        "stages.deblurnet.module.told=0.5",
         f"stages.deblurnet.fit.max_steps={STEPS}",
         "global_batch=4",
         "callbacks.checkpoint.every_n_train_steps=1",

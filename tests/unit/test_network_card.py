@@ -141,5 +141,5 @@ def test_released_files_are_asked_as_the_release_asks() -> None:
     assert (bokeh.prompt, bokeh.guidance) == ("an excellent photo with a large aperture", 1.0)
     assert deblur.flow == bokeh.flow == Flow() and deblur.steps == bokeh.steps == 28
     assert deblur.draft_ids == "released" and deblur.variant == "standard"
-    drafted = released_card("deblur", "flux", "deblurNet", pre_deblur=True)
+    drafted = released_card("deblur", "flux", "deblurNet", variant="pre_deblur")
     assert drafted.variant == "pre_deblur"

@@ -25,7 +25,7 @@ from genrefocus.network_methods import (
     methods_of,
     nearest_to_focus,
 )
-from genrefocus.optics import BlurStrength
+from genrefocus.optics import BlurStrength, defocus_map
 
 SIZE = 16, 24
 
@@ -86,6 +86,40 @@ def test_what_is_there_decides_what_is_answered(networks: dict[Task, Network]) -
     drafted = {**networks, "deblur": replace(networks["deblur"], variant="pre_deblur")}
     with pytest.raises(ValueError, match="reads a deblurred draft"):
         methods_of(drafted, "drafted")
+
+
+def test_a_network_that_can_be_told_the_blur_answers_told_and_blind(
+    networks: dict[Task, Network], case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor | None] = []
+    generate = Network.generate
+
+    def spied(self: Network, *given: Any, **more: Any) -> Tensor:
+        seen.append(more.get("control"))
+        return generate(self, *given, **more)
+
+    monkeypatch.setattr(Network, "generate", spied)
+    told = {**networks, "deblur": replace(networks["deblur"], variant="told", steps=1)}
+    methods = {one.name: one for some in methods_of(told, "ours").values() for one in some}
+    assert {"ours_told", "ours", "ours_true_aif"} == set(methods)
+    by_task = methods_of(told, "ours")
+    assert [one.name for one in by_task["deblur"]] == ["ours", "ours_told"]
+    own = replace(case, task="deblur", source_strength=None)
+    for method in by_task["deblur"]:
+        method(own)
+    blind, map_ = seen
+    assert blind is None and map_ is not None
+    expected = defocus_map(case.disparity, 0.6, BlurStrength(3.0, *SIZE))  # type: ignore[arg-type]
+    torch.testing.assert_close(map_[0, 0], expected)
+    known = replace(
+        case, source_strength=BlurStrength(5.0, *SIZE), source_focus_disparity=0.2, prompt=None
+    )
+    (chain,) = [one for one in by_task["refocus"] if one.name == "ours_told"]
+    assert isinstance(chain, RefocusMethod)
+    assert chain.scene(known).told == (BlurStrength(5.0, *SIZE), 0.2)
+    with pytest.raises(ValueError, match="does not say how its photograph is blurred"):
+        chain.scene(replace(case, key="other"))
+    assert len({one.fingerprint for one in by_task["deblur"]}) == 2  # type: ignore[attr-defined]
 
 
 def test_true_parts_are_swapped_in(networks: dict[Task, Network], case: Case) -> None:

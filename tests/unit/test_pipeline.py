@@ -14,11 +14,15 @@ from genrefocus.backbone.tiny import build_tiny
 from genrefocus.denoiser import Denoiser
 from genrefocus.estimators import Photo
 from genrefocus.flow import Flow
+from genrefocus.focus import SourceBlur
 from genrefocus.geometry import resize_image
 from genrefocus.network import Network
-from genrefocus.optics import BlurStrength
+from genrefocus.optics import BlurStrength, blur_strength_from_exif
 from genrefocus.pipeline import BeyondTraining, RefocusPipeline
 from genrefocus.rejection import Reason, Rejected
+from genrefocus.render.apertures import disk
+from genrefocus.render.layered import render_layered
+from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
 
 class Given(NamedTuple):
@@ -172,7 +176,9 @@ def trained(backbone: Backbone, steps: int) -> Network:
 def test_a_batch_of_any_size_goes_to_whole_tokens_and_back_by_lanczos(backbone: Backbone) -> None:
     """As in the pipeline, so that one photograph has one all-in-focus image."""
     network, photographs = Answering(backbone, source), torch.rand(2, 3, 14, 19)
-    edited = network(photographs)
+    edited = network(photographs, maps=torch.full((2, 1, 14, 19), 0.05))
+    told = network.given[-1].control  # type: ignore[attr-defined]
+    assert told.shape == (2, 1, 16, 24) and float(told.max()) == pytest.approx(0.05 * 24 / 19)
     whole = torch.stack([resize_image(one, 16, 24) for one in photographs])
     assert torch.equal(network.given[0].source, whole)  # type: ignore[attr-defined]
     assert torch.equal(edited, torch.stack([resize_image(one, 14, 19) for one in whole]))
@@ -255,6 +261,75 @@ def test_k_of_another_size_and_a_negative_focus_are_refused(
     assert refusal.value.reason is Reason.FOCUS_DISPARITY_NEGATIVE
     with pytest.raises(ValueError, match="steps must be at least 1"):
         replace(trained(backbone, 1), steps=0)
+
+
+def blurred_twice(given: Given) -> Tensor:
+    """Answers with the map where it is told, else with the photograph."""
+    return given.source if given.control is None else control(given)
+
+
+class Exposure(NamedTuple):
+    focal_length_mm: float = 50.0
+    f_number: float = 2.0
+    sensor_width_mm: float = 36.0
+
+
+@pytest.mark.parametrize("estimated", [False, True])
+def test_a_network_is_told_the_blur_of_the_photograph(
+    backbone: Backbone, photo: Tensor, estimated: bool
+) -> None:
+    """The map is K |d - d_f| / 100 of the photograph, at the size that the network takes."""
+    deblur = Answering(backbone, blurred_twice, variant="told")
+    pipeline = RefocusPipeline(deblur, Answering(backbone, source))
+    given: Any = {"estimator": Estimator()} if estimated else {"disparity": step(101, 77)}
+    near = BlurStrength(10.0, 101, 77)
+    of_exif = blur_strength_from_exif(Exposure(), 0.5, 101, 77)
+    for blur, strength, plane in (
+        (SourceBlur(near, (0, 0)), near, 1.0),
+        (SourceBlur(near, 0.75), near, 0.75),
+        (SourceBlur(Exposure(), (76, 0)), of_exif, 0.5),
+    ):
+        deblur.given.clear()  # type: ignore[attr-defined]
+        scene = pipeline.prepare(photo, focus=(0, 0), source=blur, **given)
+        blind, told = deblur.given  # type: ignore[attr-defined]
+        assert blind.control is None and told.control is not None
+        assert torch.equal(blind.source, told.source) and scene.told == (strength, plane)
+        expected = strength.k * abs(torch.tensor([1.0, 0.5]) - plane) / 100 * 104 / 101
+        seen = told.control[0, 0, 50]
+        torch.testing.assert_close(seen[[0, -1]], expected)
+        assert torch.equal(scene.aif, resize_image(told.control[0].expand(3, -1, -1), 101, 77))
+    scaled = pipeline.prepare(
+        photo, focus=(5, 50), source=SourceBlur(near, (5, 50)), long_edge=56, **given
+    )
+    assert scaled.told == (near, 1.0)
+    last = deblur.given[-1].control  # type: ignore[attr-defined]
+    assert float(last.max()) == pytest.approx(10 * 0.5 / 100 * 56 / 101)
+
+
+def test_the_blur_of_a_photograph_is_found_by_rendering(backbone: Backbone) -> None:
+    """A network that restores the sharp image, and a photograph that was rendered from it."""
+    generator = torch.Generator().manual_seed(0)
+    disparity = torch.linspace(0.2, 1.0, 96).expand(64, 96).contiguous()
+    sharp = torch.rand(3, 64, 96, generator=generator)
+    strength = BlurStrength(6.0, 64, 96)
+    light = render_layered(
+        srgb_to_linear(sharp), disparity, focus_disparity=1.0, strength=strength, aperture=disk()
+    )
+    photo = linear_to_srgb(light)
+    deblur = Answering(backbone, lambda given: sharp[None], variant="told")
+    pipeline = RefocusPipeline(deblur, Answering(backbone, source))
+    scene = pipeline.prepare(photo, focus=0.5, disparity=disparity, source=SourceBlur(None))
+    assert scene.told is not None and scene.focus_disparity == 0.5
+    found, plane = scene.told
+    assert plane == pytest.approx(1.0, abs=0.05)  # where the photograph keeps the detail
+    assert found.k == pytest.approx(6.0, rel=0.12)
+    deblur = Answering(backbone, source, variant="told")
+    pipeline = RefocusPipeline(deblur, Answering(backbone, source))
+    with pytest.raises(Rejected, match="--source-k none"):
+        pipeline.prepare(photo, focus=0.5, disparity=disparity, source=SourceBlur(None, 1.0))
+    with pytest.raises(ValueError, match=r"no DeblurNet .* can be told"):
+        blind = RefocusPipeline(Answering(backbone, source), Answering(backbone, source))
+        blind.prepare(photo, focus=0.5, disparity=disparity, source=SourceBlur(strength))
 
 
 def test_blur_beyond_training_gives_one_warning_with_both_numbers(

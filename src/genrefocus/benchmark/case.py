@@ -6,7 +6,7 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
-from genrefocus.optics import BlurStrength
+from genrefocus.optics import BlurStrength, defocus_map
 
 Task = Literal["deblur", "bokeh", "refocus"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -64,6 +64,16 @@ class Case:
     def size(self) -> tuple[int, int]:
         """Height and width in px."""
         return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def own_defocus(self) -> Tensor | None:
+        """Defocus map (1, H, W) of the input as it was taken, where that is known."""
+        focus, strength = self.focus_disparity, self.strength
+        if self.task == "refocus":
+            focus, strength = self.source_focus_disparity, self.source_strength
+        if self.task == "bokeh" or self.disparity is None or focus is None or strength is None:
+            return None
+        return defocus_map(self.disparity, focus, strength)[None]
 
     def with_k(self, k: float) -> "Case":
         """The case with another K asked for; the target stays, and so does its own K."""

@@ -27,11 +27,16 @@ def entry_of(
 ) -> Entry:
     """The entry of a data set; settings of fitted methods are added to the notes.
 
+    Methods that are told the blur of photographs are left out where cases do not state it.
+
     Raises:
         ValueError: the protocol is of another task, or a network is not asked as it says.
     """
     if protocol.task != cases.task:
         raise ValueError(f"the protocol of {cases.name} is of {protocol.task}, not {cases.task}")
+    told = [method for method in methods if getattr(method, "told", False)]
+    if told and cases[cases.keys[0]].own_defocus is None:
+        methods = [method for method in methods if method not in told]
     for method in methods:
         _require_asked_alike(method, protocol)
     # LVCorr is of a series over K, which the runner makes.

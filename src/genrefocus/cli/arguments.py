@@ -9,7 +9,7 @@ import argparse
 import math
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,18 @@ DEFOCUS_MAP = "write the defocus map as 16 bit grey, 65535 for 1"
 
 
 def _number(
-    bounds: str = "", low: float = -math.inf, high: float = math.inf, kind: type = float
+    bounds: str = "",
+    low: float = -math.inf,
+    high: float = math.inf,
+    kind: type = float,
+    words: Sequence[str] = (),
 ) -> Callable[[str], Any]:
-    """A number within bounds, which the message states."""
+    """A number within bounds, which the message states, or one of some words."""
     noun = "a whole number" if kind is int else "a number"
 
     def number(text: str) -> Any:
+        if text in words:
+            return text
         try:
             value = kind(text)
         except ValueError:
@@ -217,6 +223,12 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--no-deblur", None, "PHOTO is sharp everywhere")
     text = "PHOTO deblurred by another method, for a DeblurNet of the pre-deblur variant"
     _add(parser, "--draft FILE", _file, text)
+    own = parser.add_argument_group("blur of PHOTO itself, for a DeblurNet that can be told it")
+    bounds, words = "0 or more, or exif, auto or none", ("exif", "auto", "none")
+    source_k = _number(bounds, 0, sys.float_info.max, words=words)
+    text = "px at 1/m; exif (default, if it has any); auto: by re-blurring; none: deblur blind"
+    _add(own, "--source-k K", source_k, text)
+    _add(own, "--source-focus X,Y", _pixel, "pixel that is sharp in PHOTO (default: estimated)")
     _add(parser, "--deblur-prompt TEXT", None, "in place of DeblurNet's own prompt")
     _add(parser, "--steps N", _at_least(1), "Euler steps of both networks")
     _add(parser, "--long-edge N", _at_least(1), "scale to N px, crop to tokens")
@@ -242,6 +254,8 @@ def _check_refocus(args: argparse.Namespace) -> None:
         raise ValueError("--deblur-prompt asks DeblurNet, which --no-deblur leaves out")
     if args.no_deblur and args.draft is not None:
         raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
+    if args.no_deblur and (args.source_k is not None or args.source_focus is not None):
+        raise ValueError("--source-k, --source-focus: for DeblurNet, which --no-deblur leaves out")
     if args.flux is None and loras:
         raise ValueError("--deblur-lora and --bokeh-lora belong to --flux PATH; a run has its own")
     if args.flux is not None and args.bokeh_lora is None:

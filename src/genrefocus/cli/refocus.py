@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,10 +18,20 @@ from genrefocus.cli.inputs import (
 )
 from genrefocus.data.images import load_image, save_map
 from genrefocus.estimators import DepthEstimator, DepthPro
+from genrefocus.focus import Focus, SourceBlur
 from genrefocus.geometry import require_inside
-from genrefocus.network_card import NetworkCard, Task, latest_run, networks_of, released_card
+from genrefocus.network_card import (
+    NetworkCard,
+    Task,
+    Variant,
+    latest_run,
+    networks_of,
+    released_card,
+)
 from genrefocus.optics import BlurStrength
-from genrefocus.pipeline import Focus, RefocusPipeline, Report, load_pipeline
+from genrefocus.photograph.exif import read_exposure
+from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report, load_pipeline
+from genrefocus.rejection import Rejected
 from genrefocus.terminal import Bars
 
 
@@ -43,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = _pipeline(args, device)
     estimator = _estimator(args, device)
+    takes_map = pipeline.deblur is not None and pipeline.deblur.takes_map
+    source, origin = _source(args, size, takes_map)
     with _progress() as report:
         scene = pipeline.prepare(
             photo,
@@ -53,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             report=report,
             draft=draft,
+            source=source,
         )
     if args.save_aif is not None:
         _save(scene.aif, args.save_aif)
@@ -69,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             "size": [result.strength.width, result.strength.height],
             "seconds": round(time.perf_counter() - start, 3),
         }
+        if takes_map:
+            line["source"] = _told(scene, origin)
         print(json.dumps(line, allow_nan=False), flush=True)
         start = time.perf_counter()
     return 0
@@ -78,15 +94,41 @@ def _numbered(path: Path, k: float, count: int) -> Path:
     return path if count == 1 else path.with_stem(f"{path.stem}_k{repr(k).removesuffix('.0')}")
 
 
+def _source(
+    args: argparse.Namespace, size: tuple[int, int], takes_map: bool
+) -> tuple[SourceBlur | None, str]:
+    """What DeblurNet is told of the photograph's own blur, and where that, or nothing, is from."""
+    asked, focus = args.source_k, args.source_focus
+    if asked in (None, "exif") and (takes_map or asked or focus):
+        try:
+            return SourceBlur(read_exposure(args.photo), focus), "exif"
+        except Rejected as error:
+            if asked or focus:
+                remedy = "give its K with --source-k K, or --source-k auto"
+                raise Rejected(error.reason, error.value, f"{error.detail}; {remedy}") from None
+            return None, error.reason.value
+    if asked in (None, "none"):
+        return None, "not told"
+    if asked == "auto":
+        return SourceBlur(None, focus), "found by re-blurring"
+    return SourceBlur(BlurStrength(asked, *size), focus), "given"
+
+
+def _told(scene: PreparedPhoto, origin: str) -> dict[str, Any]:
+    if scene.told is None:
+        return {"blind": origin}
+    strength, focus = scene.told
+    return {"k": round(strength.k, 4), "focus_disparity": focus, "from": origin}
+
+
 def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
     origin, cards = args.flux, dict[Task, NetworkCard]()
     if args.flux is not None:
         cards["bokeh"] = released_card("bokeh", args.flux, args.bokeh_lora)
         if args.deblur_lora is not None:
-            drafted = args.draft is not None
-            cards["deblur"] = released_card(
-                "deblur", args.flux, args.deblur_lora, pre_deblur=drafted
-            )
+            told = args.source_k not in (None, "none") or args.source_focus is not None
+            variant: Variant = "pre_deblur" if args.draft else "told" if told else "standard"
+            cards["deblur"] = released_card("deblur", args.flux, args.deblur_lora, variant=variant)
     else:
         origin = args.run
         if origin == "latest":

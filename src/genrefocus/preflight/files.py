@@ -87,6 +87,14 @@ def check_shards(
     return Finding(subject, "ok", detail), len(one)
 
 
+def states_blur(folder: Path) -> bool:
+    """Whether the first sample of a set has depth and K, from which its defocus map follows."""
+    from genrefocus.data.shards import ShardDataset
+
+    first = ShardDataset(folder)[0]
+    return first.disparity is not None and first.strength is not None
+
+
 def check_sidecars(
     photos: Mapping[str, Path], folder: Path, what: Literal["depth", "mask"], *, by_exif: bool
 ) -> list[Finding]:

@@ -25,6 +25,7 @@ from genrefocus.preflight.files import (
     check_shards,
     check_sidecars,
     check_sizes,
+    states_blur,
 )
 from genrefocus.terminal import counted
 
@@ -221,6 +222,13 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
                 yield finding
             if split == "train" and count is not None:
                 routes[route] = count
+        if (
+            stage.module.get("told")
+            and routes
+            and not any(states_blur(Path(data.train[route])) for route in routes)
+        ):
+            detail = "told > 0, and no training set states depth and K, from which maps are made"
+            yield Finding(f"{name}: told", "error", detail, f"stages.{name}.module.told=0")
         try:
             batch, accumulate = micro_batches(stage.global_batch, data.batch_size, ranks)
         except ValueError as error:

@@ -125,14 +125,14 @@ def _activations(config: DictConfig) -> Iterator[int]:
     """Bytes that each stage keeps for backward at its micro-batch."""
     side, ranks = config.data.crop // _FLUX_PIXELS_PER_TOKEN, ranks_of(config)
     for stage in trained(config).values():
-        drafted = stage.module.get("pre_deblur", False)
+        second = stage.module.get("pre_deblur") or stage.module.get("told")
         batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
         yield activation_bytes(
             FLUX_DEV_CONFIG,
             batch=batch,
             grid=(side, side),
             text=config.backbone.max_text_length,
-            conditions=2 if drafted or "bokeh" in stage.module._target_.lower() else 1,
+            conditions=2 if second or "bokeh" in stage.module._target_.lower() else 1,
             rank=stage.module.rank,
             dtype=instantiate(config.backbone.dtype),
             checkpointing=config.backbone.gradient_checkpointing,

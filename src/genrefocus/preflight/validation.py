@@ -57,7 +57,8 @@ def stage_costs(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> tuple[Co
     """
     fit, module = stage.fit, stage.module
     bokeh = "bokeh" in module._target_.lower()
-    conditions = 1 + int(bokeh or module.get("pre_deblur", False))
+    told = module.get("told", 0) > 0
+    conditions = 1 + int(bokeh or told or module.get("pre_deblur", False))
     training = np.array([2.0, conditions + 1]) * (fit.max_steps * stage.global_batch)
     once = np.zeros(2)
     for kind, count in sets:
@@ -66,6 +67,7 @@ def stage_costs(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> tuple[Co
             conditions=conditions,
             sigmas=len(module.get("validation_sigmas", SIGMAS)),
             steps=module.steps,
+            told=told,
         )
     return training, once * (fit.max_steps // fit.val_check_interval)
 
@@ -86,8 +88,10 @@ def validation_sets(config: DictConfig, stage: DictConfig) -> list[tuple[Kind, i
     ]
 
 
-def validation_sample(kind: Kind, *, conditions: int, sigmas: int, steps: int) -> Cost:
-    """Cost of a sample at a validation; see ``FlowMatching.validation_step``.
+def validation_sample(
+    kind: Kind, *, conditions: int, sigmas: int, steps: int, told: bool = False
+) -> Cost:
+    """Cost of a sample at a validation; see ``validation_step`` of both networks.
 
     Args:
         kind: photographs, whose truth is estimated, have a loss alone; pairs an image too; the
@@ -95,12 +99,13 @@ def validation_sample(kind: Kind, *, conditions: int, sigmas: int, steps: int) -
         conditions: images and maps that the network is given.
         sigmas: of the held-out loss.
         steps: of a generated image.
+        told: there is one without the map too.
     """
     loss = np.array([float(sigmas), conditions + 1])
     if kind == "photographs":
         return loss
     others = len(PROTOCOL_K) - 1 if kind == "sweep" else 0  # each with a map of its own
-    return loss + [steps * (1 + others), 1 + 2 * others]
+    return loss + [steps * (1 + others + told), 1 + 2 * (others + told)]
 
 
 def share(part: Cost, whole: Cost) -> float:

@@ -8,19 +8,15 @@ or a multimodal curve is no calibration; the curve is kept in either case.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import Tensor
 
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
-from genrefocus.k_search import KRange, KSearch, search_k
-from genrefocus.metrics.ssim import ssim
+from genrefocus.k_search import KRange, search_k_of_photograph
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.pairs import PairMeasures, correct
 from genrefocus.preparation.route import Estimates, Prepared, Route, add_estimates, load_pair
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.render.apertures import Aperture
-from genrefocus.render.layered import render_layered
-from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,15 @@ class ApertureSeries(Route):
     ) -> Prepared:
         pair, photo, depth, mask = estimated
         estimates = Estimates.of(photo, depth, mask)
-        found = self.calibrate(photo, estimates.disparity, estimates.focus)
+        found = search_k_of_photograph(
+            photo.image,
+            photo.aif,
+            estimates.disparity,
+            estimates.focus,
+            aperture=self.aperture,
+            k_range=self.k_range,
+            edge_width=self.edge_width,
+        )
         provenance = {
             "renderer": "layered",
             "pair": asdict(pair),
@@ -83,22 +87,3 @@ class ApertureSeries(Route):
             "evaluations": float(len(found.curve)),
         }
         return Prepared(sample, measures)
-
-    def calibrate(self, photo: Photo, disparity: Tensor, focus: float) -> KSearch:
-        """K of the photograph by rendering its sharp image; Rejected where there is none."""
-        low, high = self.k_range.bounds(disparity, focus)
-        sharp = srgb_to_linear(photo.aif)
-
-        def score(k: float) -> float:
-            rendered = render_layered(
-                sharp,
-                disparity,
-                focus_disparity=focus,
-                strength=BlurStrength(k, *photo.size),
-                aperture=self.aperture,
-                edge_width=self.edge_width,
-            )
-            return float(ssim(linear_to_srgb(rendered)[None], photo.image[None])[0])
-
-        with torch.inference_mode():
-            return search_k(score, low=low, high=high, budget=self.k_range.budget)

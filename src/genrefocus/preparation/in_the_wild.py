@@ -1,19 +1,21 @@
 """In the wild: a photograph and its EXIF. Its all-in-focus image is made up; its blur is real.
 
 The photograph is the target; its sharp image comes from a deblurring function, depth and in-focus
-mask from estimators, focus from both, and K from the EXIF by Eq. 3.
+mask from estimators, focus from both, and K from the EXIF by Eq. 3. A network that can be told the
+blur deblurs twice: blind, which is what depth and mask are estimated with, and told these labels.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from genrefocus.data.sample import to_uint8
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
-from genrefocus.optics import blur_strength_from_exif
+from genrefocus.optics import blur_radius, blur_strength_from_exif, defocus_of_radius
 from genrefocus.photograph.exif import ExposureFacts, read_photograph
 from genrefocus.preparation.route import (
     Estimates,
@@ -24,8 +26,13 @@ from genrefocus.preparation.route import (
 )
 from genrefocus.preparation.shard_plan import Candidate
 
-Deblur = Callable[[Tensor, Sequence[int]], Tensor]
-"""(B, 3, H, W) in [0, 1], and the number of each image's noise -> sharp ones, same shape."""
+Deblur = Callable[..., Tensor]
+"""(B, 3, H, W) in [0, 1], and the number of each image's noise -> sharp ones, same shape.
+
+One whose attribute ``takes_map`` is true is told the blur by ``maps`` (B, 1, H, W).
+"""
+
+_FADE_PX = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,9 @@ class InTheWild(Route):
             deblurred, px.
         batch_size: photographs at a time, for deblurring those of equal size and for estimators;
             what an interruption costs.
+        told: tell ``deblur`` the blur of each photograph, if it takes a map.
+        keep_below: the all-in-focus image is the photograph itself where the label's blur radius is
+            below, px, and fades into the deblurred one over the next 0.5 px; None: nowhere.
     """
 
     depth: DepthEstimator
@@ -50,6 +60,8 @@ class InTheWild(Route):
     long_edge: int
     least_edge: int
     batch_size: int
+    told: bool = True
+    keep_below: float | None = None
 
     name = "in_the_wild"
     roles = frozenset({"photo"})
@@ -58,6 +70,11 @@ class InTheWild(Route):
     def parameters(self) -> dict[str, Any]:
         own = super().parameters()
         return {**own, "deblur": own.pop("deblur_name")}
+
+    @property
+    def tells(self) -> bool:
+        """Whether the photographs are deblurred told."""
+        return self.told and getattr(self.deblur, "takes_map", False)
 
     def load(self, candidate: Candidate) -> tuple[Tensor, ExposureFacts]:
         """The photograph at its working size, and its exposure."""
@@ -95,13 +112,27 @@ class InTheWild(Route):
         facts, photo, depth, mask = estimated
         estimates = Estimates.of(photo, depth, mask)
         strength = blur_strength_from_exif(facts, estimates.focus, *photo.size).require_positive()
-        sample, measures = estimates.sample(
-            self.name, candidate, strength, self.mask, {"exif": asdict(facts)}
-        )
+        provenance = {"exif": asdict(facts), "deblur": "told" if self.tells else "blind"}
+        # What is measured of the mask is measured beside the image that was made without it.
+        sample, measures = estimates.sample(self.name, candidate, strength, self.mask, provenance)
+        radius = blur_radius(estimates.disparity, estimates.focus, strength)
+        sharp = self._all_in_focus(candidate, photo, radius)
         measures |= {
             "pixel_ratio": facts.pixel_ratio,
             "focal_length_mm": facts.focal_length_mm,
             "f_number": facts.f_number,
             "mask_share": float(mask.region.float().mean()),
         }
-        return Prepared(sample, measures)
+        return Prepared(replace(sample, aif=to_uint8(sharp)), measures)
+
+    def _all_in_focus(self, candidate: Candidate, photo: Photo, radius: Tensor) -> Tensor:
+        """The final image of a photograph, (3, H, W), from blur radii (H, W) in px."""
+        sharp = photo.aif
+        if self.tells:
+            maps = defocus_of_radius(radius)[None, None]
+            answer = self.deblur(photo.image[None], [candidate.seed], maps=maps)
+            sharp = answer[0].detach().float().cpu()
+        if self.keep_below is not None:
+            made = ((radius - self.keep_below) / _FADE_PX).clamp(0, 1)
+            sharp = torch.lerp(photo.image, sharp, made)
+        return sharp

@@ -44,7 +44,7 @@ def test_a_transformer_with_other_names_is_an_error() -> None:
     assert check_lora(torch.nn.Linear(2, 2), FLUX_DEV_CONFIG).verdict == "error"
 
 
-def test_too_few_samples_and_too_many_workers_are_warnings(tmp_path: Path) -> None:
+def test_too_few_samples_too_many_workers_and_absent_maps_are_found(tmp_path: Path) -> None:
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)
     samples = (Sample(f"s{number}", "deblur", "train", image, image) for number in range(15))
     write_set(tmp_path / "train", samples, parameters={}, samples_per_shard=15)
@@ -58,6 +58,9 @@ def test_too_few_samples_and_too_many_workers_are_warnings(tmp_path: Path) -> No
     assert workers.subject == "deblurnet: workers" and "data.num_workers=" in workers.remedy
     (enough,) = (one for one in found("global_batch=15") if one.subject == "deblurnet: samples")
     assert enough.verdict == "ok" and enough.detail == "deblur 15; 15 samples a step"
+    # These state neither depth nor K, so that there is nothing that a network could be told.
+    blind = [x for x in found("stages.deblurnet.module.told=0.5") if "told" in x.subject]
+    assert [x.verdict for x in blind] == ["error"]
 
 
 def test_memory_and_disk_are_compared_with_what_is_there(tmp_path: Path) -> None:

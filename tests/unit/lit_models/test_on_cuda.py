@@ -27,6 +27,7 @@ from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.sampling import Tiling
 from lit_models import BokehNet, DeblurNet, evaluation, stages
+from lit_models.deblurnet import MapErrors
 from lit_models.flow_matching import FlowMatching
 from lit_models.loss_watch import LossWatch, NonFiniteLossError
 from lit_models.ranks import Ranks
@@ -48,9 +49,11 @@ SETTINGS: dict[str, Any] = {
     "seed": 3,
     "validation_sigmas": (0.5,),
 }
+ERRORS = MapErrors(k=0.1, local=0.1, smear=1.0)
 NETWORKS: dict[str, Callable[[Backbone], FlowMatching]] = {
     "deblur": lambda base: DeblurNet(base, **SETTINGS),
     "pre_deblur": lambda base: DeblurNet(base, pre_deblur=True, **SETTINGS),
+    "told": lambda base: DeblurNet(base, told=1.0, map_errors=ERRORS, **SETTINGS),
     "bokeh": lambda base: BokehNet(base, **SETTINGS),
     "direct": lambda base: BokehNet(base, direct=True, **SETTINGS),
 }

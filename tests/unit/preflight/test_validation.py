@@ -14,7 +14,7 @@ from genrefocus.configuration.composing import compose_training, trained
 from genrefocus.data.order import spread
 from genrefocus.preflight import validation as costs
 from genrefocus.preflight.validation import check_validation, share, validation_sample
-from lit_models import BokehNet
+from lit_models import BokehNet, DeblurNet
 
 ROWS, STEPS = 2, 3
 KINDS = {"synthetic": "pairs", "deblur": "pairs", "sweep": "sweep", "in_the_wild": "photographs"}
@@ -41,12 +41,14 @@ class Counted:
         return self.codec.decode(latents)
 
 
-@pytest.mark.parametrize("kind", ["photographs", "pairs", "sweep"])
+@pytest.mark.parametrize("kind", ["photographs", "pairs", "sweep", "told"])
 def test_a_validation_passes_the_networks_as_often_as_is_counted(
     kind: Any, tiny_settings: dict[str, Any], network_settings: dict[str, Any]
 ) -> None:
     backbone = build_tiny(**tiny_settings).requires_grad_(False)
-    module = BokehNet(backbone, **{**network_settings, "steps": STEPS})
+    settings = {**network_settings, "steps": STEPS}
+    told = kind == "told"
+    module = DeblurNet(backbone, told=0.5, **settings) if told else BokehNet(backbone, **settings)
     image = torch.rand(ROWS, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch: dict[str, Any] = {
         "key": ["a", "b"],
@@ -64,7 +66,8 @@ def test_a_validation_passes_the_networks_as_often_as_is_counted(
     counted = Counted(backbone)
     with torch.no_grad():
         module.validation_step(batch, 0)
-    expected = validation_sample(kind, conditions=2, sigmas=5, steps=STEPS) * ROWS
+    of_kind: Any = "pairs" if told else kind
+    expected = validation_sample(of_kind, conditions=2, sigmas=5, steps=STEPS, told=told) * ROWS
     assert counted.cost.tolist() == expected.tolist()
 
 

@@ -19,6 +19,7 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.embedded.sets import build_embedded
 from genrefocus.estimators import SidecarDepth, SidecarMask
 from genrefocus.noise import seeded_generators
+from genrefocus.optics import blur_radius, defocus_map
 from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.preparation import runner
 from genrefocus.preparation.in_the_wild import Deblur, InTheWild
@@ -64,7 +65,8 @@ def halved(images: Tensor, numbers: Sequence[int]) -> Tensor:
 
 def prepare(roll: Path, out: Path, deblur: Deblur = halved, **changes) -> dict:
     route = {"long_edge": 1024, "least_edge": 1, "batch_size": 4}
-    route |= {name: changes.pop(name) for name in route if name in changes}
+    options = [*route, "told", "keep_below"]
+    route |= {name: changes.pop(name) for name in options if name in changes}
     return runner.prepare(
         InTheWild(
             depth=SidecarDepth(roll / "depth"),
@@ -112,6 +114,53 @@ def test_samples_are_the_photographs_with_labels(made: Path, tmp_path: Path) -> 
         assert sample.provenance["exif"]["make"] == "Simulated"
         assert 0 <= sample.provenance["mask_agreement"] <= 1
         assert sample.provenance["mask"] == "sidecar mask"
+        assert sample.provenance["deblur"] == "blind"
+
+
+class Shown:
+    """A network that can be told the blur: it answers with the map, and blind with half."""
+
+    takes_map = True
+
+    def __call__(
+        self, images: Tensor, numbers: Sequence[int], *, maps: Tensor | None = None
+    ) -> Tensor:
+        return images / 2 if maps is None else maps.expand_as(images)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_network_that_can_be_is_told_the_label(made: Path, tmp_path: Path, told: bool) -> None:
+    prepare(made, tmp_path / "blind")
+    prepare(made, tmp_path / "told", Shown(), told=told, batch_size=3)
+    blind, other = (ShardDataset(tmp_path / name / "train") for name in ("blind", "told"))
+    assert blind.keys == other.keys
+    for number in range(len(other)):
+        sample, before = other[number], blind[number]
+        label = defocus_map(sample.disparity, sample.focus_disparity, sample.strength)
+        expected = (
+            label.expand(3, -1, -1)
+            if told
+            else load_image(made / "photos" / sample.provenance["source"]) / 2
+        )
+        assert torch.equal(sample.aif, to_uint8(expected))
+        assert sample.provenance["deblur"] == ("told" if told else "blind")
+        # The label does not depend on it, nor does what is measured of the mask.
+        assert sample.strength == before.strength and torch.equal(sample.mask, before.mask)
+        assert sample.provenance["mask_agreement"] == before.provenance["mask_agreement"]
+
+
+def test_the_photograph_is_kept_where_it_is_sharp(made: Path, tmp_path: Path) -> None:
+    prepare(made, tmp_path, keep_below=0.3)
+    dataset, kept, replaced = ShardDataset(tmp_path / "train"), 0, 0
+    for number in range(len(dataset)):
+        sample = dataset[number]
+        radius = blur_radius(sample.disparity, sample.focus_disparity, sample.strength)
+        share = ((0.8 - radius) / 0.5).clamp(0, 1)  # of the photograph
+        expected = sample.bokeh.float() * (1 + share) / 2
+        assert (sample.aif.float() - expected).abs().max() <= 1
+        kept += int((share == 1).sum())
+        replaced += int((share == 0).sum())
+    assert kept > 100 and replaced > 100
 
 
 def test_what_cannot_be_used_is_in_the_ledger(made: Path, tmp_path: Path) -> None:
