@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,21 @@ from genrefocus.backbone.tiny import (
     save_tiny,
     start_local,
     start_whitened,
-    tiny_modules,
 )
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.tally import Tally
 from genrefocus.noise import seeded_generators
-from genrefocus.world.pretext import Task, blur_by_map, draw_kind, restore
+from genrefocus.world.pretext import Task, blur_by_map, draw_kind, measure, restore, restore_by_map
 from lit_models.training import Batch, OptimizerFactory, Trained
 
-VALIDATED = {"restore": restore, "blur": blur_by_map}
+VALIDATED = {
+    "restore": restore,
+    "restore_by_map": restore_by_map,
+    "blur": blur_by_map,
+    "measure": measure,
+}
 
 # Streams of random numbers beside those of the draws themselves, which count from 0.
 _OF_BATCHES, _OF_VALIDATION = 1 << 40, 1 << 41
@@ -36,18 +39,16 @@ _OF_BATCHES, _OF_VALIDATION = 1 << 40, 1 << 41
 class TinyBase(Trained):
     """Training of a tiny backbone on the tasks of :mod:`genrefocus.world.pretext`.
 
-    A micro-batch over all ranks has one kind of task and one start of the flow; everything else is
-    drawn sample by sample, so that ranks see together what one process would.
+    A micro-batch over all ranks has one kind of task; everything else is drawn sample by sample, so
+    that ranks see together what one process would.
 
-    The backbone is no submodule: checkpoints and EMA see its trainable parts under the names of
-    their weight file.
+    The backbone is no submodule: checkpoints and EMA see its trainable parts alone.
 
     Args:
         backbone: from ``build_tiny``; its weights are initialised here.
         examples: (B, 3, H, W) in [0, 1], images whose statistics the embedding starts with.
         init: weight file of the same architecture to start from, instead of ``examples``.
-        flow: path of most batches.
-        noise_share: share of batches whose path starts at Gaussian noise instead.
+        flow: path and parametrisation.
         full_noise_share: share of samples at sigma = 1, where one-step sampling starts; sigma of
             the others is uniform on (0, 1].
         optimizer: factory over parameters.
@@ -70,7 +71,6 @@ class TinyBase(Trained):
         *,
         init: str | Path | None = None,
         flow: Flow,
-        noise_share: float,
         full_noise_share: float,
         optimizer: OptimizerFactory,
         warmup_steps: int,
@@ -89,17 +89,16 @@ class TinyBase(Trained):
             failure_dir=failure_dir,
             remedy="Lower the learning rate, or train in fp32 (trainer.precision=32-true).",
         )
-        self.weights = tiny_modules(backbone)
+        self.weights = backbone.transformer
         if init is None:
             start_local(backbone.transformer)
             start_whitened(backbone, examples)
         else:
-            start = tiny_modules(load_tiny(init)).state_dict()
+            start = load_tiny(init).transformer.state_dict()
             self.weights.load_state_dict(start, strict=True)
         self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
         self.denoiser = Denoiser(backbone, flow)
-        self.denoiser_from_noise = Denoiser(backbone, replace(flow, start="noise"))
-        self.noise_share, self.full_noise_share = noise_share, full_noise_share
+        self.full_noise_share = full_noise_share
         self.fp32_from_step = fp32_from_step
         self.attention = None if attention is None else _attention(attention)
         self.seed = seed
@@ -122,9 +121,6 @@ class TinyBase(Trained):
         first = batch["draw"][0] - self.global_rank * len(batch["draw"])
         (generator,) = seeded_generators(self.seed, [_OF_BATCHES + first])
         kind = draw_kind(generator)
-        from_noise = float(torch.rand((), generator=generator)) < self.noise_share
-        denoiser = self.denoiser_from_noise if from_noise else self.denoiser
-
         generators = seeded_generators(self.seed, batch["draw"])
         with self._fp32():
             task = kind(batch["image"], batch["layers"], generators)
@@ -133,8 +129,8 @@ class TinyBase(Trained):
         precision = self._fp32() if self.global_step >= self.fp32_from_step else nullcontext()
         attention = nullcontext() if self.attention is None else sdpa_kernel(self.attention)
         with precision, attention:
-            latents = denoiser.encode(_conditions(task), generators, task.target)
-            loss = denoiser.loss(latents, sigma).mean()
+            latents = self.denoiser.encode(_conditions(task), generators, task.target)
+            loss = self.denoiser.loss(latents, sigma).mean()
         return self.seen(loss, batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

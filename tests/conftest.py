@@ -52,12 +52,13 @@ def tiny_settings() -> dict[str, Any]:
             "guidance_embeds": True,
             "axes_dims_rope": (4, 6, 6),
         },
-        "pixel_factor": 4,
         "text_tokens": 8,
         "control_gain": 1.0,
         "tile": 4,
         "tile_stride": 3,
-        "local": {"width": 8, "features": 8, "steering": 2, "head_width": 8, "head_blocks": 1},
+        "widths": [8, 8, 8],
+        "blocks": [1, 1, 1],
+        "steering": 4,
     }
 
 

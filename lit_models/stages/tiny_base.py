@@ -67,8 +67,12 @@ class TrainTinyBase(TrainNetwork):
         )
         for logger in training.loggers:
             logger.log_file(path, "backbone")
-        restored, blurred = (metrics[f"{name}_gain"] for name in ("restore", "blur"))
-        CONSOLE.print(f"held-out scenes: restore {restored:+.2f} dB, blur by map {blurred:+.2f} dB")
+        gains = ", ".join(
+            f"{name.removesuffix('_gain')} {value:+.2f} dB"
+            for name, value in metrics.items()
+            if name.endswith("_gain")
+        )
+        CONSOLE.print(f"held-out scenes, PSNR above the input: {gains}")
         self.record.write_summary(
             **training.summary,
             metrics=metrics,

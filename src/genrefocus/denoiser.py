@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding
+from genrefocus.backbone import Backbone, Branch, Lora, Role, TextEmbedding
 from genrefocus.flow import Flow, interpolate, schedule
 from genrefocus.noise import noise_like, to_device
 from genrefocus.sampling import DraftIds, Tile, denoise, tiled
@@ -38,7 +38,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class ConditionTokens:
-    """Packed tokens (B, N, C) of a condition image.
+    """Packed tokens (B, N, C) of a condition image, and its role.
 
     ``shift`` is added to its position ids, as (rows, columns) of the token grid: the released
     pre-deblur condition uses (0, 32).
@@ -46,6 +46,7 @@ class ConditionTokens:
 
     tokens: Tensor
     shift: tuple[int, int] = (0, 0)
+    role: Role = "source"
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,12 @@ class Denoiser:
         with torch.no_grad():
             if conditions.draft is not None:
                 tokens = backbone.encode_image(conditions.draft, generators)
-                encoded.append(ConditionTokens(tokens, (0, backbone.tiling.size)))
+                encoded.append(ConditionTokens(tokens, (0, backbone.tiling.size), "draft"))
             source = backbone.encode_image(conditions.source, generators)
             encoded.append(ConditionTokens(source))
             if conditions.control is not None:
                 tokens = backbone.encode_control(conditions.control, generators)
-                encoded.append(ConditionTokens(tokens))
+                encoded.append(ConditionTokens(tokens, role="control"))
             clean = None if target is None else backbone.encode_image(target, generators)
         text, noise = backbone.embed(conditions.prompts), noise_like(source, generators)
         grid = backbone.grid(*conditions.source.shape[-2:])
@@ -123,7 +124,9 @@ class Denoiser:
     ) -> Latents:
         """The same edits by another control map (B, 1, H, W) in [0, 1]."""
         with torch.no_grad():
-            last = ConditionTokens(self.backbone.encode_control(control, generators))
+            last = ConditionTokens(
+                self.backbone.encode_control(control, generators), role="control"
+            )
         return replace(latents, conditions=[*latents.conditions[:-1], last])
 
     def loss(self, latents: Latents, sigma: Tensor) -> Tensor:
@@ -158,7 +161,7 @@ class Denoiser:
         def velocity(x: Tensor, sigma: float, tile: Tile) -> Tensor:
             level = x.new_full((x.shape[0],), sigma, dtype=torch.float32)
             inside = [
-                ConditionTokens(tile.cut(c.tokens, grid), (0, 0) if drop_shift else c.shift)
+                replace(c, tokens=tile.cut(c.tokens, grid), shift=(0, 0) if drop_shift else c.shift)
                 for c in latents.conditions
             ]
             out = self._output(latents.text, x, inside, (tile.rows, tile.columns), level)
@@ -181,9 +184,9 @@ class Denoiser:
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
-        image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance)
+        image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance, "image")
         branches = [
-            Branch(c.tokens, image_ids(*grid, shift=c.shift, device=x.device), zero, one)
+            Branch(c.tokens, image_ids(*grid, shift=c.shift, device=x.device), zero, one, c.role)
             for c in conditions
         ]
         return self.backbone(

@@ -165,7 +165,9 @@ def test_noise_belongs_to_the_row():
 @pytest.fixture(scope="module")
 def backbone(tiny_settings):
     return (
-        build_tiny(**{**tiny_settings, "pixel_factor": 2, "tile": 8, "tile_stride": 6})
+        build_tiny(
+            **{**tiny_settings, "widths": [8, 8], "blocks": [1, 1], "tile": 8, "tile_stride": 6}
+        )
         .requires_grad_(False)
         .eval()
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Role = Literal["image", "source", "control", "draft"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -39,12 +42,14 @@ class Branch:
         ids: (N, 3) position ids.
         timestep: (B,) sigma in [0, 1].
         guidance: (B,) guidance value.
+        role: what the image is. FLUX does not read it; the tiny backbone does.
     """
 
     tokens: Tensor
     ids: Tensor
     timestep: Tensor
     guidance: Tensor
+    role: Role = "source"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,27 +23,28 @@ _TARGET = re.compile(
     r"x_embedder"
     r"|transformer_blocks\.\d+\.(attn\.to_[qkv]|attn\.to_out\.0|norm1\.linear|ff\.net\.2)"
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|norm\.linear|proj_mlp|proj_out)"
+    r"|pixel_path\..+"  # convolutions of the tiny backbone
 )
 
 
-def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
-    """Linear layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev, as released."""
-    targets: dict[str, nn.Linear] = {}
-    for name, module in transformer.named_modules():
-        if _TARGET.fullmatch(name):
-            assert isinstance(module, nn.Linear), f"{name} is no linear layer"
-            targets[name] = module
-    return targets
+def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev, as released, all linear."""
+    return {
+        name: module
+        for name, module in transformer.named_modules()
+        if _TARGET.fullmatch(name) and isinstance(module, nn.Linear | nn.Conv2d)
+    }
 
 
 class Lora(nn.Module):
-    """Low-rank deltas ``B A x`` for named linear layers, with alpha = rank, so the scale is 1.
+    """Low-rank deltas ``B A x`` for named layers, with alpha = rank, so the scale is 1.
 
     The weights are fp32 masters; :meth:`delta` computes in the dtype of its input. The transformer
-    is not patched: the forward calls :meth:`delta` for the slice that a branch occupies.
+    is not patched: the forward calls :meth:`delta` for the slice that a branch occupies, and
+    :meth:`merged` for convolutions, which act on all places alike.
 
     Args:
-        shapes: module name -> (in_features, out_features).
+        shapes: module name -> shape of its weight, (out, in) or (out, in, rows, columns).
         rank: inner dimension of every pair.
         generator: source of A's random initialisation (kaiming-uniform, as peft), which is drawn on
             the generator's device; B starts at zero.
@@ -52,7 +53,7 @@ class Lora(nn.Module):
 
     def __init__(
         self,
-        shapes: Mapping[str, tuple[int, int]],
+        shapes: Mapping[str, Sequence[int]],
         rank: int,
         *,
         generator: torch.Generator | None = None,
@@ -67,11 +68,12 @@ class Lora(nn.Module):
         self.lora_b = nn.ParameterDict()
         device = torch.device(device)
         drawn_on = generator.device if generator and device.type != "meta" else device
-        for name, (n_in, n_out) in shapes.items():
-            a = torch.empty(rank, n_in, device=drawn_on, dtype=torch.float32)
+        for name, (n_out, n_in, *kernel) in shapes.items():
+            a = torch.empty(rank, n_in, *kernel, device=drawn_on, dtype=torch.float32)
             nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
             self.lora_a[_slot(name)] = nn.Parameter(a.to(device))
-            self.lora_b[_slot(name)] = nn.Parameter(torch.zeros(n_out, rank, device=device))
+            b = torch.zeros(n_out, rank, *(1 for _ in kernel), device=device)
+            self.lora_b[_slot(name)] = nn.Parameter(b)
 
     @classmethod
     def for_transformer(
@@ -81,7 +83,7 @@ class Lora(nn.Module):
         modules = lora_modules(transformer)
         device = next(transformer.parameters()).device
         return cls(
-            {name: (m.in_features, m.out_features) for name, m in modules.items()},
+            {name: module.weight.shape for name, module in modules.items()},
             rank,
             generator=generator,
             device=device,
@@ -91,6 +93,24 @@ class Lora(nn.Module):
         """``B A x`` of module ``name`` for x (..., in_features), in the dtype of x."""
         slot = _slot(name)
         return F.linear(F.linear(x, self.lora_a[slot].to(x.dtype)), self.lora_b[slot].to(x.dtype))
+
+    def merged(self, prefix: str, module: nn.Module) -> dict[str, Tensor]:
+        """Weights of the convolutions of ``module``, which has the name ``prefix``, plus ``B A``.
+
+        Returns:
+            name of the weight within the module -> tensor, for ``torch.func.functional_call``.
+        """
+        weights = {}
+        for name in self.names:
+            if name.startswith(f"{prefix}."):
+                inner = f"{name.removeprefix(prefix + '.')}.weight"
+                slot = _slot(name)
+                delta = torch.einsum(
+                    "or,rikl->oikl", self.lora_b[slot][..., 0, 0], self.lora_a[slot]
+                )
+                weight = module.get_parameter(inner)
+                weights[inner] = weight + delta.to(weight.dtype)
+        return weights
 
     def released_state(self) -> dict[str, Tensor]:
         """Tensors under the released names ``transformer.<module>.lora_{A,B}.weight``."""

@@ -1,26 +1,26 @@
 """The tiny backbone: a FLUX transformer for two CPU cores, on pixels in place of latents.
 
-FLUX reads and writes the latents of a convolutional autoencoder, whose channels know their
-neighbourhood. Packed pixels do not, and attention learns slowly what a convolution does at once;
-so the tiny transformer has convolutions before and after it.
+FLUX works on the latents of a convolutional autoencoder. Here convolutions on pixels make the
+image, and the transformer, which sees all branches and the prompt as FLUX does, steers them:
+attention alone learns slowly what a convolution does at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import gelu, pixel_shuffle, pixel_unshuffle
+from torch.func import functional_call
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, relu
 
-from genrefocus.backbone.branches import Branch
+from genrefocus.backbone.branches import ROLES, Branch, Role
 from genrefocus.backbone.flux import Backbone
 from genrefocus.backbone.lora import Lora, read_tensors, save_tensors
 from genrefocus.backbone.text import Encode, TextEmbedding
@@ -33,15 +33,13 @@ if TYPE_CHECKING:
 
 Grid = tuple[int, int]
 
+_TOKEN = "(c i s j t p q)"  # channels of a token: codec and packing, see `_halved`
+_HALVED = "b (c s t) (h p i) (w q j)"
 _SHARPNESS = 6.0  # product of the query and key norm weights: how local attention is at the start
 
 
 class TinyBackbone(Backbone):
-    """A backbone with a :class:`PixelPath` around its transformer."""
-
-    def __init__(self, *parts: Any, pixel_path: PixelPath, **settings: Any) -> None:
-        super().__init__(*parts, **settings)
-        self.pixel_path = pixel_path
+    """A backbone whose transformer steers a :class:`PixelPath`, a child of the transformer."""
 
     def forward(
         self,
@@ -54,56 +52,57 @@ class TinyBackbone(Backbone):
         isolated: bool = False,
     ) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        tokens = torch.cat([image.tokens, *(c.tokens for c in conditions)])
-        entered, maps = self.pixel_path.enter(tokens, grid)
-        image, *conditions = [
-            replace(branch, tokens=part)
-            for branch, part in zip(
-                (image, *conditions), entered.chunk(1 + len(conditions)), strict=True
-            )
-        ]
-        output = super().forward(text, image, conditions, grid, lora=lora, isolated=isolated)
-        return self.pixel_path.leave(output, maps[: len(output)], grid)
+        steering = super().forward(text, image, conditions, grid, lora=lora, isolated=isolated)
+        path, patch = self.transformer.pixel_path, self.pixels_per_token
+        maps = {b.role: _halved(b.tokens, grid, patch) for b in (image, *conditions)}
+        steering = rearrange(steering, "b (h w) c -> b c h w", h=grid[0])
+        weights = {} if lora is None else lora.merged("pixel_path", path)
+        return _packed(functional_call(path, weights, (maps, steering)), patch)
 
 
 def build_tiny(
     *,
     transformer: dict,
-    pixel_factor: int,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    steering: int,
     text_tokens: int,
     control_gain: float,
     tile: int,
     tile_stride: int,
-    local: dict,
     seed: int = 0,
 ) -> TinyBackbone:
-    """A FLUX transformer small enough for a CPU, on packed pixels, with convolutions around it."""
+    """A FLUX transformer small enough for a CPU that steers a U-Net on pixels.
+
+    Args:
+        transformer: settings of diffusers' transformer but for its channels.
+        widths, blocks: of the :class:`PixelPath`; a token is ``2 ** len(widths)`` px wide.
+        steering: channels that the transformer hands to every place of the U-Net.
+        text_tokens: words of a prompt that are read.
+        control_gain: see :class:`Backbone`.
+        tile, tile_stride: of large images, in tokens.
+        seed: of the weights.
+    """
     from diffusers import FluxTransformer2DModel
 
+    patch = 2 ** len(widths)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        path = PixelPath(2 * pixel_factor, **local)
         model = FluxTransformer2DModel(
-            in_channels=path.in_channels,
-            out_channels=path.out_channels,
-            **transformer,
+            in_channels=3 * patch**2, out_channels=steering, **transformer
         )
+        path = PixelPath(widths, blocks, steering)
+        model.pixel_path = path.to(memory_format=torch.channels_last)
     return TinyBackbone(
         model,
-        PixelCodec(pixel_factor),
+        PixelCodec(patch // 2),
         HashedWords(
             text_tokens, transformer["joint_attention_dim"], transformer["pooled_projection_dim"]
         ),
         shift=Shift(),
         tiling=Tiling(tile, tile_stride, when="longer_edge"),
         control_gain=control_gain,
-        pixel_path=path,
     )
-
-
-def tiny_modules(backbone: TinyBackbone) -> nn.ModuleDict:
-    """The trainable parts of a tiny backbone, under the names of its weight file."""
-    return nn.ModuleDict({"transformer": backbone.transformer, "local": backbone.pixel_path})
 
 
 def save_tiny(
@@ -119,7 +118,7 @@ def save_tiny(
     """
     state = {
         k: v.detach().to(torch.float16).contiguous()
-        for k, v in tiny_modules(backbone).state_dict().items()
+        for k, v in backbone.transformer.state_dict().items()
     }
     with whole(path) as partial:
         save_tensors(state, partial, {"settings": json.dumps(settings), **card})
@@ -137,7 +136,7 @@ def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> TinyBa
     try:
         state, metadata = read_tensors(path, "tiny base weights")
         backbone = build_tiny(**json.loads(metadata["settings"]))
-        tiny_modules(backbone).load_state_dict(state, strict=True)
+        backbone.transformer.load_state_dict(state, strict=True)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} holds no tiny base weights ({reason}); {remedy}") from error
@@ -190,84 +189,50 @@ def _word_vector(word: str, dim: int) -> Tensor:
 
 
 class PixelPath(nn.Module):
-    """Stem of every branch, and head of the noisy image, at half the image's resolution.
+    """A U-Net at half the image's resolution and below, steered by the transformer.
 
-    The transformer's output is an image and, beside it, channels that steer the head; the head
-    refines the image from the stem's maps of the noisy image. Condition images reach it through the
-    transformer alone, as they do in FLUX.
+    It sees every branch at pixel precision: each role has its own convolution into the U-Net, and
+    an absent branch adds nothing, its bias included.
 
     Args:
-        patch: side of a token in pixels.
-        width: channels of the stem.
-        features: channels that the stem appends to every token.
-        steering: channels that the transformer hands to every place of the head.
-        head_width, head_blocks: channels and residual blocks of the head.
+        widths: channels of the levels, each at half the resolution of the one before; the lowest
+            has one place a token.
+        blocks: residual blocks of a level, on the way down and on the way up.
+        steering: channels that the transformer hands to every place of the lowest level.
     """
 
-    def __init__(
-        self,
-        patch: int,
-        *,
-        width: int,
-        features: int,
-        steering: int,
-        head_width: int,
-        head_blocks: int,
-    ) -> None:
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], steering: int) -> None:
         super().__init__()
-        self.patch, self.features = patch, features
-        self.in_channels = 3 * patch**2 + features
-        self.out_channels = (12 + steering) * (patch // 2) ** 2
-        self.stem = nn.Sequential(
-            nn.Conv2d(12, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GELU(),
-        )
-        self.gather = nn.Conv2d(width, features, patch // 2, stride=patch // 2)
-        self.first = nn.Conv2d(width + 12 + steering, head_width, 3, padding=1)
-        self.blocks = nn.ModuleList(_Steered(head_width, steering) for _ in range(head_blocks))
-        self.last = nn.Conv2d(head_width, 12, 3, padding=1)
+        self.enter = nn.ModuleDict({role: nn.Conv2d(12, widths[0], 3, padding=1) for role in ROLES})
+        self.narrow, self.widen = nn.ModuleList(), nn.ModuleList()
+        self.down: Any = nn.ModuleList()
+        self.up: Any = nn.ModuleList()
+        for width, below, count in zip(widths[:-1], widths[1:], blocks[:-1], strict=True):
+            for side in (self.down, self.up):
+                side.append(nn.ModuleList(_Steered(width, steering) for _ in range(count)))
+            self.narrow.append(nn.Conv2d(width, below, 2, stride=2))
+            self.widen.append(nn.Conv2d(below, 4 * width, 1))
+        self.middle = nn.ModuleList(_Steered(widths[-1], steering) for _ in range(blocks[-1]))
+        self.last = nn.Conv2d(widths[0], 12, 3, padding=1)
 
-    def enter(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N, 3 patch^2) -> (B, N, in_channels), and maps (B, width, H / 2, W / 2)."""
-        maps = self.stem(self._halved(tokens, grid))
-        local = rearrange(self.gather(maps), "b f h w -> b (h w) f")
-        return torch.cat([tokens, local], dim=-1), maps
-
-    def leave(self, output: Tensor, maps: Tensor, grid: Grid) -> Tensor:
-        """Output (B, N, out_channels), maps of the noisy image -> tokens (B, N, 3 patch^2)."""
-        side = self.patch // 2
-        pixels = 3 * self.patch**2
-        tokens, steering = output[..., :pixels], output[..., pixels:]
-        steering = rearrange(
-            steering, "b (h w) (c y x) -> b c (h y) (w x)", h=grid[0], y=side, x=side
-        )
-        coarse = self._halved(tokens, grid)
-        x = self.first(torch.cat([maps, coarse, steering], dim=1))
-        for block in self.blocks:
+    def forward(self, maps: Mapping[Role, Tensor], steering: Tensor) -> Tensor:
+        """Maps (B, 12, H / 2, W / 2) of the branches, steering (B, S, rows, columns) of the tokens
+        -> (B, 12, H / 2, W / 2)."""
+        x = sum(self.enter[role](part) for role, part in maps.items())
+        x = x.contiguous(memory_format=torch.channels_last)
+        skipped = []
+        for blocks, narrow in zip(self.down, self.narrow, strict=True):
+            for block in blocks:
+                x = block(x, steering)
+            skipped.append(x)
+            x = narrow(x)
+        for block in self.middle:
             x = block(x, steering)
-        fine = pixel_shuffle(coarse + self.last(gelu(x)), 2)
-        return rearrange(
-            fine, "b c (h p i) (w q j) -> b (h w) (c i j p q)", h=grid[0], w=grid[1], p=2, q=2
-        )
-
-    def _halved(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """Tokens of packed pixels -> (B, 12, H / 2, W / 2)."""
-        side = self.patch // 2
-        image = rearrange(
-            tokens,
-            "b (h w) (c i j p q) -> b c (h p i) (w q j)",
-            h=grid[0],
-            c=3,
-            i=side,
-            j=side,
-            p=2,
-            q=2,
-        )
-        return pixel_unshuffle(image, 2)
+        for blocks, widen in zip(reversed(self.up), reversed(self.widen), strict=True):
+            x = pixel_shuffle(widen(x), 2) + skipped.pop()
+            for block in blocks:
+                x = block(x, steering)
+        return self.last(relu(x))
 
 
 class _Steered(nn.Module):
@@ -277,11 +242,26 @@ class _Steered(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.gain, self.offset = (nn.Conv2d(steering, width, 1) for _ in range(2))
+        self.steer = nn.Conv2d(steering, 2 * width, 1)
+        for parameter in self.steer.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, steering: Tensor) -> Tensor:
-        inner = self.first(gelu(x)) * (1 + self.gain(steering)) + self.offset(steering)
-        return x + self.second(gelu(inner))
+        gain, offset = interpolate(self.steer(steering), x.shape[-2:]).chunk(2, 1)
+        inner = torch.addcmul(offset, self.first(relu(x)), 1 + gain)
+        return x + self.second(relu(inner))
+
+
+def _halved(tokens: Tensor, grid: Grid, patch: int) -> Tensor:
+    """Tokens of packed pixels (B, N, 3 patch^2) -> (B, 12, H / 2, W / 2)."""
+    h, i = grid[0], patch // 4
+    return rearrange(tokens, f"b (h w) {_TOKEN} -> {_HALVED}", h=h, i=i, j=i, s=2, t=2, p=2, q=2)
+
+
+def _packed(halved: Tensor, patch: int) -> Tensor:
+    """Inverse of :func:`_halved`."""
+    i = patch // 4
+    return rearrange(halved, f"{_HALVED} -> b (h w) {_TOKEN}", i=i, j=i, s=2, t=2, p=2, q=2)
 
 
 @torch.no_grad()
@@ -290,8 +270,7 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 
     Equal constant biases make query and key agree where the rotary phases do, that is at equal
     positions; what a condition says about a place is then read from the first step on. Gates start
-    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones. The
-    output starts at zero.
+    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones.
     """
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
         attn = block.attn
@@ -306,13 +285,11 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
         _open_gates(block.norm.linear, chunks=3, gates=(2,))
     nn.init.zeros_(transformer.norm_out.linear.weight)
     nn.init.zeros_(transformer.norm_out.linear.bias)
-    nn.init.zeros_(transformer.proj_out.weight)
-    nn.init.zeros_(transformer.proj_out.bias)
 
 
 @torch.no_grad()
 def start_whitened(backbone: TinyBackbone, images: Tensor) -> None:
-    """Let the embedding start with whitened patches, the stem with edges, and the head at zero.
+    """Let the embedding start with whitened patches, and the output at zero.
 
     The blur of an image lives in principal components whose variance is a few per cent of its mean
     level's; unless they are brought to one scale, training spends its first hour on finding them.
@@ -330,10 +307,7 @@ def start_whitened(backbone: TinyBackbone, images: Tensor) -> None:
     whitening = (directions.flip(1)[:, :kept] * scale).T
     embedder.weight[:kept, : tokens.shape[1]] = whitening
     embedder.bias[:kept] = -whitening @ tokens.mean(0)
-    first, last = backbone.pixel_path.stem[0], backbone.pixel_path.last
-    assert isinstance(first, nn.Conv2d) and last.bias is not None
-    first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
-    first.weight *= 5
+    last = backbone.transformer.pixel_path.last
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
 

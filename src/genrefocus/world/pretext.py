@@ -1,25 +1,31 @@
-"""Generic image-to-image tasks for a base model that can read a condition branch.
+"""Generic image-to-image tasks for a base model that reads conditions.
 
-They have no scenes: blur is a convolution, Gaussian or with a disk, in display values or in
-linear light, that varies over the image and mixes neighbouring regions, without depth and
-occlusion. A base model trained on them understands "here is an image, here
-is a map, edit the one by the other"; depth of field and its removal are left to the LoRA that is
-trained on top.
+They have no scenes and no cameras. An image is pasted over another one; each is blurred by a disk
+or a Gaussian of its own, the one behind by one that changes along a ramp; highlights are brighter
+than white before the blur. A base model trained on these understands "here is an image, here is a
+map, edit the one by the other" and what blur looks like; depth and lenses are left to the LoRA.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 from torch import Generator, Tensor
 
 from genrefocus.optics import MAX_COC
+from genrefocus.render.apertures import disk
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
-_LEVELS = torch.tensor([0.0, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0])  # deviations in px
-_SAMPLES = 16  # a pixel's side, where the area of a disk is measured
+LARGEST_RADIUS = 8.0
+"""Of the blur, in px."""
+
+_REACH = 9  # of a kernel, px
+_WIDEST_GAUSSIAN = 5.0  # stands for this radius, px: a wider one does not fit into the kernel
+_RAMP = torch.linspace(0, 1, 5)  # places of the ramp behind, where its blur is computed
 
 
 @dataclass(frozen=True)
@@ -33,36 +39,88 @@ class Task:
     draft: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Pasted:
+    """A image over another, in light, before any blur; see :func:`paste`.
+
+    Attributes:
+        behind: (B, 3, H, W) light, >= 0.
+        before: (B, 4, H, W), premultiplied light and matte.
+        place: (B, 1, H, W) in [0, 1], along the ramp behind.
+        linear: (B, 1, 1, 1), whether light is linear, or display values.
+    """
+
+    behind: Tensor
+    before: Tensor
+    place: Tensor
+    linear: Tensor
+
+    def seen(self, light: Tensor) -> Tensor:
+        """Light (B, 3, H, W) as an image in [0, 1]."""
+        return torch.where(self.linear, linear_to_srgb(light), light).clamp(0, 1)
+
+    def sharp(self) -> Tensor:
+        """Both images without blur, (B, 3, H, W) in [0, 1]."""
+        return self.seen(self.before[:, :3] + (1 - self.before[:, 3:]) * self.behind)
+
+
+@dataclass(frozen=True)
+class Radii:
+    """Blur radii in px, one row a image: (B,) each; ``round`` says disk or Gaussian."""
+
+    before: Tensor
+    first: Tensor
+    last: Tensor
+    round: Tensor
+
+    def scaled(self, factor: Tensor) -> "Radii":
+        """All radii by a factor (B,)."""
+        return replace(
+            self,
+            before=self.before * factor,
+            first=self.first * factor,
+            last=self.last * factor,
+        )
+
+
 def restore(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
-    """Remove a blur that differs from layer to layer, and in half of the images a little noise."""
-    source = _blurred(image, blur_map(layers, generators), generators)
-    strength = 0.02 * (2 * _rows(torch.rand, (1, 1, 1), generators) - 1).clamp_min(0)
-    noise = _rows(torch.randn, image.shape[1:], generators).to(image.device)
-    source = source + strength.to(image.device) * noise
-    return Task("restore this image", source.clamp(0, 1), image)
+    """Remove a blur, and in half of the images a little noise."""
+    pasted, radii = _drawn(image, layers, generators)
+    source = _noisy(blur(pasted, radii), generators)
+    return Task("restore this image", source, pasted.sharp())
+
+
+def restore_by_map(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
+    """As :func:`restore`, with a map of the radii that is about right."""
+    pasted, radii = _drawn(image, layers, generators)
+    source = _noisy(blur(pasted, radii), generators)
+    wrong = torch.exp(0.15 * _rows(torch.randn, (1, 1, 1), generators)).to(image.device)
+    control = F.avg_pool2d(F.pad(wrong * radius_map(pasted, radii), (1,) * 4, "replicate"), 3, 1)
+    return Task("restore this image", source, pasted.sharp(), control=control / MAX_COC)
 
 
 def restore_with_draft(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
     """As :func:`restore`, with a second condition: a draft in which part of the blur is gone."""
-    sigma = blur_map(layers, generators)
-    rest = _rows(torch.rand, (1, 1, 1), generators).to(image.device)
-    source, draft = _blurred(image, torch.cat([sigma, sigma * rest], 1), generators).chunk(2, 1)
-    return Task("restore this image with its draft", source, image, draft=draft)
+    pasted, radii = _drawn(image, layers, generators)
+    rest = _rows(torch.rand, (), generators).to(image.device)
+    source = _noisy(blur(pasted, radii), generators)
+    draft = blur(pasted, radii.scaled(rest))
+    return Task("restore this image with its draft", source, pasted.sharp(), draft=draft)
 
 
 def blur_by_map(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
-    """Blur by a control map, which holds 2 / MAX_COC times the deviation.
+    """Blur by a map of the radii, encoded as a defocus map is."""
+    pasted, radii = _drawn(image, layers, generators)
+    control = radius_map(pasted, radii) / MAX_COC
+    return Task("blur this image by the map", pasted.sharp(), blur(pasted, radii), control=control)
 
-    A disk of radius r has a standard deviation of r / 2 along an axis, so that a blur of radius r
-    reads as r / MAX_COC here and in a defocus map.
-    """
-    sigma = blur_map(layers, generators)
-    return Task(
-        "blur this image by the map",
-        image,
-        _blurred(image, sigma, generators),
-        control=sigma * 2 / MAX_COC,
-    )
+
+def measure(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
+    """Return the map of the radii as a grey image, 1 for the largest radius."""
+    pasted, radii = _drawn(image, layers, generators)
+    source = _noisy(blur(pasted, radii), generators)
+    grey = (radius_map(pasted, radii) / LARGEST_RADIUS).expand_as(source)
+    return Task("show the blur of this image", source, grey)
 
 
 #: Makes a task of sharp images (B, 3, H, W) in [0, 1], the integer index of the layer that each
@@ -70,7 +128,13 @@ def blur_by_map(image: Tensor, layers: Tensor, generators: Sequence[Generator]) 
 TaskKind = Callable[[Tensor, Tensor, Sequence[Generator]], Task]
 
 #: Tasks of the tiny base and how often each is drawn.
-TASKS: dict[TaskKind, float] = {restore: 0.55, blur_by_map: 0.35, restore_with_draft: 0.1}
+TASKS: dict[TaskKind, float] = {
+    restore: 0.3,
+    restore_by_map: 0.2,
+    restore_with_draft: 0.05,
+    blur_by_map: 0.33,
+    measure: 0.12,
+}
 
 
 def draw_kind(generator: Generator) -> TaskKind:
@@ -79,77 +143,113 @@ def draw_kind(generator: Generator) -> TaskKind:
     return list(TASKS)[int(choice)]
 
 
-def blur_map(layers: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """Random deviations (B, 1, H, W) in px: one value a layer, plus a ramp, some layers sharp."""
-    b, h, w = layers.shape
-    strongest = 0.4 * (3.0 / 0.4) ** _rows(torch.rand, (1,), generators)
-    values = strongest * _rows(torch.rand, (32,), generators)
-    values = values * (_rows(torch.rand, (32,), generators) > 0.15)
-    slope = 0.3 * strongest * _rows(torch.randn, (2,), generators)
-    values, slope = values.to(layers.device), slope.to(layers.device).view(b, 2, 1, 1, 1)
-    sigma = values.gather(1, layers.long().clamp_max(31).flatten(1)).view(b, 1, h, w)
-    y = torch.linspace(-1, 1, h, device=layers.device).view(1, 1, h, 1)
-    x = torch.linspace(-1, 1, w, device=layers.device).view(1, 1, 1, w)
-    return (sigma + slope[:, 0] * y + slope[:, 1] * x).clamp(0, float(_LEVELS[-1]))
+def paste(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Pasted:
+    """Paste part of an image, turned over and with other colours, over the image itself.
 
-
-def variable_blur(image: Tensor, sigma: Tensor, disks: Sequence[bool]) -> Tensor:
-    """Spatially varying blur, interpolated between uniformly blurred copies.
-
-    Args:
-        image: (B, 3, H, W), larger than 9 px.
-        sigma: (B, M, H, W) standard deviation along an axis in px, at most 3; one blur for each
-            of M maps.
-        disks: for each row whether the kernel is a disk, of radius 2 sigma, or a Gaussian.
-
-    Returns:
-        (B, 3 M, H, W), the images of the first map first.
+    The part is one of its layers, so that outlines are those of objects. In three images of four
+    light is linear; what is almost white is then up to 16 times as bright as white.
     """
-    b, _, h, w = image.shape
-    stack = torch.stack([_uniform_blur(image, n, disks) for n in range(len(_LEVELS))], dim=1)
-    levels = _LEVELS.to(sigma.device)
-    position = torch.bucketize(sigma, levels[1:-1], right=True)
-    low, high = levels[position], levels[position + 1]
-    mix = ((sigma - low) / (high - low)).clamp(0, 1)[:, :, None]
-    index = position[:, :, None].expand(-1, -1, 3, -1, -1)
-    between = torch.lerp(stack.gather(1, index), stack.gather(1, index + 1), mix)
-    return between.reshape(b, -1, h, w)
+    device = image.device
+    chosen, linear, gain, angle = (
+        part.to(device) for part in _rows(torch.rand, (4,), generators).T
+    )
+    linear = (linear < 0.75).view(-1, 1, 1, 1)
+    brighter = (16**gain - 1).view(-1, 1, 1, 1) * ((image.amax(1, keepdim=True) - 0.9) * 10)
+    light = torch.where(linear, srgb_to_linear(image) * (1 + brighter.clamp_min(0)), image)
+    index = (layers.amax((1, 2)) * chosen + 1).floor().clamp_max(layers.amax((1, 2)))
+    matte = (layers == index.view(-1, 1, 1)).flip(1, 2)[:, None].float()
+    matte = F.avg_pool2d(F.pad(matte, (1,) * 4, "replicate"), 3, 1)
+    other = light.flip(1, 2, 3)
+    h, w = image.shape[-2:]
+    y = torch.linspace(-0.5, 0.5, h, device=device)[:, None]
+    x = torch.linspace(-0.5, 0.5, w, device=device)
+    angle = 2 * torch.pi * angle.view(-1, 1, 1, 1)
+    place = (0.5 + 0.7 * (angle.cos() * x + angle.sin() * y)).clamp(0, 1)
+    return Pasted(light, torch.cat([other * matte, matte], 1), place, linear)
 
 
-def _blurred(image: Tensor, sigma: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """``variable_blur`` row by row with either kernel, on display values or in linear light."""
-    shaped, in_light = (_rows(torch.rand, (2,), generators) < 0.5).T
-    linear = in_light.to(image.device).view(-1, 1, 1, 1)
-    light = torch.where(linear, srgb_to_linear(image), image)
-    blurred = variable_blur(light, sigma, shaped.tolist()).clamp(0, 1)
-    return torch.where(linear, linear_to_srgb(blurred), blurred)
+def draw_radii(generators: Sequence[Generator]) -> Radii:
+    """Log-uniform largest radius; one image of two is sharp somewhere; most are round."""
+    largest, ratio, ramp, sharp, kind = _rows(torch.rand, (5,), generators).T
+    largest = 0.5 * (LARGEST_RADIUS / 0.5) ** largest
+    behind = sharp < 0.6  # the largest radius lies behind
+    other = torch.where((sharp % 0.2) < 0.1, torch.zeros(()), largest * ratio)
+    before, first = torch.where(behind, other, largest), torch.where(behind, largest, other)
+    last = (first * (1 - ramp * (kind % 0.5 < 0.25))).clamp_min(0)
+    return Radii(before, first, last, (kind < 2 / 3) | (largest > _WIDEST_GAUSSIAN))
 
 
-def _uniform_blur(image: Tensor, level: int, disks: Sequence[bool]) -> Tensor:
-    if level == 0:
-        return image
-    b, channels = image.shape[:2]
-    kernels = torch.stack([_kernel(level, disk) for disk in disks]).to(image)
-    reach = kernels.shape[-1] // 2
-    padded = F.pad(image, (reach,) * 4, mode="reflect").flatten(0, 1)[None]
-    weight = kernels[:, None].expand(-1, channels, -1, -1).flatten(0, 1)[:, None]
-    return F.conv2d(padded, weight, groups=b * channels).view_as(image)
+def radius_map(pasted: Pasted, radii: Radii) -> Tensor:
+    """Blur radius of the surface that each pixel shows, (B, 1, H, W) in px."""
+    before, first, last = (
+        one.to(pasted.place.device).view(-1, 1, 1, 1)
+        for one in (radii.before, radii.first, radii.last)
+    )
+    return torch.where(pasted.before[:, 3:] > 0.5, before, torch.lerp(first, last, pasted.place))
 
 
-@lru_cache
-def _kernel(level: int, disk: bool) -> Tensor:
-    """(2 R + 1, 2 R + 1), sum 1; R = 3 sigma also for the disk, so that rows can be stacked."""
-    sigma = float(_LEVELS[level])
-    reach = max(1, round(3 * sigma))
-    if disk:
-        side = (2 * reach + 1) * _SAMPLES
-        x = (torch.arange(side, dtype=torch.float64) + 0.5) / _SAMPLES - reach - 0.5
-        inside = (x[:, None] ** 2 + x[None, :] ** 2 <= (2 * sigma) ** 2).double()
-        kernel = F.avg_pool2d(inside[None, None], _SAMPLES)[0, 0]
-    else:
-        x = torch.exp(-(torch.arange(-reach, reach + 1).double() / sigma).square() / 2)
-        kernel = x[:, None] * x[None, :]
+def blur(pasted: Pasted, radii: Radii) -> Tensor:
+    """The images, each blurred, one over the other: (B, 3, H, W) in [0, 1].
+
+    Behind, the blur at a place is interpolated between those of the nearest steps of the ramp.
+    """
+    device = pasted.place.device
+    steps = torch.lerp(radii.first[:, None], radii.last[:, None], _RAMP)
+    shapes = kernels(torch.cat([radii.before[:, None], steps], 1), radii.round).to(device)
+    before = _convolved(pasted.before[:, None], shapes[:, :1])[:, 0]
+    behind = _convolved(pasted.behind[:, None], shapes[:, 1:])
+    at = pasted.place * (len(_RAMP) - 1)
+    low = at.floor().clamp_max(len(_RAMP) - 2)
+    index = low.long()[:, :, None].expand(-1, -1, 3, -1, -1)
+    mixed = torch.lerp(behind.gather(1, index)[:, 0], behind.gather(1, index + 1)[:, 0], at - low)
+    return pasted.seen(before[:, :3] + (1 - before[:, 3:]) * mixed)
+
+
+def kernels(radii: Tensor, round_: Tensor) -> Tensor:
+    """Kernels (B, M, 19, 19), sum 1, of radii (B, M) in px up to :data:`LARGEST_RADIUS`.
+
+    A disk's variance along an axis is a quarter of its squared radius; a Gaussian that stands for
+    the radius has the same.
+    """
+    made = radii.new_zeros(*radii.shape, 2 * _REACH + 1, 2 * _REACH + 1, dtype=torch.float32)
+    for row, own in enumerate(radii.tolist()):
+        for column, radius in enumerate(own):
+            shape = disk().kernel(radius) if round_[row] else _gaussian(radius)
+            rim = _REACH - len(shape) // 2
+            made[row, column, rim : rim + len(shape), rim : rim + len(shape)] = torch.from_numpy(
+                shape
+            )
+    return made
+
+
+def _gaussian(radius: float) -> NDArray[np.float64]:
+    x = np.arange(-_REACH, _REACH + 1) / max(radius / 2, 0.01)
+    kernel = np.exp(-(x[:, None] ** 2 + x**2) / 2)
     return kernel / kernel.sum()
+
+
+def _convolved(image: Tensor, shapes: Tensor) -> Tensor:
+    """(B, 1, C, H, W) by shapes (B, M, k, k) -> (B, M, C, H, W), mirrored at the border."""
+    h, w = image.shape[-2:]
+    padded = F.pad(image[:, 0], (_REACH,) * 4, mode="reflect")[:, None]
+    size = [next_fast_len(n, real=True) for n in padded.shape[-2:]]
+    centred = F.pad(shapes, (0, size[1] - shapes.shape[-1], 0, size[0] - shapes.shape[-2]))
+    centred = centred.roll((-_REACH, -_REACH), (-2, -1))[:, :, None]
+    product = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(centred)
+    return torch.fft.irfft2(product, s=size)[
+        ..., _REACH : _REACH + h, _REACH : _REACH + w
+    ].clamp_min(0)
+
+
+def _drawn(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> tuple[Pasted, Radii]:
+    return paste(image, layers, generators), draw_radii(generators)
+
+
+def _noisy(image: Tensor, generators: Sequence[Generator]) -> Tensor:
+    """Half of the images with Gaussian noise of a deviation up to 0.02."""
+    strength = 0.02 * (2 * _rows(torch.rand, (1, 1, 1), generators) - 1).clamp_min(0)
+    noise = _rows(torch.randn, image.shape[1:], generators)
+    return (image + (strength * noise).to(image.device)).clamp(0, 1)
 
 
 def _rows(

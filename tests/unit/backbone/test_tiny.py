@@ -1,69 +1,96 @@
-"""The tiny backbone: convolutions around its transformer, its images and its weight file."""
+"""The tiny backbone: its U-Net, what steers it, its images and its weight file."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
-from genrefocus.backbone.codec import pack, unpack
-from genrefocus.backbone.tiny import PixelCodec, PixelPath, build_tiny, load_tiny, save_tiny
-
-GRID = (4, 6)  # tokens of 8 px
-
-
-@pytest.fixture
-def path() -> PixelPath:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return PixelPath(8, width=6, features=5, steering=2, head_width=7, head_blocks=2)
+from genrefocus.backbone import Lora
+from genrefocus.backbone.tiny import build_tiny, load_tiny, save_tiny
+from genrefocus.denoiser import Conditions, Denoiser
+from genrefocus.flow import Flow
+from genrefocus.noise import seeded_generators
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def images() -> torch.Tensor:
     return torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
 
 
-def tokens_of(images: torch.Tensor) -> torch.Tensor:
-    return pack(PixelCodec(4).encode(images, ()))
+@pytest.fixture
+def edits(tiny_settings, images) -> Denoiser:
+    return Denoiser(build_tiny(**tiny_settings).requires_grad_(False), Flow("noise", "residual"))
 
 
-def image_of(tokens: torch.Tensor) -> torch.Tensor:
-    return PixelCodec(4).decode(unpack(tokens, *GRID))
+def edited(edits: Denoiser, source: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
+    conditions = Conditions(["a photo"] * len(source), source, **given)
+    return edits.sample(edits.encode(conditions, seeded_generators(0, range(len(source)))), 1)
 
 
-def test_tokens_enter_with_features_beside_them(path: PixelPath, images: torch.Tensor) -> None:
-    entered, maps = path.enter(tokens_of(images), GRID)
-    assert entered.shape == (2, 24, path.in_channels) and maps.shape == (2, 6, 16, 24)
-    assert torch.equal(entered[..., :192], tokens_of(images))
+def test_a_last_layer_at_zero_leaves_the_source_as_it_is(edits, images) -> None:
+    last = edits.backbone.transformer.pixel_path.last
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    torch.testing.assert_close(edited(edits, images), images, rtol=0, atol=1e-5)
 
 
-def test_a_head_at_zero_returns_what_the_transformer_drew(
-    path: PixelPath, images: torch.Tensor
-) -> None:
-    torch.nn.init.zeros_(path.last.weight)
-    torch.nn.init.zeros_(path.last.bias)
-    _, maps = path.enter(tokens_of(images), GRID)
-    steering = torch.randn(2, 24, path.out_channels - 192)
-    left = path.leave(torch.cat([tokens_of(images), steering], -1), maps, GRID)
-    assert torch.equal(left, tokens_of(images))
+def test_every_branch_is_seen_pixel_by_pixel(edits, images) -> None:
+    """One pixel of a condition changes the image at and around this pixel at once."""
+    control = torch.zeros(2, 1, 32, 48)
+    before = edited(edits, images, control=control, draft=images)
+    for name, changed in (
+        ("control", control.clone()),
+        ("draft", images.clone()),
+    ):
+        changed[..., 10, 20] += 0.5
+        given = {"control": control, "draft": images, name: changed}
+        difference = (edited(edits, images, **given) - before).abs().amax((0, 1))
+        assert difference.argmax() // 48 in range(6, 15), name
+        assert difference.argmax() % 48 in range(16, 25), name
 
 
-def test_steering_acts_where_it_is_said(path: PixelPath, images: torch.Tensor) -> None:
-    """A change in one token's steering moves the image there, and nowhere far from it."""
-    _, maps = path.enter(tokens_of(images), GRID)
-    output = torch.zeros(2, 24, path.out_channels)
-    changed = output.clone()
-    changed[:, 0, 192:] = 1.0  # the token at the top left
-    difference = image_of(path.leave(changed, maps, GRID) - path.leave(output, maps, GRID)).abs()
-    reach = 2 * (1 + 2 * 2 + 1)  # convolutions of the head at half the resolution, in px
-    assert difference[..., :8, :8].amax() > 1e-4
-    assert difference[..., 8 + reach :, :].amax() < 1e-6
-    assert difference[..., 8 + reach :].amax() < 1e-6
+def test_an_absent_branch_is_another_thing_than_a_black_one(edits, images) -> None:
+    black = torch.zeros(2, 1, 32, 48)
+    assert not torch.allclose(edited(edits, images), edited(edits, images, control=black))
 
 
-def test_features_are_those_of_the_place(path: PixelPath, images: torch.Tensor) -> None:
-    """Shifting an image by one token shifts its features, away from the borders."""
-    shifted = tokens_of(images.roll(8, dims=-1))
-    both = [path.enter(t, GRID)[0].unflatten(1, GRID) for t in (tokens_of(images), shifted)]
-    torch.testing.assert_close(both[0][:, 1:3, 1:3], both[1][:, 1:3, 2:4])
+def test_the_prompt_reaches_the_pixels(edits, images) -> None:
+    for block in edits.backbone.transformer.pixel_path.middle:
+        torch.nn.init.normal_(block.steer.weight, generator=torch.Generator().manual_seed(0))
+    one, other = (
+        edits.sample(edits.encode(Conditions([p] * 2, images), seeded_generators(0, [0, 1])), 1)
+        for p in ("blur it", "restore it")
+    )
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_lora_of_a_convolution_is_the_sum_of_two_convolutions(tiny_settings) -> None:
+    """``W + B A`` in one convolution against A, then B, beside W."""
+    path = build_tiny(**tiny_settings).transformer.pixel_path
+    lora = Lora({"pixel_path.last": path.last.weight.shape}, 3)
+    torch.nn.init.normal_(lora.lora_b["pixel_path/last"])
+    x = torch.rand(1, 8, 9, 11)
+    inner = torch.nn.functional.conv2d(x, lora.lora_a["pixel_path/last"], padding=1)
+    expected = path.last(x) + torch.nn.functional.conv2d(inner, lora.lora_b["pixel_path/last"])
+    merged = lora.merged("pixel_path", path)
+    found = torch.nn.functional.conv2d(x, merged["last.weight"], path.last.bias, padding=1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_new_lora_changes_nothing_and_all_of_it_learns(edits, images) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lora = Lora.for_transformer(edits.backbone.transformer, 2, generator=generator)
+    adapted = replace(edits, lora=lora)
+    torch.testing.assert_close(edited(adapted, images), edited(edits, images))
+    for block in (m for m in edits.backbone.modules() if hasattr(m, "steer")):
+        torch.nn.init.normal_(block.steer.weight, std=0.1)
+    conditions = Conditions(["a photo"] * 2, images, images[:, :1], images)
+    latents = adapted.encode(conditions, seeded_generators(0, [0, 1]), images.flip(-1))
+    adapted.loss(latents, torch.tensor([0.5, 1.0])).sum().backward()
+    still = {name for name, b in lora.lora_b.items() if not b.grad.abs().sum() > 0}
+    # Of the conditions, the last block's keys and values alone reach the noisy image.
+    last = "single_transformer_blocks/0"
+    assert still == {f"{last}/attn/to_q", f"{last}/proj_mlp", f"{last}/proj_out"}
 
 
 # Images and weights.
@@ -71,7 +98,14 @@ def test_features_are_those_of_the_place(path: PixelPath, images: torch.Tensor) 
 
 @pytest.fixture(scope="module")
 def settings(tiny_settings):
-    return {**tiny_settings, "pixel_factor": 2, "control_gain": 4.0, "tile": 8, "tile_stride": 6}
+    return {
+        **tiny_settings,
+        "widths": [8, 8],
+        "blocks": [1, 1],
+        "control_gain": 4.0,
+        "tile": 8,
+        "tile_stride": 6,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +151,7 @@ def test_tiny_weights_round_trip_in_half_precision(backbone, settings, tmp_path)
     [
         (None, FileNotFoundError),
         (lambda settings: {}, ValueError),
-        (lambda settings: {**settings, "local": {**settings["local"], "width": 7}}, ValueError),
+        (lambda settings: {**settings, "widths": [7, 8]}, ValueError),
         (lambda settings: {**settings, "speed": 1}, ValueError),
     ],
     ids=["missing", "no settings", "other shapes", "unknown setting"],

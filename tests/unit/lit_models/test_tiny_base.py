@@ -11,14 +11,14 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 
 from datamodules import SceneDataModule
 from genrefocus.backbone import load_tiny
-from genrefocus.backbone.tiny import build_tiny, tiny_modules
+from genrefocus.backbone.tiny import build_tiny
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.noise import seeded_generators
 from lit_models import TinyBase
 from lit_models.rates import warmup_then_cosine
 
-FLOW = Flow("condition", "residual", start_noise=0.1)
+FLOW = Flow("noise", "residual")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -38,7 +38,6 @@ def build(tiny_settings: dict[str, Any]) -> functools.partial:
     def make(**changes: Any) -> TinyBase:
         given = {
             "flow": FLOW,
-            "noise_share": 0.2,
             "full_noise_share": 0.3,
             "optimizer": functools.partial(torch.optim.AdamW, lr=3e-3),
             "warmup_steps": 2,
@@ -89,7 +88,10 @@ def test_the_loss_falls_on_a_fixed_batch(build, batches) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
-    assert all(p.grad is not None and p.requires_grad for p in module.parameters())
+    entries = ("enter.control", "enter.draft")  # of branches that this batch does not have
+    absent = [name for name, p in module.weights.pixel_path.named_parameters() if p.grad is None]
+    assert all(name.startswith(entries) for name in absent)
+    assert all(p.requires_grad for p in module.parameters())
 
 
 def test_ranks_see_together_what_one_process_would(build, batches, monkeypatch) -> None:
@@ -110,7 +112,7 @@ def test_autocast_ends_where_it_is_told_to_and_spares_the_task(build, batches) -
     def loss(std: float, autocast: bool, **changes: Any) -> float:
         module = build(**changes)
         torch.nn.init.normal_(
-            module.weights["local"].last.weight,
+            module.weights.pixel_path.last.weight,
             std=std,
             generator=torch.Generator().manual_seed(0),
         )
@@ -125,11 +127,11 @@ def test_autocast_ends_where_it_is_told_to_and_spares_the_task(build, batches) -
 
 def test_file_holds_the_weights_in_half_precision(build, tiny_settings, tmp_path) -> None:
     module = build()
-    torch.nn.init.normal_(module.weights["local"].last.weight, std=0.1)
+    torch.nn.init.normal_(module.weights.pixel_path.last.weight, std=0.1)
     path = tmp_path / "tiny_base.safetensors"
     module.save(path, settings=tiny_settings, card={"seed": "7"})
     loaded = load_tiny(path)
-    for name, value in tiny_modules(loaded).state_dict().items():
+    for name, value in loaded.transformer.state_dict().items():
         assert torch.equal(value, module.weights.state_dict()[name].half().float())
     image = torch.rand(1, 3, 16, 16)
     before, after = (

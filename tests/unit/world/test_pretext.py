@@ -1,21 +1,33 @@
-"""Generic tasks of the tiny base: blur against torchvision, control map against a disk."""
+"""Generic tasks of the tiny base: kernels against closed forms, occlusion, independence of rows."""
 
-import numpy as np
 import pytest
 import torch
-from torchvision.transforms.functional import gaussian_blur as torchvision_blur
+from torchvision.transforms.functional import gaussian_blur
 
 from genrefocus.optics import MAX_COC
-from genrefocus.render.apertures import disk
-from genrefocus.world.pretext import TASKS, blur_by_map, blur_map, draw_kind, restore, variable_blur
+from genrefocus.world.pretext import (
+    LARGEST_RADIUS,
+    TASKS,
+    Pasted,
+    Radii,
+    blur,
+    blur_by_map,
+    draw_kind,
+    draw_radii,
+    kernels,
+    measure,
+    paste,
+    radius_map,
+    restore,
+)
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def generators(seed=0):
-    return [generator(10 * seed + row) for row in range(2)]
+def generators(seed=0, rows=2):
+    return [generator(10 * seed + row) for row in range(rows)]
 
 
 @pytest.fixture
@@ -27,65 +39,92 @@ def image():
 def layers():
     index = torch.zeros(2, 32, 40, dtype=torch.int64)
     index[:, 8:24, 10:30] = 1
-    index[:, 20:, :5] = 5
+    index[:, 20:, :5] = 2
     return index
 
 
-def blurred(image, sigma, disk):
-    return variable_blur(image, torch.full((2, 1, 32, 40), sigma), [disk, disk])
+def flat(image, before=None, linear=False):
+    """An image without a ramp, behind another, or behind nothing."""
+    before = torch.zeros(len(image), 4, *image.shape[-2:]) if before is None else before
+    place = torch.zeros(len(image), 1, *image.shape[-2:])
+    return Pasted(image, before, place, torch.full((len(image), 1, 1, 1), linear))
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 1.4, 3.0])
-def test_uniform_gaussian_is_that_of_torchvision(image, sigma):
-    side = 2 * max(1, round(3 * sigma)) + 1
-    expected = torchvision_blur(image, side, sigma)
-    torch.testing.assert_close(blurred(image, sigma, False), expected, rtol=1e-5, atol=1e-5)
+def radii(before, behind, round_):
+    one = torch.ones(2)
+    return Radii(before * one, behind * one, behind * one, torch.tensor([round_] * 2))
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 3.0])
-def test_disk_is_the_aperture_of_the_renderer(sigma):
-    """A point under blur of deviation sigma covers pixels as the lens's disk of radius 2 sigma."""
-    point = torch.zeros(2, 3, 33, 41)
-    point[..., 16, 20] = 1.0
-    ours = variable_blur(point, torch.full((2, 1, 33, 41), sigma), [True, True])[0, 0].numpy()
-    y, x = np.mgrid[-16:17, -20:21]
-    theirs = disk().coverage(x, y, np.full(x.shape, 2 * sigma))
-    assert ours.sum() == pytest.approx(1, abs=1e-5)
-    assert np.abs(ours - theirs / theirs.sum()).max() < 0.06 * ours.max()  # edges are anti-aliased
+@pytest.mark.parametrize(
+    ("radius", "round_"),
+    [(0.6, True), (2.5, True), (LARGEST_RADIUS, True), (2.5, False), (5, False)],
+)
+def test_both_kernels_spread_a_point_as_a_disk_of_the_radius_does(radius, round_):
+    kernel = kernels(torch.tensor([[float(radius)]]), torch.tensor([round_]))[0, 0].double()
+    assert kernel.sum() == pytest.approx(1, abs=1e-6)
+    x = torch.arange(19) - 9.0
+    assert (kernel.sum(0) * x**2).sum() == pytest.approx(radius**2 / 4, rel=0.03)
 
 
-def test_rows_have_kernels_of_their_own(image):
-    mixed = variable_blur(image, torch.full((2, 1, 32, 40), 2.0), [True, False])
-    for row, is_disk in enumerate((True, False)):
-        torch.testing.assert_close(mixed[row], blurred(image, 2.0, is_disk)[row])
+@pytest.mark.parametrize("radius", [1.0, 2.0, 4.0])
+def test_gaussian_is_that_of_torchvision(image, radius):
+    found = blur(flat(image), radii(0.0, radius, round_=False))
+    torch.testing.assert_close(found, gaussian_blur(image, 19, radius / 2), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("disk", [True, False])
-def test_no_blur_where_sigma_is_zero(image, disk):
-    sigma = torch.zeros(2, 1, 32, 40)
-    sigma[..., 20:] = 2.0
-    result = variable_blur(image, sigma, [disk, disk])
-    assert torch.equal(result[..., :20], image[..., :20])
-    assert not torch.allclose(result[..., 20:], image[..., 20:])
+def test_no_blur_at_radius_zero(image, layers):
+    pasted = paste(image, layers, generators())
+    found = blur(pasted, radii(0.0, 0.0, round_=True))
+    torch.testing.assert_close(found, pasted.sharp(), rtol=0, atol=1e-4)
 
 
-def test_levels_between_are_interpolated_monotonically(image):
-    """More sigma, less variance: there is no jump where the level changes."""
-    spread = [float(blurred(image, float(s), False).var()) for s in torch.linspace(0, 3, 30)]
-    assert all(after < before for before, after in zip(spread[:-1], spread[1:], strict=True))
+def test_what_is_sharp_in_front_keeps_its_outline_and_hides_what_is_blurred_behind():
+    white, black = torch.ones(2, 3, 32, 40), torch.zeros(2, 4, 32, 40)
+    black[:, 3, :, :20] = 1.0  # a black half in front of white
+    found = blur(flat(white, black), radii(0.0, 6.0, round_=True))
+    torch.testing.assert_close(found, flat(white, black).sharp(), rtol=0, atol=1e-4)
+    soft = blur(flat(white, black), radii(6.0, 0.0, round_=True))
+    assert 0.05 < soft[..., 17].mean() < 0.5 < soft[..., 22].mean() < 0.95
 
 
-def test_control_reads_as_the_radius_of_a_disk(image, layers):
-    """A disk of radius r spreads a point as widely as the blur whose map says r / MAX_COC."""
-    task = blur_by_map(image, layers, generators(1))
-    sigma = blur_map(layers, generators(1))
-    radius = task.control * MAX_COC
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 2001), torch.linspace(-1, 1, 2001), indexing="ij")
-    deviation = x[x**2 + y**2 <= 1].std()  # of a unit disk, along an axis
-    torch.testing.assert_close(radius * deviation, sigma, rtol=2e-3, atol=1e-6)
-    assert torch.equal(task.source, image)
-    sharp = (sigma == 0).expand_as(image)
-    torch.testing.assert_close(task.target[sharp], image[sharp], rtol=0, atol=1e-5)
+def test_a_ramp_goes_from_the_first_radius_to_the_last(image):
+    pasted = flat(image)
+    pasted.place[:] = torch.linspace(0, 1, 40)
+    drawn = Radii(torch.zeros(2), torch.zeros(2), torch.full((2,), 4.0), torch.tensor([True, True]))
+    assert torch.equal(radius_map(pasted, drawn)[0, 0, 5], torch.linspace(0, 4, 40))
+    found, even = blur(pasted, drawn), blur(flat(image), radii(0.0, 4.0, round_=True))
+    torch.testing.assert_close(found[..., 0], image[..., 0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(found[..., -1], even[..., -1], rtol=0, atol=1e-4)
+
+
+def test_lights_are_brighter_than_white_in_linear_light_alone(layers):
+    image = torch.full((40, 3, 32, 40), 0.5)
+    image[..., :4, :4] = 1.0
+    pasted = paste(image, layers[:1].expand(40, -1, -1), generators(rows=40))
+    lights = pasted.behind[..., :4, :4].amax((1, 2, 3))
+    linear = pasted.linear.flatten()
+    assert 0.5 < linear.float().mean() < 0.95
+    assert (lights[linear] > 1).all() and (lights[linear] <= 16).all() and lights.max() > 8
+    assert (lights[~linear] == 1).all()
+    torch.testing.assert_close(pasted.sharp()[:, :, 8:, 8:].amax(), torch.tensor(0.5))
+
+
+def test_radii_cover_their_range():
+    drawn = draw_radii(generators(rows=2000))
+    largest = torch.stack([drawn.before, drawn.first]).amax(0)
+    assert 0.5 <= largest.min() < 0.52 and 7.8 < largest.max() <= LARGEST_RADIUS
+    sharp = (torch.stack([drawn.before, drawn.first]).amin(0) == 0).float().mean()
+    assert sharp == pytest.approx(0.5, abs=0.05)
+    assert drawn.round[largest > 5].all()
+    assert drawn.round[largest < 5].float().mean() == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_control_holds_the_radius_as_a_defocus_map_does(image, layers):
+    task, shown = blur_by_map(image, layers, generators(1)), measure(image, layers, generators(1))
+    torch.testing.assert_close(
+        shown.target[:, :1] * LARGEST_RADIUS, task.control * MAX_COC, rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(task.source, paste(image, layers, generators(1)).sharp())
 
 
 @pytest.mark.parametrize("make", TASKS, ids=lambda task: task.__name__)
@@ -106,8 +145,8 @@ def test_tasks_are_valid_and_depend_on_the_generators_alone(make, image, layers)
 
 def test_restoring_leads_to_the_sharp_image(image, layers):
     task = restore(image, layers, generators(5))
-    assert torch.equal(task.target, image)
-    assert task.source.var() < image.var()
+    assert torch.equal(task.target, paste(image, layers, generators(5)).sharp())
+    assert task.source.var() < task.target.var()
 
 
 @pytest.mark.parametrize("make", TASKS, ids=lambda task: task.__name__)
