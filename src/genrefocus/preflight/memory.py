@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.lora import lora_modules
+from genrefocus.backbone.lora import Lora, lora_modules
 from genrefocus.configuration.composing import trained
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight.activations import activation_bytes
@@ -76,9 +76,10 @@ def flux_dev_on_meta() -> FluxTransformer2DModel:
 
 
 def check_lora(transformer: torch.nn.Module, layers: Mapping[str, int]) -> Finding:
-    """Target count against six in every block and one in front: 343 in FLUX.1-dev."""
+    """Linear targets against six in every block and one in front: 343 in FLUX.1-dev."""
     expected = 1 + 6 * (layers["num_layers"] + layers["num_single_layers"])
-    found = len(lora_modules(transformer))
+    targets = lora_modules(transformer).values()
+    found = sum(isinstance(one, torch.nn.Linear) for one in targets)
     if found == expected:
         return Finding("LoRA targets", "ok", f"{found} modules")
     detail = f"{found} modules, expected {expected}: the transformer's layers are named otherwise"
@@ -87,8 +88,8 @@ def check_lora(transformer: torch.nn.Module, layers: Mapping[str, int]) -> Findi
 
 def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
     """Trainable numbers at a rank."""
-    targets = lora_modules(transformer).values()
-    return sum(rank * (one.in_features + one.out_features) for one in targets)
+    shapes = {name: one.weight.shape for name, one in lora_modules(transformer).items()}
+    return sum(one.numel() for one in Lora(shapes, rank, device="meta").parameters())
 
 
 def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy: str) -> Finding:

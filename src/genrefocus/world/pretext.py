@@ -20,11 +20,11 @@ from genrefocus.optics import MAX_COC
 from genrefocus.render.apertures import disk
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
-LARGEST_RADIUS = 8.0
+LARGEST_RADIUS = 10.0
 """Of the blur, in px."""
 
-_REACH = 9  # of a kernel, px
-_WIDEST_GAUSSIAN = 5.0  # stands for this radius, px: a wider one does not fit into the kernel
+_REACH = 11  # of a kernel, px
+_WIDEST_GAUSSIAN = 6.0  # stands for this radius, px: a wider one does not fit into the kernel
 _RAMP = torch.linspace(0, 1, 5)  # places of the ramp behind, where its blur is computed
 
 
@@ -206,7 +206,7 @@ def blur(pasted: Pasted, radii: Radii) -> Tensor:
 
 
 def kernels(radii: Tensor, round_: Tensor) -> Tensor:
-    """Kernels (B, M, 19, 19), sum 1, of radii (B, M) in px up to :data:`LARGEST_RADIUS`.
+    """Kernels (B, M, 23, 23), sum 1, of radii (B, M) in px up to :data:`LARGEST_RADIUS`.
 
     A disk's variance along an axis is a quarter of its squared radius; a Gaussian that stands for
     the radius has the same.
