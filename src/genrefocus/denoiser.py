@@ -56,8 +56,7 @@ class Latents:
     Attributes:
         text: embedded prompts.
         conditions: in the released order; the control map is the last, if there is one.
-        source: (B, N, C) tokens of the image that is edited; a flow that starts at the condition or
-            predicts the residual refers to it.
+        source: (B, N, C) tokens of the image that is edited, which a residual refers to.
         noise: (B, N, C), standard normal.
         target: (B, N, C) clean tokens; None where the target is not known.
         grid: rows and columns of the tokens.
@@ -138,10 +137,9 @@ class Denoiser:
         """
         assert latents.target is not None, "there is no loss without a target"
         sigma = to_device(sigma, latents.target.device)
-        endpoint = self.flow.endpoint(latents.noise, latents.source)
-        x = interpolate(latents.target, endpoint, sigma)
+        x = interpolate(latents.target, latents.noise, sigma)
         output = self._output(latents.text, x, latents.conditions, latents.grid, sigma)
-        return self.flow.loss(output, latents.target, endpoint, latents.source)
+        return self.flow.loss(output, latents.target, latents.noise, latents.source)
 
     @torch.no_grad()
     def sample(self, latents: Latents, steps: int) -> Tensor:
@@ -170,7 +168,7 @@ class Denoiser:
         size, stride = (tiling.size, tiling.stride) if cut else (max(grid), max(grid))
         return denoise(
             tiled(velocity, grid, size=size, stride=stride),
-            self.flow.endpoint(latents.noise, latents.source),
+            latents.noise,
             schedule(steps, self.backbone.shift.mu(latents.noise.shape[1])),
         )
 

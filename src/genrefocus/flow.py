@@ -1,9 +1,9 @@
 """The flow-matching objective: one parametrisation, shared by training and sampling.
 
-The path is ``x_sigma = (1 - sigma) x_0 + sigma x_1`` with ``x_0`` the clean latents, and its
-velocity ``x_1 - x_0`` (rectified flow, as FLUX.1 is trained). ``x_1`` is Gaussian noise, or, as an
-option, the latents of the condition image plus a little noise. The network's output is read either
-as the velocity or as the residual ``x_0 - condition``; both describe the same flow.
+The path is ``x_sigma = (1 - sigma) x_0 + sigma x_1`` with ``x_0`` the clean latents, ``x_1``
+Gaussian noise, and its velocity ``x_1 - x_0`` (rectified flow, as FLUX.1 is trained). The network's
+output is read either as the velocity or as the residual ``x_0 - condition``; both describe the same
+flow.
 """
 
 import math
@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Start = Literal["noise", "condition"]
 Prediction = Literal["velocity", "residual"]
 
 _SMALLEST_SIGMA = 1e-3  # division guard when a residual is turned into a velocity
@@ -95,33 +94,23 @@ class SigmaDistribution:
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow from ``x_1`` to the clean latents, and how the network's output describes it.
+    """The flow from noise to the clean latents, and how the network's output describes it.
 
     Args:
-        start: ``noise`` (as published) or ``condition``: x_1 = condition + ``start_noise`` * noise.
         prediction: ``velocity`` (as published) or ``residual``: the output is x_0 - condition.
-        start_noise: standard deviation of the noise that is added to a condition start.
         loss_floor: None for the plain squared error (as published). A number divides a sample's
             error by the power of its target plus this number, so that edits that change little
             count as much as those that change a lot; PSNR averaged over images asks for just that.
     """
 
-    start: Start = "noise"
     prediction: Prediction = "velocity"
-    start_noise: float = 0.25
     loss_floor: float | None = None
 
     def __post_init__(self) -> None:
-        if self.start not in ("noise", "condition"):
-            raise ValueError(f"flow start '{self.start}' unknown: use noise or condition")
         if self.prediction not in ("velocity", "residual"):
             raise ValueError(f"prediction '{self.prediction}' unknown: use velocity or residual")
         if self.loss_floor is not None and not self.loss_floor > 0:
             raise ValueError(f"loss_floor must be above 0 or null, got {self.loss_floor}")
-
-    def endpoint(self, noise: Tensor, condition: Tensor) -> Tensor:
-        """x_1 at sigma = 1; all tensors (B, N, C) latent tokens."""
-        return noise if self.start == "noise" else condition + self.start_noise * noise
 
     def velocity(self, output: Tensor, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Velocity that the network's ``output`` stands for at ``x``; sigma (B,)."""

@@ -60,7 +60,7 @@ def tiny_training(
 def write_echo_run(tiny_settings: dict[str, Any]) -> Callable[[Path, Path], None]:
     """Writes a run, and its base, whose networks return what they are given.
 
-    The base's last layer is zero and its flow starts at the photograph.
+    The base's last layer is zero, and its output is added to the photograph.
     """
 
     def write(run: Path, base: Path) -> None:
@@ -80,7 +80,7 @@ def write_echo_run(tiny_settings: dict[str, Any]) -> Callable[[Path, Path], None
             card = NetworkCard(
                 task=task,  # type: ignore[arg-type]
                 backbone=BackboneSource("tiny", str(base)),
-                flow=Flow("condition", "residual", 0.0),
+                flow=Flow("residual"),
                 prompt="a photo",
                 guidance=1.0,
                 steps=2,

@@ -79,7 +79,7 @@ def tiny_vae() -> Callable[..., AutoencoderKL]:
 def network_settings() -> dict[str, Any]:
     """What DeblurNet and BokehNet take beside their backbone: rank 2, one sampling step."""
     return {
-        "flow": Flow("condition", "residual", 0.1),
+        "flow": Flow("residual"),
         "sigma": SigmaDistribution("uniform"),
         "rank": 2,
         "prompt": "a photo",
@@ -98,7 +98,7 @@ def tiny_card() -> Callable[..., NetworkCard]:
 
     def card(task: str, base: Path, **changes) -> NetworkCard:
         settings = {
-            "flow": Flow("condition", "residual", 0.1),
+            "flow": Flow("residual"),
             "prompt": f"{task} please",
             "guidance": 1.0,
             "steps": 3,

@@ -114,11 +114,11 @@ def test_sigma_stays_fp32_with_bf16_tokens():
 
 @pytest.mark.parametrize("prediction", ["velocity", "residual"])
 def test_a_perfect_network_recovers_the_target_through_tiles(prediction):
-    """Sampling from a condition start with the exact answer, cut into tiles."""
+    """Sampling with the exact answer, cut into tiles."""
     grid = (10, 13)
     clean, noise, source = tokens(grid, 3), tokens(grid, 4), tokens(grid, 5)
-    flow = Flow("condition", prediction)
-    answer = flow.endpoint(noise, source) - clean if prediction == "velocity" else clean - source
+    flow = Flow(prediction)
+    answer = noise - clean if prediction == "velocity" else clean - source
     # The answer travels as a condition, so that it is cut like everything else.
     backbone = Recording(Tiling(6, 4, when="longer_edge"), lambda _, given: given[1].tokens)
     conditions = [ConditionTokens(source), ConditionTokens(answer)]
@@ -186,7 +186,7 @@ def given(rows=slice(0, 3)):
     return Conditions(prompts, source[rows], control[rows], draft[rows]), target[rows]
 
 
-@pytest.mark.parametrize("flow", [Flow(), Flow("condition", "residual")], ids=["noise", "image"])
+@pytest.mark.parametrize("flow", [Flow(), Flow("residual")], ids=["velocity", "residual"])
 def test_loss_and_image_of_a_sample_do_not_depend_on_its_batch(flow, backbone, lora):
     denoiser = Denoiser(backbone, flow, lora, guidance=3.5)
     sigma = torch.tensor([0.2, 0.5, 0.9])

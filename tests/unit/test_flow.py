@@ -19,11 +19,7 @@ from genrefocus.flow import (
 from genrefocus.sampling import denoise
 
 SHAPE = (3, 6, 4)
-FLOWS = [
-    Flow(start, prediction)
-    for start in ("noise", "condition")
-    for prediction in ("velocity", "residual")
-]
+FLOWS = [Flow("velocity"), Flow("residual")]
 
 
 def tokens(seed, dtype=torch.float32):
@@ -122,7 +118,6 @@ def test_shift_keeps_the_ends():
     ("make", "names"),
     [
         (lambda: SigmaDistribution("cosine"), "cosine"),
-        (lambda: Flow(start="image"), "image"),
         (lambda: Flow(prediction="x0"), "x0"),
     ],
 )
@@ -134,26 +129,18 @@ def test_unknown_choices_are_named(make, names):
 # The path, its velocity and its loss.
 
 
-@pytest.mark.parametrize("flow", FLOWS, ids=lambda f: f"{f.start}-{f.prediction}")
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda f: f.prediction)
 def test_velocity_is_the_derivative_of_the_path(flow):
     """The exact output gives x_1 - x_0, which a finite difference of the path confirms."""
     clean, noise, condition = (tokens(seed, torch.float64) for seed in range(3))
-    end = flow.endpoint(noise, condition)
     sigma = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
-    output = end - clean if flow.prediction == "velocity" else clean - condition
-    x = interpolate(clean, end, sigma)
-    difference = (interpolate(clean, end, sigma + 1e-3) - x) / 1e-3
+    output = noise - clean if flow.prediction == "velocity" else clean - condition
+    x = interpolate(clean, noise, sigma)
+    difference = (interpolate(clean, noise, sigma + 1e-3) - x) / 1e-3
     torch.testing.assert_close(
         flow.velocity(output, x, sigma, condition).double(), difference, rtol=1e-5, atol=1e-5
     )
-    assert flow.loss(output, clean, end, condition).tolist() == pytest.approx([0.0] * 3)
-
-
-def test_condition_start_is_the_condition_with_some_noise():
-    flow = Flow("condition", start_noise=0.1)
-    noise, condition = tokens(0), tokens(1)
-    torch.testing.assert_close(flow.endpoint(noise, condition), condition + 0.1 * noise)
-    assert Flow().endpoint(noise, condition) is noise
+    assert flow.loss(output, clean, noise, condition).tolist() == pytest.approx([0.0] * 3)
 
 
 def test_loss_is_per_sample_and_has_the_closed_form():
@@ -175,31 +162,28 @@ def test_loss_of_bf16_tokens_is_computed_in_fp32():
     )
 
 
-@pytest.mark.parametrize("start", ["noise", "condition"])
-def test_both_parametrisations_describe_one_flow(start):
+def test_both_parametrisations_describe_one_flow():
     """Networks that know the same x_0 give the same velocity, whatever they are asked for."""
     guess, noise, condition = tokens(0), tokens(1), tokens(2)
     sigma = torch.tensor([0.05, 0.4, 1.0])
-    by_velocity, by_residual = Flow(start, "velocity"), Flow(start, "residual")
-    end = by_velocity.endpoint(noise, condition)
-    x = interpolate(guess, end, sigma)
+    by_velocity, by_residual = FLOWS
+    x = interpolate(guess, noise, sigma)
     torch.testing.assert_close(
         by_residual.velocity(guess - condition, x, sigma, condition),
-        by_velocity.velocity(end - guess, x, sigma, condition),
+        by_velocity.velocity(noise - guess, x, sigma, condition),
         rtol=1e-4,
         atol=1e-4,
     )
 
 
-@pytest.mark.parametrize("flow", FLOWS, ids=lambda f: f"{f.start}-{f.prediction}")
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda f: f.prediction)
 @pytest.mark.parametrize("steps", [1, 3, 28])
 def test_exact_velocity_recovers_the_clean_latents_in_any_number_of_steps(flow, steps):
     clean, noise, condition = tokens(0), tokens(1), tokens(2)
-    end = flow.endpoint(noise, condition)
 
     def velocity(x, sigma):
-        output = end - clean if flow.prediction == "velocity" else clean - condition
+        output = noise - clean if flow.prediction == "velocity" else clean - condition
         return flow.velocity(output, x, torch.full((3,), sigma), condition)
 
-    recovered = denoise(velocity, end, schedule(steps, Shift().mu(64)))
+    recovered = denoise(velocity, noise, schedule(steps, Shift().mu(64)))
     torch.testing.assert_close(recovered, clean, rtol=1e-4, atol=1e-5)

@@ -60,7 +60,7 @@ def test_a_run_is_asked_as_its_cards_say(run: Path) -> None:
     assert (pipeline.deblur.steps, pipeline.bokeh.steps) == (3, 3)
     for one, guidance in ((pipeline.deblur, 3.0), (pipeline.bokeh, 1.5)):
         assert one.denoiser.guidance == guidance
-        assert one.denoiser.flow == Flow("condition", "residual", 0.1)
+        assert one.denoiser.flow == Flow("residual")
         lora = one.denoiser.lora
         assert (
             lora is not None

@@ -77,7 +77,7 @@ def test_other_base_weights_are_refused(base: Path, tmp_path: Path, tiny_card: M
         ({"task": "sharpen"}, "task 'sharpen' unknown: use deblur or bokeh"),
         ({"surprise": 1}, "surprise"),
         ({"backbone": {"kind": "huge", "path": "x"}}, "'huge' unknown"),
-        ({"flow": {"start": "elsewhere"}}, "elsewhere"),
+        ({"flow": {"prediction": "noise"}}, "noise"),
         ({"prompt": None, "flow": None}, "no network card"),
     ],
 )

@@ -37,7 +37,7 @@ def networks(tiny_settings: dict[str, Any]) -> dict[Task, Network]:
     last = backbone.transformer.pixel_path.last
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
-    denoiser, found = Denoiser(backbone, Flow("condition", "residual", 0.0)), {}
+    denoiser, found = Denoiser(backbone, Flow("residual")), {}
     tasks: tuple[Task, Task] = ("deblur", "bokeh")
     for task in tasks:
         card = released_card(task, "flux", f"{task}Net.safetensors")

@@ -19,7 +19,7 @@ def images() -> torch.Tensor:
 
 @pytest.fixture
 def edits(tiny_settings, images) -> Denoiser:
-    return Denoiser(build_tiny(**tiny_settings).requires_grad_(False), Flow("noise", "residual"))
+    return Denoiser(build_tiny(**tiny_settings).requires_grad_(False), Flow("residual"))
 
 
 def edited(edits: Denoiser, source: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from genrefocus.noise import seeded_generators
 from lit_models import TinyBase
 from lit_models.rates import warmup_then_cosine
 
-FLOW = Flow("noise", "residual")
+FLOW = Flow("residual")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
