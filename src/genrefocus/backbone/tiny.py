@@ -18,7 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, relu
+from torch.nn.functional import interpolate, leaky_relu, pixel_shuffle, pixel_unshuffle
 
 from genrefocus.backbone.branches import ROLES, Branch, Role
 from genrefocus.backbone.flux import Backbone
@@ -232,7 +232,7 @@ class PixelPath(nn.Module):
             x = pixel_shuffle(widen(x), 2) + skipped.pop()
             for block in blocks:
                 x = block(x, steering)
-        return self.last(relu(x))
+        return self.last(leaky_relu(x))
 
 
 class _Steered(nn.Module):
@@ -243,13 +243,12 @@ class _Steered(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.steer = nn.Conv2d(steering, 2 * width, 1)
-        for parameter in self.steer.parameters():
-            nn.init.zeros_(parameter)
+        nn.init.zeros_(self.second.weight)  # an identity at first: there is no normalisation
 
     def forward(self, x: Tensor, steering: Tensor) -> Tensor:
         gain, offset = interpolate(self.steer(steering), x.shape[-2:]).chunk(2, 1)
-        inner = torch.addcmul(offset, self.first(relu(x)), 1 + gain)
-        return x + self.second(relu(inner))
+        inner = torch.addcmul(offset, self.first(leaky_relu(x)), 1 + gain)
+        return x + self.second(leaky_relu(inner))
 
 
 def _halved(tokens: Tensor, grid: Grid, patch: int) -> Tensor:
