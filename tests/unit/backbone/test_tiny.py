@@ -19,7 +19,12 @@ def images() -> torch.Tensor:
 
 @pytest.fixture
 def edits(tiny_settings, images) -> Denoiser:
-    return Denoiser(build_tiny(**tiny_settings).requires_grad_(False), Flow("residual"))
+    """Of a base as if it were trained: its blocks act, and the transformer steers them."""
+    backbone, generator = build_tiny(**tiny_settings), torch.Generator().manual_seed(0)
+    for name, weight in backbone.transformer.pixel_path.named_parameters():
+        if name.endswith(("second.weight", "steer.weight")):
+            torch.nn.init.normal_(weight, std=0.2, generator=generator)
+    return Denoiser(backbone.requires_grad_(False), Flow("residual"))
 
 
 def edited(edits: Denoiser, source: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
@@ -55,8 +60,6 @@ def test_an_absent_branch_is_another_thing_than_a_black_one(edits, images) -> No
 
 
 def test_the_prompt_reaches_the_pixels(edits, images) -> None:
-    for block in edits.backbone.transformer.pixel_path.middle:
-        torch.nn.init.normal_(block.steer.weight, generator=torch.Generator().manual_seed(0))
     one, other = (
         edits.sample(edits.encode(Conditions([p] * 2, images), seeded_generators(0, [0, 1])), 1)
         for p in ("blur it", "restore it")
@@ -82,8 +85,6 @@ def test_a_new_lora_changes_nothing_and_all_of_it_learns(edits, images) -> None:
     lora = Lora.for_transformer(edits.backbone.transformer, 2, generator=generator)
     adapted = replace(edits, lora=lora)
     torch.testing.assert_close(edited(adapted, images), edited(edits, images))
-    for block in (m for m in edits.backbone.modules() if hasattr(m, "steer")):
-        torch.nn.init.normal_(block.steer.weight, std=0.1)
     conditions = Conditions(["a photo"] * 2, images, images[:, :1], images)
     latents = adapted.encode(conditions, seeded_generators(0, [0, 1]), images.flip(-1))
     adapted.loss(latents, torch.tensor([0.5, 1.0])).sum().backward()
