@@ -203,6 +203,12 @@ def blur_radius(disparity: Tensor, focus_disparity: float, strength: BlurStrengt
     return signed_defocus(disparity, focus_disparity, strength).abs()
 
 
+def visible_blur(disparity: Tensor, focus_disparity: float, strength: BlurStrength) -> float:
+    """Blur radius in px that one pixel in a hundred exceeds; arguments of signed_defocus."""
+    radius = blur_radius(disparity, focus_disparity, strength).flatten()
+    return float(radius.kthvalue(math.ceil(0.99 * radius.numel())).values)
+
+
 def defocus_map(disparity: Tensor, focus_disparity: float, strength: BlurStrength) -> Tensor:
     """Defocus map clip(r / MAX_COC, 0, 1), (..., H, W); arguments and errors of signed_defocus."""
     return defocus_of_radius(blur_radius(disparity, focus_disparity, strength))

@@ -2,23 +2,29 @@
 
 Four kinds of sets, each with its splits::
 
-    synthetic    shards: all-in-focus image, lens-sampled bokeh, exact disparity, K and focus; and
-                 ``blurry``, the scene photographed with another focus and K
-    deblur       shards: the same without ``blurry``; here the bokeh is the input
-    sweep        shards: as synthetic, held-out scenes at the values of K that LVCorr is measured at
+    synthetic    train: sharp scenes with estimated disparity, blurred by the layered renderer with
+                 an ideal disc; ``blurry`` is the scene with another focus and K. val and test:
+                 photographs, see below, ``blurry`` among them
+    deblur       photographs: the bokeh is the input, taken wide open; the sharp image was taken at
+                 f/22, without noise
+    sweep        as synthetic in val and test, at the values of K that LVCorr is measured at
     camera_roll  photos/*.jpg by a simulated camera with EXIF; depth/*.npy (metres) and mask/*.png
                  as estimators would give them, errors included
 
-Scenes of val and test are made of texture families that training never sees. Sample number n of
-``synthetic`` and of ``deblur`` shows the same scene in val and test, and the ``blurry`` of the
-former is the bokeh of the latter: a photograph, what is sharp in it, and its refocused truth.
+Photographs show what lenses and cameras do, see ``world.cameras``: rims, colours, cat's eyes, tone
+curve, noise, JPEG. Disparity is what an estimator would say in all sets, and the focus disparity is
+read from it; K is true.
+
+Scenes of val and test are made of texture families that training never sees, and a quarter of test
+is photographed with a lens that nothing else is. Sample number n of ``synthetic`` and of ``deblur``
+shows the same scene in val and test, and the ``blurry`` of the former is the bokeh of the latter: a
+photograph, what is sharp in it, and its refocused truth.
 
 Every file is a pure function of seed, set and number, for any number of worker processes.
 """
 
 import functools
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -37,22 +43,30 @@ from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import read_index
 from genrefocus.embedded.files import RECORD_NAME, make_files
 from genrefocus.metrics.lvcorr import PROTOCOL_K
-from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.optics import BlurStrength, focus_disparity
 from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.preparation.sources.numbered import Numbered
 from genrefocus.render.apertures import disk
-from genrefocus.render.lens import render_lens
+from genrefocus.render.layered import render_layered
 from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import to_bytes
-from genrefocus.world.camera import draw_exposure, take_photo
-from genrefocus.world.estimates import estimate
-from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
+from genrefocus.world.camera import as_jpeg, draw_exposure, draw_iso, photograph, take_photo
+from genrefocus.world.cameras import (
+    HELDOUT_LENS,
+    SHARP_F_NUMBER,
+    CameraBody,
+    Lens,
+    draw_body,
+    draw_lens,
+)
+from genrefocus.world.estimates import estimate, estimate_depth
+from genrefocus.world.scenes import draw_strength, draw_surface, procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.writing import write_atomically
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Raised with every change that makes other images of the same seed."""
 
 Kind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
@@ -60,17 +74,21 @@ PAIRS: tuple[Kind, ...] = ("synthetic", "deblur", "sweep")
 ROLL: Kind = "camera_roll"
 
 DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
-    "synthetic": {"train": 2000, "val": 64, "test": 64},
-    "deblur": {"train": 2500, "val": 64, "test": 64},
+    "synthetic": {"train": 2000, "val": 64, "test": 96},
+    "deblur": {"train": 2000, "val": 64, "test": 96},
     "sweep": {"val": 16, "test": 64},
     "camera_roll": {"train": 600, "val": 64, "test": 64},
 }
 
 # At 64 px; they scale with the size. The margin holds the shift of the greatest blur.
 _LEAST_BLUR_PX = {"synthetic": 0.5, "deblur": 0.5, "sweep": 3.0, "camera_roll": 0.8}
+_LEAST_HELDOUT_BLUR_PX = 1.2  # so that two in three have 2 px or more
 _GREATEST_BLUR_PX = 6.0
-_MARGIN_PX = 12
-_POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 dB
+_MARGIN_PX = 14
+# Where a scene has little depth, a stronger lens would blur what is in focus.
+_GREATEST_K = 12.0
+_F_NUMBER = 2.0  # wide open
+_EDGE_WIDTH_PX = 2  # of estimated depth, at any size
 
 
 @dataclass(frozen=True)
@@ -93,8 +111,11 @@ class EmbeddedSet:
 
     @property
     def blur_px(self) -> tuple[float, float]:
-        """Range of the greatest blur radius in a frame, px; the draw is log-uniform."""
-        return self.px(_LEAST_BLUR_PX[self.kind]), self.px(_GREATEST_BLUR_PX)
+        """Range of the visible blur of a sample, px; the draw is log-uniform."""
+        least = _LEAST_BLUR_PX[self.kind]
+        if self.split != "train":
+            least = max(least, _LEAST_HELDOUT_BLUR_PX)
+        return self.px(least), self.px(_GREATEST_BLUR_PX)
 
     def scene_seed(self, number: int) -> int:
         """Shared by the held-out pairs of ``synthetic`` and ``deblur``, else of this set alone."""
@@ -184,39 +205,130 @@ def build_embedded(
 
 def make_pair(one: EmbeddedSet, number: int) -> Sample:
     """The ``number``-th sample of a set of pairs: ``synthetic``, ``deblur`` or ``sweep``."""
-    scene_seed = one.scene_seed(number)
-    margin = max(8, round(one.px(_MARGIN_PX)))
-    scene = procedural_scene(scene_seed, one.size, one.size, families=one.families, margin=margin)
-    focus, strength = _draw_blur(one, scene, number)
+    subject = _Subject.drawn(one, number)
+    rendered = one.kind == "synthetic" and one.split == "train"
+    photo = _render if rendered else _photograph
+    own, other = (_draw_blur(x, subject, number) for x in (one, replace(one, kind="deblur")))
     extras = {}
     if one.kind != "deblur":
-        extras["blurry"] = _through_lens(
-            scene, *_draw_blur(replace(one, kind="deblur"), scene, number)
-        )
+        extras["blurry"] = photo(subject, other)
     if one.kind == "sweep":
         for k in PROTOCOL_K[:-1]:
-            weaker = replace(strength, k=strength.k * k / PROTOCOL_K[-1])
-            extras[f"sweep_{k:g}"] = _through_lens(scene, focus, weaker)
+            weaker = replace(own.strength, k=own.strength.k * k / PROTOCOL_K[-1])
+            extras[f"sweep_{k:g}"] = photo(subject, replace(own, strength=weaker))
+    how = {"renderer": "layered", "aperture": "disk"} if rendered else subject.camera_facts
     return Sample(
         key=f"{'sweep-' if one.kind == 'sweep' else ''}{one.split}-{number:06d}",
         route="deblur" if one.kind == "deblur" else "synthetic",
         split=one.split,
-        aif=to_bytes(scene_aif(scene)),
-        bokeh=_through_lens(scene, focus, strength),
-        disparity=scene_disparity(scene),
-        strength=strength,
-        focus_disparity=focus,
+        aif=to_bytes(scene_aif(subject.scene)) if rendered else _stopped_down(subject, other),
+        bokeh=photo(subject, own),
+        disparity=subject.estimated,
+        strength=own.strength,
+        focus_disparity=own.estimated_focus,
         extras=extras,
         provenance={
             "source": "procedural scene, simulated",
-            "scene_seed": scene_seed,
+            "scene_seed": one.scene_seed(number),
             "textures": "train" if one.families == TRAIN_FAMILIES else "held out",
-            "renderer": "lens sampled",
-            "aperture": "disk",
-            "depth": "exact",
+            **how,
+            "depth": "simulated estimate",
             "generator_version": GENERATOR_VERSION,
             "code_version": __version__,
         },
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A scene, its disparity (H, W) as an estimator gives it, and what it is photographed with."""
+
+    scene: Scene
+    estimated: Tensor
+    body: CameraBody
+    lens: Lens
+
+    @classmethod
+    def drawn(cls, one: EmbeddedSet, number: int) -> "_Subject":
+        seed, margin = one.scene_seed(number), max(8, round(one.px(_MARGIN_PX)))
+        scene = procedural_scene(seed, one.size, one.size, families=one.families, margin=margin)
+        rng = np.random.default_rng((seed, 1))
+        depth = estimate_depth(scene_disparity(scene).numpy(), rng)
+        estimated = 1.0 / torch.from_numpy(depth.astype(np.float32))
+        return cls(scene, estimated, draw_body(rng), draw_lens(rng, one.split))
+
+    @property
+    def camera_facts(self) -> dict[str, str | bool]:
+        """For the provenance of photographs."""
+        return {
+            "renderer": "lens sampled",
+            "camera": self.body.model,
+            "lens": self.lens.name,
+            "held_out_lens": self.lens == HELDOUT_LENS,
+        }
+
+
+@dataclass(frozen=True)
+class _Blur:
+    """Focus and K of an image, and the seed of its noise."""
+
+    focus: float
+    estimated_focus: float
+    strength: BlurStrength
+    noise_seed: int
+
+
+def _draw_blur(one: EmbeddedSet, subject: _Subject, number: int) -> _Blur:
+    rng = one.generator(number)
+    surface, disparity = draw_surface(subject.scene, rng), scene_disparity(subject.scene)
+    focus = float(disparity[surface].median())
+    low, high = one.blur_px
+    strength = draw_strength(
+        subject.scene, focus, rng, low=low, high=high, character=subject.lens.character
+    )
+    strength = replace(strength, k=min(strength.k, one.px(_GREATEST_K)))
+    estimated = focus_disparity(subject.estimated, surface)
+    return _Blur(focus, estimated, strength, int(rng.integers(2**32)))
+
+
+def _render(subject: _Subject, blur: _Blur) -> Tensor:
+    """What a simulator makes of the sharp scene and its estimated depth: (3, H, W) uint8."""
+    light = render_layered(
+        scene_aif(subject.scene),
+        subject.estimated,
+        focus_disparity=blur.estimated_focus,
+        strength=blur.strength,
+        aperture=disk(),
+        edge_width=_EDGE_WIDTH_PX,
+    )
+    return to_bytes(light)
+
+
+def _photograph(subject: _Subject, blur: _Blur) -> Tensor:
+    """The photograph wide open, (3, H, W) uint8."""
+    rng = np.random.default_rng(blur.noise_seed)
+    image = photograph(
+        subject.scene,
+        body=subject.body,
+        lens=subject.lens,
+        focus_disparity=blur.focus,
+        strength=blur.strength,
+        noise=(draw_iso(rng), rng),
+    )
+    return as_jpeg(image)
+
+
+def _stopped_down(subject: _Subject, blur: _Blur) -> Tensor:
+    """The same photograph at f/22, without noise: what stands for the sharp image."""
+    stop = _F_NUMBER / SHARP_F_NUMBER
+    return photograph(
+        subject.scene,
+        body=subject.body,
+        lens=subject.lens,
+        focus_disparity=blur.focus,
+        strength=replace(blur.strength, k=stop * blur.strength.k),
+        stop=stop,
+        noise=None,
     )
 
 
@@ -227,7 +339,7 @@ def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> None:
     rng = one.generator(number)
     scene = roll_scene(one, number, rng)
     low, high = one.blur_px
-    exposure = draw_exposure(scene, rng, low=low, high=high)
+    exposure = draw_exposure(scene, rng, split=one.split, low=low, high=high)
     name = f"IMG_{number:05d}"
     shot = take_photo(scene, exposure, folder / "photos" / f"{name}.jpg", rng=rng)
     estimates = estimate(shot, rng)
@@ -259,21 +371,6 @@ def _wanted(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]
         for kind in (*PAIRS, ROLL)
         if kind in counts
     }
-
-
-def _draw_blur(one: EmbeddedSet, scene: Scene, number: int) -> tuple[float, BlurStrength]:
-    rng = one.generator(number)
-    focus = draw_focus(scene, rng)
-    low, high = one.blur_px
-    return focus, draw_strength(scene, focus, rng, low=low, high=high)
-
-
-def _through_lens(scene: Scene, focus: float, strength: BlurStrength) -> Tensor:
-    """The photograph, (3, H, W) uint8, with as many aperture positions as its blur needs."""
-    greatest = float(blur_radius(scene_disparity(scene), focus, strength).max())
-    positions = disk().positions(_POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2)))
-    light = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
-    return to_bytes(light)
 
 
 def dataset_card(

@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from genrefocus.benchmark.lightfield.field import LightField
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import Aperture
-from genrefocus.render.lens import render_lens, render_views
+from genrefocus.render.lens import render_lens, render_views, strongest
 from genrefocus.render.scene import Scene, scene_disparity
 from genrefocus.world.scenes import procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES
@@ -83,7 +83,7 @@ def simulate(seed: int, *, size: int, grid: int) -> Simulated:
     low, high = (float(x) for x in scene_disparity(scene).aminmax())
     rest = (low + high) / 2
     # The corners of the grid lie sqrt(2) from its middle.
-    widest = min(_widest(scene, rest) / math.sqrt(2), _FINE * scale * _REACH_PX / (high - rest))
+    widest = min(strongest(scene, rest).k / math.sqrt(2), _FINE * scale * _REACH_PX / (high - rest))
     steps = torch.arange(grid) / (grid // 2) - 1.0
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     views = render_views(
@@ -94,14 +94,3 @@ def simulate(seed: int, *, size: int, grid: int) -> Simulated:
     )
     views = avg_pool2d(views, _FINE).reshape(grid, grid, 3, edge // _FINE, edge // _FINE)
     return Simulated(scene, LightField(views, widest / _FINE, rest, "1/m"), border, scale)
-
-
-def _widest(scene: Scene, rest: float) -> float:
-    """The greatest K that ``render_lens`` renders of a scene focused at ``rest``."""
-    room = scene.margin - 1.01
-    limits = []
-    for layer in scene.layers:
-        steepness = math.hypot(layer.plane.slope_x, layer.plane.slope_y)
-        defocus = float((layer.plane.over(scene.height, scene.width) - rest).abs().max())
-        limits.append(room / (defocus + steepness * room))
-    return min(limits)
