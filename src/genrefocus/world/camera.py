@@ -32,8 +32,8 @@ _ISO = (100, 200, 400, 800)
 _SHUTTER = (30, 60, 125, 250, 500, 1000)
 _JPEG = {"quality": 95, "subsampling": 0}
 
-# Keeps the error of sampling the opening beyond 45 dB, below that of noise and JPEG.
-_POSITIONS_PER_2_PX = 8
+# On an opening, and more for each px of blur radius: sampling errs less than noise and JPEG do.
+_POSITIONS, _POSITIONS_PER_PX = 8, 4
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,11 @@ def photograph(
         positions=lens.aperture.positions(_positions(scene, focus_disparity, strength)),
         character=replace(lens.character, stop=stop),
     )
+    return developed(light, body, noise)
+
+
+def developed(light: Tensor, body: CameraBody, noise: tuple[int, Generator] | None) -> Tensor:
+    """Light (3, H, W) on the sensor of a camera as its 8-bit sRGB image, see `photograph`."""
     return to_bytes(light if noise is None else _with_noise(light, *noise), body.contrast)
 
 
@@ -135,7 +140,7 @@ def _positions(scene: Scene, focus_disparity: float, strength: BlurStrength) -> 
     """As many as the blur needs; lights, which show every one of them, need twice as many."""
     greatest = float(blur_radius(scene_disparity(scene), focus_disparity, strength).max())
     lit = any(float(layer.rgba.max()) > 1.0 for layer in scene.layers)
-    return (2 if lit else 1) * _POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2))
+    return (2 if lit else 1) * (_POSITIONS + math.ceil(_POSITIONS_PER_PX * greatest))
 
 
 def draw_iso(rng: Generator) -> int:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import BlurStrength, blur_radius, blur_strength_from_exif, visible_blur
 from genrefocus.photograph.exif import read_exposure
-from genrefocus.render.lens import Character, render_lens
+from genrefocus.render.lens import Character, render_lens, strongest
 from genrefocus.render.scene import scene_disparity, visible_layer
 from genrefocus.render.tone import linear_to_srgb, with_contrast
 from genrefocus.world.camera import (
@@ -148,7 +148,9 @@ def test_every_lens_has_a_character_that_fits_its_scenes() -> None:
 def test_the_opening_is_sampled_more_finely_than_noise_and_jpeg_show() -> None:
     for seed in range(4):
         scene = procedural_scene(seed, 64, 64, lights=0.0, margin=14)
-        strength, lens = BlurStrength(4.0, 64, 64), LENSES[seed]
+        lens = LENSES[seed]
+        most = strongest(scene, 0.8, lens.character).k
+        strength = BlurStrength(min(4.0, most), 64, 64)
         shared = {"focus_disparity": 0.8, "strength": strength}
         image = photograph(scene, body=BODIES[0], lens=lens, noise=None, **shared)
         light = render_lens(
@@ -159,9 +161,9 @@ def test_the_opening_is_sampled_more_finely_than_noise_and_jpeg_show() -> None:
         )
         truth = with_contrast(linear_to_srgb(light), BODIES[0].contrast)
         own = image / 255.0
-        assert float(psnr(own[None], truth[None])[0]) > 44.0
+        assert float(psnr(own[None], truth[None])[0]) > 43.0
         noisy = photograph(
             scene, body=BODIES[0], lens=lens, noise=(400, np.random.default_rng(seed)), **shared
         )
         kept = as_jpeg(noisy) / 255.0
-        assert float(psnr(kept[None], own[None])[0]) < 44.0
+        assert float(psnr(kept[None], own[None])[0]) < 43.0
