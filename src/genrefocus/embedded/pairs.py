@@ -103,6 +103,7 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
         for k in PROTOCOL_K[:-1]:
             weaker = replace(own.strength, k=own.strength.k * k / PROTOCOL_K[-1])
             extras[f"sweep_{k:g}"] = photo(subject, replace(own, strength=weaker))
+    source = {"source_focus_disparity": other.estimated_focus, "source_k": other.strength.k}
     how = {"renderer": "layered", "aperture": "disk"} if rendered else subject.camera_facts
     return Sample(
         key=f"{'sweep-' if one.kind == 'sweep' else ''}{one.split}-{number:06d}",
@@ -119,6 +120,7 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
             "scene_seed": one.scene_seed(number),
             "textures": "train" if one.families == TRAIN_FAMILIES else "held out",
             **how,
+            **(source if "blurry" in extras else {}),
             "depth": "simulated estimate",
             "generator_version": GENERATOR_VERSION,
             "code_version": __version__,
