@@ -1,6 +1,6 @@
 """Photographs made of light fields, against the lens-sampled truth of the simulated scenes.
 
-The scenes and photographs are those of the embedded sets ``lf_bokeh`` and ``lf_refocus``::
+The scenes are those of the embedded sets ``lf_bokeh`` and ``lf_refocus``, through an ideal lens::
 
     python benchmarks/lightfield_quality.py --image docs/images/lightfields.jpg
 """
@@ -46,7 +46,7 @@ def main() -> None:
         made = simulate(
             scene_seed(arguments.seed, number), size=arguments.size, grid=arguments.grid
         )
-        disparity, photographs = drawn_photographs(made, arguments.seed, number)
+        disparity, photographs = drawn_photographs(made, arguments.seed, number, disk())
         errors.append(disparity_error(made, disparity))
         for photograph in photographs:
             settings = {

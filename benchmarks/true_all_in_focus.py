@@ -18,15 +18,17 @@ from torch import Tensor
 
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset, write_set
-from genrefocus.embedded.sets import EmbeddedSet, roll_scene
+from genrefocus.embedded.pairs import EmbeddedSet
+from genrefocus.embedded.sets import draw_roll_shot
 from genrefocus.metrics.psnr import psnr
 from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
 
 
 def true_image(roll: EmbeddedSet, number: int) -> Tensor:
-    """(3, H, W) uint8, all in focus, of the ``number``-th shot of the roll."""
-    return to_bytes(scene_aif(roll_scene(roll, number, roll.generator(number))))
+    """(3, H, W) uint8, all in focus, by the camera of the ``number``-th shot of the roll."""
+    scene, exposure, _ = draw_roll_shot(roll, number)
+    return to_bytes(scene_aif(scene), exposure.body.contrast)
 
 
 def decibels(image: Tensor, truth: Tensor) -> float:

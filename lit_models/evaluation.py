@@ -15,6 +15,7 @@ from genrefocus.backbone import Backbone
 from genrefocus.benchmark.case import Method, Task
 from genrefocus.benchmark.cases import ShardCases
 from genrefocus.benchmark.methods import GroundTruth, Identity
+from genrefocus.benchmark.parts import visible_first
 from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
@@ -169,10 +170,13 @@ def _prompts(entries: Sequence[Entry]) -> set[str]:
 
 
 def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
-    """A contact sheet of some cases: input, answers of the trained networks, target."""
+    """A contact sheet of cases with visible blur: input, answers of trained networks, target."""
     images, trained = out / "images" / entry.cases.task / entry.cases.name, (*stages, CHAIN)
     shown = [one.name for one in entry.methods if one.name.removesuffix(TOLD) in trained]
-    keys, titles = entry.cases.keys, ["input", *shown, "target"]
+    keys = visible_first(
+        entry.cases.keys, read_results(out).parts[entry.cases.task, entry.cases.name]
+    )
+    titles = ["input", *shown, "target"]
     rows = [[images / one / f"{keys[n]}.png" for one in titles] for n in spread(len(keys), _ROWS)]
     if (sheet := sheet_of_files(rows, titles)) is not None:
         sheet.save(out / f"{entry.name}.png")
@@ -235,7 +239,7 @@ def _means(out: Path) -> dict[Any, dict[str, dict[str, float]]]:
     """Task -> method -> metric -> mean over a test set."""
     found: dict[Any, dict[str, dict[str, float]]] = {}
     for one in json.loads((out / RECORDS_NAME).read_text()) if out.is_dir() else []:
-        if one["mean"] is not None:
+        if one["mean"] is not None and one["part"] is None:
             figures = found.setdefault(one["task"], {}).setdefault(one["method"], {})
             figures[one["metric"]] = round(one["mean"], 4)
     return found

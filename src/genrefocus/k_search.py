@@ -16,14 +16,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
-from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.optics import BlurStrength, visible_blur
 from genrefocus.rejection import Reason, Rejected
 
 if TYPE_CHECKING:
     from genrefocus.render.apertures import Aperture
-
-RADIUS_QUANTILE = 0.99
-"""Bounds hold for this quantile of the blur radii: a few pixels of wild depth do not move it."""
 
 LEAST_BUDGET = 8
 
@@ -69,10 +66,8 @@ class KRange:
                 and what ``optics.signed_defocus`` rejects.
         """
         height, width = disparity.shape
-        unit = blur_radius(disparity, focus_disparity, BlurStrength(1.0, height, width)).flatten()
-        # torch.quantile takes no more than 2^24 values.
-        rank = max(1, math.ceil(RADIUS_QUANTILE * unit.numel()))
-        radius = float(unit.kthvalue(rank).values)
+        unit = BlurStrength(1.0, height, width)
+        radius = visible_blur(disparity, focus_disparity, unit)
         if radius <= 0:
             raise Rejected(
                 Reason.DEPTH_WITHOUT_SPREAD, radius, "99 % of the pixels are in the plane of focus"

@@ -203,6 +203,17 @@ def blur_radius(disparity: Tensor, focus_disparity: float, strength: BlurStrengt
     return signed_defocus(disparity, focus_disparity, strength).abs()
 
 
+def visible_blur(disparity: Tensor, focus_disparity: float, strength: BlurStrength) -> float:
+    """Blur radius in px that one pixel in a hundred exceeds; arguments of signed_defocus."""
+    return exceeded_radius(blur_radius(disparity, focus_disparity, strength))
+
+
+def exceeded_radius(radius: Tensor) -> float:
+    """The one of radii, any shape, that one in a hundred exceeds: wild pixels do not move it."""
+    values = radius.flatten()
+    return float(values.kthvalue(math.ceil(0.99 * values.numel())).values)
+
+
 def defocus_map(disparity: Tensor, focus_disparity: float, strength: BlurStrength) -> Tensor:
     """Defocus map clip(r / MAX_COC, 0, 1), (..., H, W); arguments and errors of signed_defocus."""
     return defocus_of_radius(blur_radius(disparity, focus_disparity, strength))

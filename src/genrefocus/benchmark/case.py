@@ -6,7 +6,13 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
-from genrefocus.optics import BlurStrength, defocus_map
+from genrefocus.optics import (
+    BlurStrength,
+    blur_radius,
+    defocus_map,
+    exceeded_radius,
+    visible_blur,
+)
 
 Task = Literal["deblur", "bokeh", "refocus"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -31,6 +37,7 @@ class Case:
         draft: (3, H, W), the photograph as another method has deblurred it, where there is one.
         prompt: of the sample, in place of the network's; None where it has none of its own.
         series: K as a share of the target's K -> the scene at that K, (3, H, W).
+        held_out_lens: whether the photograph is of a lens that training has not seen.
 
     Raises:
         ValueError: sizes that differ, named with the key; nothing is resized.
@@ -50,6 +57,7 @@ class Case:
     draft: Tensor | None = None
     prompt: str | None = None
     series: Mapping[float, Tensor] = field(default_factory=dict)
+    held_out_lens: bool = False
 
     def __post_init__(self) -> None:
         size = tuple(self.image.shape[-2:])
@@ -74,6 +82,22 @@ class Case:
         if self.task == "bokeh" or self.disparity is None or focus is None or strength is None:
             return None
         return defocus_map(self.disparity, focus, strength)[None]
+
+    @property
+    def blur(self) -> float | None:
+        """Blur radius in px that 1 % of the pixels exceed, where it is known.
+
+        That of the photograph for ``deblur`` and ``bokeh``; for ``refocus`` by how much the radii
+        of both photographs differ.
+        """
+        strength = self.target_strength or self.strength
+        if self.disparity is None or self.focus_disparity is None or strength is None:
+            return None
+        if self.source_strength is None or self.source_focus_disparity is None:
+            return visible_blur(self.disparity, self.focus_disparity, strength)
+        radius = blur_radius(self.disparity, self.focus_disparity, strength)
+        source = blur_radius(self.disparity, self.source_focus_disparity, self.source_strength)
+        return exceeded_radius((radius - source).abs())
 
     def with_k(self, k: float) -> "Case":
         """The case with another K asked for; the target stays, and so does its own K."""

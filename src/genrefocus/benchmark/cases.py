@@ -120,6 +120,7 @@ def case_of(task: Task, sample: Sample) -> Case:
         "disparity": sample.disparity,
         "focus_disparity": sample.focus_disparity,
         "strength": sample.strength,
+        "held_out_lens": bool(sample.provenance.get("held_out_lens", False)),
     }
     if task == "deblur":
         return Case(task, sample.key, image=photograph, target=aif, **known)

@@ -8,24 +8,23 @@ from typing import Any
 
 import pandas as pd
 
+from genrefocus.benchmark.parts import parts_table, visible_first
 from genrefocus.benchmark.results import INPUT, TARGET, Results
 from genrefocus.benchmark.tables import (
     BenchmarkTable,
-    cell_text,
     failures_in,
     legend,
-    number,
     paired_table,
     plain,
-    shortfall,
 )
+from genrefocus.benchmark.typeset import cell_text, number, shortfall
 from genrefocus.data.images import load_image
 from genrefocus.report import charts, ends, spread, write_page
 from genrefocus.report.thumbnails import file_uri, jpeg_uri, small
 
 REPORT_NAME = "report.html"
 
-CASES = 8  # evenly spread over the data set
+CASES = 8  # evenly spread over what has visible blur
 EXTREMES = 3  # at either end, of each method and metric
 CURVES = 40  # of each method and kind
 SERIES = 4  # rows of images over K, of each method
@@ -90,6 +89,7 @@ def _section(results: Results, table: BenchmarkTable) -> dict[str, Any]:
     own = table.methods
     whole = [one for one in own if not any(one.startswith(f"{other}_") for other in own)]
     answers = [name for name in reversed(whole) if name in present]
+    headings = {metric: table.heading(metric) for metric in table.metrics}
     curves = results.curves
     drawn = curves[(curves["task"] == table.task) & (curves["dataset"] == table.dataset)]
     return {
@@ -101,6 +101,7 @@ def _section(results: Results, table: BenchmarkTable) -> dict[str, Any]:
         "ends": {metric: album.ends(metric) for metric in table.metrics},
         "charts": _charts(drawn, own),
         "series": _series(drawn, own),
+        "parts": parts_table(table.parts, headings).texts if len(table.parts) else None,
         "paired": paired_table(table).texts,
         "failures": plain(failures_in(table.figures)),
         "protocol": asdict(table.protocol),
@@ -119,7 +120,8 @@ class _Album:
             for key in self._values["key"].unique()
             if any(self._path(name, key) for name in (INPUT, TARGET))
         ]
-        chosen = {keys[n] for n in spread(len(keys), CASES)}
+        seen = visible_first(keys, results.parts.get((table.task, table.dataset), {}))
+        chosen = {seen[n] for n in spread(len(seen), CASES)}
         for method, metric in itertools.product(table.methods, table.metrics[:1]):
             values = self._of(method, metric)
             for end in ends(values[values.index.isin(keys)], 1):

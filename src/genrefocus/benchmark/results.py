@@ -5,14 +5,16 @@
     rows.parquet                                        figures of single images
     protocols/<task>-<dataset>.yaml                     what they were measured under
     images/<task>/<dataset>/<method>/<key>.png        answers; ``input`` and ``target`` as methods
+    parts.json                                          optional, <task>-<dataset> -> key -> parts
     curves.jsonl                                        optional, a curve as JSON in each line
     notes.json                                          optional, <task>-<dataset> -> what to know
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,6 +25,7 @@ Place = tuple[str, str, str]
 """Task, data set and method."""
 
 NOTES_NAME = "notes.json"
+PARTS_NAME = "parts.json"
 
 INPUT, TARGET = "input", "target"
 """Folders of images beside those of the methods."""
@@ -47,6 +50,8 @@ class Results:
         curves: the table with ``CURVE_COLUMNS``.
         folders: task, data set and method -> folders of results, and the method's name there.
         notes: (task, dataset) -> what to know about the run: methods, cases that were left out.
+        parts: (task, dataset) -> key -> parts of the data set that it belongs to, see
+            ``benchmark.parts``.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Results:
     curves: pd.DataFrame
     folders: Mapping[Place, tuple[tuple[Path, str], ...]]
     notes: Mapping[tuple[str, str], tuple[str, ...]]
+    parts: Mapping[tuple[str, str], Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def methods(self, task: str, dataset: str) -> list[str]:
         """Methods with figures on a data set, in the order of their first figure."""
@@ -95,8 +101,7 @@ def read_results(folder: str | Path) -> Results:
                 f"{folder}: {method} on {task}/{dataset} was measured under protocol {other[:12]}, "
                 f"the file has {protocol.hash[:12]}; run the benchmark again"
             )
-    notes = folder / NOTES_NAME
-    found = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+    found, parts = (_read_json(folder / name) for name in (NOTES_NAME, PARTS_NAME))
     return Results(
         name=folder.resolve().name,
         figures=figures,
@@ -104,6 +109,7 @@ def read_results(folder: str | Path) -> Results:
         curves=_read_curves(folder / "curves.jsonl"),
         folders={place: ((folder, place[2]),) for place, _ in figures.groupby(_PLACE, sort=False)},
         notes={pair: tuple(found.get("-".join(pair), ())) for pair in protocols},
+        parts={pair: parts.get("-".join(pair), {}) for pair in protocols},
     )
 
 
@@ -148,7 +154,13 @@ def merge(parts: Sequence[Results]) -> Results:
         raise ValueError(f"two folders named {name} have a method {method}; rename one of them")
     name = ", ".join(part.name for part in parts)
     drawn = pd.concat(curves, ignore_index=True).drop_duplicates(["kind", *_PLACE, "key"])
-    return Results(name, table, protocols, drawn, folders, notes)
+    # Protocols agree, hence cases and their parts.
+    known = {pair: own for part in parts for pair, own in part.parts.items()}
+    return Results(name, table, protocols, drawn, folders, notes, known)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _read_curves(path: Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@ interrupted run left is kept, and any number of processes or jobs leave the same
     <out>/records/<task>-<dataset>/<method>/<key>.json  figures, K and the curve of its search
     <out>/images/<task>/<dataset>/<method>/<key>.png  the answer; likewise input and target
     <out>/series/<task>/<dataset>/<method>/<key>-0.png  answers over K, of some cases
-    <out>/rows.parquet, curves.jsonl                    written by `gather`
+    <out>/rows.parquet, parts.json, curves.jsonl        written by `gather`
 """
 
 import json
@@ -26,7 +26,9 @@ from torch import Tensor
 from genrefocus.benchmark.case import Case, Method
 from genrefocus.benchmark.cases import CaseSet, cropped
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED, figure_table, write_figures
+from genrefocus.benchmark.parts import parts_of
 from genrefocus.benchmark.protocol import Protocol
+from genrefocus.benchmark.results import PARTS_NAME
 from genrefocus.data.order import spread
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
@@ -36,7 +38,7 @@ from genrefocus.metrics.lvcorr import PROTOCOL_K, laplacian_variance, lvcorr
 from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
 from genrefocus.rejection import Rejected
-from genrefocus.writing import whole, write_atomically
+from genrefocus.writing import whole, write_atomically, write_json
 
 SERIES = 4
 """Cases of a set, at most, whose answers over K are kept as images."""
@@ -116,6 +118,7 @@ def gather(out: Path, entries: Sequence[Entry]) -> bool:
     """
     rows: list[tuple[Any, ...]] = []
     curves: list[dict[str, Any]] = []
+    parts: dict[str, dict[str, list[str]]] = {entry.name: {} for entry in entries}
     for entry in entries:
         for method in entry.methods:
             place = {"task": entry.cases.task, "dataset": entry.cases.name, "method": method.name}
@@ -125,6 +128,7 @@ def gather(out: Path, entries: Sequence[Entry]) -> bool:
                 if not path.is_file():
                     return False
                 record = json.loads(path.read_bytes())
+                parts[entry.name][key] = record["parts"]
                 for metric, figure in record["figures"].items():
                     rows.append((*place.values(), key, metric, *figure, entry.protocol.hash))
                 curves += [{**place, "key": key, **curve} for curve in record["curves"]]
@@ -135,6 +139,7 @@ def gather(out: Path, entries: Sequence[Entry]) -> bool:
                 y = [sum(radii[radius]) / len(radii[radius]) for radius in x]
                 curves.append({**place, "key": None, "kind": "radius_error", "x": x, "y": y})
     write_figures(figure_table(rows), out / "rows.parquet")
+    write_json(out / PARTS_NAME, parts)
     lines = (json.dumps(curve, sort_keys=True) for curve in curves)
     write_atomically(out / "curves.jsonl", "".join(f"{line}\n" for line in lines).encode())
     return True
@@ -188,7 +193,7 @@ def measure(
     names = [one for one in protocol.metrics if one not in entry.unavailable and one != "lvcorr"]
     figures: dict[str, Figure] = {}
     curves: list[dict[str, Any]] = []
-    record: dict[str, Any] = {"figures": figures, "curves": curves, "by_radius": []}
+    record: dict[str, Any] = {"figures": figures, "curves": curves, "by_radius": [], "parts": []}
     record |= {"k": None, "search": None}
     images: dict[str, Tensor] = {}
     series: list[Tensor] = []
@@ -197,6 +202,7 @@ def measure(
         if protocol.crop is not None:
             case = cropped(case, protocol.crop)
         images = {"input": case.image, "target": case.target}
+        record["parts"] = parts_of(case)
         answer, case, record["search"] = _answer(method, case, protocol, curves)
         images[method.name] = answer
     except (Rejected, ValueError, OSError) as error:

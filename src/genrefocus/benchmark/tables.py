@@ -18,11 +18,12 @@ from rich.text import Text
 
 from genrefocus.benchmark import typeset
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED
+from genrefocus.benchmark.parts import TITLE, parts_table, summarise_parts
 from genrefocus.benchmark.protocol import Protocol
 from genrefocus.benchmark.published import IDENTITY, published_figures
 from genrefocus.benchmark.results import Results
 from genrefocus.benchmark.statistics import compare, summarise
-from genrefocus.benchmark.typeset import ARROWS, TextTable
+from genrefocus.benchmark.typeset import ARROWS, TextTable, cell_text, number
 from genrefocus.writing import write_atomically
 
 RECORDS_NAME = "results.json"
@@ -47,6 +48,7 @@ class BenchmarkTable:
             and ``objection`` of published ones; ``comparable`` (the mean is over all images that
             any method has a value of) and ``best``.
         compared: a row for each paired comparison: ``metric`` and ``statistics.compare``.
+        parts: of parts of the data set, see ``benchmark.parts.summarise_parts``.
         notes: what to know about the lines.
         remedies: what makes metrics available that are not.
     """
@@ -55,6 +57,7 @@ class BenchmarkTable:
     figures: pd.DataFrame
     lines: pd.DataFrame
     compared: pd.DataFrame
+    parts: pd.DataFrame
     notes: tuple[str, ...]
     remedies: tuple[str, ...]
 
@@ -120,7 +123,8 @@ def build_tables(results: Results, *, seed: int, pairs: Pairs = every_pair) -> l
         missing = lines.dropna(subset="remedy").drop_duplicates("metric")
         remedies = tuple(f"n/a: {one.metric}: {one.remedy}" for one in missing.itertuples())
         compared = _compared(figures, protocol, pairs(task, dataset, methods), seed)
-        tables.append(BenchmarkTable(protocol, figures, lines, compared, notes, remedies))
+        parts = summarise_parts(figures, results.parts.get((task, dataset), {}), seed=seed)
+        tables.append(BenchmarkTable(protocol, figures, lines, compared, parts, notes, remedies))
     return tables
 
 
@@ -144,6 +148,11 @@ def shown(
         texts = text_table(table, metrics, separator="\n", intervals=width >= _WIDE)
         yield from typeset.terminal(texts, table.title, width)
         yield Text("\n".join([legend(table, width >= _WIDE), *table.notes, ""]), style="dim")
+        if len(table.parts):
+            by_part = parts_table(
+                table.parts, _headings(table, metrics), separator="\n", intervals=width >= _WIDE
+            )
+            yield from typeset.terminal(by_part, f"{table.task} on {table.dataset}, {TITLE}", width)
         if paired and len(table.compared):
             yield from typeset.terminal(paired_table(table, count=True), PAIRED_TITLE, width)
     remedies = dict.fromkeys(remedy for table in tables for remedy in table.remedies)
@@ -155,14 +164,22 @@ def markdown(table: BenchmarkTable) -> str:
     notes = (legend(table), *table.notes, *table.remedies)
     lines = "\n".join(f"- {typeset.escaped_markdown(note)}" for note in notes)
     title = typeset.escaped_markdown(table.title)
-    return f"### {title}\n\n{typeset.markdown(text_table(table, table.metrics))}\n{lines}\n"
+    by_part = ""
+    if len(table.parts):
+        head = typeset.escaped_markdown(f"{table.task} on {table.dataset}, {TITLE}")
+        texts = parts_table(table.parts, _headings(table, table.metrics))
+        by_part = f"\n{head}:\n\n{typeset.markdown(texts)}"
+    whole = typeset.markdown(text_table(table, table.metrics))
+    return f"### {title}\n\n{whole}\n{lines}\n{by_part}"
 
 
 def latex(table: BenchmarkTable) -> str:
     """Best values in bold, lines that may not be compared grey; the notes are comments."""
     notes = (table.title, legend(table), *table.notes, *table.remedies)
     comments = "".join(f"% {typeset.escaped_latex(note)}\n" for note in notes)
-    return typeset.latex(text_table(table, table.metrics)) + comments
+    texts = [text_table(table, table.metrics)]
+    texts += [parts_table(table.parts, _headings(table, table.metrics))] if len(table.parts) else []
+    return "\n".join(map(typeset.latex, texts)) + comments
 
 
 def write_tables(tables: Sequence[BenchmarkTable], folder: str | Path) -> None:
@@ -175,17 +192,24 @@ def write_tables(tables: Sequence[BenchmarkTable], folder: str | Path) -> None:
 
 
 def records(tables: Iterable[BenchmarkTable]) -> list[dict[str, Any]]:
-    """Our own lines as JSON data, one record for each method and metric: ``results.json``."""
+    """Our own lines as JSON data, one record for each method and metric: ``results.json``.
+
+    Those of parts of a data set name it as ``part``, which is None for the whole.
+    """
     return [
         {
             "task": table.task,
             "dataset": table.dataset,
             **{name: line[name] for name in ("method", "n", "metric", "mean", "low", "high")},
+            "part": part,
             "failures": line["failed"] + line["undefined"],
             "protocol": table.protocol.hash,
         }
         for table in tables
-        for line in plain(table.lines[table.lines["source"].isna()])
+        for part, line in (
+            *((None, line) for line in plain(table.lines[table.lines["source"].isna()])),
+            *((line["part"], line) for line in plain(table.parts)),
+        )
     ]
 
 
@@ -203,11 +227,11 @@ def text_table(
 ) -> TextTable:
     """The texts of some metrics: mean, interval, and n with failures where it is not over all."""
     rows, styles = [], {}
-    for number, row in enumerate(table.rows()):
+    for place, row in enumerate(table.rows()):
         cells = [row["cells"].get(metric) for metric in metrics]
         style = "not comparable" if row["objection"] else "published" if row["source"] else ""
         best = ("best" if cell and cell["best"] else style for cell in cells)
-        styles[number] = [style, *best]
+        styles[place] = [style, *best]
         rows.append([name_of(row), *(cell_text(cell, separator, intervals) for cell in cells)])
     texts = pd.DataFrame(rows, columns=["method", *map(table.heading, metrics)])
     own = len(table.methods)
@@ -243,33 +267,6 @@ def name_of(row: Mapping[str, Any]) -> str:
     return f"{row['method']} (published, {row['source']}{doubt})"
 
 
-def cell_text(cell: Mapping[str, Any] | None, separator: str = " ", intervals: bool = True) -> str:
-    """A mean with its interval, and n with failures where it is not over all images."""
-    if cell is None:
-        return "-"
-    if cell["mean"] is None:
-        failed = f"failed ({cell['failed']})" if cell["failed"] else "-"
-        return "n/a" if cell["remedy"] else failed
-    parts = [number(cell["mean"])]
-    if intervals and cell["low"] is not None:
-        parts.append(f"[{number(cell['low'])}, {number(cell['high'])}]")
-    if short := shortfall(cell):
-        parts.append(f"({short})")
-    return separator.join(parts)
-
-
-def shortfall(cell: Mapping[str, Any]) -> str:
-    """How many images a mean is over, where not all that were asked for; else empty."""
-    if cell["n"] is None or cell["n"] == cell["of"]:
-        return ""
-    return f"n {cell['n']}, {cell['failed']} failed" if cell["failed"] else f"n {cell['n']}"
-
-
-def number(value: float) -> str:
-    """Four decimals, two from 10 on."""
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
 def legend(table: BenchmarkTable, intervals: bool = True) -> str:
     """What the figures of a table are."""
     asked = table.figures.groupby("metric")["key"].nunique()[table.metrics]
@@ -283,6 +280,10 @@ def legend(table: BenchmarkTable, intervals: bool = True) -> str:
         f"Images (n): {counts}. {means}; n stands beside a mean over fewer images. "
         "Bold: the best of the comparable means. Units: docs/metrics.md."
     )
+
+
+def _headings(table: BenchmarkTable, metrics: Sequence[str]) -> dict[str, str]:
+    return {metric: table.heading(metric) for metric in metrics}
 
 
 def _lines(figures: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -58,6 +59,33 @@ class TextTable:
                 ]
             )
         return [escaped(name) for name in self.texts.columns], rows
+
+
+def cell_text(cell: Mapping[str, Any] | None, separator: str = " ", intervals: bool = True) -> str:
+    """A mean with its interval, and n with failures where it is not over all images."""
+    if cell is None:
+        return "-"
+    if cell["mean"] is None:
+        failed = f"failed ({cell['failed']})" if cell["failed"] else "-"
+        return "n/a" if cell["remedy"] else failed
+    parts = [number(cell["mean"])]
+    if intervals and cell["low"] is not None:
+        parts.append(f"[{number(cell['low'])}, {number(cell['high'])}]")
+    if short := shortfall(cell):
+        parts.append(f"({short})")
+    return separator.join(parts)
+
+
+def shortfall(cell: Mapping[str, Any]) -> str:
+    """How many images a mean is over, where not all that were asked for; else empty."""
+    if cell["n"] is None or cell["n"] == cell["of"]:
+        return ""
+    return f"n {cell['n']}, {cell['failed']} failed" if cell["failed"] else f"n {cell['n']}"
+
+
+def number(value: float) -> str:
+    """Four decimals, two from 10 on."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def markdown(table: TextTable) -> str:

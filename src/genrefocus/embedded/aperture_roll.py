@@ -22,25 +22,22 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from genrefocus.embedded.files import make_files
-from genrefocus.optics import blur_radius
 from genrefocus.preparation.sources.listing import Found
 from genrefocus.preparation.sources.realbokeh import RealBokeh3mp
-from genrefocus.render.scene import Scene, scene_disparity
-from genrefocus.world.camera import Exposure, draw_exposure, take_photo
+from genrefocus.world.camera import draw_exposure, take_photo
+from genrefocus.world.cameras import SHARP_F_NUMBER
 from genrefocus.world.estimates import estimate
 from genrefocus.world.scenes import procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised with every change that makes other images of the same seed."""
 
 SPLITS = ("train", "validation", "test")
-SHARP_F_NUMBER = 22.0
 
 # At 64 px; they scale with the size.
 _WIDEST_BLUR_PX = (2.0, 6.0)
 _MARGIN_PX = 18
-_POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 dB
 _FOCUS_UNCERTAINTY = 0.1  # of the distance, as the camera states it
 
 
@@ -122,21 +119,21 @@ def take_series(one: Series, folder: Path, scene_of: tuple[str, int]) -> None:
     )
     rng = np.random.default_rng(own_seed)
     low, high = (one.px(x) for x in _WIDEST_BLUR_PX)
-    exposure = draw_exposure(scene, rng, low=low, high=high)
+    exposure = draw_exposure(scene, rng, split=split, low=low, high=high)
     name, images = f"{number:05d}", folder / "images" / split
     depths = folder / "depth" / split
     for place in (images / "in", images / "gt" / name, images / "metadata"):
         place.mkdir(parents=True, exist_ok=True)
     narrow = replace(exposure, f_number=SHARP_F_NUMBER)
     sharp = f"in/{name}_f22.JPG"
-    shot = take_photo(scene, narrow, images / sharp, rng=rng, samples=_positions(scene, narrow))
+    shot = take_photo(scene, narrow, images / sharp, rng=rng, noise=False)
     depth = estimate(shot, rng).depth
     wider = [n for n in exposure.body.f_numbers if n >= exposure.f_number][: one.frames]
     files = [f"gt/{name}/{name}_f{n:.1f}.JPG" for n in wider]
     (depths / "gt" / name).mkdir(parents=True)
     for f_number, file in zip(wider, files, strict=True):
         at = replace(exposure, f_number=f_number)
-        take_photo(scene, at, images / file, rng=rng, samples=_positions(scene, at))
+        take_photo(scene, at, images / file, rng=rng)
         np.save((depths / file).with_suffix(".npy"), depth)
     distance = 1 / exposure.focus_disparity
     metadata = {
@@ -149,9 +146,3 @@ def take_series(one: Series, folder: Path, scene_of: tuple[str, int]) -> None:
         "focus_plane_uncertainty": _FOCUS_UNCERTAINTY * distance,
     }
     (images / f"metadata/{name}.json").write_text(json.dumps(metadata) + "\n")
-
-
-def _positions(scene: Scene, exposure: Exposure) -> int:
-    strength = exposure.strength(scene.height, scene.width)
-    radius = blur_radius(scene_disparity(scene), exposure.focus_disparity, strength)
-    return _POSITIONS_PER_2_PX * max(1, math.ceil(float(radius.max()) / 2))

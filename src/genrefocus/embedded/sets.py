@@ -2,114 +2,73 @@
 
 Four kinds of sets, each with its splits::
 
-    synthetic    shards: all-in-focus image, lens-sampled bokeh, exact disparity, K and focus; and
-                 ``blurry``, the scene photographed with another focus and K
-    deblur       shards: the same without ``blurry``; here the bokeh is the input
-    sweep        shards: as synthetic, held-out scenes at the values of K that LVCorr is measured at
+    synthetic    train: sharp scenes with estimated disparity, blurred by the layered renderer with
+                 an ideal disc; ``blurry`` is the scene with another focus and K. val and test:
+                 photographs, see below, ``blurry`` among them
+    deblur       photographs: the bokeh is the input, taken wide open; the sharp image was taken at
+                 f/22, without noise
+    sweep        as synthetic in val and test, at the values of K that LVCorr is measured at
     camera_roll  photos/*.jpg by a simulated camera with EXIF; depth/*.npy (metres) and mask/*.png
                  as estimators would give them, errors included
 
-Scenes of val and test are made of texture families that training never sees. Sample number n of
-``synthetic`` and of ``deblur`` shows the same scene in val and test, and the ``blurry`` of the
-former is the bokeh of the latter: a photograph, what is sharp in it, and its refocused truth.
+Photographs show what lenses and cameras do, see ``world.cameras``: rims, colours, cat's eyes, tone
+curve, noise, JPEG. Disparity is what an estimator would say in all sets, and the focus disparity is
+read from it; K is true.
+
+Scenes of val and test are made of texture families that training never sees, and a quarter of test
+is photographed with a lens that nothing else is. Sample number n of ``synthetic`` and of ``deblur``
+shows the same scene in val and test, and the ``blurry`` of the former is the bokeh of the latter: a
+photograph, what is sharp in it, and its refocused truth.
 
 Every file is a pure function of seed, set and number, for any number of worker processes.
 """
 
 import functools
 import json
-import math
-import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from numpy.random import Generator, SeedSequence
-from torch import Tensor
+from numpy.random import Generator
 
 from genrefocus import __version__
 from genrefocus.data.images import save_image
-from genrefocus.data.sample import SPLITS, Sample
+from genrefocus.data.sample import SPLITS
 from genrefocus.data.shards import read_index
 from genrefocus.embedded.files import RECORD_NAME, make_files
-from genrefocus.metrics.lvcorr import PROTOCOL_K
-from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.embedded.pairs import (
+    GENERATOR_VERSION,
+    GREATEST_BLUR_PX,
+    LEAST_BLUR_PX,
+    LEAST_HELDOUT_BLUR_PX,
+    MARGIN_PX,
+    PAIRS,
+    ROLL,
+    EmbeddedSet,
+    Kind,
+    make_pair,
+)
 from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.preparation.sources.numbered import Numbered
-from genrefocus.render.apertures import disk
-from genrefocus.render.lens import render_lens
-from genrefocus.render.scene import Scene, scene_aif, scene_disparity
-from genrefocus.render.tone import to_bytes
-from genrefocus.world.camera import draw_exposure, take_photo
+from genrefocus.render.scene import Scene
+from genrefocus.world.camera import Exposure, draw_exposure, take_photo
+from genrefocus.world.cameras import HELDOUT_LENS, HELDOUT_SHARE, LENSES
 from genrefocus.world.estimates import estimate
-from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
+from genrefocus.world.scenes import procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.writing import write_atomically
 
-GENERATOR_VERSION = 3
-"""Raised with every change that makes other images of the same seed."""
-
-Kind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
-PAIRS: tuple[Kind, ...] = ("synthetic", "deblur", "sweep")
-ROLL: Kind = "camera_roll"
-
 DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
-    "synthetic": {"train": 2000, "val": 64, "test": 64},
-    "deblur": {"train": 2500, "val": 64, "test": 64},
+    "synthetic": {"train": 2000, "val": 64, "test": 96},
+    "deblur": {"train": 2000, "val": 64, "test": 96},
     "sweep": {"val": 16, "test": 64},
     "camera_roll": {"train": 600, "val": 64, "test": 64},
 }
-
-# At 64 px; they scale with the size. The margin holds the shift of the greatest blur.
-_LEAST_BLUR_PX = {"synthetic": 0.5, "deblur": 0.5, "sweep": 3.0, "camera_roll": 0.8}
-_GREATEST_BLUR_PX = 6.0
-_MARGIN_PX = 12
-_POSITIONS_PER_2_PX = 32  # keeps the error of sampling the aperture beyond 50 dB
-
-
-@dataclass(frozen=True)
-class EmbeddedSet:
-    """The samples of a kind and split at ``size`` px, by their numbers."""
-
-    kind: Kind
-    split: str
-    seed: int
-    size: int
-
-    @property
-    def folder(self) -> str:
-        """Below the root of the data."""
-        return f"{self.kind}/{self.split}"
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        return TRAIN_FAMILIES if self.split == "train" else HELDOUT_FAMILIES
-
-    @property
-    def blur_px(self) -> tuple[float, float]:
-        """Range of the greatest blur radius in a frame, px; the draw is log-uniform."""
-        return self.px(_LEAST_BLUR_PX[self.kind]), self.px(_GREATEST_BLUR_PX)
-
-    def scene_seed(self, number: int) -> int:
-        """Shared by the held-out pairs of ``synthetic`` and ``deblur``, else of this set alone."""
-        paired = self.split != "train" and self.kind in ("synthetic", "deblur")
-        name = self.split if paired else self.folder
-        state = SeedSequence((self.seed, zlib.crc32(name.encode()), number)).generate_state(2)
-        return int(state[0]) << 31 | int(state[1]) >> 1
-
-    def generator(self, number: int) -> Generator:
-        """For everything about a sample but its scene."""
-        return np.random.default_rng((self.seed, zlib.crc32(self.folder.encode()), number, 1))
-
-    def px(self, at_64: float) -> float:
-        """A length at 64 px, at this size."""
-        return at_64 * self.size / 64
 
 
 @dataclass(frozen=True)
@@ -182,52 +141,11 @@ def build_embedded(
     write_atomically(root / "README.md", card.encode())
 
 
-def make_pair(one: EmbeddedSet, number: int) -> Sample:
-    """The ``number``-th sample of a set of pairs: ``synthetic``, ``deblur`` or ``sweep``."""
-    scene_seed = one.scene_seed(number)
-    margin = max(8, round(one.px(_MARGIN_PX)))
-    scene = procedural_scene(scene_seed, one.size, one.size, families=one.families, margin=margin)
-    focus, strength = _draw_blur(one, scene, number)
-    extras = {}
-    if one.kind != "deblur":
-        extras["blurry"] = _through_lens(
-            scene, *_draw_blur(replace(one, kind="deblur"), scene, number)
-        )
-    if one.kind == "sweep":
-        for k in PROTOCOL_K[:-1]:
-            weaker = replace(strength, k=strength.k * k / PROTOCOL_K[-1])
-            extras[f"sweep_{k:g}"] = _through_lens(scene, focus, weaker)
-    return Sample(
-        key=f"{'sweep-' if one.kind == 'sweep' else ''}{one.split}-{number:06d}",
-        route="deblur" if one.kind == "deblur" else "synthetic",
-        split=one.split,
-        aif=to_bytes(scene_aif(scene)),
-        bokeh=_through_lens(scene, focus, strength),
-        disparity=scene_disparity(scene),
-        strength=strength,
-        focus_disparity=focus,
-        extras=extras,
-        provenance={
-            "source": "procedural scene, simulated",
-            "scene_seed": scene_seed,
-            "textures": "train" if one.families == TRAIN_FAMILIES else "held out",
-            "renderer": "lens sampled",
-            "aperture": "disk",
-            "depth": "exact",
-            "generator_version": GENERATOR_VERSION,
-            "code_version": __version__,
-        },
-    )
-
-
 def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> None:
     """Write photograph, depth and mask of the ``number``-th shot of a ``camera_roll`` set."""
     for place in ("photos", "depth", "mask"):
         (folder / place).mkdir(exist_ok=True)
-    rng = one.generator(number)
-    scene = roll_scene(one, number, rng)
-    low, high = one.blur_px
-    exposure = draw_exposure(scene, rng, low=low, high=high)
+    scene, exposure, rng = draw_roll_shot(one, number)
     name = f"IMG_{number:05d}"
     shot = take_photo(scene, exposure, folder / "photos" / f"{name}.jpg", rng=rng)
     estimates = estimate(shot, rng)
@@ -236,14 +154,17 @@ def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> None:
     save_image(mask, folder / "mask" / f"{name}.png")
 
 
-def roll_scene(one: EmbeddedSet, number: int, rng: Generator) -> Scene:
-    """The scene of the ``number``-th shot; ``rng`` is the set's generator for it, just begun."""
+def draw_roll_shot(one: EmbeddedSet, number: int) -> tuple[Scene, Exposure, Generator]:
+    """Scene and exposure of the ``number``-th shot, and the generator that the rest is drawn by."""
+    rng = one.generator(number)
     edges = [one.size, one.size * 3 // 2]
     height, width = edges if rng.random() < 2 / 3 else edges[::-1]
-    margin = max(8, round(one.px(1.5 * _MARGIN_PX)))
-    return procedural_scene(
+    margin = max(8, round(one.px(1.5 * MARGIN_PX)))
+    scene = procedural_scene(
         one.scene_seed(number), height, width, families=one.families, margin=margin
     )
+    low, high = one.blur_px
+    return scene, draw_exposure(scene, rng, split=one.split, low=low, high=high), rng
 
 
 def _wanted(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
@@ -259,21 +180,6 @@ def _wanted(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]
         for kind in (*PAIRS, ROLL)
         if kind in counts
     }
-
-
-def _draw_blur(one: EmbeddedSet, scene: Scene, number: int) -> tuple[float, BlurStrength]:
-    rng = one.generator(number)
-    focus = draw_focus(scene, rng)
-    low, high = one.blur_px
-    return focus, draw_strength(scene, focus, rng, low=low, high=high)
-
-
-def _through_lens(scene: Scene, focus: float, strength: BlurStrength) -> Tensor:
-    """The photograph, (3, H, W) uint8, with as many aperture positions as its blur needs."""
-    greatest = float(blur_radius(scene_disparity(scene), focus, strength).max())
-    positions = disk().positions(_POSITIONS_PER_2_PX * max(1, math.ceil(greatest / 2)))
-    light = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
-    return to_bytes(light)
 
 
 def dataset_card(
@@ -296,8 +202,12 @@ def dataset_card(
         code=__version__,
         train=", ".join(TRAIN_FAMILIES),
         heldout=", ".join(HELDOUT_FAMILIES),
-        least=_LEAST_BLUR_PX,
-        greatest=_GREATEST_BLUR_PX,
+        least=LEAST_BLUR_PX,
+        least_heldout=LEAST_HELDOUT_BLUR_PX,
+        greatest=GREATEST_BLUR_PX,
+        lenses=", ".join(lens.name for lens in LENSES),
+        heldout_lens=HELDOUT_LENS.name,
+        heldout_share=HELDOUT_SHARE,
     )
 
 

@@ -26,9 +26,6 @@ from genrefocus.photograph.decoding import IMAGE_SUFFIXES, is_image, read_file, 
 Array = NDArray[np.floating]
 Distance = Callable[[Array, Array], Array]
 
-# Fractional parts of multiples of these fill the square evenly (Kronecker sequence of the plastic
-# number, the real root of x**3 = x + 1).
-_PLASTIC = 1.32471795724474602596
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _RASTER_SIZE = 256
 _STRAIGHT = 1e-4
@@ -64,14 +61,14 @@ class Aperture:
         return torch.from_numpy(centred / max(1.0, np.hypot(*centred.T).max())).float()
 
     def _spread(self, count: int) -> Array:
-        index, kept = 0, np.empty((0, 2))
-        while len(kept) < count:
-            steps = np.arange(index, index + 8 * count) + 1.0
-            points = np.stack([steps / _PLASTIC, steps / _PLASTIC**2], 1) % 1.0 * 2.0 - 1.0
-            inside = self.distance(points[:, 0], points[:, 1]) < 0.0
-            kept = np.concatenate([kept, points[inside]])
-            index += 8 * count
+        # As many seeds of a sunflower on the unit disc as leave so many in the opening.
+        seeds = count
+        while len(kept := self._inside(_sunflower(seeds))) < count:
+            seeds += count - len(kept)
         return kept[:count]
+
+    def _inside(self, points: Array) -> Array:
+        return points[self.distance(points[:, 0], points[:, 1]) < 0.0]
 
     @cached_property
     def second_moment(self) -> float:
@@ -113,18 +110,9 @@ class Aperture:
         return weights
 
 
-@dataclass(frozen=True)
-class _Disk(Aperture):
-    def _spread(self, count: int) -> Array:
-        # A sunflower spiral (Vogel 1979): its mean square radius is exactly 1/2.
-        index = np.arange(count)
-        radius, angle = np.sqrt((index + 0.5) / count), index * _GOLDEN_ANGLE
-        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-
-
 def disk() -> Aperture:
     """The full round aperture."""
-    return _Disk("disk", _to_circle)
+    return Aperture("disk", _to_circle)
 
 
 def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Aperture:
@@ -288,6 +276,13 @@ def _drawn(name: str, rng: Generator) -> Aperture:
         points = int(rng.integers(4, 9))
         return star(points, rng.uniform(0.35, 0.65), turn)
     return disk()
+
+
+def _sunflower(count: int) -> Array:
+    """Points (count, 2) spread on the unit disc (Vogel 1979); their mean square is exactly 1/2."""
+    index = np.arange(count)
+    radius, angle = np.sqrt((index + 0.5) / count), index * _GOLDEN_ANGLE
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
 
 
 # Distances to the edge are functions of this module, and no closures, so that apertures can be sent

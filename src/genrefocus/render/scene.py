@@ -4,10 +4,14 @@ The layers reach beyond the frame by a margin, so that a view from the edge of t
 what lies there instead of an invented border. `lens` photographs a scene.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+FINENESS = 4
+"""Samples of `Layer.fine` for each px, along an axis."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,30 @@ class Layer:
 
     rgba: Tensor
     plane: Plane
+
+    @functools.cached_property
+    def light(self) -> Tensor:
+        """The same with premultiplied colour."""
+        return torch.cat([self.rgba[:3] * self.rgba[3], self.rgba[3:]])
+
+    @functools.cached_property
+    def extent(self) -> tuple[slice, slice]:
+        """Rows and columns that hold all of it, with what interpolation needs around it."""
+        slices = []
+        for dim in (1, 0):
+            covered = torch.nonzero(self.rgba[3].amax(dim) > 0.0).flatten().tolist() or [0]
+            most = self.rgba.shape[2 - dim]
+            slices.append(slice(max(covered[0] - 3, 0), min(covered[-1] + 4, most)))
+        return slices[0], slices[1]
+
+    @functools.cached_property
+    def fine(self) -> Tensor:
+        """`light` in its extent, (4, 4 rows, 4 columns); every fourth sample is one of `light`."""
+        light = self.light[:, *self.extent]
+        # Around sources far above white, the negative lobes of a cubic are rings of darkness.
+        cubic = float(light.max()) <= 1.0
+        down, along = (_taps(size, cubic).to(light) for size in light.shape[1:])
+        return down @ light @ along.T
 
 
 @dataclass(frozen=True)
@@ -78,3 +106,27 @@ def _frame(canvas: Tensor, scene: Scene) -> Tensor:
     """The part of a canvas (..., H + 2 margin, W + 2 margin) inside the frame."""
     m = scene.margin
     return canvas[..., m : m + scene.height, m : m + scene.width]
+
+
+@functools.lru_cache(maxsize=128)
+def _taps(size: int, cubic: bool) -> Tensor:
+    """Weights (4 size, size) of interpolation along an axis; its ends go on beyond it.
+
+    Cubic convolution (Keys 1981, a = -1/2) leaves second moments alone, so that it adds no blur of
+    its own to a radius that is to be exact.
+    """
+    t = torch.arange(FINENESS) / FINENESS
+    taps = [0.0 * t, 1.0 - t, t, 0.0 * t]
+    if cubic:
+        taps = [
+            -0.5 * t**3 + t**2 - 0.5 * t,
+            1.5 * t**3 - 2.5 * t**2 + 1.0,
+            -1.5 * t**3 + 2.0 * t**2 + 0.5 * t,
+            0.5 * t**3 - 0.5 * t**2,
+        ]
+    weights = torch.zeros(size, FINENESS, size)
+    places = torch.arange(size)
+    for number, tap in enumerate(taps):
+        near = (places + number - 1).clamp(0, size - 1)
+        weights[places, :, near] += tap
+    return weights.reshape(-1, size)

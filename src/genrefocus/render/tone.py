@@ -66,6 +66,17 @@ def _require_known(response: str) -> None:
         raise ValueError(f"response {response!r} is unknown; known: {', '.join(RESPONSES)}")
 
 
-def to_bytes(linear: Tensor) -> Tensor:
-    """Linear light to 8-bit sRGB: float (...) of any range to uint8 of the same shape."""
-    return (linear_to_srgb(linear) * 255.0).round().to(torch.uint8)
+def with_contrast(srgb: Tensor, contrast: float) -> Tensor:
+    """A camera's tone curve on sRGB values in [0, 1], any shape: dark and light parts move apart.
+
+    The share ``contrast``, 0 to 1, of a smooth step; 0, 1/2 and 1 stay where they are.
+
+    >>> with_contrast(torch.tensor([0.0, 0.25, 0.5, 1.0]), 0.5)
+    tensor([0.0000, 0.2031, 0.5000, 1.0000])
+    """
+    return srgb + contrast * (srgb.square() * (3.0 - 2.0 * srgb) - srgb)
+
+
+def to_bytes(linear: Tensor, contrast: float = 0.0) -> Tensor:
+    """Linear light to 8-bit sRGB with a tone curve: float (...) to uint8 of the same shape."""
+    return (with_contrast(linear_to_srgb(linear), contrast) * 255.0).round().to(torch.uint8)

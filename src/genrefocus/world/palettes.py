@@ -61,10 +61,15 @@ def to_linear(srgb: Array) -> Array:
     return LINEAR_OF_BYTE[np.clip(np.rint(srgb * 255), 0, 255).astype(np.uint8)]
 
 
+def to_inks(srgb: Array) -> list[tuple[int, int, int]]:
+    """sRGB colours (n, 3) in [0, 1] as the byte triples that drawing functions take."""
+    levels = np.rint(np.clip(srgb, 0.0, 1.0) * 255).astype(int).tolist()
+    return [(red, green, blue) for red, green, blue in levels]
+
+
 def to_ink(srgb: Array) -> tuple[int, int, int]:
-    """An sRGB colour (3,) in [0, 1] as the byte triple that drawing functions take."""
-    red, green, blue = (int(v) for v in np.clip(np.rint(srgb * 255), 0, 255))
-    return red, green, blue
+    """One sRGB colour (3,), see `to_inks`."""
+    return to_inks(srgb[None])[0]
 
 
 def _hsv_to_rgb(hue: NDArray, saturation: NDArray, value: NDArray) -> Array:

@@ -12,8 +12,10 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from torch import Tensor
 
-from genrefocus.optics import BlurStrength, blur_radius
+from genrefocus.optics import BlurStrength, visible_blur
+from genrefocus.render.lens import IDEAL, Character, strongest
 from genrefocus.render.scene import Layer, Plane, Scene, scene_aif, scene_disparity, visible_layer
 from genrefocus.world.palettes import Array
 from genrefocus.world.shapes import draw_matte
@@ -28,8 +30,8 @@ def scene_margin(height: int, width: int) -> int:
     return max(8, -(-max(height, width) // 8))
 
 
-def draw_focus(scene: Scene, rng: Generator) -> float:
-    """Draw a focus disparity in 1/m: the median over a visible layer, chosen by its area.
+def draw_surface(scene: Scene, rng: Generator) -> Tensor:
+    """Draw a visible layer by its area: (H, W) bool, True where it is seen.
 
     Layers under 2 % of the frame are not chosen; small areas are favoured over their share, as
     photographers focus on objects more often than on backgrounds.
@@ -37,23 +39,33 @@ def draw_focus(scene: Scene, rng: Generator) -> float:
     index = visible_layer(scene)
     areas = torch.bincount(index.flatten(), minlength=len(scene.layers)).numpy() / index.numel()
     weights = np.where(areas >= 0.02, np.sqrt(areas), 0.0)
-    chosen = int(rng.choice(len(areas), p=weights / weights.sum()))
-    return float(scene_disparity(scene)[index == chosen].median())
+    return index == int(rng.choice(len(areas), p=weights / weights.sum()))
+
+
+def draw_focus(scene: Scene, rng: Generator) -> float:
+    """Draw a focus disparity in 1/m: the median over a surface, see `draw_surface`."""
+    return float(scene_disparity(scene)[draw_surface(scene, rng)].median())
 
 
 def draw_strength(
-    scene: Scene, focus_disparity: float, rng: Generator, *, low: float, high: float
+    scene: Scene,
+    focus_disparity: float,
+    rng: Generator,
+    *,
+    low: float,
+    high: float,
+    character: Character = IDEAL,
 ) -> BlurStrength:
-    """Draw K so that the greatest blur radius of any layer in the frame is low to high px.
+    """Draw K so that the visible blur, see `optics.visible_blur`, is low to high px.
 
-    The radius is log-uniform. Layers that others hide count too: a lens may see round what hides
-    them, and the margin of the scene has to hold their shift.
+    The radius is log-uniform. K is lowered where the margin of the scene would not hold the motion
+    of a surface, hidden ones included.
     """
     unit = BlurStrength(1.0, scene.height, scene.width)
-    planes = torch.stack([x.plane.over(scene.height, scene.width) for x in scene.layers])
-    greatest = float(blur_radius(planes, focus_disparity, unit).max())
+    visible = visible_blur(scene_disparity(scene), focus_disparity, unit)
     radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    return BlurStrength(radius / greatest, scene.height, scene.width)
+    most = strongest(scene, focus_disparity, character)
+    return most if visible * most.k <= radius else replace(most, k=radius / visible)
 
 
 def procedural_scene(

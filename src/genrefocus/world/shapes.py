@@ -32,12 +32,15 @@ def draw_matte(
     return np.asarray(image.reduce(scale), dtype=np.float32) / np.float32(255.0)
 
 
-def leaf_outline(angle: float, length: float, slim: float) -> NDArray[np.float64]:
-    """Corners (8, 2) of a leaf about the origin; `slim` is its width over its length."""
+def leaf_outlines(
+    angles: NDArray[np.float64], lengths: NDArray[np.float64], slim: float
+) -> NDArray[np.float64]:
+    """Corners (n, 8, 2) of leaves about the origin; `slim` is their width over their length."""
     along = np.array([-0.5, -0.3, 0.0, 0.3, 0.5, 0.3, 0.0, -0.3])
     across = slim * np.array([0.0, 0.4, 0.5, 0.3, 0.0, -0.3, -0.5, -0.4])
-    cos, sin = math.cos(angle), math.sin(angle)
-    return length * np.stack([cos * along - sin * across, sin * along + cos * across], axis=1)
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    corners = np.stack([cos * along - sin * across, sin * along + cos * across], axis=2)
+    return lengths[:, None, None] * corners
 
 
 def draw_words(
@@ -191,17 +194,21 @@ def _tree(rng: Generator, pen: Pen, x: float, y: float, size: float, px: float) 
                 grown.append((ex, ey, heading + turn, length * rng.uniform(0.6, 0.85), thick * 0.7))
         tips = grown
     if leaves:
-        for bx, by, heading, _, _ in tips:
-            outline = leaf_outline(heading, px * rng.uniform(3, 8), 0.5) + np.array([bx, by])
-            pen.polygon(outline.ravel().tolist(), fill=255)
+        roots = np.array([tip[:2] for tip in tips])
+        sizes = px * np.array([rng.uniform(3, 8) for _ in tips])
+        outlines = leaf_outlines(np.array([tip[2] for tip in tips]), sizes, 0.5) + roots[:, None]
+        for outline in outlines.reshape(len(tips), -1).tolist():
+            pen.polygon(outline, fill=255)
 
 
 def _plant(rng: Generator, pen: Pen, x: float, y: float, size: float, px: float) -> None:
     count, slim = int(rng.integers(5, 16)), rng.uniform(0.12, 0.4)
-    for angle in rng.uniform(0, 2 * np.pi, count):
-        length = size * rng.uniform(0.35, 0.6)
-        root = np.array([x, y]) + 0.5 * length * np.array([math.cos(angle), math.sin(angle)])
-        pen.polygon((leaf_outline(angle, length, slim) + root).ravel().tolist(), fill=255)
+    angles = rng.uniform(0, 2 * np.pi, count)
+    lengths = size * rng.uniform(0.35, 0.6, count)
+    leaves = leaf_outlines(angles, lengths, slim)
+    outlines = leaves + np.array([x, y]) + leaves[:, 4:5]  # from the root outwards
+    for outline in outlines.reshape(count, -1).tolist():
+        pen.polygon(outline, fill=255)
 
 
 _SHAPES: dict[str, tuple[Shape, float]] = {

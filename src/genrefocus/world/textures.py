@@ -20,9 +20,10 @@ from genrefocus.world.palettes import (
     draw_palette,
     draw_two_tone,
     to_ink,
+    to_inks,
     to_linear,
 )
-from genrefocus.world.shapes import draw_words, leaf_outline
+from genrefocus.world.shapes import draw_words, leaf_outlines
 
 Texture = Callable[[Generator, int, int], Array]
 
@@ -77,18 +78,18 @@ def _dead_leaves(rng: Generator, height: int, width: int) -> Array:
     square = rng.random() < 0.4
     turns = rng.uniform(0, np.pi, count)
     order = np.argsort(inverse + rng.uniform(0, smallest**-2, count) * rng.uniform(0.0, 0.3))
+    radii, inks = 2.0 * inverse**-0.5, to_inks(colours[picks])
+    angles = turns[:, None] + np.pi * np.array([0.25, 0.75, 1.25, 1.75])
+    across = centres[:, :1] + radii[:, None] * np.cos(angles)
+    down = centres[:, 1:] + (aspects * radii)[:, None] * np.sin(angles)
+    corners = np.stack([across, down], 2).reshape(count, -1).tolist()
+    reach = np.stack([radii, radii * aspects], 1)
+    boxes = np.concatenate([centres - reach, centres + reach], 1).tolist()
     for index in order:
-        radius = 2.0 * inverse[index] ** -0.5
-        (x, y), ink = centres[index], to_ink(colours[picks[index]])
         if square:
-            angles = turns[index] + np.pi * np.array([0.25, 0.75, 1.25, 1.75])
-            corners = np.stack(
-                [x + radius * np.cos(angles), y + aspects[index] * radius * np.sin(angles)], 1
-            )
-            pen.polygon(corners.ravel().tolist(), fill=ink)
+            pen.polygon(corners[index], fill=inks[index])
         else:
-            flat = radius * aspects[index]
-            pen.ellipse((x - radius, y - flat, x + radius, y + flat), fill=ink)
+            pen.ellipse(boxes[index], fill=inks[index])
     return _developed(image) * grain(rng, height, width, rng.uniform(0.0, 0.12))
 
 
@@ -100,11 +101,12 @@ def _foliage(rng: Generator, height: int, width: int) -> Array:
     centres = rng.uniform(-0.05, 1.05, (count, 2)) * (2 * width, 2 * height)
     angles, sizes = rng.uniform(0, 2 * np.pi, count), 2.0 * size * rng.uniform(0.6, 1.5, count)
     tones, slim = rng.normal(0, 0.08, count), rng.uniform(0.2, 0.45)
-    for index in range(count):
-        level = np.clip(0.15 + 0.85 * index / count + tones[index], 0.0, 1.0) * (len(palette) - 1)
-        colour = palette[int(level)] * (0.55 + 0.45 * index / count)
-        outline = leaf_outline(angles[index], sizes[index], slim) + centres[index]
-        pen.polygon(outline.ravel().tolist(), fill=to_ink(colour))
+    order = np.arange(count) / count
+    level = np.clip(0.15 + 0.85 * order + tones, 0.0, 1.0) * (len(palette) - 1)
+    inks = to_inks(palette[level.astype(int)] * (0.55 + 0.45 * order)[:, None])
+    outlines = leaf_outlines(angles, sizes, slim) + centres[:, None]
+    for outline, ink in zip(outlines.reshape(count, -1).tolist(), inks, strict=True):
+        pen.polygon(outline, fill=ink)
     return _developed(image)
 
 
@@ -287,10 +289,10 @@ def _strands(rng: Generator, height: int, width: int) -> Array:
     reach = length * rng.uniform(0.5, 1.3, count)
     tips = feet + np.stack([np.cos(lean), np.sin(lean)], 1) * reach[:, None]
     picks, widths = rng.integers(0, 6, count), rng.integers(1, 4, count)
-    for index in range(count):
-        colour = palette[picks[index]] * (0.5 + 0.5 * index / count)
-        line = (*feet[index].tolist(), *tips[index].tolist())
-        pen.line(line, fill=to_ink(colour), width=int(widths[index]))
+    inks = to_inks(palette[picks] * (0.5 + 0.5 * np.arange(count) / count)[:, None])
+    lines = np.concatenate([feet, tips], 1).tolist()
+    for line, ink, thick in zip(lines, inks, widths.tolist(), strict=True):
+        pen.line(line, fill=ink, width=thick)
     return _developed(image)
 
 

@@ -226,7 +226,7 @@ def test_files_hold_the_same(table: BenchmarkTable, tmp_path: Path) -> None:
     (one,) = [x for x in found if (x["method"], x["metric"]) == ("model_1", "lpips")]
     assert set(one) == {
         *("task", "dataset", "method", "n", "metric", "mean", "low", "high"),
-        *("failures", "protocol"),
+        *("part", "failures", "protocol"),
     }
     assert (one["n"], one["failures"], one["protocol"]) == (11, 1, table.protocol.hash)
     assert (tmp_path / "tables.md").read_text() == markdown(table)

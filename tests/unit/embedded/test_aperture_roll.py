@@ -20,7 +20,8 @@ from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import LeakageCheck
 from genrefocus.render.apertures import disk
-from genrefocus.world.camera import BODIES, Exposure
+from genrefocus.world.camera import Exposure
+from genrefocus.world.cameras import BODIES, LENSES
 
 COUNTS = {"train": 2, "test": 1}
 
@@ -138,7 +139,6 @@ def bodies_of(focal_length: float) -> list[Any]:
 
 def true_k(facts: dict[str, float], body: Any) -> float:
     """Eq. 3 with the distance that was focused, which calibration does not look at."""
-    exposure = Exposure(
-        body, facts["focal_length_mm"], facts["f_number"], 1 / facts["focus_distance_m"]
-    )
-    return blur_strength_from_exif(exposure, 1 / facts["focus_distance_m"], 96, 144).k
+    focus, lens = 1 / facts["focus_distance_m"], LENSES[0]
+    exposure = Exposure(body, lens, facts["focal_length_mm"], facts["f_number"], focus)
+    return blur_strength_from_exif(exposure, focus, 96, 144).k

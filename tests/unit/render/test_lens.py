@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk, polygon
-from genrefocus.render.lens import render_lens
+from genrefocus.render.lens import IDEAL, Character, render_lens, strongest
 from genrefocus.render.scene import Layer, Plane, Scene, scene_aif
 from genrefocus.world.scenes import procedural_scene
 
@@ -27,10 +27,28 @@ def scene(*layers: Layer) -> Scene:
     return Scene(layers, SIZE, SIZE, MARGIN)
 
 
-def render(which: Scene, *, focus: float, k: float, positions: Tensor | None = None) -> Tensor:
+def render(
+    which: Scene,
+    *,
+    focus: float,
+    k: float,
+    positions: Tensor | None = None,
+    character: Character = IDEAL,
+) -> Tensor:
     positions = disk().positions(96) if positions is None else positions
     strength = BlurStrength(k, which.height, which.width)
-    return render_lens(which, focus_disparity=focus, strength=strength, positions=positions)
+    return render_lens(
+        which,
+        focus_disparity=focus,
+        strength=strength,
+        positions=positions,
+        character=character,
+    )
+
+
+def light_at(disparity: float, column: float = SIZE / 2, row: float = SIZE / 2) -> Scene:
+    """A faint point before a black wall."""
+    return scene(layer(0.0, 1.0, 0.1), layer(0.8, spot(column, row), disparity))
 
 
 def spot(column: float = SIZE / 2, row: float = SIZE / 2, sigma: float = 0.8) -> Tensor:
@@ -132,6 +150,93 @@ def test_the_shape_is_upright_in_front_of_the_focus_and_turned_behind_it() -> No
     assert skew[1.8] < 0 < skew[0.2]
     turned = images[0.2][1:, 1:].flip(0, 1)
     assert float((turned - images[1.8][1:, 1:]).abs().max()) < 0.02 * float(images[1.8].max())
+
+
+@pytest.mark.parametrize("disparity", [0.3, 1.7])
+def test_spherical_aberration_is_a_bright_rim_behind_and_a_soft_one_in_front(
+    disparity: float,
+) -> None:
+    """A ray through the pupil at rho lands at z rho + s (rho^3 - rho): so much light is within."""
+    k, spherical = 10.0, 0.2
+    z, s = k * (disparity - 1.0), k * spherical
+    point, opening = light_at(disparity), disk().positions(400)
+    bent = Character(spherical=spherical)
+    image = render(point, focus=1.0, k=k, positions=opening, character=bent)[0].double()
+    sharp = moments(scene_aif(point)[0])
+    for axis in (3, 4):
+        expected = z**2 / 4 - z * s / 6 + s**2 / 24
+        assert moments(image)[axis] - sharp[axis] == pytest.approx(expected, rel=0.03)
+    y, x = torch.arange(SIZE)[:, None] - SIZE / 2, torch.arange(SIZE) - SIZE / 2
+    away = torch.hypot(x, y)
+    shares = {}
+    for rho in (0.5, 0.7, 0.85):
+        landed = abs(z * rho + s * (rho**3 - rho))
+        covered = (0.5 + landed - away).clamp(0.0, 1.0)
+        shares[rho] = float((image * covered).sum() / image.sum())
+        assert shares[rho] == pytest.approx(rho**2, abs=0.04)
+    rim = float(image[away.round() == 6].mean() / image[away < 2].mean())
+    assert rim > 1.5 if z < 0 else rim < 0.7
+
+
+def test_stopped_down_spherical_aberration_falls_with_the_third_power() -> None:
+    wide, narrow = Character(spherical=0.2), Character(spherical=0.2, stop=0.5)
+    opening = disk().positions(50)
+    ratio = narrow.moved(opening, 5.0) / wide.moved(opening, 10.0)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 0.125))
+
+
+def test_colours_have_discs_of_different_radius() -> None:
+    character = Character(chromatic=(-0.1, 0.0, 0.15))
+    for disparity in (0.4, 1.6):
+        point = light_at(disparity)
+        image = render(point, focus=1.0, k=8.0, character=character)
+        for number, shift in enumerate(character.chromatic):
+            radius = 8.0 * abs(disparity - 1.0 - shift)
+            own, sharp = moments(image[number]), moments(scene_aif(point)[number])
+            assert own[1:3] == pytest.approx(sharp[1:3], abs=0.03)
+            assert own[3] - sharp[3] == pytest.approx(radius**2 / 4, rel=0.04)
+
+
+@pytest.mark.parametrize("disparity", [0.5, 1.5])
+def test_a_cats_eye_is_the_intersection_of_two_discs(disparity: float) -> None:
+    """Light is normalised, so the brightness of the disc says how large its area is."""
+    z, vignetting, place = 12.0 * (disparity - 1.0), 0.9, SIZE - 9
+    middle, half = (SIZE - 1) / 2, math.sqrt(2) * (SIZE - 1) / 2
+    opening = disk().positions(400)
+    eye = Character(vignetting=vignetting)
+    images = [
+        render(light_at(disparity, at, at), focus=1.0, k=12.0, positions=opening, character=eye)[0]
+        for at in (SIZE / 2, place)
+    ]
+    # The middle of the eye, where the rim of the lens is shifted by v h.
+    seen = round(place - z * vignetting * (place - middle) / half / 2)
+    shift = vignetting * math.sqrt(2) * (seen - middle) / half
+    share = 2 / math.pi * (math.acos(shift / 2) - shift / 2 * math.sqrt(1 - shift**2 / 4))
+    energy = float(scene_aif(light_at(disparity))[0].sum())
+    for image, at, area in ((images[0], SIZE // 2, 1.0), (images[1], seen, share)):
+        bright = float(image[at - 1 : at + 2, at - 1 : at + 2].mean())
+        assert bright == pytest.approx(energy / (math.pi * z**2 * area), rel=0.06)
+    # The eye is narrow along the direction to the corner.
+    _, x0, y0, _, _ = moments(images[1])
+    y, x = torch.arange(SIZE)[:, None] - y0, torch.arange(SIZE) - x0
+    assert float((images[1] * x * y).sum() / images[1].sum()) < -0.5
+
+
+def test_what_is_in_focus_has_no_eye_and_no_colour() -> None:
+    stripes = (torch.arange(CANVAS) % 4 < 2).float()
+    eye = Character(vignetting=1.0)
+    image = render(scene(layer(stripes, 1.0, 1.0)), focus=1.0, k=4.0, character=eye)
+    expected = stripes[MARGIN : MARGIN + SIZE].expand_as(image)
+    torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
+
+
+def test_the_strongest_blur_is_what_the_margin_holds() -> None:
+    drawn = procedural_scene(4, 40, 56, margin=12)
+    character = Character(0.1, (-0.05, 0.0, -0.06), 0.5)
+    most = strongest(drawn, 0.4, character)
+    render(drawn, focus=0.4, k=most.k, character=character)
+    with pytest.raises(ValueError, match="larger margin"):
+        render(drawn, focus=0.4, k=1.01 * most.k, character=character)
 
 
 def test_the_same_arguments_give_the_same_bytes() -> None:

@@ -43,9 +43,12 @@ from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.preparation.sources.numbered import Numbered
 from genrefocus.render.apertures import Aperture, disk
+from genrefocus.render.lens import Character
+from genrefocus.world.camera import as_jpeg, developed, draw_iso
+from genrefocus.world.cameras import HELDOUT_LENS, draw_body, draw_lens
 from genrefocus.writing import write_atomically
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised with every change that makes other images of the same light fields."""
 
 FOLDERS: Mapping[str, str] = {"bokeh": "lf_bokeh/test", "refocus": "lf_refocus/test"}
@@ -83,16 +86,28 @@ class SimulatedPairs(Route):
     def sample(self, candidate: Candidate, estimated: object) -> Prepared:
         number = candidate.item.facts["number"]
         seed = scene_seed(self.seed, number)
-        made = simulate(seed, size=self.size, grid=self.grid)
-        disparity, photographs = drawn_photographs(made, self.seed, number)
+        rng = np.random.default_rng((seed, 1))
+        lens, body = draw_lens(rng, "test"), draw_body(rng)
+        # What bends rays anew at every radius would move the disparity that views agree about.
+        character = Character(chromatic=lens.character.chromatic)
+        made = simulate(seed, size=self.size, grid=self.grid, character=character)
+        disparity, photographs = drawn_photographs(made, self.seed, number, lens.aperture)
         return make_samples(
             f"simulated-{number:04d}",
             made.field,
             disparity,
             photographs,
             border=made.border,
-            aperture=disk(),
-            provenance={"source": "procedural scene, simulated", "scene_seed": seed},
+            aperture=lens.aperture,
+            provenance={
+                "source": "procedural scene, simulated",
+                "scene_seed": seed,
+                "camera": body.model,
+                "lens": lens.name,
+                "held_out_lens": lens == HELDOUT_LENS,
+            },
+            sharp=lambda light: developed(light, body, None),
+            developed=lambda light: as_jpeg(developed(light, body, (draw_iso(rng), rng))),
         )
 
 

@@ -1,7 +1,7 @@
 """Photographs of a light field, and the samples of both directions between two of them."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ from genrefocus.data.sample import Sample
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.route import Prepared
 from genrefocus.rejection import Reason, Rejected
-from genrefocus.render.apertures import Aperture, disk
+from genrefocus.render.apertures import Aperture
 from genrefocus.render.tone import to_bytes
 
-BLUR_PX = (0.5, 6.0)
+BLUR_PX = (1.2, 6.0)
 """Greatest blur radius in an image of the simulated sets, px at 64 px; the draw is log-uniform."""
 
 _APART = 0.25  # share of the range of disparity between the two planes of focus
@@ -83,8 +83,14 @@ def make_samples(
     border: int,
     aperture: Aperture,
     provenance: Mapping[str, Any],
+    sharp: Callable[[Tensor], Tensor] = to_bytes,
+    developed: Callable[[Tensor], Tensor] = to_bytes,
 ) -> Prepared:
-    """The pairs of both directions, without ``border`` px all round."""
+    """The pairs of both directions, without ``border`` px all round.
+
+    ``sharp`` and ``developed`` make an 8-bit image of the light of the all-in-focus image and of a
+    photograph.
+    """
     height, width = (edge - 2 * border for edge in field.size)
 
     def inner(image: Tensor) -> Tensor:
@@ -100,7 +106,7 @@ def make_samples(
         "baseline": field.baseline,
         "rest_disparity": field.rest_disparity,
     }
-    bytes_of = [inner(to_bytes(x.light)) for x in photographs]
+    aif, bytes_of = inner(sharp(field.aif)), [inner(developed(x.light)) for x in photographs]
     k = [x.radius * field.baseline for x in photographs]
 
     def pair(target: int, source: int) -> Sample:
@@ -108,7 +114,7 @@ def make_samples(
             key=f"{name}-{target}",
             route="synthetic",
             split="test",
-            aif=inner(to_bytes(field.aif)),
+            aif=aif,
             bokeh=bytes_of[target],
             disparity=inner(disparity),
             strength=BlurStrength(k[target], height, width),
@@ -141,7 +147,7 @@ def scene_seed(seed: int, number: int) -> int:
 
 
 def drawn_photographs(
-    made: Simulated, seed: int, number: int
+    made: Simulated, seed: int, number: int, aperture: Aperture
 ) -> tuple[Tensor, tuple[Photograph, Photograph]]:
     """Disparity, and the two photographs, of the ``number``-th scene of the simulated sets."""
     field = made.field
@@ -150,4 +156,4 @@ def drawn_photographs(
     disparity = estimate_disparity(field, low=rest - reach, high=rest + reach).clamp_min(0.0)
     rng = np.random.default_rng((seed, zlib.crc32(b"light fields"), number, 1))
     blur = (BLUR_PX[0] * made.scale, BLUR_PX[1] * made.scale)
-    return disparity, draw_photographs(field, disparity, rng, blur_px=blur, aperture=disk())
+    return disparity, draw_photographs(field, disparity, rng, blur_px=blur, aperture=aperture)
