@@ -219,6 +219,8 @@ class PixelPath(nn.Module):
         """Maps (B, 12, H / 2, W / 2) of the branches, steering (B, S, rows, columns) of the tokens
         -> (B, 12, H / 2, W / 2)."""
         x = sum(self.enter[role](part) for role, part in maps.items())
+        for role in set(ROLES) - maps.keys():  # a weight without a gradient would stop DDP
+            x = x + 0.0 * sum(weight.sum() for weight in self.enter[role].parameters())
         x = x.contiguous(memory_format=torch.channels_last)
         skipped = []
         for blocks, narrow in zip(self.down, self.narrow, strict=True):
