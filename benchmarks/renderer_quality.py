@@ -30,7 +30,7 @@ from genrefocus.render.apertures import Aperture, Array, disk
 from genrefocus.render.layered import render_layered
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scatter import render_scatter
-from genrefocus.render.scene import Scene, scene_aif, scene_disparity, visible_layer
+from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb
 from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES
@@ -135,7 +135,7 @@ def _focus(kind: str, scene: Scene, disparity: Tensor, rng: np.random.Generator)
     """The nearest or farthest surface of 2 % of the image or more, or any."""
     if kind not in KINDS[:2]:
         return draw_focus(scene, rng)
-    index = visible_layer(scene)
+    index = scene.visible
     areas = torch.bincount(index.flatten()) / index.numel()
     surfaces = [i for i, area in enumerate(areas.tolist()) if area >= 0.02]
     return float(disparity[index == surfaces[-1 if kind == KINDS[0] else 0]].median())

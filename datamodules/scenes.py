@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.examples import EvalExamples, Example
 from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
-from genrefocus.render.scene import scene_aif, visible_layer
+from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
 from genrefocus.world.scenes import procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
@@ -55,7 +55,7 @@ def _drawn(scenes: SceneSet, number: int) -> tuple[Tensor, Tensor]:
     entropy = scenes.seed, *scenes.split.encode(), number
     scene_seed = int(SeedSequence(entropy).generate_state(1, "uint64")[0])
     scene = procedural_scene(scene_seed, scenes.size, scenes.size, families=scenes.families)
-    return to_bytes(scene_aif(scene)), visible_layer(scene).to(torch.uint8)
+    return to_bytes(scene_aif(scene)), scene.visible.to(torch.uint8)
 
 
 class SceneDraws(Dataset[Example]):

@@ -15,6 +15,7 @@ from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength, focus_disparity
 from genrefocus.render.apertures import disk
 from genrefocus.render.layered import render_layered
+from genrefocus.render.lens import strongest
 from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import to_bytes
 from genrefocus.world.camera import as_jpeg, draw_iso, photograph
@@ -74,6 +75,11 @@ class EmbeddedSet:
             least = max(least, LEAST_HELDOUT_BLUR_PX)
         return self.px(least), self.px(GREATEST_BLUR_PX)
 
+    @property
+    def rendered(self) -> bool:
+        """Whether its images are a simulator's, and no photographs."""
+        return self.kind == "synthetic" and self.split == "train"
+
     def scene_seed(self, number: int) -> int:
         """Shared by the held-out pairs of ``synthetic`` and ``deblur``, else of this set alone."""
         paired = self.split != "train" and self.kind in ("synthetic", "deblur")
@@ -93,9 +99,11 @@ class EmbeddedSet:
 def make_pair(one: EmbeddedSet, number: int) -> Sample:
     """The ``number``-th sample of a set of pairs: ``synthetic``, ``deblur`` or ``sweep``."""
     subject = _Subject.drawn(one, number)
-    rendered = one.kind == "synthetic" and one.split == "train"
+    rendered = one.rendered
     photo = _render if rendered else _photograph
-    own, other = (_draw_blur(x, subject, number) for x in (one, replace(one, kind="deblur")))
+    own = other = _draw_blur(one, subject, number)
+    if one.kind != "deblur":
+        other = _draw_blur(replace(one, kind="deblur"), subject, number)
     extras = {}
     if one.kind != "deblur":
         extras["blurry"] = photo(subject, other)
@@ -139,7 +147,9 @@ class _Subject:
 
     @classmethod
     def drawn(cls, one: EmbeddedSet, number: int) -> "_Subject":
-        seed, margin = one.scene_seed(number), max(8, round(one.px(MARGIN_PX)))
+        # What is rendered from the image alone needs no margin.
+        margin = 0 if one.rendered else max(8, round(one.px(MARGIN_PX)))
+        seed = one.scene_seed(number)
         scene = procedural_scene(seed, one.size, one.size, families=one.families, margin=margin)
         rng = np.random.default_rng((seed, 1))
         depth = estimate_depth(scene_disparity(scene).numpy(), rng)
@@ -172,10 +182,10 @@ def _draw_blur(one: EmbeddedSet, subject: _Subject, number: int) -> _Blur:
     surface, disparity = draw_surface(subject.scene, rng), scene_disparity(subject.scene)
     focus = float(disparity[surface].median())
     low, high = one.blur_px
-    strength = draw_strength(
-        subject.scene, focus, rng, low=low, high=high, character=subject.lens.character
-    )
-    strength = replace(strength, k=min(strength.k, one.px(_GREATEST_K)))
+    most = one.px(_GREATEST_K)
+    if subject.scene.margin:
+        most = min(most, strongest(subject.scene, focus, subject.lens.character).k)
+    strength = draw_strength(subject.scene, focus, rng, low=low, high=high, most=most)
     estimated = focus_disparity(subject.estimated, surface)
     return _Blur(focus, estimated, strength, int(rng.integers(2**32)))
 

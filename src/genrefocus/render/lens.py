@@ -18,6 +18,7 @@ from genrefocus.optics import BlurStrength, signed_defocus
 from genrefocus.render.scene import FINENESS, Layer, Scene
 
 _CHUNK_PIXELS = 1 << 17
+_APART_PX = 0.05
 _BULGE = 2.0 / math.sqrt(27.0)
 """Greatest value of rho - rho^3 for rho in [0, 1]."""
 
@@ -48,9 +49,10 @@ class Character:
     def moved(self, positions: Tensor, k: float) -> Tensor:
         """Motion (colours, N) in px along u of the views from positions (N, 2) of the opening.
 
-        There is one colour where all three move alike.
+        There is one colour where all three move alike, to 1/20 px.
         """
-        colours = self.chromatic[: 3 if len(set(self.chromatic)) > 1 else 1]
+        apart = k * (max(self.chromatic) - min(self.chromatic)) > _APART_PX
+        colours = self.chromatic if apart else (sum(self.chromatic) / 3.0,)
         bent = self.spherical * self.stop**2 * (positions.square().sum(1) - 1.0)
         return k * (bent - positions.new_tensor(colours)[:, None])
 
@@ -103,7 +105,7 @@ def render_lens(
             reaches beyond the margin that the scene was drawn with.
     """
     total = scene.layers[0].rgba.new_zeros(3, scene.height, scene.width)
-    if not character.vignetting:
+    if character.vignetting + character.stop <= 1.0 or not character.vignetting:
         for views in _views(scene, focus_disparity, strength, positions, character):
             total += views.sum(1)
         return (total / len(positions)).clamp_min(0.0)
@@ -135,13 +137,12 @@ def render_views(
 def strongest(scene: Scene, focus_disparity: float, character: Character = IDEAL) -> BlurStrength:
     """The greatest K that a scene can be rendered with: its margin holds what moves."""
     room = scene.margin - 1.01
-    limits = []
-    for layer in scene.layers:
-        plane = layer.plane
-        steepness = math.hypot(plane.slope_x, plane.slope_y)
-        defocus = float((plane.over(scene.height, scene.width) - focus_disparity).abs().max())
-        limits.append(room / (defocus + character.reach + steepness * room))
-    return BlurStrength(min(limits), scene.height, scene.width)
+    defocus = (scene.planes - focus_disparity).abs().flatten(1).amax(1).tolist()
+    moved = [
+        away + character.reach + math.hypot(one.plane.slope_x, one.plane.slope_y) * room
+        for one, away in zip(scene.layers, defocus, strict=True)
+    ]
+    return BlurStrength(room / max(*moved, 1e-9), scene.height, scene.width)
 
 
 def _views(
@@ -155,7 +156,10 @@ def _views(
     if positions.ndim != 2 or positions.shape[1] != 2 or positions.norm(dim=1).max() > 1 + 1e-5:
         raise ValueError("aperture positions must be (N, 2) in the unit disc")
     more = character.reach * strength.k
-    layers = [_Sampler(layer, scene, focus_disparity, strength, more) for layer in scene.layers]
+    defocus = signed_defocus(scene.planes, focus_disparity, strength)
+    layers = [
+        _Sampler(layer, scene, own, more) for layer, own in zip(scene.layers, defocus, strict=True)
+    ]
     reach = max(layer.reach for layer in layers)
     if reach > scene.margin - 1:
         raise ValueError(
@@ -174,16 +178,7 @@ def _views(
 class _Sampler:
     """One layer, ready to be laid over views from given aperture positions."""
 
-    def __init__(
-        self,
-        layer: Layer,
-        scene: Scene,
-        focus_disparity: float,
-        strength: BlurStrength,
-        more: float,
-    ) -> None:
-        plane = layer.plane.over(scene.height, scene.width)
-        defocus = signed_defocus(plane, focus_disparity, strength)
+    def __init__(self, layer: Layer, scene: Scene, defocus: Tensor, more: float) -> None:
         self.corner = float(defocus[0, 0])
         self.slope_x = float(defocus[0, -1] - defocus[0, 0]) / (scene.width - 1)
         self.slope_y = float(defocus[-1, 0] - defocus[0, 0]) / (scene.height - 1)

@@ -76,6 +76,21 @@ class Scene:
     width: int
     margin: int
 
+    @functools.cached_property
+    def planes(self) -> Tensor:
+        """Disparity (layers, H, W) in 1/m of every layer, seen or not."""
+        planes = [layer.plane.over(self.height, self.width) for layer in self.layers]
+        return torch.stack(planes).to(self.layers[0].rgba.device)
+
+    @functools.cached_property
+    def visible(self) -> Tensor:
+        """Index (H, W) int64 of the front-most layer that covers at least half of each pixel."""
+        size, device = (self.height, self.width), self.layers[0].rgba.device
+        index = torch.zeros(size, dtype=torch.int64, device=device)
+        for number, layer in enumerate(self.layers):
+            index[_frame(layer.rgba[3], self) >= 0.5] = number
+        return index
+
 
 def scene_aif(scene: Scene) -> Tensor:
     """The all-in-focus pinhole image, (3, H, W) linear light, >= 0, not clipped at 1."""
@@ -86,20 +101,9 @@ def scene_aif(scene: Scene) -> Tensor:
     return image
 
 
-def visible_layer(scene: Scene) -> Tensor:
-    """Index (H, W) int64 of the front-most layer that covers at least half of each pixel."""
-    size, device = (scene.height, scene.width), scene.layers[0].rgba.device
-    index = torch.zeros(size, dtype=torch.int64, device=device)
-    for number, layer in enumerate(scene.layers):
-        index[_frame(layer.rgba, scene)[3] >= 0.5] = number
-    return index
-
-
 def scene_disparity(scene: Scene) -> Tensor:
     """Exact disparity (H, W) in 1/m of the front-most visible surface, never an average of two."""
-    planes = torch.stack([x.plane.over(scene.height, scene.width) for x in scene.layers])
-    visible = visible_layer(scene)[None]
-    return planes.to(visible.device).gather(0, visible)[0]
+    return scene.planes.gather(0, scene.visible[None])[0]
 
 
 def _frame(canvas: Tensor, scene: Scene) -> Tensor:

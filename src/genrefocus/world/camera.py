@@ -33,7 +33,7 @@ _SHUTTER = (30, 60, 125, 250, 500, 1000)
 _JPEG = {"quality": 95, "subsampling": 0}
 
 # On an opening, and more for each px of blur radius: sampling errs less than noise and JPEG do.
-_POSITIONS, _POSITIONS_PER_PX = 8, 4
+_POSITIONS, _POSITIONS_PER_PX = 4, 6
 
 
 @dataclass(frozen=True)

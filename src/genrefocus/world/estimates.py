@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor
 
 from genrefocus.optics import blur_radius
-from genrefocus.render.scene import scene_disparity, visible_layer
+from genrefocus.render.scene import scene_disparity
 from genrefocus.world.camera import Shot
 from genrefocus.world.fields import spectral_noise
 
@@ -67,7 +67,7 @@ def _focus_mask(shot: Shot, disparity: Tensor, rng: Generator) -> tuple[NDArray[
     """The region that looks sharp: blur below 1 px, and well below what is blurred most."""
     radius = blur_radius(disparity, shot.exposure.focus_disparity, shot.strength)
     region = radius <= min(1.0, 0.25 * float(radius.max()))
-    index = visible_layer(shot.scene)
+    index = shot.scene.visible
     others = [
         number
         for number, area in enumerate(torch.bincount(index.flatten()).tolist())

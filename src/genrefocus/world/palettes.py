@@ -61,7 +61,7 @@ def to_linear(srgb: Array) -> Array:
     return LINEAR_OF_BYTE[np.clip(np.rint(srgb * 255), 0, 255).astype(np.uint8)]
 
 
-def to_inks(srgb: Array) -> list[tuple[int, int, int]]:
+def to_inks(srgb: NDArray[np.floating]) -> list[tuple[int, int, int]]:
     """sRGB colours (n, 3) in [0, 1] as the byte triples that drawing functions take."""
     levels = np.rint(np.clip(srgb, 0.0, 1.0) * 255).astype(int).tolist()
     return [(red, green, blue) for red, green, blue in levels]

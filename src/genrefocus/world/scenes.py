@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from genrefocus.optics import BlurStrength, visible_blur
-from genrefocus.render.lens import IDEAL, Character, strongest
-from genrefocus.render.scene import Layer, Plane, Scene, scene_aif, scene_disparity, visible_layer
+from genrefocus.render.lens import strongest
+from genrefocus.render.scene import Layer, Plane, Scene, scene_aif, scene_disparity
 from genrefocus.world.palettes import Array
 from genrefocus.world.shapes import draw_matte
 from genrefocus.world.textures import TRAIN_FAMILIES, draw_texture
@@ -36,7 +36,7 @@ def draw_surface(scene: Scene, rng: Generator) -> Tensor:
     Layers under 2 % of the frame are not chosen; small areas are favoured over their share, as
     photographers focus on objects more often than on backgrounds.
     """
-    index = visible_layer(scene)
+    index = scene.visible
     areas = torch.bincount(index.flatten(), minlength=len(scene.layers)).numpy() / index.numel()
     weights = np.where(areas >= 0.02, np.sqrt(areas), 0.0)
     return index == int(rng.choice(len(areas), p=weights / weights.sum()))
@@ -54,18 +54,19 @@ def draw_strength(
     *,
     low: float,
     high: float,
-    character: Character = IDEAL,
+    most: float | None = None,
 ) -> BlurStrength:
     """Draw K so that the visible blur, see `optics.visible_blur`, is low to high px.
 
-    The radius is log-uniform. K is lowered where the margin of the scene would not hold the motion
-    of a surface, hidden ones included.
+    The radius is log-uniform. K is at most `most`, or else what the margin of the scene holds, see
+    `render.lens.strongest`.
     """
     unit = BlurStrength(1.0, scene.height, scene.width)
     visible = visible_blur(scene_disparity(scene), focus_disparity, unit)
     radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    most = strongest(scene, focus_disparity, character)
-    return most if visible * most.k <= radius else replace(most, k=radius / visible)
+    if most is None:
+        most = strongest(scene, focus_disparity).k
+    return replace(unit, k=min(radius / max(visible, 1e-9), most))
 
 
 def procedural_scene(

@@ -91,7 +91,7 @@ def test_a_training_pair_is_what_a_simulator_makes_of_estimated_depth() -> None:
     scales = []
     for number in range(12):
         sample = make_pair(one, number)
-        scene = procedural_scene(one.scene_seed(number), 32, 32, families=one.families, margin=8)
+        scene = procedural_scene(one.scene_seed(number), 32, 32, families=one.families, margin=0)
         light = scene_aif(scene)
         assert torch.equal(sample.aif, to_bytes(light))
         rendered = render_layered(

@@ -11,7 +11,7 @@ from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import BlurStrength, blur_radius, blur_strength_from_exif, visible_blur
 from genrefocus.photograph.exif import read_exposure
 from genrefocus.render.lens import Character, render_lens, strongest
-from genrefocus.render.scene import scene_disparity, visible_layer
+from genrefocus.render.scene import scene_disparity
 from genrefocus.render.tone import linear_to_srgb, with_contrast
 from genrefocus.world.camera import (
     Exposure,
@@ -120,7 +120,7 @@ def test_estimates_err_as_estimators_do(roll: list[tuple[Path, Shot, Estimates]]
         overlap.append(both)
         if not estimates.on_focus:
             assert both < 0.3
-        assert len(np.unique(visible_layer(shot.scene))) > 1
+        assert len(np.unique(shot.scene.visible)) > 1
     assert 0.02 < np.std(scale) < 0.1
     assert np.median(overlap) > 0.75
 

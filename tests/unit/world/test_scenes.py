@@ -1,10 +1,14 @@
 """Procedural scenes: pure functions of the seed, consistent in depth, rich in detail."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from genrefocus.render.scene import Plane, scene_aif, scene_disparity, visible_layer
+from genrefocus.optics import visible_blur
+from genrefocus.render.lens import strongest
+from genrefocus.render.scene import Plane, scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb
 from genrefocus.world.fields import spectral_noise
 from genrefocus.world.scenes import draw_focus, draw_strength, procedural_scene
@@ -73,9 +77,11 @@ def test_focus_and_strength_are_drawn_from_the_scene() -> None:
         disparity = scene_disparity(scene)
         assert (disparity == focus).any()
         strength = draw_strength(scene, focus, rng, low=2.0, high=4.0)
-        planes = [layer.plane.over(64, 64) for layer in scene.layers]
-        greatest = max(float((p - focus).abs().max()) for p in planes) * strength.k
-        assert 1.999 < greatest < 4.001
+        blur, most = visible_blur(disparity, focus, strength), strongest(scene, focus)
+        assert 1.999 < blur < 4.001 or strength == most
+        assert strength.k <= most.k
+        free = draw_strength(scene, focus, rng, low=2.0, high=4.0, most=math.inf)
+        assert 1.999 < visible_blur(disparity, focus, free) < 4.001
 
 
 def test_planes_are_affine_in_pixels() -> None:
@@ -86,7 +92,7 @@ def test_planes_are_affine_in_pixels() -> None:
 
 def test_visible_layer_names_the_surface_at_each_pixel() -> None:
     scene = procedural_scene(11, 48, 48)
-    index = visible_layer(scene)
+    index = scene.visible
     for number in index.unique().tolist():
         plane = scene.layers[number].plane.over(48, 48)
         assert torch.equal(scene_disparity(scene)[index == number], plane[index == number])

@@ -43,7 +43,6 @@ from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.preparation.sources.numbered import Numbered
 from genrefocus.render.apertures import Aperture, disk
-from genrefocus.render.lens import Character
 from genrefocus.world.camera import as_jpeg, developed, draw_iso
 from genrefocus.world.cameras import HELDOUT_LENS, draw_body, draw_lens
 from genrefocus.writing import write_atomically
@@ -88,9 +87,9 @@ class SimulatedPairs(Route):
         seed = scene_seed(self.seed, number)
         rng = np.random.default_rng((seed, 1))
         lens, body = draw_lens(rng, "test"), draw_body(rng)
-        # What bends rays anew at every radius would move the disparity that views agree about.
-        character = Character(chromatic=lens.character.chromatic)
-        made = simulate(seed, size=self.size, grid=self.grid, character=character)
+        # The views are ideal: with colours and rings that move on their own, they would not agree
+        # about a disparity. The opening, the tone curve, noise and JPEG are those of the camera.
+        made = simulate(seed, size=self.size, grid=self.grid)
         disparity, photographs = drawn_photographs(made, self.seed, number, lens.aperture)
         return make_samples(
             f"simulated-{number:04d}",

@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from genrefocus.benchmark.lightfield.field import LightField
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import Aperture
-from genrefocus.render.lens import IDEAL, Character, render_lens, render_views, strongest
+from genrefocus.render.lens import render_lens, render_views, strongest
 from genrefocus.render.scene import Scene, scene_disparity
 from genrefocus.world.scenes import procedural_scene
 from genrefocus.world.textures import HELDOUT_FAMILIES
@@ -64,7 +64,7 @@ class Simulated:
         return avg_pool2d(light, _FINE)
 
 
-def simulate(seed: int, *, size: int, grid: int, character: Character = IDEAL) -> Simulated:
+def simulate(seed: int, *, size: int, grid: int) -> Simulated:
     """The light field of a procedural scene by day, of texture families held out of training.
 
     The nearest and the farthest visible surface move by 6 px (at 64 px) per unit of position,
@@ -74,7 +74,6 @@ def simulate(seed: int, *, size: int, grid: int, character: Character = IDEAL) -
         seed: of the scene.
         size: edge of the images to be made, px.
         grid: rows and columns of views, odd.
-        character: of the lens whose opening the whole grid is.
     """
     scale = size / 64
     border = math.ceil(_BORDER_PX * scale)
@@ -85,7 +84,7 @@ def simulate(seed: int, *, size: int, grid: int, character: Character = IDEAL) -
     rest = (low + high) / 2
     # The corners of the grid lie sqrt(2) from its middle.
     widest = min(
-        strongest(scene, rest, character).k / math.sqrt(2),
+        strongest(scene, rest).k / math.sqrt(2),
         _FINE * scale * _REACH_PX / (high - rest),
     )
     steps = torch.arange(grid) / (grid // 2) - 1.0
@@ -95,7 +94,6 @@ def simulate(seed: int, *, size: int, grid: int, character: Character = IDEAL) -
         focus_disparity=rest,
         strength=BlurStrength(widest * math.sqrt(2), edge, edge),
         positions=torch.stack([x, y], -1).reshape(-1, 2) / math.sqrt(2),
-        character=character,
     )
     views = avg_pool2d(views, _FINE).reshape(grid, grid, 3, edge // _FINE, edge // _FINE)
     return Simulated(scene, LightField(views, widest / _FINE, rest, "1/m"), border, scale)
