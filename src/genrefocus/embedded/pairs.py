@@ -45,6 +45,7 @@ GREATEST_BLUR_PX = 6.0
 MARGIN_PX = 14
 # Where a scene has little depth, a stronger lens would blur what is in focus.
 _GREATEST_K = 12.0
+_VISIBLE_PX = 2.0
 _F_NUMBER = 2.0  # wide open
 _EDGE_WIDTH_PX = 2  # of estimated depth, at any size
 
@@ -182,6 +183,10 @@ def _draw_blur(one: EmbeddedSet, subject: _Subject, number: int) -> _Blur:
     surface, disparity = draw_surface(subject.scene, rng), scene_disparity(subject.scene)
     focus = float(disparity[surface].median())
     low, high = one.blur_px
+    if one.split != "train" and low < (middle := one.px(_VISIBLE_PX)):
+        # One in three below, as a log-uniform draw has it, and not by chance.
+        below = (number + PAIRS.index(one.kind)) % 3 == 0
+        low, high = (low, middle) if below else (middle, high)
     most = one.px(_GREATEST_K)
     if subject.scene.margin:
         most = min(most, strongest(subject.scene, focus, subject.lens.character).k)
