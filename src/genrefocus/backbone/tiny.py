@@ -290,9 +290,10 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 
 @torch.no_grad()
 def start_whitened(backbone: TinyBackbone, images: Tensor) -> None:
-    """Let the embedding start with whitened patches, and the output at zero.
+    """Let the embedding start with whitened patches, and the output at zero, without the noise.
 
-    The blur of an image lives in principal components whose variance is a few per cent of its mean
+    Noise that enters the U-Net as strongly as the source drowns it: hundreds of steps teach
+    nothing but to look away from it. The blur of an image lives in principal components whose variance is a few per cent of its mean
     level's; unless they are brought to one scale, training spends its first hour on finding them.
 
     Args:
@@ -308,9 +309,10 @@ def start_whitened(backbone: TinyBackbone, images: Tensor) -> None:
     whitening = (directions.flip(1)[:, :kept] * scale).T
     embedder.weight[:kept, : tokens.shape[1]] = whitening
     embedder.bias[:kept] = -whitening @ tokens.mean(0)
-    last = backbone.transformer.pixel_path.last
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    path = backbone.transformer.pixel_path
+    for silent in (path.enter["image"], path.last):
+        nn.init.zeros_(silent.weight)
+        nn.init.zeros_(silent.bias)
 
 
 def _open_gates(linear: nn.Linear, *, chunks: int, gates: tuple[int, ...]) -> None:
