@@ -32,6 +32,8 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
+    if missing := sorted(OmegaConf.missing_keys(config.source)):
+        raise ValueError(f"{missing[0]} is not given: {missing[0]}=...")
     _require_run(config)
     source: Source = instantiate(config.source, _convert_="all")
     _require_sidecars(config, source)
