@@ -74,10 +74,8 @@ def guarded(config: DictConfig) -> float | None:
 def run(config: DictConfig) -> float | None:
     """All stages of the curriculum, then the benchmark of their networks.
 
-    A run whose stages have all finished is shown, and nothing of it is written.
-
-    Returns:
-        The figure that ``result`` names; None on ranks other than the first.
+    A run whose stages have all finished is shown, and nothing of it is written. Returns the figure
+    that ``result`` names; None on ranks other than the first.
 
     Raises:
         ValueError: keys are read by nothing, values are missing, out of bounds or of another kind
@@ -108,11 +106,9 @@ def run(config: DictConfig) -> float | None:
         _train(stages, config, folder)
     if not first_process():
         return None
-    took = f"{(time.monotonic() - started) / 60:.1f} min" + " since it went on" * bool(
-        config.resume
-    )
-    done = "all stages were finished, nothing was trained" if finished else took
     report(folder, config.name, config.seed)
+    took = f"{(time.monotonic() - started) / 60:.1f} min{' since it went on' * bool(config.resume)}"
+    done = "all stages were finished, nothing was trained" if finished else took
     CONSOLE.print(f"time           {done}", highlight=False)
     if not (result := folder / RESULT_NAME).is_file():
         write_json(result, result_of(config, folder))
