@@ -30,7 +30,7 @@ from genrefocus.configuration.composing import (
 from genrefocus.configuration.summary import summary
 from genrefocus.configuration.sweeps import is_cell, run_cell
 from genrefocus.preflight.inputs import require_inputs
-from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process
+from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process, held
 from genrefocus.terminal import quiet_libraries
 from genrefocus.writing import write_json
 
@@ -103,7 +103,8 @@ def run(config: DictConfig) -> float | None:
     for stage in stages:
         stage.record.require_same_settings()
     if not finished:
-        _train(stages, config, folder)
+        with held(folder):
+            _train(stages, config, folder)
     if not first_process():
         return None
     report(folder, config.name, config.seed)

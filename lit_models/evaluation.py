@@ -27,12 +27,11 @@ from genrefocus.network_card import FILE_NAME, read_network_card
 from genrefocus.network_methods import TOLD, DeblurMethod, RefocusMethod
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.report.contact_sheet import sheet_of_files
-from genrefocus.runs import FINISHED, git_commit
+from genrefocus.runs import BENCHMARK, FINISHED, git_commit
 from genrefocus.terminal import Bars, counted
 from lit_models.ranks import Ranks
 
 CONSOLE = Console()
-FOLDER = "benchmark"
 CHAIN = "chain"
 """Name of both networks of a run, one after the other."""
 
@@ -55,7 +54,7 @@ def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks)
     """
     if not (stages := trained_stages(config, folder)):
         return
-    out, first = folder / FOLDER, ranks.rank == 0
+    out, first = folder / BENCHMARK, ranks.rank == 0
     with ranks.together("evaluation"), Bars(first) as bars:
         entries = _entries(config, folder, stages, backbone.to(ranks.device))
         with ranks.together("prompts_evaluation"):
@@ -181,7 +180,7 @@ def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
 def report(folder: Path, title: str, seed: int) -> None:
     """Print the tables of a run's benchmark, and where to look."""
     CONSOLE.rule(escape(title))
-    out = folder / FOLDER
+    out = folder / BENCHMARK
     if (out / "rows.parquet").is_file():
         tables = build_tables(read_results(out), seed=seed, pairs=lambda *_: ())
         CONSOLE.print(*shown(tables, CONSOLE.width), sep="\n")
@@ -200,7 +199,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
     """
     files = [folder / name / FINISHED for name in config.curriculum]
     summaries = {one.parent.name: json.loads(one.read_text()) for one in files if one.is_file()}
-    means = _means(folder / FOLDER)
+    means = _means(folder / BENCHMARK)
     tasks = {method: task for task, some in means.items() for method in some}
     own = {name: one["metrics"] for name, one in summaries.items() if "metrics" in one}  # a base
     made = (*config.curriculum, CHAIN)
@@ -214,7 +213,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
     if metric not in figures and config.sweep_name is not None:
         raise ValueError(f"result.metric={metric} was not measured; there are {', '.join(figures)}")
     baselines = {name: some for name, some in means.get(task, {}).items() if name not in own}
-    images = Path(FOLDER) / "images" / str(task) / "test"
+    images = Path(BENCHMARK) / "images" / str(task) / "test"
     columns = {"input": "input", "output": str(stage), "target": "target"}
     return {
         "cell": config.cell,
@@ -225,7 +224,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
         "figures": figures,
         "references": baselines,
         "steps": sum(one.get("steps", 0) for one in summaries.values()),
-        "test_data": _test_data(folder / FOLDER, task),
+        "test_data": _test_data(folder / BENCHMARK, task),
         "images": {title: str(images / name) for title, name in columns.items()} if task else {},
         "git_commit": git_commit(),
     }
