@@ -19,7 +19,7 @@ from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import Entry
-from genrefocus.benchmark.suite import baselines, conclude, entry_of, measure_all
+from genrefocus.benchmark.suite import SIMULATED, baselines, conclude, entry_of, measure_all
 from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
 from genrefocus.data.order import spread
 from genrefocus.network import Network, network_of
@@ -150,7 +150,7 @@ def _entry(
     protocol = protocol_at_given_k(
         cases.task, cases.name, metrics, crop=config.data.crop, seed=config.seed
     )
-    notes = []
+    notes = [SIMULATED] if config.data.build is not None else []
     for name in (method.name for method in methods):
         if name in config.curriculum:
             made = json.loads((folder / name / FINISHED).read_text())

@@ -1,6 +1,7 @@
 """Runs of ``train.py``: their folders, records of their stages, and which of them is the newest."""
 
 import contextlib
+import difflib
 import fcntl
 import glob
 import itertools
@@ -222,7 +223,9 @@ def run_folder(
         raise ValueError("resume= is empty: give a run's folder or latest; without it a run begins")
     if resume is not None:
         if not Path(str(resume)).is_dir():
-            raise ValueError(f"resume={resume}: no such folder")
+            meant = difflib.get_close_matches(str(resume), ["latest"])
+            hint = ". Did you mean resume=latest?" if meant else ""
+            raise ValueError(f"resume={resume}: no such folder{hint}")
         return os.path.abspath(str(resume))
     return _job_or_new_folder(base, "", overrides)
 

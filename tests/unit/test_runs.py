@@ -105,7 +105,12 @@ def test_ranks_but_the_first_hold_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("resume", "said"),
-    [("latest", "start one without"), ("", "resume= is empty"), (True, "resume=True: no such")],
+    [
+        ("latest", "start one without"),
+        ("", "resume= is empty"),
+        (True, "resume=True: no such"),
+        ("latst", "Did you mean resume=latest"),
+    ],
 )
 def test_what_cannot_be_resumed_is_refused(tmp_path: Path, resume: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -12,6 +12,7 @@ from genrefocus.benchmark.results import INPUT, TARGET, Results
 from genrefocus.benchmark.tables import (
     BenchmarkTable,
     cell_text,
+    explanation,
     failures_in,
     legend,
     number,
@@ -77,6 +78,7 @@ def write_report(results: Results, tables: Sequence[BenchmarkTable], path: str |
         cell_text=cell_text,
         shortfall=shortfall,
         legend=legend,
+        explanation=explanation(tables),
         figure=number,
     )
 

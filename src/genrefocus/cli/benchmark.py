@@ -226,7 +226,7 @@ def _entry(
     console: Console,
 ) -> "Entry":
     """A data set with all of its methods: shipped ones, ``methods``, and predictions."""
-    from genrefocus.benchmark.suite import baselines, entry_of
+    from genrefocus.benchmark.suite import SIMULATED, baselines, entry_of
 
     root = OmegaConf.select(one, "validation.source.root", default="")
     validation = None if one.validation is None or root is None else instantiate(one.validation)
@@ -238,7 +238,8 @@ def _entry(
         )
     everyone = baselines(cases.task, validation, slow=True)
     everyone += [method for method, _ in methods] + _predictions(config, cases, console)
-    notes = [] if config.limit is None else [f"limit={config.limit}: the first images alone"]
+    notes = [SIMULATED] if config.benchmark.build else []
+    notes += [] if config.limit is None else [f"limit={config.limit}: the first images alone"]
     notes += dict.fromkeys(origin for _, origin in methods if origin)
     return entry_of(cases, protocol, everyone, notes)
 
