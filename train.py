@@ -78,9 +78,8 @@ def run(config: DictConfig) -> float | None:
     that ``result`` names; None on ranks other than the first.
 
     Raises:
-        ValueError: keys are read by nothing, values are missing, out of bounds or of another kind
-            than those they replace, inputs are missing, or stages of the run were begun with other
-            settings.
+        ValueError: keys or values that nothing reads or that are out of bounds, missing inputs, or
+            stages of the run that were begun with other settings.
     """
     require_sense(config, HydraConfig.get().overrides.task)
     require_settled(config)
