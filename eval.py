@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.configuration.composing import require_kinds, run_application, wrong_input_ends
-from genrefocus.runs import CONFIG, FINISHED, first_process, latest_of
+from genrefocus.runs import BENCHMARK, CONFIG, FINISHED, first_process, latest_of
 from genrefocus.terminal import quiet_libraries
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
@@ -52,7 +52,7 @@ def measure(config: DictConfig) -> None:
     before = yaml.safe_load(text)["paths"]["run"]  # the run may have been moved
     own = OmegaConf.create(text.replace(f"{before}/", f"{run}/"))
     settings: Any = OmegaConf.merge(own, config.overrides)
-    from lit_models.evaluation import FOLDER, evaluate, report, trained_stages
+    from lit_models.evaluation import evaluate, report, trained_stages
     from lit_models.ranks import Ranks
 
     if not trained_stages(settings, run):
@@ -63,7 +63,7 @@ def measure(config: DictConfig) -> None:
         evaluate(settings, run, instantiate(settings.backbone), ranks)
     if ranks.rank == 0:
         report(run, f"evaluation of {run.name}", settings.seed)
-        print(json.dumps({"benchmark": str(run / FOLDER)}))
+        print(json.dumps({"benchmark": str(run / BENCHMARK)}))
 
 
 def _latest(outputs: Path) -> Path:
@@ -72,7 +72,7 @@ def _latest(outputs: Path) -> Path:
     def usable(run: Path) -> bool:
         return any((file.parent / "network.json").is_file() for file in run.glob(f"*/{FINISHED}"))
 
-    run = latest_of(outputs, usable, "a network")
+    run = latest_of(outputs, usable, "a network", "run=")
     if first_process():
         print(f"evaluating {run}")
     return run

@@ -30,7 +30,7 @@ from genrefocus.configuration.composing import (
 from genrefocus.configuration.summary import summary
 from genrefocus.configuration.sweeps import is_cell, run_cell
 from genrefocus.preflight.inputs import require_inputs
-from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process
+from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process, held
 from genrefocus.terminal import quiet_libraries
 from genrefocus.writing import write_json
 
@@ -78,9 +78,8 @@ def run(config: DictConfig) -> float | None:
     that ``result`` names; None on ranks other than the first.
 
     Raises:
-        ValueError: keys are read by nothing, values are missing, out of bounds or of another kind
-            than those they replace, inputs are missing, or stages of the run were begun with other
-            settings.
+        ValueError: keys or values that nothing reads or that are out of bounds, missing inputs, or
+            stages of the run that were begun with other settings.
     """
     require_sense(config, HydraConfig.get().overrides.task)
     require_settled(config)
@@ -103,7 +102,8 @@ def run(config: DictConfig) -> float | None:
     for stage in stages:
         stage.record.require_same_settings()
     if not finished:
-        _train(stages, config, folder)
+        with held(folder):
+            _train(stages, config, folder)
     if not first_process():
         return None
     report(folder, config.name, config.seed)

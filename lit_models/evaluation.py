@@ -20,7 +20,7 @@ from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import Entry
-from genrefocus.benchmark.suite import baselines, conclude, entry_of, measure_all
+from genrefocus.benchmark.suite import SIMULATED, baselines, conclude, entry_of, measure_all
 from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
 from genrefocus.data.order import spread
 from genrefocus.network import Network, network_of
@@ -28,12 +28,11 @@ from genrefocus.network_card import FILE_NAME, read_network_card
 from genrefocus.network_methods import TOLD, DeblurMethod, RefocusMethod
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.report.contact_sheet import sheet_of_files
-from genrefocus.runs import FINISHED, git_commit
+from genrefocus.runs import BENCHMARK, FINISHED, git_commit
 from genrefocus.terminal import Bars, counted
 from lit_models.ranks import Ranks
 
 CONSOLE = Console()
-FOLDER = "benchmark"
 CHAIN = "chain"
 """Name of both networks of a run, one after the other."""
 
@@ -56,7 +55,7 @@ def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks)
     """
     if not (stages := trained_stages(config, folder)):
         return
-    out, first = folder / FOLDER, ranks.rank == 0
+    out, first = folder / BENCHMARK, ranks.rank == 0
     with ranks.together("evaluation"), Bars(first) as bars:
         entries = _entries(config, folder, stages, backbone.to(ranks.device))
         with ranks.together("prompts_evaluation"):
@@ -152,7 +151,7 @@ def _entry(
     protocol = protocol_at_given_k(
         cases.task, cases.name, metrics, crop=config.data.crop, seed=config.seed
     )
-    notes = []
+    notes = [SIMULATED] if config.data.build is not None else []
     for name in (method.name for method in methods):
         if name in config.curriculum:
             made = json.loads((folder / name / FINISHED).read_text())
@@ -185,7 +184,7 @@ def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
 def report(folder: Path, title: str, seed: int) -> None:
     """Print the tables of a run's benchmark, and where to look."""
     CONSOLE.rule(escape(title))
-    out = folder / FOLDER
+    out = folder / BENCHMARK
     if (out / "rows.parquet").is_file():
         tables = build_tables(read_results(out), seed=seed, pairs=lambda *_: ())
         CONSOLE.print(*shown(tables, CONSOLE.width), sep="\n")
@@ -204,7 +203,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
     """
     files = [folder / name / FINISHED for name in config.curriculum]
     summaries = {one.parent.name: json.loads(one.read_text()) for one in files if one.is_file()}
-    means = _means(folder / FOLDER)
+    means = _means(folder / BENCHMARK)
     tasks = {method: task for task, some in means.items() for method in some}
     own = {name: one["metrics"] for name, one in summaries.items() if "metrics" in one}  # a base
     made = (*config.curriculum, CHAIN)
@@ -218,7 +217,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
     if metric not in figures and config.sweep_name is not None:
         raise ValueError(f"result.metric={metric} was not measured; there are {', '.join(figures)}")
     baselines = {name: some for name, some in means.get(task, {}).items() if name not in own}
-    images = Path(FOLDER) / "images" / str(task) / "test"
+    images = Path(BENCHMARK) / "images" / str(task) / "test"
     columns = {"input": "input", "output": str(stage), "target": "target"}
     return {
         "cell": config.cell,
@@ -229,7 +228,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
         "figures": figures,
         "references": baselines,
         "steps": sum(one.get("steps", 0) for one in summaries.values()),
-        "test_data": _test_data(folder / FOLDER, task),
+        "test_data": _test_data(folder / BENCHMARK, task),
         "images": {title: str(images / name) for title, name in columns.items()} if task else {},
         "git_commit": git_commit(),
     }

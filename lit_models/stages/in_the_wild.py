@@ -1,6 +1,7 @@
 """Make all-in-focus images of photographs by a trained DeblurNet, as shards to train on."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.backbone import Backbone
 from genrefocus.network import weights_name
-from genrefocus.preparation.ledger import read_summary
+from genrefocus.preparation.ledger import LEDGER_NAME, read_summary
 from genrefocus.preparation.runner import prepare
 from lit_models.flow_matching import FlowMatching
 from lit_models.ranks import Ranks
-from lit_models.stages.stage import Stage
+from lit_models.stages.stage import CONSOLE, Stage
 
 
 class PrepareInTheWild(Stage):
@@ -63,9 +64,22 @@ class PrepareInTheWild(Stage):
             )
         if ranks.rank == 0:
             made = read_summary(self.out)
+            CONSOLE.print(_account(made, self.out), soft_wrap=True, markup=False, highlight=False)
             self.record.write_summary(
                 seconds=round(time.monotonic() - started, 1),
                 shards=str(self.out).removeprefix(f"{self.folder.parent}/"),
                 photographs={name: made[name] for name in ("found", "written", "rejected")},
             )
         ranks.barrier()
+
+
+def _account(made: Mapping[str, Any], out: Path) -> str:
+    """What came of the photographs, in lines."""
+    written = made["written"]
+    lines = [f"photographs    {', '.join(f'{written[split]} to {split}' for split in written)}"]
+    if away := made["rejected"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in away.items())
+        lines.append(f"rejected       {reasons}; see {out / LEDGER_NAME}")
+    if empty := [split for split in ("val", "test") if not written.get(split)]:
+        lines.append(f"empty          {', '.join(empty)}: the run goes on without")
+    return "\n".join(lines)

@@ -214,7 +214,9 @@ def deblurnet_of_run(
         FileNotFoundError: no run, no network in it, or its backbone is missing.
         ValueError: files do not fit their card, or it reads a deblurred draft.
     """
-    folder = latest_run(outputs, ("deblur",)) if run == "latest" else Path(run)
+    folder = (
+        latest_run(outputs, ("deblur",), option="deblur.run=") if run == "latest" else Path(run)
+    )
     card = require_deblurnet(networks_of(folder), folder)
     network = load_networks({"deblur": card}, device=device)["deblur"]
     network.require_no_draft()

@@ -242,10 +242,13 @@ def require_deblurnet(cards: Mapping[Task, NetworkCard], run: str | Path) -> Net
     return cards["deblur"]
 
 
-def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh")) -> Path:
+def latest_run(
+    outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"), *, option: str = "run="
+) -> Path:
     """The run below ``outputs`` that was written to last, of those with networks for all ``tasks``.
 
-    A BokehNet of variant ``direct`` needs no DeblurNet beside it. See :func:`runs.latest_of`.
+    A BokehNet of variant ``direct`` needs no DeblurNet beside it. ``option`` gives another run's
+    folder, see :func:`runs.latest_of`.
 
     Raises:
         FileNotFoundError: there is none; the message says how to get one.
@@ -258,7 +261,8 @@ def latest_run(outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"))
         direct = bokeh is not None and bokeh.variant == "direct"
         return (wanted - {"deblur"} if direct else wanted) <= set(networks)
 
-    return latest_of(outputs, complete, f"networks for {' and '.join(sorted(wanted))}")
+    wish = f"networks for {' and '.join(sorted(wanted))}"
+    return latest_of(outputs, complete, wish, option)
 
 
 def described(cards: Mapping[Task, NetworkCard]) -> str:

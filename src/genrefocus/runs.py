@@ -1,11 +1,14 @@
 """Runs of ``train.py``: their folders, records of their stages, and which of them is the newest."""
 
 import contextlib
+import difflib
+import fcntl
 import glob
 import itertools
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +28,8 @@ FINISHED = "summary.json"
 CONFIG = "config.yaml"
 #: of a run, or of a cell of a sweep that failed; of a sweep
 RESULT_NAME, FAILURE_NAME, PLAN_NAME = "result.json", "failed.json", "sweep.json"
+#: folder of a run with the results of its networks
+BENCHMARK = "benchmark"
 ROOT = Path(__file__).resolve().parents[2]
 _SWEEP = "GENREFOCUS_SWEEP_FOLDER"  # from a sweep to the ranks that it starts
 #: settings that cost time or memory and change nothing that is learnt: a run may be resumed with
@@ -91,7 +96,8 @@ class StageRecord:
         if changes:
             raise ValueError(
                 f"{self.folder.name} in {self.folder.parent} was begun with other settings: "
-                f"{', '.join(changes)}; restore them, or start a new run"
+                f"{', '.join(changes)}; restore them, name another run with resume=<folder>, or "
+                "start a new one"
             )
 
     def begin(self) -> None:
@@ -142,21 +148,24 @@ def newest_runs(
     Args:
         outputs: folder of all runs.
         name: of the experiment; None for all.
-        trials: whether trials (``debug=...``) count too.
+        trials: whether trials (``debug=...``) are looked for, in place of the other runs.
     """
     found = Path(outputs).glob(f"{glob.escape(name) if name else '*'}/*/{CONFIG}")
     for run in sorted((file.parent for file in found), key=_written, reverse=True):
-        if trials or not yaml.safe_load((run / CONFIG).read_bytes()).get("trial"):
+        if trials == bool(yaml.safe_load((run / CONFIG).read_bytes()).get("trial")):
             yield run
 
 
-def latest_of(outputs: str | Path, usable: Callable[[Path], bool], wanted: str) -> Path:
+def latest_of(
+    outputs: str | Path, usable: Callable[[Path], bool], wanted: str, option: str
+) -> Path:
     """The run below ``outputs`` that was written to last, of those that are usable; no trial.
 
     Args:
         outputs: folder of all runs.
         usable: whether a command can use a run.
         wanted: what a usable run has, for the message.
+        option: what a run's folder is given by, such as ``run=`` or ``--run``; for the message.
 
     Raises:
         FileNotFoundError: there is none; the message says how to get one.
@@ -164,11 +173,16 @@ def latest_of(outputs: str | Path, usable: Callable[[Path], bool], wanted: str) 
     if (found := next(filter(usable, newest_runs(outputs)), None)) is not None:
         return found
     trial = next(filter(usable, newest_runs(outputs, trials=True)), None)
-    named = f"; {trial} is a trial (debug=...): name it in place of latest to use it"
+    named = f", or use a trial (debug=...) with: {option}{'' if option[-1] == '=' else ' '}{trial}"
     raise FileNotFoundError(
-        f"no finished run below {Path(outputs).resolve()} has {wanted}{named if trial else ''}; "
-        "train one with: make train"
+        f"no finished run below {Path(outputs).resolve()} has {wanted}; "
+        f"train one with: make train{named if trial else ''}"
     )
+
+
+def has_network(run: Path) -> bool:
+    """Whether a stage of a run has trained a network; of which kind says its card."""
+    return any(run.glob("*/network.json"))
 
 
 def _progress(run: Path) -> list[Path]:
@@ -185,6 +199,9 @@ def run_folder(
 ) -> str:
     """Folder of this run: the one to resume, or a new one that no other run has.
 
+    ``latest`` is the newest run that was begun with the same overrides; else the newest one that
+    has a checkpoint or a finished stage, whose settings may differ in what they cost.
+
     Jobs whose processes are started from outside (SLURM, torchrun) are named by the job and by
     their overrides, so that all ranks have one folder, and a requeued job finds its own again.
 
@@ -193,20 +210,32 @@ def run_folder(
     """
     base = Path(outputs) / name
     if resume == "latest":
-        run = next(filter(_progress, newest_runs(outputs, name, trials=trial)), None)
-        if run is None:
+        runs = list(newest_runs(outputs, name, trials=trial))
+        same = (run for run in runs if _overrides(run) == overrides)
+        found = next(itertools.chain(same, filter(_progress, runs)), None)
+        if found is None:
             raise ValueError(
-                f"resume=latest: no run in {base} has a checkpoint or a finished stage; "
-                "start one without resume"
+                f"resume=latest: no {'trial' if trial else 'run'} in {base} was begun with these "
+                "overrides, or has a checkpoint or a finished stage; start one without resume"
             )
-        return os.path.abspath(run)
+        return os.path.abspath(found)
     if resume == "":
         raise ValueError("resume= is empty: give a run's folder or latest; without it a run begins")
     if resume is not None:
         if not Path(str(resume)).is_dir():
-            raise ValueError(f"resume={resume}: no such folder")
+            meant = difflib.get_close_matches(str(resume), ["latest"])
+            hint = ". Did you mean resume=latest?" if meant else ""
+            raise ValueError(f"resume={resume}: no such folder{hint}")
         return os.path.abspath(str(resume))
     return _job_or_new_folder(base, "", overrides)
+
+
+def _overrides(run: Path) -> str | None:
+    """Those that a run was begun with, but for ``resume``, as Hydra's ``override_dirname``."""
+    if not (record := run / "overrides.yaml").is_file():
+        return None
+    given = yaml.safe_load(record.read_bytes())
+    return ",".join(sorted(one for one in given if not one.startswith("resume=")))
 
 
 def sweep_folder(outputs: str, name: str, overrides: str = "") -> str:
@@ -246,6 +275,36 @@ def first_process() -> bool:
     """Whether this process is the first of its run, as the launchers' variables say."""
     ranks = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
     return all(os.environ.get(variable, "0") == "0" for variable in ranks)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """This process alone writes to the run in ``folder``; the system frees one whose process died.
+
+    Only the first process of a run holds it. A file system without locks holds none.
+
+    Raises:
+        ValueError: another process trains the run.
+    """
+    if not first_process():
+        yield
+        return
+    with (folder / ".process").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is being trained by {file.read() or 'another process'}; wait for it or "
+                "end it, or start another run without resume"
+            ) from None
+        except OSError:
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 @contextmanager

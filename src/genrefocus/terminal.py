@@ -53,6 +53,8 @@ def quiet_libraries() -> None:
 def any_terminal() -> Iterator[None]:
     """Print ? for what the encoding lacks; end quietly when the reader of a pipe has gone.
 
+    Ctrl-C ends the command with a line and status 130.
+
     Warnings of this project are one line.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -71,6 +73,9 @@ def any_terminal() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     finally:
         warnings.formatwarning = default
 

@@ -48,9 +48,10 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
         (["train.py", "trainer=gpu"], "trainer: there is no CUDA driver; trainer=cpu"),
         (["train.py", "sed=1", "-m"], "Did you mean seed?"),
+        (["train.py", "--resume", "latest"], "Did you mean resume=latest?"),
     ],
     ids=["kind", "list", "key", "group", "bounds", "rate", "option", "resume", "missing"]
-    + ["devices", "precision", "photos", "base", "eval", "gpu", "multirun"],
+    + ["devices", "precision", "photos", "base", "eval", "gpu", "multirun", "dashes"],
 )
 def test_wrong_overrides_are_one_line(
     command: list[str], said: str, repo_root: Path, tmp_path: Path

@@ -125,7 +125,7 @@ def test_a_trial_is_not_the_latest_run(base: Path, tmp_path: Path, tiny_card: Ma
     outputs = tmp_path / "outputs"
     trial = outputs / "deblur" / "b"
     stage(outputs / "deblur" / "b" / "deblurnet", tiny_card("deblur", base, trial=True))
-    with pytest.raises(FileNotFoundError, match=r"b is a trial .* make train"):
+    with pytest.raises(FileNotFoundError, match=r"make train, or use a trial .*: run=.*/b$"):
         latest_run(outputs, ["deblur"])
     card = tiny_card("deblur", base, trained_steps=300)
     stage(outputs / "deblur" / "a" / "deblurnet", card)

@@ -1,13 +1,16 @@
 """Folders of runs: one for each run, one for all its ranks, and which of them is the newest."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
-from genrefocus.runs import newest_runs, run_folder, sweep_folder
+from genrefocus.runs import held, newest_runs, run_folder, sweep_folder
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +60,57 @@ def test_a_trial_is_the_latest_run_of_trials_alone(tmp_path: Path) -> None:
     mark(trial, "last.ckpt", at=20)
     assert next(newest_runs(tmp_path)) == run
     assert run_folder(str(tmp_path), "deblur", "latest", trial=True) == str(trial)
+    assert list(newest_runs(tmp_path, trials=True)) == [trial]
+
+
+def test_the_run_that_was_begun_with_the_same_overrides_goes_on(tmp_path: Path) -> None:
+    """Also where nothing of it has been trained yet, as when the data were being made."""
+    begun = write_run(tmp_path, "deblur/begun", at=10)
+    given = ["seed=1", "experiment=deblur", "resume=latest"]
+    (begun / "overrides.yaml").write_text(yaml.safe_dump(given))
+    other = write_run(tmp_path, "deblur/other", at=20)
+    (other / "overrides.yaml").write_text(yaml.safe_dump(["seed=2"]))
+    mark(other, "last.ckpt", at=20)
+
+    def latest(overrides: str) -> str:
+        return run_folder(str(tmp_path), "deblur", "latest", False, overrides)
+
+    assert latest("experiment=deblur,seed=1") == str(begun)
+    assert latest("seed=2") == latest("seed=3") == str(other)
+    with pytest.raises(ValueError, match="no trial in .* was begun with these overrides"):
+        run_folder(str(tmp_path), "deblur", "latest", True, "seed=1")
+
+
+def test_a_run_that_another_process_trains_is_refused_until_that_one_dies(tmp_path: Path) -> None:
+    text = (
+        f"from pathlib import Path\nfrom genrefocus.runs import held\nimport time\n"
+        f"with held(Path({str(tmp_path)!r})):\n  print(1, flush=True)\n  time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        for _ in range(2):  # a refusal changes nothing
+            with pytest.raises(ValueError, match=f"by process {other.pid} on "), held(tmp_path):
+                pass
+        other.kill()
+    with held(tmp_path):
+        pass
+
+
+def test_ranks_but_the_first_hold_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with held(tmp_path):
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with held(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize(
     ("resume", "said"),
-    [("latest", "start one without"), ("", "resume= is empty"), (True, "resume=True: no such")],
+    [
+        ("latest", "start one without"),
+        ("", "resume= is empty"),
+        (True, "resume=True: no such"),
+        ("latst", "Did you mean resume=latest"),
+    ],
 )
 def test_what_cannot_be_resumed_is_refused(tmp_path: Path, resume: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -93,7 +93,9 @@ def read_sweep(folder: str | Path, *, baseline: str | None = None) -> Sweep:
     seeds = tuple(dict.fromkeys([*plan["seeds"], *(seed for _, seed in found)]))
     baseline = plan["baseline"] if baseline is None else baseline
     if baseline not in cells:
-        raise ValueError(f"baseline {baseline} is no cell of {folder}: {', '.join(cells)}")
+        raise ValueError(
+            f"baseline {baseline} is no cell of {folder}; give --baseline one of {', '.join(cells)}"
+        )
     sweep = Sweep(folder, baseline, cells, seeds, results, failures)
     if not results:
         raise ValueError(f"no run of {folder} is finished; {account(sweep)}")

@@ -12,6 +12,7 @@ from genrefocus.benchmark.parts import parts_table, visible_first
 from genrefocus.benchmark.results import INPUT, TARGET, Results
 from genrefocus.benchmark.tables import (
     BenchmarkTable,
+    explanation,
     failures_in,
     legend,
     paired_table,
@@ -76,6 +77,7 @@ def write_report(results: Results, tables: Sequence[BenchmarkTable], path: str |
         cell_text=cell_text,
         shortfall=shortfall,
         legend=legend,
+        explanation=explanation(tables),
         figure=number,
     )
 

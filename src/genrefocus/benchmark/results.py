@@ -20,12 +20,12 @@ import pandas as pd
 
 from genrefocus.benchmark.figures import read_figures
 from genrefocus.benchmark.protocol import Protocol, read_protocol, require_same
+from genrefocus.runs import BENCHMARK
 
 Place = tuple[str, str, str]
 """Task, data set and method."""
 
-NOTES_NAME = "notes.json"
-PARTS_NAME = "parts.json"
+NOTES_NAME, PARTS_NAME, ROWS_NAME = "notes.json", "parts.json", "rows.parquet"
 
 INPUT, TARGET = "input", "target"
 """Folders of images beside those of the methods."""
@@ -79,14 +79,17 @@ class Results:
 
 
 def read_results(folder: str | Path) -> Results:
-    """The results of a folder.
+    """The results of a folder, or of a run of train.py, in its ``benchmark/``.
 
     Raises:
         FileNotFoundError: parts are missing.
         ValueError: a part is damaged, or figures and protocols do not belong together.
     """
     folder = Path(folder)
-    figures = read_figures(folder / "rows.parquet")
+    if not (folder / ROWS_NAME).is_file() and (folder / BENCHMARK).is_dir():
+        folder /= BENCHMARK
+    *_, experiment, name, last = folder.resolve().parts
+    figures = read_figures(folder / ROWS_NAME)
     protocols = {}
     for (task, dataset), some in figures.groupby(["task", "dataset"], sort=False):
         path = folder / "protocols" / f"{task}-{dataset}.yaml"
@@ -103,7 +106,7 @@ def read_results(folder: str | Path) -> Results:
             )
     found, parts = (_read_json(folder / name) for name in (NOTES_NAME, PARTS_NAME))
     return Results(
-        name=folder.resolve().name,
+        name=f"{experiment}/{name}" if last == BENCHMARK else last,
         figures=figures,
         protocols=protocols,
         curves=_read_curves(folder / "curves.jsonl"),

@@ -22,6 +22,9 @@ _FITTED_EDGE = 256
 """Settings of classical methods are chosen on centres of validation images so large, px."""
 
 
+SIMULATED = "The images are simulated."
+
+
 def entry_of(
     cases: CaseSet, protocol: Protocol, methods: Sequence[Method], notes: Sequence[str] = ()
 ) -> Entry:

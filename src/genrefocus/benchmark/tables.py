@@ -27,6 +27,11 @@ from genrefocus.benchmark.typeset import ARROWS, TextTable, cell_text, number
 from genrefocus.writing import write_atomically
 
 RECORDS_NAME = "results.json"
+_MEANT = {
+    IDENTITY: "the unmodified input",
+    "base": "the frozen network without LoRA",
+    "chain": "DeblurNet, then BokehNet",
+}
 PAIRED_TITLE = "paired: mean of first minus second over the images that both have a value of"
 
 _WIDE = 100  # characters of a terminal that shows intervals
@@ -147,7 +152,7 @@ def shown(
         metrics = [metric for metric in table.metrics if metric in measured]
         texts = text_table(table, metrics, separator="\n", intervals=width >= _WIDE)
         yield from typeset.terminal(texts, table.title, width)
-        yield Text("\n".join([legend(table, width >= _WIDE), *table.notes, ""]), style="dim")
+        yield Text("\n".join([legend(table), *table.notes, ""]), style="dim")
         if len(table.parts):
             by_part = parts_table(
                 table.parts, _headings(table, metrics), separator="\n", intervals=width >= _WIDE
@@ -156,7 +161,7 @@ def shown(
         if paired and len(table.compared):
             yield from typeset.terminal(paired_table(table, count=True), PAIRED_TITLE, width)
     remedies = dict.fromkeys(remedy for table in tables for remedy in table.remedies)
-    yield Text("\n".join(remedies), style="dim")
+    yield Text("\n".join([*explanation(tables, width >= _WIDE), *remedies]), style="dim")
 
 
 def markdown(table: BenchmarkTable) -> str:
@@ -182,13 +187,21 @@ def latex(table: BenchmarkTable) -> str:
     return "\n".join(map(typeset.latex, texts)) + comments
 
 
+def explained(tables: Sequence[BenchmarkTable], *, latex: bool) -> str:
+    """:func:`explanation` behind the tables: paragraphs of Markdown, or comments of LaTeX."""
+    if latex:
+        return "".join(f"% {typeset.escaped_latex(one)}\n" for one in explanation(tables))
+    return "".join(f"\n{typeset.escaped_markdown(one)}\n" for one in explanation(tables))
+
+
 def write_tables(tables: Sequence[BenchmarkTable], folder: str | Path) -> None:
     """Write ``results.json``, ``tables.md`` and ``tables.tex`` into a folder."""
     folder = Path(folder)
     text = json.dumps(records(tables), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / RECORDS_NAME, text.encode())
-    write_atomically(folder / "tables.md", "\n".join(map(markdown, tables)).encode())
-    write_atomically(folder / "tables.tex", "\n".join(map(latex, tables)).encode())
+    for name, form in (("tables.md", markdown), ("tables.tex", latex)):
+        text = "\n".join(map(form, tables)) + explained(tables, latex=form is latex)
+        write_atomically(folder / name, text.encode())
 
 
 def records(tables: Iterable[BenchmarkTable]) -> list[dict[str, Any]]:
@@ -267,19 +280,27 @@ def name_of(row: Mapping[str, Any]) -> str:
     return f"{row['method']} (published, {row['source']}{doubt})"
 
 
-def legend(table: BenchmarkTable, intervals: bool = True) -> str:
-    """What the figures of a table are."""
+def legend(table: BenchmarkTable) -> str:
+    """Over how many images the figures of a table are."""
     asked = table.figures.groupby("metric")["key"].nunique()[table.metrics]
     counts = ", ".join(f"{metric} {count}" for metric, count in asked.items())
     if asked.nunique() == 1:
         counts = str(asked.iloc[0])
+    return f"Images (n): {counts}."
+
+
+def explanation(tables: Sequence[BenchmarkTable], intervals: bool = True) -> list[str]:
+    """What the figures of all tables are, and what names of methods mean, in two lines."""
     means = "Means; a terminal of 100 characters shows intervals, and so does tables.md"
     if intervals:
         means = "Means with their 95 % bootstrap interval, where there are 8 values or more"
-    return (
-        f"Images (n): {counts}. {means}; n stands beside a mean over fewer images. "
+    there = {method for table in tables for method in table.methods}
+    named = [f"{name}: {meant}" for name, meant in _MEANT.items() if name in there]
+    figures = (
+        f"{means}; n stands beside a mean over fewer images. "
         "Bold: the best of the comparable means. Units: docs/metrics.md."
     )
+    return [figures, *([f"{'; '.join(named)}."] if named else [])]
 
 
 def _headings(table: BenchmarkTable, metrics: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from genrefocus.cli import checks
+
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 DEFOCUS_MAP = "write the defocus map as 16 bit grey, 65535 for 1"
 
@@ -148,6 +150,7 @@ def _control(parser: argparse.ArgumentParser) -> None:
     _k(parser)
     _resize_depth(parser)
     _add(parser, "--save-map FILE.png", _new_file(".png"), DEFOCUS_MAP)
+    parser.set_defaults(check=checks.control)
 
 
 def _exif(parser: argparse.ArgumentParser) -> None:
@@ -181,26 +184,20 @@ def _render(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--renderer", None, text, choices=("layered", "scatter"), default="layered")
     _resize_depth(parser)
     _add(parser, "-o OUT.png", _new_file(".png"), required=True)
-    parser.set_defaults(check=_check_render)
-
-
-def _check_render(args: argparse.Namespace) -> None:
-    for option, value in (("--cats-eye", args.cats_eye), ("--edge-width", args.edge_width)):
-        if args.renderer == "scatter" and value is not None:
-            raise ValueError(f"{option} needs --renderer layered; scatter knows nothing of it")
-    polygon = args.aperture.startswith(("hexagon", "polygon"))
-    for option, value in (("--rotation", args.rotation), ("--curvature", args.curvature)):
-        if value is not None and not polygon:
-            raise ValueError(f"{option} is for polygons; --aperture {args.aperture} has no blades")
+    parser.set_defaults(check=checks.render)
 
 
 def _refocus(parser: argparse.ArgumentParser) -> None:
     image = _new_file(*IMAGES)
     _add(parser, "photo PHOTO", _file)
     focus = _one_of(parser, required=True)
-    _add(focus, "--focus X,Y", _pixel, "pixel that shall be sharp")
+    text = "pixel of PHOTO, in its own size (before --long-edge), that shall be sharp"
+    _add(focus, "--focus X,Y", _pixel, text)
     _add(focus, "--mask M.png", _file, "sharp where half white or more")
-    text = "blur in px at 1/m for PHOTO's size; for several an image each, OUT_k5.png and so on"
+    text = (
+        "blur in px at 1/m for PHOTO's own size (before --long-edge), such as 0,50,100,150 for a "
+    )
+    text += "photograph of 2000 px; for several an image each, OUT_k50.png and so on"
     _add(parser, "--k K[,K...]", _not_negative_list, text, required=True)
     _add(parser, "-o OUT", image, required=True)
 
@@ -235,33 +232,7 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--seed S", _at_least(0), "of the noise", default=0)
     _add(parser, "--save-aif FILE", image, "write the all-in-focus image")
     _add(parser, "--save-map FILE.png", _new_file(".png"), DEFOCUS_MAP)
-    parser.set_defaults(check=_check_refocus)
-
-
-def _check_refocus(args: argparse.Namespace) -> None:
-    if args.depth is None and args.depth_model is None:
-        raise ValueError(
-            "no depth: give --depth D.npy, metres of the upright photograph, or --depth-model with "
-            "a folder of Depth Pro"
-        )
-    if args.depth_model and not Path(args.depth_model).is_dir() and "@" not in args.depth_model:
-        raise ValueError(
-            f"--depth-model {args.depth_model} is no local folder; for a hub id name the commit "
-            f"too: {args.depth_model}@COMMIT"
-        )
-    loras = args.deblur_lora is not None or args.bokeh_lora is not None
-    if args.no_deblur and args.deblur_prompt is not None:
-        raise ValueError("--deblur-prompt asks DeblurNet, which --no-deblur leaves out")
-    if args.no_deblur and args.draft is not None:
-        raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
-    if args.no_deblur and (args.source_k is not None or args.source_focus is not None):
-        raise ValueError("--source-k, --source-focus: for DeblurNet, which --no-deblur leaves out")
-    if args.flux is None and loras:
-        raise ValueError("--deblur-lora and --bokeh-lora belong to --flux PATH; a run has its own")
-    if args.flux is not None and args.bokeh_lora is None:
-        raise ValueError("--flux needs --bokeh-lora FILE")
-    if args.flux is not None and (args.deblur_lora is None) != args.no_deblur:
-        raise ValueError("--flux needs either --deblur-lora FILE or --no-deblur")
+    parser.set_defaults(check=checks.refocus)
 
 
 def _compat(parser: argparse.ArgumentParser) -> None:
@@ -288,17 +259,11 @@ def _lightfield(parser: argparse.ArgumentParser) -> None:
     )
     _add(parser, "--aperture SHAPE", None, "as of genrefocus render", default="disk")
     _add(parser, "--workers N", _at_least(0), "processes", default=2)
-    parser.set_defaults(check=_check_lightfield)
-
-
-def _check_lightfield(args: argparse.Namespace) -> None:
-    low, high = args.blur
-    if not 0 < low <= high:
-        raise ValueError(f"--blur {low} {high}: give two radii in px, 0 < LOW <= HIGH")
+    parser.set_defaults(check=checks.lightfield)
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    _add(parser, "shards SHARDS", Path, "a set, or a folder of sets")
+    _add(parser, "shards SHARDS", _existing, "a set, or a folder of sets")
     _add(parser, "--json", None, "print one JSON object instead")
     _add(parser, "--verify", None, "compare all shards with checksums")
     _add(parser, "--previews DIR", Path, "write a contact sheet of each set into DIR")
@@ -315,23 +280,16 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
     text = "part of the good ones that must pass it, else it is a comment"
     _add(parser, "--recall R", _part, text, default=0.5)
     _add(parser, "--samples N", _at_least(1), "of the template", default=60)
-    parser.set_defaults(check=_check_calibrate)
-
-
-def _check_calibrate(args: argparse.Namespace) -> None:
-    if args.reviewed is not None and not args.reviewed.is_file():
-        raise FileNotFoundError(
-            f"reviewed list {args.reviewed} does not exist; --template {args.reviewed} makes one"
-        )
+    parser.set_defaults(check=checks.calibrate)
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
-    text = "results folders, two or more; the first is compared with each other one"
+    text = "results folders or runs, two or more; the first is compared with each other one"
     _add(parser, "folders RESULTS", Path, text, nargs="+")
     _forms(parser)
     _add(parser, "--html OUT.html", _new_file(), "write a report as well")
     _add(parser, "--seed S", _at_least(0), "of bootstrap and sign flips", default=0)
-    parser.set_defaults(check=_check_compare)
+    parser.set_defaults(check=checks.compare)
 
 
 def _forms(parser: argparse.ArgumentParser) -> None:
@@ -339,11 +297,6 @@ def _forms(parser: argparse.ArgumentParser) -> None:
     _add(forms, "--json", None, "print one JSON object instead")
     _add(forms, "--markdown", None, "print Markdown instead")
     _add(forms, "--latex", None, "print LaTeX (booktabs) instead")
-
-
-def _check_compare(args: argparse.Namespace) -> None:
-    if len(args.folders) < 2:
-        raise ValueError("give two results folders or more; report.html in a folder shows one")
 
 
 def _ablation(parser: argparse.ArgumentParser) -> None:
@@ -373,12 +326,7 @@ def _verify_resume(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--kill-at M", _at_least(1), "step whose checkpoint it is resumed from (N/2)")
     _add(parser, "--stage NAME", None, "default: the curriculum's first that trains")
     _add(parser, "--keep FOLDER", Path, "leave the runs in FOLDER")
-    parser.set_defaults(check=_check_verify_resume)
-
-
-def _check_verify_resume(args: argparse.Namespace) -> None:
-    if args.kill_at is not None and args.kill_at >= args.steps:
-        raise ValueError(f"--kill-at {args.kill_at} of --steps {args.steps}: give 0 < M < N")
+    parser.set_defaults(check=checks.verify_resume)
 
 
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {

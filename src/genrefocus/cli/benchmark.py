@@ -62,7 +62,7 @@ def _run(config: DictConfig) -> None:
         str(name): instantiate({key: one[key] for key in one if key != "tasks"})
         for name, one in config.methods.items()
     }
-    _build(config)
+    _build(config, chosen)
     sets: list[CaseSet] = [instantiate(one.cases) for one in chosen]
     protocols = [_protocol(one, config) for one in chosen]
 
@@ -112,11 +112,12 @@ def _folder(config: DictConfig) -> Path:
     return Path(config.paths.outputs) / "benchmark" / name
 
 
-def _build(config: DictConfig) -> None:
-    """Make simulated data where they are missing; other jobs wait for the one that does."""
+def _build(config: DictConfig, chosen: Sequence[DictConfig]) -> None:
+    """Make what chosen sets lack of simulated data; other jobs wait for the one that does."""
+    read = str([OmegaConf.to_container(one, resolve=True) for one in chosen])
     for one in config.benchmark.build.values():
         ready = Path(one.ready)
-        if not ready.is_file():
+        if str(ready.parent) in read and not ready.is_file():
             ready.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(ready.parent / ".lock"):
                 if not ready.is_file():
@@ -225,7 +226,7 @@ def _entry(
     console: Console,
 ) -> "Entry":
     """A data set with all of its methods: shipped ones, ``methods``, and predictions."""
-    from genrefocus.benchmark.suite import baselines, entry_of
+    from genrefocus.benchmark.suite import SIMULATED, baselines, entry_of
 
     root = OmegaConf.select(one, "validation.source.root", default="")
     validation = None if one.validation is None or root is None else instantiate(one.validation)
@@ -237,7 +238,8 @@ def _entry(
         )
     everyone = baselines(cases.task, validation, slow=True)
     everyone += [method for method, _ in methods] + _predictions(config, cases, console)
-    notes = [] if config.limit is None else [f"limit={config.limit}: the first images alone"]
+    notes = [SIMULATED] if config.benchmark.build else []
+    notes += [] if config.limit is None else [f"limit={config.limit}: the first images alone"]
     notes += dict.fromkeys(origin for _, origin in methods if origin)
     return entry_of(cases, protocol, everyone, notes)
 

@@ -13,6 +13,7 @@ from genrefocus.benchmark.results import merge, read_results
 from genrefocus.benchmark.tables import (
     PAIRED_TITLE,
     build_tables,
+    explained,
     latex,
     markdown,
     paired_table,
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
                 print(
                     f"{'%' if args.latex else '####'} {PAIRED_TITLE}\n\n{form(paired_table(table))}"
                 )
+        print(explained(tables, latex=args.latex), end="")
     else:
         console = Console()
         console.print(*shown(tables, console.width, paired=True), sep="\n")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from genrefocus.preflight.files import check_sidecars
 from genrefocus.preparation.item import Source
-from genrefocus.runs import latest_of
+from genrefocus.runs import has_network, latest_of
 from genrefocus.terminal import counted
 
 _PARTS = ("deblur", "depth", "mask", "blur", "shapes")
@@ -32,6 +32,8 @@ def run_job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
+    if missing := sorted(OmegaConf.missing_keys(config.source)):
+        raise ValueError(f"{missing[0]} is not given: {missing[0]}=...")
     _require_run(config)
     source: Source = instantiate(config.source, _convert_="all")
     _require_sidecars(config, source)
@@ -84,8 +86,8 @@ def _run(config: DictConfig) -> None:
     if empty := [split for split in wanted if not summary["written"].get(split)]:
         remedy = "set other splits, such as 'splits={train: 0.6, val: 0.2, test: 0.2}'"
         console.print(
-            f"[bold yellow]empty[/]: {', '.join(empty)}; training evaluates on val and test: "
-            f"{remedy if None in own else 'take them from another source'}"
+            f"[bold yellow]empty[/]: {', '.join(empty)}; train.py evaluates on val and test of "
+            f"sets that it is given: {remedy if None in own else 'take them from another source'}"
         )
     console.print(
         f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True, markup=False
@@ -101,7 +103,7 @@ def _require_run(config: DictConfig) -> None:
     deblur: Any = config.get("deblur") or {}
     if deblur.get("run") == "latest":
         runs = deblur.outputs
-        latest_of(runs, lambda run: any(run.glob("*/network.json")), "networks for deblur")
+        latest_of(runs, has_network, "networks for deblur", "deblur.run=")
 
 
 def _plain(node: DictConfig) -> Any:

@@ -132,7 +132,8 @@ def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
     else:
         origin = args.run
         if origin == "latest":
-            origin = latest_run("outputs", ("bokeh",) if args.no_deblur else ("deblur", "bokeh"))
+            wanted: tuple[Task, ...] = ("bokeh",) if args.no_deblur else ("deblur", "bokeh")
+            origin = latest_run("outputs", wanted, option="--run")
         cards = networks_of(origin)
     return load_pipeline(
         cards,

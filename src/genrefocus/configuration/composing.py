@@ -40,6 +40,9 @@ _KINDS: dict[type, str] = {
     DictConfig: "keys with values in braces",
 }
 _NUMBERS = {int, float}
+_HYDRA_OPTIONS = ("--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run")
+_HYDRA_OPTIONS += ("--multirun", "--shell-completion", "--config-path", "--config-name")
+_HYDRA_OPTIONS += ("--config-dir", "--experimental-rerun", "--info")
 _ANY_KIND = ("hydra", *(f"trainer.{key}" for key in ("devices", "precision", "strategy")))
 _ANY_KIND += ("trainer.fast_dev_run",)
 
@@ -87,6 +90,7 @@ def run_application(application: Callable[[], None], name: str, config: str, usa
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(usage)
             return
+        _require_no_dashes(sys.argv[1:])
         given = without_null_groups(sys.argv[1:])
         # Hydra's parser takes them for a mistake behind an override.
         sys.argv[1:] = sorted(given, key=lambda one: one not in ("-m", "--multirun"))
@@ -96,6 +100,19 @@ def run_application(application: Callable[[], None], name: str, config: str, usa
             raise
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_refusal(error, name, config)) from error
+
+
+def _require_no_dashes(arguments: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: an option as other programs have them, which Hydra does not.
+    """
+    for one in arguments:
+        option, _, value = one.partition("=")
+        if option.startswith("--") and not any(own.startswith(option) for own in _HYDRA_OPTIONS):
+            key = option.strip("-").replace("-", "_")
+            shown = value or ("latest" if key == "resume" else "VALUE")
+            raise ValueError(f"{one}: overrides have no dashes. Did you mean {key}={shown}?")
 
 
 @contextmanager

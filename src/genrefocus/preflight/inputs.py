@@ -37,7 +37,10 @@ def require_inputs(config: DictConfig) -> None:
         ValueError: inputs are missing, there is no GPU, or a class does not take what the
             configuration gives it; one line for each, with what mends it.
     """
-    for checks in ((find_base, find_driver, find_inputs), (find_device, find_data), (find_parts,)):
+    base = [(find_base,)]  # the hub may be asked for FLUX, after what this machine tells
+    inputs, parts = [(find_driver, find_inputs), (find_device, find_data)], [(find_parts,)]
+    ordered = [*inputs, *base, *parts] if is_flux(config) else [*base, *inputs, *parts]
+    for checks in ordered:
         found = [one for check in checks for one in check(config) if one.verdict == "error"]
         if found:
             lines = [f"{one.subject}: {one.detail}; {one.remedy}" for one in found]

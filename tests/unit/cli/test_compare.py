@@ -37,6 +37,17 @@ def test_the_first_is_compared_with_each_other(folders: list[str], capsys) -> No
     assert {one["protocol"] for one in found["results"]} == {found["paired"][0]["protocol"]}
 
 
+def test_runs_are_named_by_their_folders(tmp_path: Path, write_results, capsys) -> None:
+    runs = [tmp_path / "deblur" / name for name in ("monday", "tuesday")]
+    for run, value in zip(runs, (0.2, 0.3), strict=True):
+        figures = {"deblurnet": {"lpips": list(value + NOISE)}}
+        write_results(run / "benchmark", "deblur", "embedded", figures)
+    assert main(["compare", str(runs[0]), str(runs[1] / "benchmark"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    methods = [one["method"] for one in found["results"]]
+    assert methods == ["deblurnet @ deblur/monday", "deblurnet @ deblur/tuesday"]
+
+
 def test_every_form_shows_table_and_comparison(
     folders: list[str], tmp_path: Path, capsys, monkeypatch
 ) -> None:

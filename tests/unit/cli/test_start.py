@@ -55,7 +55,8 @@ def test_help_is_light() -> None:
     assert all(f"usage: genrefocus {name}" in said for name in COMMANDS)
 
 
-def test_wrong_arguments_are_light(tmp_path: Path) -> None:
+def test_wrong_arguments_are_light(tmp_path: Path, repo_root: Path) -> None:
+    image = repo_root / "docs/images/night.jpg"
     photo = tmp_path / "photo.png"
     photo.touch()
     use = ["refocus", str(photo), "--focus", "3,3"]
@@ -71,6 +72,8 @@ def test_wrong_arguments_are_light(tmp_path: Path) -> None:
         ["compare", "one"],
         ["verify-resume", "--steps", "4", "--kill-at", "4"],
         ["calibrate", "out", "--reviewed", "absent.csv"],
+        ["inspect", str(tmp_path / "absent")],
+        ["control", str(image), "--depth", str(image), "--k", "3", "--focus", "90000,3"],
     ]
     status, said = ended(*commands)
     assert status == [2] * len(commands)
@@ -108,7 +111,7 @@ def test_what_is_not_there_is_said_without_networks(tmp_path: Path, repo_root: P
     ]
     status, said = ended(*commands, heavy=NETWORKS)
     assert status == [2] * len(commands)
-    parts = [f"{absent} has no BokehNet", f"source {absent} does not exist"]
+    parts = [f"--run {absent} does not exist", f"source {absent} does not exist"]
     parts += ["no finished run below", f"LoRA file {absent} does not exist"]
     for part, line in zip(
         parts, (one for one in said.splitlines() if "genrefocus " in one), strict=True

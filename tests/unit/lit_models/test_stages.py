@@ -119,11 +119,14 @@ def test_a_signal_while_data_are_made_ends_a_run_in_one_line(
     monkeypatch.setattr(train, "is_cell", lambda: False)
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "a={b: 1}", "resume=latest"])
     before = signal.getsignal(signal.SIGTERM)
+    # A shell that starts the tests in its background has them ignore SIGINT.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended:
             train.guarded(OmegaConf.create({"paths": {"run": "/runs/a"}}))
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
     assert ended.value.code == 128 + number
     said, errors = capfd.readouterr()
     again = "python train.py 'a={b: 1}' resume=/runs/a"

@@ -1,0 +1,97 @@
+"""What is wrong with arguments together, before a single heavy library is imported."""
+
+import argparse
+from pathlib import Path
+
+from genrefocus.rejection import Rejected
+from genrefocus.runs import has_network, latest_of
+
+
+def control(args: argparse.Namespace) -> None:
+    _focus_inside(args.focus, args.image)
+
+
+def render(args: argparse.Namespace) -> None:
+    _focus_inside(args.focus, args.image)
+    for option, value in (("--cats-eye", args.cats_eye), ("--edge-width", args.edge_width)):
+        if args.renderer == "scatter" and value is not None:
+            raise ValueError(f"{option} needs --renderer layered; scatter knows nothing of it")
+    polygon = args.aperture.startswith(("hexagon", "polygon"))
+    for option, value in (("--rotation", args.rotation), ("--curvature", args.curvature)):
+        if value is not None and not polygon:
+            raise ValueError(f"{option} is for polygons; --aperture {args.aperture} has no blades")
+
+
+def refocus(args: argparse.Namespace) -> None:
+    if args.depth is None and args.depth_model is None:
+        raise ValueError(
+            "no depth: give --depth D.npy, metres of the upright photograph, or --depth-model with "
+            "a folder of Depth Pro"
+        )
+    if args.depth_model and not Path(args.depth_model).is_dir() and "@" not in args.depth_model:
+        raise ValueError(
+            f"--depth-model {args.depth_model} is no local folder; for a hub id name the commit "
+            f"too: {args.depth_model}@COMMIT"
+        )
+    loras = args.deblur_lora is not None or args.bokeh_lora is not None
+    if args.no_deblur and args.deblur_prompt is not None:
+        raise ValueError("--deblur-prompt asks DeblurNet, which --no-deblur leaves out")
+    if args.no_deblur and args.draft is not None:
+        raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
+    if args.no_deblur and (args.source_k is not None or args.source_focus is not None):
+        raise ValueError("--source-k, --source-focus: for DeblurNet, which --no-deblur leaves out")
+    if args.flux is None and loras:
+        raise ValueError("--deblur-lora and --bokeh-lora belong to --flux PATH; a run has its own")
+    if args.flux is not None and args.bokeh_lora is None:
+        raise ValueError("--flux needs --bokeh-lora FILE")
+    if args.flux is not None and (args.deblur_lora is None) != args.no_deblur:
+        raise ValueError("--flux needs either --deblur-lora FILE or --no-deblur")
+    _focus_inside(args.focus, args.photo)
+    if args.flux is None:
+        _run_exists(args.run)
+
+
+def lightfield(args: argparse.Namespace) -> None:
+    low, high = args.blur
+    if not 0 < low <= high:
+        raise ValueError(f"--blur {low} {high}: give two radii in px, 0 < LOW <= HIGH")
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    if args.reviewed is not None and not args.reviewed.is_file():
+        raise FileNotFoundError(
+            f"reviewed list {args.reviewed} does not exist; --template {args.reviewed} makes one"
+        )
+
+
+def compare(args: argparse.Namespace) -> None:
+    if len(args.folders) < 2:
+        raise ValueError("give two results folders or more; report.html in a folder shows one")
+
+
+def verify_resume(args: argparse.Namespace) -> None:
+    if args.kill_at is not None and args.kill_at >= args.steps:
+        raise ValueError(f"--kill-at {args.kill_at} of --steps {args.steps}: give 0 < M < N")
+
+
+def _run_exists(run: str) -> None:
+    if run == "latest":
+        latest_of("outputs", has_network, "a network", "--run")
+    elif not Path(run).is_dir():
+        raise FileNotFoundError(f"--run {run} does not exist; give the folder of a run")
+
+
+def _focus_inside(focus: tuple[int, int] | None, image: Path) -> None:
+    """The pixel lies in the image as it is stored, or turned: upright it is checked when read."""
+    from genrefocus.photograph.decoding import image_size
+
+    try:
+        height, width = image_size(image)
+    except Rejected:  # reading it says why
+        return
+    if focus is None:
+        return
+    inside = min(focus) >= 0 and max(focus) < max(height, width)
+    if not inside or min(focus) >= min(height, width):
+        x, y = focus
+        raise ValueError(f"focus {x},{y} lies outside the {width}x{height} px image (WxH)")
