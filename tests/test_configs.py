@@ -220,7 +220,6 @@ def test_the_paper_scale_is_the_published_recipe(conf: None) -> None:
         assert (module.lora.rank, len(module.lora.names)) == (rank, 343)
         assert (module.prompt, module.guidance) == (prompt, guidance)
         assert module.steps == STEPS
-        assert module.flow.start == "noise"
         assert module.flow.prediction == "velocity"
     mixed = config.stages.bokehnet_semi_supervised.datamodule
     # a + b + c in proportion to 70,000 rendered pairs, 13,000 photographs, 13,000 of series
