@@ -15,7 +15,7 @@ from genrefocus.backbone import Backbone
 from genrefocus.benchmark.case import Method, Task
 from genrefocus.benchmark.cases import ShardCases
 from genrefocus.benchmark.methods import GroundTruth, Identity
-from genrefocus.benchmark.parts import visible_first
+from genrefocus.benchmark.parts import VISIBLE, visible_first
 from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
@@ -219,6 +219,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
     baselines = {name: some for name, some in means.get(task, {}).items() if name not in own}
     images = Path(BENCHMARK) / "images" / str(task) / "test"
     columns = {"input": "input", "output": str(stage), "target": "target"}
+    parts = read_results(folder / BENCHMARK).parts.get((str(task), "test"), {}) if task else {}
     return {
         "cell": config.cell,
         "seed": config.seed,
@@ -230,6 +231,7 @@ def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
         "steps": sum(one.get("steps", 0) for one in summaries.values()),
         "test_data": _test_data(folder / BENCHMARK, task),
         "images": {title: str(images / name) for title, name in columns.items()} if task else {},
+        "visible": [key for key, own in parts.items() if VISIBLE in own],
         "git_commit": git_commit(),
     }
 

@@ -214,7 +214,8 @@ def _text(one: Mapping[str, Any], separator: str) -> str:
 def image_grid(sweep: Sweep, *, count: int) -> tuple[list[list[Path]], list[str], int]:
     """Test images of one seed: a row for each, with input, answer of every cell, and target.
 
-    The seed is the first that most cells have finished.
+    The seed is the first that most cells have finished. Images with visible blur are shown, where
+    there are some.
 
     Returns:
         Rows of files and titles for ``report.contact_sheet``, and the seed; no rows where no run
@@ -232,8 +233,10 @@ def image_grid(sweep: Sweep, *, count: int) -> tuple[list[list[Path]], list[str]
     samples = [{path.name for path in one["output"].glob("*.png")} for one in chosen.values()]
     first, *_ = chosen.values()
     places = [first["input"], *(one["output"] for one in chosen.values()), first["target"]]
-    shared = sorted(set.intersection(*samples))[:count]
-    rows = [[place / sample for place in places] for sample in shared]
+    shared = sorted(set.intersection(*samples))
+    visible = {f"{key}.png" for cell in chosen for key in sweep.results[cell, seed]["visible"]}
+    shared = [sample for sample in shared if sample in visible] or shared
+    rows = [[place / sample for place in places] for sample in shared[:count]]
     return rows, ["input", *chosen, "target"], seed
 
 

@@ -30,7 +30,8 @@ def entry_of(
 ) -> Entry:
     """The entry of a data set; settings of fitted methods are added to the notes.
 
-    Methods that are told the blur of photographs are left out where cases do not state it.
+    Methods that are told the blur of photographs are left out, with a note, where cases do not
+    state it.
 
     Raises:
         ValueError: the protocol is of another task, or a network is not asked as it says.
@@ -40,6 +41,8 @@ def entry_of(
     told = [method for method in methods if getattr(method, "told", False)]
     if told and cases[cases.keys[0]].own_defocus is None:
         methods = [method for method in methods if method not in told]
+        names = ", ".join(method.name for method in told)
+        notes = [*notes, f"{names}: not measured, the blur of the photographs is not stated"]
     for method in methods:
         _require_asked_alike(method, protocol)
     # LVCorr is of a series over K, which the runner makes.

@@ -33,7 +33,7 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
         (tmp_path / "sweep.json").write_text(json.dumps(plan))
         for (cell, seed), value in values.items():
             folder = tmp_path / cell / f"seed_{seed}"
-            for sample in ("one", "two"):
+            for sample in ("faint", "one", "two"):
                 for title in ("input", "output", "target"):
                     shade = COLOURS[cell] if title == "output" else 220
                     image = torch.full((3, 8, 12), shade, dtype=torch.uint8)
@@ -46,6 +46,7 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
                 "steps": 400,
                 "test_data": DATA,
                 "images": {title: title for title in ("input", "output", "target")},
+                "visible": ["one", "two"],
             }
             (folder / "result.json").write_text(json.dumps(result))
         for (cell, seed), reason in failed.items():
@@ -149,7 +150,7 @@ def test_the_grid_shows_every_cell_beside_input_and_target(sweep: Callable[..., 
     folder = sweep(VALUES, ["a", "a_b", "a_c"], [1, 2, 3])
     rows, titles, seed = image_grid(read_sweep(folder), count=4)
     assert titles == ["input", "a", "a_b", "a_c", "target"] and seed == 2  # where all three are
-    assert len(rows) == 2
+    assert [row[0].stem for row in rows] == ["one", "two"]
     shades = [round(float(load_image(file).mean()) * 255) for file in rows[0]]
     assert shades == [220, 40, 90, 160, 220]
     main(["ablation", str(folder), "--grid", str(folder / "sheet.png"), "--images", "1"])
