@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.backbone import Backbone
 from genrefocus.network import weights_name
+from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.ledger import LEDGER_NAME, read_summary
 from genrefocus.preparation.runner import prepare
 from lit_models.flow_matching import FlowMatching
@@ -23,6 +24,7 @@ class PrepareInTheWild(Stage):
     Args:
         network: DeblurNet with its LoRA file.
         route, source: what makes samples with it, and of which photographs.
+        gates: thresholds on measures of a sample, see ``preparation.gates``.
         prepare: further arguments of ``runner.prepare``.
         out: folder of the shards.
         place: see :class:`Stage`.
@@ -34,13 +36,14 @@ class PrepareInTheWild(Stage):
         network: DictConfig,
         route: DictConfig,
         source: DictConfig,
+        gates: DictConfig,
         prepare: DictConfig,
         out: str,
         **place: Any,
     ) -> None:
         super().__init__(**place)
         self.network, self.route, self.source = network, route, source
-        self.prepare, self.out = prepare, Path(out)
+        self.gates, self.prepare, self.out = gates, prepare, Path(out)
 
     def prompts(self) -> set[str]:
         return {self.network.prompt}
@@ -57,6 +60,7 @@ class PrepareInTheWild(Stage):
                 route,
                 instantiate(self.source),
                 self.out,
+                gates=Gates(OmegaConf.to_container(self.gates)),  # type: ignore[arg-type]
                 **OmegaConf.to_container(self.prepare),  # type: ignore[arg-type]
                 job=ranks.rank,
                 jobs=ranks.world,

@@ -64,10 +64,10 @@ from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 from genrefocus.writing import write_atomically
 
 DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
-    "synthetic": {"train": 2000, "val": 64, "test": 96},
-    "deblur": {"train": 2000, "val": 64, "test": 96},
+    "synthetic": {"train": 1600, "val": 64, "test": 96},
+    "deblur": {"train": 1600, "val": 64, "test": 96},
     "sweep": {"val": 16, "test": 64},
-    "camera_roll": {"train": 600, "val": 64, "test": 64},
+    "camera_roll": {"train": 500, "val": 64, "test": 64},
 }
 
 
