@@ -60,7 +60,7 @@ class PrepareInTheWild(Stage):
                 route,
                 instantiate(self.source),
                 self.out,
-                gates=Gates(OmegaConf.to_container(self.gates)),  # type: ignore[arg-type]
+                gates=Gates(OmegaConf.to_container(self.gates)),
                 **OmegaConf.to_container(self.prepare),  # type: ignore[arg-type]
                 job=ranks.rank,
                 jobs=ranks.world,

@@ -293,8 +293,9 @@ def start_whitened(backbone: TinyBackbone, images: Tensor) -> None:
     """Let the embedding start with whitened patches, and the output at zero, without the noise.
 
     Noise that enters the U-Net as strongly as the source drowns it: hundreds of steps teach
-    nothing but to look away from it. The blur of an image lives in principal components whose variance is a few per cent of its mean
-    level's; unless they are brought to one scale, training spends its first hour on finding them.
+    nothing but to look away from it. And the blur of an image lives in principal components whose
+    variance is a few per cent of its mean level's; unless they are brought to one scale, training
+    spends its first hour on finding them.
 
     Args:
         backbone: a tiny backbone.

@@ -40,9 +40,11 @@ _KINDS: dict[type, str] = {
     DictConfig: "keys with values in braces",
 }
 _NUMBERS = {int, float}
-_HYDRA_OPTIONS = ("--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run")
-_HYDRA_OPTIONS += ("--multirun", "--shell-completion", "--config-path", "--config-name")
-_HYDRA_OPTIONS += ("--config-dir", "--experimental-rerun", "--info")
+_HYDRA_OPTIONS = (
+    *("--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun"),
+    *("--shell-completion", "--config-path", "--config-name", "--config-dir"),
+    *("--experimental-rerun", "--info"),
+)
 _ANY_KIND = ("hydra", *(f"trainer.{key}" for key in ("devices", "precision", "strategy")))
 _ANY_KIND += ("trainer.fast_dev_run",)
 
