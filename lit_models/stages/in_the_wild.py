@@ -56,11 +56,12 @@ class PrepareInTheWild(Stage):
             route = instantiate(self.route)(
                 deblur=module.network, deblur_name=weights_name(self.network.init_lora)
             )
+            thresholds: Any = OmegaConf.to_container(self.gates)
             prepare(
                 route,
                 instantiate(self.source),
                 self.out,
-                gates=Gates(OmegaConf.to_container(self.gates)),
+                gates=Gates(thresholds),
                 **OmegaConf.to_container(self.prepare),  # type: ignore[arg-type]
                 job=ranks.rank,
                 jobs=ranks.world,
