@@ -22,13 +22,12 @@ from genrefocus.flow import Flow
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.tally import Tally
 from genrefocus.noise import seeded_generators
-from genrefocus.world.pretext import Task, blur_by_map, draw_kind, measure, restore, restore_by_map
+from genrefocus.world.pretext import Task, draw_kind, measure, restore, restore_by_map
 from lit_models.training import Batch, OptimizerFactory, Trained
 
 VALIDATED = {
     "restore": restore,
     "restore_by_map": restore_by_map,
-    "blur": blur_by_map,
     "measure": measure,
 }
 

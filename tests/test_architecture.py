@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "noise": set(),
     "flow": {"rejection"},
     "sampling": {"flow", "rejection"},
-    "backbone": {"noise", "flow", "sampling", "rejection", "writing"},
+    "backbone": {"noise", "flow", "sampling", "rejection", "render", "writing"},
     "denoiser": {"noise", "backbone", "flow", "sampling"},
     "network_card": {"flow", "sampling", "runs", "terminal", "writing"},
     "network": {"noise", "denoiser", "backbone", "sampling", "network_card", "geometry"},

@@ -18,13 +18,22 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import interpolate, leaky_relu, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import (
+    conv2d,
+    interpolate,
+    leaky_relu,
+    pad,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 
 from genrefocus.backbone.branches import ROLES, Branch, Role
 from genrefocus.backbone.flux import Backbone
 from genrefocus.backbone.lora import Lora, read_tensors, save_tensors
 from genrefocus.backbone.text import Encode, TextEmbedding
 from genrefocus.flow import Shift
+from genrefocus.render.apertures import disk
+from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 from genrefocus.sampling import Tiling
 from genrefocus.writing import whole
 
@@ -65,6 +74,7 @@ def build_tiny(
     transformer: dict,
     widths: Sequence[int],
     blocks: Sequence[int],
+    radii: Sequence[float],
     steering: int,
     text_tokens: int,
     control_gain: float,
@@ -76,7 +86,7 @@ def build_tiny(
 
     Args:
         transformer: settings of diffusers' transformer but for its channels.
-        widths, blocks: of the :class:`PixelPath`; a token is ``2 ** len(widths)`` px wide.
+        widths, blocks, radii: of the :class:`PixelPath`; a token is ``2 ** len(widths)`` px wide.
         steering: channels that the transformer hands to every place of the U-Net.
         text_tokens: words of a prompt that are read.
         control_gain: see :class:`Backbone`.
@@ -91,7 +101,7 @@ def build_tiny(
         model = FluxTransformer2DModel(
             in_channels=3 * patch**2, out_channels=steering, **transformer
         )
-        path = PixelPath(widths, blocks, steering)
+        path = PixelPath(widths, blocks, radii, steering)
         model.pixel_path = path.to(memory_format=torch.channels_last)
     return TinyBackbone(
         model,
@@ -192,16 +202,28 @@ class PixelPath(nn.Module):
     """A U-Net at half the image's resolution and below, steered by the transformer.
 
     It sees every branch at pixel precision: each role has its own convolution into the U-Net, and
-    an absent branch adds nothing, its bias included.
+    an absent branch adds nothing, its bias included. Beside an image it returns for every pixel the
+    weights of a fixed basis: the source through disks, in linear light, less the source. So a pixel
+    has a blur kernel of its own, and with negative weights a sharpening one (kernel prediction with
+    a basis, as Mildenhall et al., CVPR 2018, and Xia et al., CVPR 2020, do for denoising).
 
     Args:
         widths: channels of the levels, each at half the resolution of the one before; the lowest
             has one place a token.
         blocks: residual blocks of a level, on the way down and on the way up.
+        radii: of the disks, px.
         steering: channels that the transformer hands to every place of the lowest level.
     """
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], steering: int) -> None:
+    disks: Tensor
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        radii: Sequence[float],
+        steering: int,
+    ) -> None:
         super().__init__()
         self.enter = nn.ModuleDict({role: nn.Conv2d(12, widths[0], 3, padding=1) for role in ROLES})
         self.narrow, self.widen = nn.ModuleList(), nn.ModuleList()
@@ -214,10 +236,12 @@ class PixelPath(nn.Module):
             self.widen.append(nn.Conv2d(below, 4 * width, 1))
         self.middle = nn.ModuleList(_Steered(widths[-1], steering) for _ in range(blocks[-1]))
         self.last = nn.Conv2d(widths[0], 12, 3, padding=1)
+        self.mix = nn.Conv2d(widths[0], 4 * len(radii), 3, padding=1)
+        self.register_buffer("disks", _disks(radii), persistent=False)
 
     def forward(self, maps: Mapping[Role, Tensor], steering: Tensor) -> Tensor:
-        """Maps (B, 12, H / 2, W / 2) of the branches, steering (B, S, rows, columns) of the tokens
-        -> (B, 12, H / 2, W / 2)."""
+        """Maps (B, 12, H / 2, W / 2) of the branches in [-1, 1], the source among them, steering
+        (B, S, rows, columns) of the tokens -> (B, 12, H / 2, W / 2)."""
         x = sum(self.enter[role](part) for role, part in maps.items())
         for role in set(ROLES) - maps.keys():  # a weight without a gradient would stop DDP
             x = x + 0.0 * sum(weight.sum() for weight in self.enter[role].parameters())
@@ -234,7 +258,25 @@ class PixelPath(nn.Module):
             x = pixel_shuffle(widen(x), 2) + skipped.pop()
             for block in blocks:
                 x = block(x, steering)
-        return self.last(leaky_relu(x))
+        x = leaky_relu(x)
+        weights = pixel_shuffle(self.mix(x), 2)[:, None]
+        mixed = (weights * self._basis(pixel_shuffle(maps["source"], 2))).sum(2)
+        return self.last(x) + pixel_unshuffle(mixed, 2)
+
+    def _basis(self, source: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, disks, H, W): through each disk, less itself."""
+        light = srgb_to_linear((source / 2 + 0.5).clamp(0, 1)).flatten(0, 1)[:, None]
+        rim = self.disks.shape[-1] // 2
+        blurred = conv2d(pad(light, (rim,) * 4, mode="replicate"), self.disks)
+        blurred = linear_to_srgb(blurred).unflatten(0, source.shape[:2])
+        return blurred * 2 - 1 - source[:, :, None]
+
+
+def _disks(radii: Sequence[float]) -> Tensor:
+    """(disks, 1, k, k), each of sum 1 in the middle of the largest one's square."""
+    kernels = [torch.from_numpy(disk().kernel(radius)).float() for radius in radii]
+    size = max(len(kernel) for kernel in kernels)
+    return torch.stack([pad(k, ((size - len(k)) // 2,) * 4) for k in kernels])[:, None]
 
 
 class _Steered(nn.Module):
@@ -311,7 +353,7 @@ def start_whitened(backbone: TinyBackbone, images: Tensor) -> None:
     embedder.weight[:kept, : tokens.shape[1]] = whitening
     embedder.bias[:kept] = -whitening @ tokens.mean(0)
     path = backbone.transformer.pixel_path
-    for silent in (path.enter["image"], path.last):
+    for silent in (path.enter["image"], path.last, path.mix):
         nn.init.zeros_(silent.weight)
         nn.init.zeros_(silent.bias)
 

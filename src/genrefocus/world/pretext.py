@@ -108,13 +108,6 @@ def restore_with_draft(image: Tensor, layers: Tensor, generators: Sequence[Gener
     return Task("restore this image with its draft", source, pasted.sharp(), draft=draft)
 
 
-def blur_by_map(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
-    """Blur by a map of the radii, encoded as a defocus map is."""
-    pasted, radii = _drawn(image, layers, generators)
-    control = radius_map(pasted, radii) / MAX_COC
-    return Task("blur this image by the map", pasted.sharp(), blur(pasted, radii), control=control)
-
-
 def measure(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
     """Return the map of the radii as a grey image, 1 for the largest radius."""
     pasted, radii = _drawn(image, layers, generators)
@@ -129,11 +122,10 @@ TaskKind = Callable[[Tensor, Tensor, Sequence[Generator]], Task]
 
 #: Tasks of the tiny base and how often each is drawn.
 TASKS: dict[TaskKind, float] = {
-    restore: 0.3,
-    restore_by_map: 0.2,
+    restore: 0.4,
+    restore_by_map: 0.4,
     restore_with_draft: 0.05,
-    blur_by_map: 0.33,
-    measure: 0.12,
+    measure: 0.15,
 }
 
 
