@@ -58,6 +58,7 @@ def tiny_settings() -> dict[str, Any]:
         "tile_stride": 3,
         "widths": [8, 8, 8],
         "blocks": [1, 1, 1],
+        "radii": [1.5, 3.0],
         "steering": 4,
     }
 

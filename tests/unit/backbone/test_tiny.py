@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.ndimage import convolve
 
 from genrefocus.backbone import Lora
 from genrefocus.backbone.tiny import build_tiny, load_tiny, save_tiny
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.noise import seeded_generators
+from genrefocus.render.apertures import disk
+from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +35,28 @@ def edited(edits: Denoiser, source: torch.Tensor, **given: torch.Tensor) -> torc
     return edits.sample(edits.encode(conditions, seeded_generators(0, range(len(source)))), 1)
 
 
-def test_a_last_layer_at_zero_leaves_the_source_as_it_is(edits, images) -> None:
-    last = edits.backbone.transformer.pixel_path.last
-    torch.nn.init.zeros_(last.weight)
-    torch.nn.init.zeros_(last.bias)
+def silenced(edits: Denoiser) -> torch.nn.Module:
+    path = edits.backbone.transformer.pixel_path
+    for layer in (path.last, path.mix):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return path
+
+
+def test_last_layers_at_zero_leave_the_source_as_it_is(edits, images) -> None:
+    silenced(edits)
     torch.testing.assert_close(edited(edits, images), images, rtol=0, atol=1e-5)
+
+
+def test_a_pixel_may_choose_the_source_through_a_disk_in_linear_light(edits, images) -> None:
+    """Against scipy, for the second of two disks."""
+    path = silenced(edits)
+    torch.nn.init.ones_(path.mix.bias[4:])  # channels of a disk: the pixels of a 2 x 2 block
+    one_tile = images[..., :32]
+    light = srgb_to_linear(one_tile).numpy()
+    kernel = disk().kernel(3.0)[None, None]
+    blurred = linear_to_srgb(torch.from_numpy(convolve(light, kernel, mode="nearest")))
+    torch.testing.assert_close(edited(edits, one_tile), blurred, rtol=0, atol=1e-4)
 
 
 def test_every_branch_is_seen_pixel_by_pixel(edits, images) -> None:

@@ -157,7 +157,7 @@ def test_an_untrained_base_gains_nothing(tiny_settings, build, tmp_path) -> None
     run = trainer(tmp_path, 1)
     (measured,) = run.validate(module, datamodule=scenes(), verbose=False)
     assert measured["val/restore_gain"] == pytest.approx(0, abs=1e-3)
-    assert measured["val/blur_gain"] == pytest.approx(0, abs=1e-3)
+    assert measured["val/restore_by_map_gain"] == pytest.approx(0, abs=1e-3)
     assert measured["val/loss"] > 0
 
 

@@ -11,7 +11,6 @@ from genrefocus.world.pretext import (
     Pasted,
     Radii,
     blur,
-    blur_by_map,
     draw_kind,
     draw_radii,
     kernels,
@@ -19,6 +18,7 @@ from genrefocus.world.pretext import (
     paste,
     radius_map,
     restore,
+    restore_by_map,
 )
 
 
@@ -119,12 +119,15 @@ def test_radii_cover_their_range():
     assert drawn.round[largest < 6].float().mean() == pytest.approx(2 / 3, abs=0.05)
 
 
-def test_control_holds_the_radius_as_a_defocus_map_does(image, layers):
-    task, shown = blur_by_map(image, layers, generators(1)), measure(image, layers, generators(1))
-    torch.testing.assert_close(
-        shown.target[:, :1] * LARGEST_RADIUS, task.control * MAX_COC, rtol=1e-4, atol=1e-4
+def test_control_holds_the_radius_about_right_as_a_defocus_map_does(image, layers):
+    task, shown = (
+        restore_by_map(image, layers, generators(3)),
+        measure(image, layers, generators(3)),
     )
-    assert torch.equal(task.source, paste(image, layers, generators(1)).sharp())
+    found, true = task.control * MAX_COC, shown.target[:, :1] * LARGEST_RADIUS
+    wrong = found.sum((1, 2, 3), keepdim=True) / true.sum((1, 2, 3), keepdim=True)
+    assert ((wrong > 0.6) & (wrong < 1.6) & ((wrong - 1).abs() > 1e-3)).all()
+    assert (found / wrong - true).abs().median() < 0.05  # but where it is smoothed
 
 
 @pytest.mark.parametrize("make", TASKS, ids=lambda task: task.__name__)
