@@ -60,14 +60,14 @@ def tiny_training(
 def write_echo_run(tiny_settings: dict[str, Any]) -> Callable[[Path, Path], None]:
     """Writes a run, and its base, whose networks return what they are given.
 
-    The base's last layer is zero, and its output is added to the photograph.
+    The base's last layers are zero, and its output is added to the photograph.
     """
 
     def write(run: Path, base: Path) -> None:
         backbone = build_tiny(**tiny_settings)
-        last = backbone.transformer.pixel_path.last
-        torch.nn.init.zeros_(last.weight)
-        torch.nn.init.zeros_(last.bias)
+        path = backbone.transformer.pixel_path
+        for weights in (*path.last.parameters(), *path.mix.parameters()):
+            torch.nn.init.zeros_(weights)
         save_tiny(backbone, base, settings=tiny_settings, card={})
         run.mkdir(parents=True)
         (run / "config.yaml").write_text("trial: false")

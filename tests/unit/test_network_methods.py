@@ -34,9 +34,9 @@ SIZE = 16, 24
 def networks(tiny_settings: dict[str, Any]) -> dict[Task, Network]:
     """Networks that return what they are given, asked as the released ones."""
     backbone = build_tiny(**tiny_settings)
-    last = backbone.transformer.pixel_path.last
-    torch.nn.init.zeros_(last.weight)
-    torch.nn.init.zeros_(last.bias)
+    path = backbone.transformer.pixel_path
+    for weights in (*path.last.parameters(), *path.mix.parameters()):
+        torch.nn.init.zeros_(weights)
     denoiser, found = Denoiser(backbone, Flow("residual")), {}
     tasks: tuple[Task, Task] = ("deblur", "bokeh")
     for task in tasks:

@@ -273,7 +273,7 @@ def test_a_run_is_evaluated(
     settings = {
         "curriculum": ["deblurnet", "bokehnet"],
         "evaluation": {**evaluated, "base": True, "classical": False},
-        "data": {"crop": SIZE},
+        "data": {"crop": SIZE, "build": None},
         "test_samples": None,
         "seed": 3,
     }
@@ -306,6 +306,7 @@ def test_the_stage_in_the_wild_may_come_first(
         "network": {"kind": "network", "init_lora": str(lora)},
         "route": {"kind": "route"},
         "source": {"kind": "source"},
+        "gates": {},
         "prepare": {},
     }
     config = OmegaConf.create({"stages": {"in_the_wild": settings}, **OF_A_RUN})
@@ -359,7 +360,7 @@ def test_prompts_of_all_sets_are_learnt_before_training(
     monkeypatch.setattr(network, "instantiate", lambda node: Data())
     trained = {"module": {"prompt": "of the stage"}, "datamodule": {"a": 1}}
     trained |= {"_target_": "lit_models.stages.TrainNetwork", "fit": {}, "global_batch": 1}
-    shards = {"network": {"prompt": "of the network"}, "prepare": {}, "out": "/shards"}
+    shards = {"network": {"prompt": "of the network"}, "prepare": {}, "gates": {}, "out": "/shards"}
     shards |= {"route": {}, "source": {}}
     shards["_target_"] = "lit_models.stages.PrepareInTheWild"
     own = {"stages": {"one": trained, "two": shards}, "curriculum": ["one", "two"]}

@@ -142,7 +142,8 @@ def test_a_network_that_can_be_is_told_the_label(made: Path, tmp_path: Path, tol
             if told
             else load_image(made / "photos" / sample.provenance["source"]) / 2
         )
-        assert torch.equal(sample.aif, to_uint8(expected))
+        # Shards round the disparity that the label is recomputed from.
+        assert (sample.aif.int() - to_uint8(expected).int()).abs().max() <= 1
         assert sample.provenance["deblur"] == ("told" if told else "blind")
         # The label does not depend on it, nor does what is measured of the mask.
         assert sample.strength == before.strength and torch.equal(sample.mask, before.mask)
