@@ -188,7 +188,7 @@ FOCUS = ["--focus", "1,1", *K]
         ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "out.xyz"], "out.xyz"),
         ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "no/out.png"], "no folder no"),
         ([*BASIC, *FOCUS, "--save-map", "map.jpg"], ".png"),
-        ([*BASIC, *FOCUS, "--run", "elsewhere"], "elsewhere has no BokehNet"),
+        ([*BASIC, *FOCUS, "--run", "elsewhere"], "elsewhere does not exist"),
         ([*BASIC, *FOCUS, "--run", "outputs"], "outputs has no BokehNet"),
         ([*BASIC, *FOCUS, "--flux", "flux"], "--bokeh-lora"),
         ([*BASIC, *FOCUS, "--flux", "flux", "--bokeh-lora", "photo.png"], "--no-deblur"),

@@ -50,7 +50,7 @@ def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
     bokeh = ["classical_scatter", "base", *STAGES[1:]]
     assert results.methods("bokeh", "test") == ["identity", *bokeh]
     assert results.methods("bokeh", "control") == [*bokeh, "ground_truth"]
-    assert results.methods("refocus", "test") == ["identity", "chain"]
+    assert results.methods("refocus", "test") == ["identity", "chain", "chain_told"]
     for (task, dataset), some in results.figures.groupby(["task", "dataset"]):
         expected = {"lvcorr"} if dataset == "control" else {"psnr", "ssim"}
         assert expected <= set(some["metric"]), task
@@ -154,4 +154,4 @@ def test_direct_refocusing_under_the_published_objective(
     assert {"psnr", "lvcorr"} <= found["figures"].keys()
     assert {"identity", "classical_scatter", "base"} <= found["references"].keys()
     card = json.loads((folder / "bokehnet_synthetic" / "network.json").read_text())
-    assert (card["flow"]["start"], card["steps"], card["variant"]) == ("noise", 2, "direct")
+    assert (card["flow"]["prediction"], card["steps"], card["variant"]) == ("velocity", 2, "direct")

@@ -29,7 +29,7 @@ def command(tiny_training: list[str], tmp_path_factory: pytest.TempPathFactory) 
 def test_a_failure_ends_neither_the_sweep_nor_its_restart(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    folder = Path(command[-1].partition("=")[2]) / "sweeps/lora_rank"
+    folder = Path(command[-1].partition("=")[2]) / "trials/lora_rank"
     obstacle = folder / "rank_8/seed_2/bokehnet_synthetic/stage.yaml"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("kind: another\n")
