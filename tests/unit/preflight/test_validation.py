@@ -107,7 +107,7 @@ def test_a_set_that_is_still_to_be_made_counts_as_what_it_will_be(tmp_path: Path
     stage = trained(config)["bokehnet_semi_supervised"]
     kinds = [kind for kind, _ in costs.validation_sets(config, stage)]
     assert kinds == ["pairs", "sweep", "photographs"]
-    assert "bokehnet_semi_supervised 48 images every 200 steps" in check_validation(config).detail
+    assert "bokehnet_semi_supervised 48 images every 175 steps" in check_validation(config).detail
 
 
 @pytest.mark.parametrize("period", [2, 3, 4, 5, 8])
