@@ -51,6 +51,7 @@ def test_a_photograph_of_any_size(folder: Path, capsys: pytest.CaptureFixture[st
     assert main([*command, "--save-aif", "aif.jpg", "--save-map", "map.png"]) == 0
     (line,) = lines(capsys)
     assert line.pop("seconds") > 0
+    assert Path(line.pop("network")).is_file()
     assert line == {
         "output": "out.png",
         "focus_disparity": 0.25,

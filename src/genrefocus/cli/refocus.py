@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             "focus_disparity": scene.focus_disparity,
             "k": strength.k,
             "size": [result.strength.width, result.strength.height],
+            "network": pipeline.bokeh.origin,
             "seconds": round(time.perf_counter() - start, 3),
         }
         if takes_map:
