@@ -3,7 +3,8 @@
 They have no scenes and no cameras. An image is pasted over another one; each is blurred by a disk
 or a Gaussian of its own, the one behind by one that changes along a ramp; highlights are brighter
 than white before the blur. A base model trained on these understands "here is an image, here is a
-map, edit the one by the other" and what blur looks like; depth and lenses are left to the LoRA.
+map, edit the one by the other" and what blur looks like; depth, lenses and blurring itself are left
+to the LoRA.
 """
 
 from collections.abc import Callable, Sequence
