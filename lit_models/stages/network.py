@@ -7,7 +7,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from genrefocus.backbone import Backbone
-from genrefocus.network_card import BackboneSource, NetworkCard, write_network_card
+from genrefocus.backbone.tiny import TinyBackbone
+from genrefocus.network_card import BackboneKind, BackboneSource, NetworkCard, write_network_card
 from lit_models.flow_matching import FlowMatching
 from lit_models.ranks import Ranks
 from lit_models.stages.fitting import Fitted, fitted
@@ -62,11 +63,10 @@ class TrainNetwork(Stage):
 
     def _card(self, module: FlowMatching, training: Fitted) -> NetworkCard:
         """What sampling has to know about the network, beside its LoRA."""
-        base = self.config.backbone
-        tiny = base._target_.endswith("load_tiny")
+        kind: BackboneKind = "tiny" if isinstance(module.backbone, TinyBackbone) else "flux_dev"
         return NetworkCard(
             task=module.task,
-            backbone=BackboneSource("tiny" if tiny else "flux_dev", base.path),
+            backbone=BackboneSource(kind, self.config.backbone.path),
             flow=module.flow,
             prompt=module.prompt,
             guidance=module.guidance,

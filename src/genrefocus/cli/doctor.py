@@ -13,7 +13,7 @@ from rich.table import Table
 
 from genrefocus.configuration.composing import compose_training, settle_missing
 from genrefocus.preflight.files import Finding, check_metrics
-from genrefocus.preflight.inputs import find_data, find_inputs, find_parts
+from genrefocus.preflight.inputs import find_data, find_inputs, find_parts, find_test_sets
 
 _GPU_MEMORY = "gpu_memory="
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         remedy = "python train.py --cfg job prints what there is"
         findings = [Finding("configuration", "error", " ".join(str(error).split()), remedy)]
     else:
-        findings = [*_look(config, missing, gpu)]
+        findings = [*dict.fromkeys(_look(config, missing, gpu))]
     console = Console()
     console.print(_table(findings))
     for one in findings:  # whole lines below the table, which can be copied
@@ -52,6 +52,7 @@ def _look(config: DictConfig, missing: Sequence[str], gpu: int | None) -> Iterat
     if not missing:
         yield from _found("inputs", lambda: find_inputs(config))
         yield from _found("data", lambda: find_data(config))
+        yield from _found("test sets", lambda: find_test_sets(config))
     yield from _found("validation", lambda: [check_validation(config)])
     yield from _found("model", lambda: check_training(config, gpu))
     yield check_metrics()
@@ -61,7 +62,7 @@ def _found(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding
     """What a check finds; one that cannot go on is an error in the table, not its end."""
     try:
         return list(check())
-    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+    except (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException) as error:
         remedy = "python train.py --cfg job prints what there is"
         return [Finding(subject, "error", " ".join(str(error).split()), remedy)]
 

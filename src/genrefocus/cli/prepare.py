@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -137,11 +137,11 @@ def _require_sidecars(config: DictConfig, source: Source) -> None:
     role = "photo" if "photo" in source.roles else "sharp"
     items = (item for item in source.items() if role in item.images)
     images = {item.name: item.images[role].path for item in items}
-    by_exif = config.route._target_.endswith(".InTheWild")
     kinds: tuple[Literal["depth"], Literal["mask"]] = ("depth", "mask")
     for what in kinds:
         folder = (config.get(what) or {}).get("folder")
         if folder is not None:
+            by_exif = get_class(config.route._target_).by_exif  # type: ignore[attr-defined]
             for one in check_sidecars(images, Path(folder), what, by_exif=by_exif):
                 raise ValueError(f"{one.subject}: {one.detail}; give {one.remedy}")
 

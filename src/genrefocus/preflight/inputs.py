@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra.errors import HydraException
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.configuration.composing import trained
@@ -38,9 +38,9 @@ def require_inputs(config: DictConfig) -> None:
             configuration gives it; one line for each, with what mends it.
     """
     base = [(find_base,)]  # the hub may be asked for FLUX, after what this machine tells
-    inputs, parts = [(find_driver, find_inputs), (find_device, find_data)], [(find_parts,)]
-    ordered = [*inputs, *base, *parts] if is_flux(config) else [*base, *inputs, *parts]
-    for checks in ordered:
+    inputs = [(find_driver, find_inputs), (find_device, find_data)]
+    ordered = [*inputs, *base] if is_flux(config) else [*base, *inputs]
+    for checks in [*ordered, (find_parts,), (find_test_sets,)]:
         found = [one for check in checks for one in check(config) if one.verdict == "error"]
         if found:
             lines = [f"{one.subject}: {one.detail}; {one.remedy}" for one in found]
@@ -48,8 +48,20 @@ def require_inputs(config: DictConfig) -> None:
 
 
 def is_flux(config: DictConfig) -> bool:
-    """Whether the frozen base is FLUX.1-dev."""
+    """Whether the frozen base is FLUX.1-dev; by the name of its loader, which is slow to import."""
     return str(config.backbone._target_).endswith("load_flux_dev")
+
+
+def task_of(module: DictConfig) -> Literal["deblur", "bokeh"]:
+    """The task of a network, which its class states. Importing the class takes seconds."""
+    task: Literal["deblur", "bokeh"] = get_class(module._target_).task  # type: ignore[attr-defined]
+    return task
+
+
+def condition_count(module: DictConfig) -> int:
+    """Images and maps that a network is given at most."""
+    second = task_of(module) == "bokeh" or module.get("told") or module.get("pre_deblur")
+    return 2 if second else 1
 
 
 def find_base(config: DictConfig) -> Iterator[Finding]:
@@ -154,19 +166,16 @@ def find_inputs(config: DictConfig) -> Iterator[Finding]:
     run, done = Path(config.paths.run), set()
     for name in config.curriculum:
         stage = config.stages[name]
-        given = stage.get("module", stage.get("network"))
-        option = "inputs.bokeh_lora" if "bokeh" in given._target_.lower() else "inputs.deblur_lora"
-        if OmegaConf.is_missing(given, "init_lora"):
-            yield Finding(f"{name}: LoRA", "error", "none is given", f"{option}=<file>")
-        elif (
-            given.get("init_lora") is not None
-            and run / Path(given.init_lora).parent.name not in done
-        ):
-            if not Path(given.init_lora).is_file():
-                missing = f"{given.init_lora} does not exist"
-                yield Finding(f"{name}: LoRA", "error", missing, f"{option}=<file>")
+        given = stage.get("module", stage.get("network", {}))
+        lora = given.get("init_lora")
+        if lora is not None and run / Path(lora).parent.name not in done:
+            if Path(lora).is_file():
+                yield Finding(f"{name}: LoRA", "ok", lora)
             else:
-                yield Finding(f"{name}: LoRA", "ok", str(given.init_lora))
+                kind = "module" if "module" in stage else "network"
+                option = _option(config, Path(lora)) or f"stages.{name}.{kind}.init_lora"
+                missing = f"{lora} does not exist"
+                yield Finding(f"{name}: LoRA", "error", missing, f"{option}=<file>")
         if "prepare" in stage:
             if given.get("pre_deblur"):
                 detail = "DeblurNet with pre_deblur=true reads a draft, which photographs lack"
@@ -208,18 +217,13 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
         data, routes = stage.datamodule, {}
         folders = {f"train.{route}": folder for route, folder in data.train.items()}
         folders |= {f"val.{n}": folder for n, folder in enumerate(data.val)}
-        folders |= _test_sets(config, stage.module._target_)
         for key, folder in folders.items():
             split, _, route = key.partition(".")
             if split == "train" and not data.weights.get(route, 0) > 0:
                 continue
             inner = f"stages.{name}.datamodule.{key if split == 'train' else split}"
-            option = _option(config, Path(folder)) or (key if split == "evaluation" else inner)
-            made_by = _maker(config, Path(folder))
-            reads = None if split == "evaluation" else _reads(stage.module)
-            finding, count = check_shards(
-                Path(folder), crop=data.crop, made_by=made_by, option=option, reads=reads
-            )
+            reads = _reads(stage.module)
+            finding, count = _check_set(config, folder, option=inner, crop=data.crop, reads=reads)
             if (folder, finding.verdict) not in seen:
                 seen.add((folder, finding.verdict))
                 yield finding
@@ -243,6 +247,25 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
         step = counted(math.prod(layout), "sample")
         detail = f"{total or 'made in the run'}; {step} a step"
         yield from found or [Finding(f"{name}: samples", "ok", detail)]
+
+
+def find_test_sets(config: DictConfig) -> Iterator[Finding]:
+    """The sets that the networks of the stages are measured on, those of their tasks alone."""
+    crops = {task_of(one.module): one.datamodule.crop for one in trained(config).values()}
+    keys = {"deblur": ("deblur", "validation"), "bokeh": ("bokeh", "control")}
+    for task, crop in crops.items():
+        for key in keys[task]:
+            option, folder = f"evaluation.{key}", config.evaluation[key]
+            yield _check_set(config, folder, option=option, crop=crop)[0]
+
+
+def _check_set(
+    config: DictConfig, folder: str, *, option: str, crop: int, reads: str | None = None
+) -> tuple[Finding, int | None]:
+    """See :func:`check_shards`; ``option`` is the one that names this folder alone."""
+    path = Path(folder)
+    option = _option(config, path.parent) or option
+    return check_shards(path, crop=crop, made_by=_maker(config, path), option=option, reads=reads)
 
 
 def _reads(module: DictConfig) -> str | None:
@@ -277,17 +300,11 @@ def _many_workers(stage: str, ranks: int, workers: int) -> Iterator[Finding]:
         yield Finding(f"{stage}: workers", "warning", detail, remedy)
 
 
-def _test_sets(config: DictConfig, module: str) -> dict[str, str]:
-    """Option -> folder of the sets that a network is measured on."""
-    keys = ("bokeh", "control") if "bokeh" in module.lower() else ("deblur", "validation")
-    return {f"evaluation.{key}": config.evaluation[key] for key in keys}
-
-
-def _option(config: DictConfig, folder: Path) -> str | None:
-    """The option that names the parent of a split's folder, if one does."""
+def _option(config: DictConfig, path: Path) -> str | None:
+    """The option of ``data`` or ``inputs`` that names a file or folder, if one does."""
     for group in ("data", "inputs"):
         for key, value in config[group].items():
-            if isinstance(value, str) and Path(value) == folder.parent:
+            if isinstance(value, str) and Path(value) == path:
                 return f"{group}.{key}"
     return None
 

@@ -1,7 +1,7 @@
 """Memory and disk that training takes, from the shapes of the transformer and of its LoRA."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +9,8 @@ from diffusers import FluxTransformer2DModel
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import Tensor
+from torch.optim import Optimizer
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import Lora, lora_modules
@@ -16,7 +18,7 @@ from genrefocus.configuration.composing import trained
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight.activations import activation_bytes
 from genrefocus.preflight.files import Finding, check_disk, shown_size
-from genrefocus.preflight.inputs import find_base, is_flux, ranks_of
+from genrefocus.preflight.inputs import condition_count, find_base, is_flux, ranks_of
 
 #: parameters of FLUX.1-dev's autoencoder, and of its text encoders, which are gone while it trains
 _FLUX_CODEC, _FLUX_TEXT = 84_000_000, 4_885_000_000
@@ -41,8 +43,7 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
     yield check_lora(transformer, transformer.config)
     ranks = {name: stage.module.rank for name, stage in trained(config).items()}
     sizes = [lora_parameters(transformer, rank) for rank in ranks.values()]
-    # Prodigy keeps two moments, the start and a running sum; the others two moments.
-    moments = 4 if "prodigy" in config.optimizer._target_.lower() else 2
+    moments = optimizer_numbers(instantiate(config.optimizer))
     bytes_each = instantiate(config.backbone.dtype).itemsize if flux else 4
     frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
     largest = max(sizes, default=0)
@@ -92,6 +93,16 @@ def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
     return sum(one.numel() for one in Lora(shapes, rank, device="meta").parameters())
 
 
+def optimizer_numbers(optimizer: Callable[[list[torch.nn.Parameter]], Optimizer]) -> int:
+    """Numbers that an optimiser keeps of each parameter, counted after a step of it."""
+    weight = torch.nn.Parameter(torch.ones(8, 8))
+    weight.grad = torch.ones_like(weight)
+    built = optimizer([weight])
+    built.step()
+    kept = built.state[weight].values()
+    return sum(one.numel() for one in kept if isinstance(one, Tensor)) // weight.numel()
+
+
 def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy: str) -> Finding:
     """Bytes at the peak of a training step against what the device has."""
     total = sum(parts.values())
@@ -126,14 +137,13 @@ def _activations(config: DictConfig) -> Iterator[int]:
     """Bytes that each stage keeps for backward at its micro-batch."""
     side, ranks = config.data.crop // _FLUX_PIXELS_PER_TOKEN, ranks_of(config)
     for stage in trained(config).values():
-        second = stage.module.get("pre_deblur") or stage.module.get("told")
         batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
         yield activation_bytes(
             FLUX_DEV_CONFIG,
             batch=batch,
             grid=(side, side),
             text=config.backbone.max_text_length,
-            conditions=2 if second or "bokeh" in stage.module._target_.lower() else 1,
+            conditions=condition_count(stage.module),
             rank=stage.module.rank,
             dtype=instantiate(config.backbone.dtype),
             checkpointing=config.backbone.gradient_checkpointing,

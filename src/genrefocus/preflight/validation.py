@@ -16,6 +16,7 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.held_out_loss import SIGMAS
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.preflight.files import Finding
+from genrefocus.preflight.inputs import condition_count, task_of
 from genrefocus.terminal import counted
 
 Cost = NDArray[np.float64]
@@ -56,9 +57,7 @@ def stage_costs(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> tuple[Co
     again is left out.
     """
     fit, module = stage.fit, stage.module
-    bokeh = "bokeh" in module._target_.lower()
-    told = module.get("told", 0) > 0
-    conditions = 1 + int(bokeh or told or module.get("pre_deblur", False))
+    bokeh, conditions = task_of(module) == "bokeh", condition_count(module)
     training = np.array([2.0, conditions + 1]) * (fit.max_steps * stage.global_batch)
     once = np.zeros(2)
     for kind, count in sets:
@@ -67,7 +66,7 @@ def stage_costs(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> tuple[Co
             conditions=conditions,
             sigmas=len(module.get("validation_sigmas", SIGMAS)),
             steps=module.steps,
-            told=told,
+            told=module.get("told", 0) > 0,
         )
     return training, once * (fit.max_steps // fit.val_check_interval)
 

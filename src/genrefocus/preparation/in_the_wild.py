@@ -65,6 +65,7 @@ class InTheWild(Route):
 
     name = "in_the_wild"
     roles = frozenset({"photo"})
+    by_exif = True
     in_process = True
 
     def parameters(self) -> dict[str, Any]:

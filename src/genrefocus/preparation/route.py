@@ -49,6 +49,9 @@ class Route(ABC):
     roles: ClassVar[frozenset[str]] = frozenset()
     """Roles of images that it needs."""
 
+    by_exif: ClassVar[bool] = False
+    """Whether photographs are turned away whose EXIF does not tell K."""
+
     batch_size: int
     """Candidates at a time, and what an interruption costs."""
 

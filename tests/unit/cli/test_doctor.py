@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from prodigyopt import Prodigy
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.tiny import build_tiny, save_tiny
@@ -30,6 +32,7 @@ from genrefocus.preflight.memory import (
     check_memory,
     flux_dev_on_meta,
     lora_parameters,
+    optimizer_numbers,
 )
 
 
@@ -61,6 +64,19 @@ def test_too_few_samples_too_many_workers_and_absent_maps_are_found(tmp_path: Pa
     # These state neither depth nor K, so that there is nothing that a network could be told.
     blind = [x for x in found("stages.deblurnet.module.told=0.5") if "told" in x.subject]
     assert [x.verdict for x in blind] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "optimizer"),
+    [
+        (0, partial(torch.optim.SGD, lr=1.0)),
+        (1, partial(torch.optim.SGD, lr=1.0, momentum=0.9)),
+        (2, torch.optim.AdamW),
+        (4, Prodigy),  # both moments, the start and a running sum
+    ],
+)
+def test_what_an_optimiser_keeps_is_counted(numbers: int, optimizer: Any) -> None:
+    assert optimizer_numbers(optimizer) == numbers
 
 
 def test_memory_and_disk_are_compared_with_what_is_there(tmp_path: Path) -> None:

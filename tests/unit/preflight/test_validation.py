@@ -13,10 +13,12 @@ from genrefocus.backbone.tiny import build_tiny
 from genrefocus.configuration.composing import compose_training, trained
 from genrefocus.data.order import spread
 from genrefocus.preflight import validation as costs
+from genrefocus.preflight.inputs import condition_count, find_test_sets, task_of
 from genrefocus.preflight.validation import check_validation, share, validation_sample
 from lit_models import BokehNet, DeblurNet
 
 ROWS, STEPS = 2, 3
+OWN = f"{__name__}.AntiBokeh"
 KINDS = {"synthetic": "pairs", "deblur": "pairs", "sweep": "sweep", "in_the_wild": "photographs"}
 
 
@@ -108,6 +110,20 @@ def test_a_set_that_is_still_to_be_made_counts_as_what_it_will_be(tmp_path: Path
     kinds = [kind for kind, _ in costs.validation_sets(config, stage)]
     assert kinds == ["pairs", "sweep", "photographs"]
     assert "bokehnet_semi_supervised 48 images every 175 steps" in check_validation(config).detail
+
+
+class AntiBokeh(DeblurNet):
+    """A user's own DeblurNet, whose name is no hint."""
+
+
+def test_a_network_is_what_its_class_states() -> None:
+    config = compose_training(["experiment=deblur", f"stages.deblurnet.module._target_={OWN}"])
+    (stage,) = trained(config).values()
+    assert task_of(stage.module) == "deblur" and condition_count(stage.module) == 2, "told"
+    stage.module.told = 0.0
+    assert condition_count(stage.module) == 1
+    folders = [found.subject.rpartition("/embedded/")[2] for found in find_test_sets(config)]
+    assert folders == ["deblur/test", "deblur/val"]
 
 
 @pytest.mark.parametrize("period", [2, 3, 4, 5, 8])
