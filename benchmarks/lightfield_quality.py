@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genrefocus.benchmark.lightfield.pairs import drawn_photographs, scene_seed
 from genrefocus.benchmark.lightfield.refocusing import BETWEEN, refocus
-from genrefocus.benchmark.lightfield.simulated import Simulated, simulate
+from genrefocus.benchmark.lightfield.simulated import SimulatedLightField, simulate
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.ssim import ssim
 from genrefocus.render.apertures import disk
@@ -81,22 +81,22 @@ def main() -> None:
         )
 
 
-def disparity_error(made: Simulated, disparity: Tensor) -> list[float]:
+def disparity_error(made: SimulatedLightField, disparity: Tensor) -> list[float]:
     """Mean, median and share above 0.25 of the error in px between neighbouring views."""
     shift = made.field.shift(disparity) - made.field.shift(made.disparity)
     error = inner(made, shift.abs() / made.field.radius_steps)
     return [float(error.mean()), float(error.median()), float((error > 0.25).float().mean())]
 
 
-def inner(made: Simulated, image: Tensor) -> Tensor:
+def inner(made: SimulatedLightField, image: Tensor) -> Tensor:
     return image[..., made.border : -made.border, made.border : -made.border]
 
 
-def shown(made: Simulated, light: Tensor) -> Tensor:
+def shown(made: SimulatedLightField, light: Tensor) -> Tensor:
     return inner(made, linear_to_srgb(light))
 
 
-def row(made: Simulated, answers: dict[str, Tensor], truth: Tensor) -> Tensor:
+def row(made: SimulatedLightField, answers: dict[str, Tensor], truth: Tensor) -> Tensor:
     """All in focus, truth, warped, nearest; then eight times the errors of the last two."""
     pair = [answers[f"{x}, estimated disparity"] for x in ("warped", "nearest")]
     wrong = [(0.5 + 8.0 * (x - truth)).clamp(0.0, 1.0) for x in pair]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from genrefocus.backbone import Backbone
-from genrefocus.benchmark.case import Method, Task
+from genrefocus.benchmark.case import BenchmarkTask, Method
 from genrefocus.benchmark.cases import ShardCases
 from genrefocus.benchmark.methods import GroundTruth, Identity
 from genrefocus.benchmark.parts import VISIBLE, visible_first
@@ -79,7 +79,7 @@ def _entries(
     config: DictConfig, folder: Path, stages: Sequence[str], backbone: Backbone
 ) -> list[Entry]:
     """Test sets with the networks of their task; LVCorr has a set of its own."""
-    networks: dict[Task, dict[str, Network]] = {}
+    networks: dict[BenchmarkTask, dict[str, Network]] = {}
     for name in stages:
         network = network_of(read_network_card(folder / name), backbone)
         networks.setdefault(_task(folder / name), {})[name] = replace(network, seed=config.seed)
@@ -107,19 +107,19 @@ def _entries(
     return found
 
 
-def _task(stage: Path) -> Task:
+def _task(stage: Path) -> BenchmarkTask:
     card = read_network_card(stage)
     return "refocus" if card.variant == "direct" else card.task
 
 
-def _cases(task: Task, name: str, config: DictConfig) -> ShardCases:
+def _cases(task: BenchmarkTask, name: str, config: DictConfig) -> ShardCases:
     key = "control" if name == "control" else "deblur" if task == "deblur" else "bokeh"
     folder = Path(config.evaluation[key])
     most = config.test_samples
     return ShardCases(task, name, folder, limit=most, spread=True, own_prompts=True)
 
 
-def _baselines(task: Task, config: DictConfig) -> list[Method]:
+def _baselines(task: BenchmarkTask, config: DictConfig) -> list[Method]:
     validation = None
     if task == "deblur":
         folder = Path(config.evaluation.validation)
@@ -127,7 +127,9 @@ def _baselines(task: Task, config: DictConfig) -> list[Method]:
     return baselines(task, validation, slow=config.evaluation.classical)
 
 
-def _methods(task: Task, networks: Mapping[str, Network], config: DictConfig) -> list[Method]:
+def _methods(
+    task: BenchmarkTask, networks: Mapping[str, Network], config: DictConfig
+) -> list[Method]:
     """The networks of the stages, after the base without LoRA."""
     last = [*networks.values()][-1]
     base = replace(last, denoiser=replace(last.denoiser, lora=None), weights="no LoRA", origin="")

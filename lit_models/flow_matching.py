@@ -14,15 +14,15 @@ from genrefocus.denoiser import Conditions, Denoiser, Latents
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.metrics.held_out_loss import SIGMAS, HeldOutLoss
 from genrefocus.network import Network
-from genrefocus.network_card import Variant
+from genrefocus.network_card import NetworkVariant
 from genrefocus.noise import seeded_generators, to_device
 from lit_models.fidelity import Fidelity
-from lit_models.training import Batch, OptimizerFactory, Trained
+from lit_models.training import Batch, OptimizerFactory, TrainingModule
 
 PHOTOGRAPHS = "in_the_wild"  # the route whose all-in-focus images, depth and labels are estimates
 
 
-class FlowMatching(Trained):
+class FlowMatching(TrainingModule):
     """Flow matching on a frozen backbone with LoRA on the condition branches.
 
     The backbone is no submodule: checkpoints, EMA and DDP see the LoRA alone. Subclasses define the
@@ -52,7 +52,7 @@ class FlowMatching(Trained):
     task: Literal["deblur", "bokeh"]
     lora_file: str
     adapter: str
-    variant: Variant
+    variant: NetworkVariant
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class FlowMatching(Trained):
 
     # training
 
-    def trained(self) -> Iterable[nn.Parameter]:
+    def trainable_parameters(self) -> Iterable[nn.Parameter]:
         return self.lora.parameters()
 
     def setup(self, stage: str) -> None:
@@ -157,7 +157,7 @@ class FlowMatching(Trained):
         latents = self.denoiser.encode(self.conditions(batch), generators, self.target(batch))
         sigma = self.sigma.draw(uniform, self.backbone.shift.mu(latents.noise.shape[1]))
         loss = self.denoiser.loss(latents, sigma).mean()
-        return self.seen(loss, batch)
+        return self.log_loss(loss, batch)
 
     # held-out loss, images, control
 

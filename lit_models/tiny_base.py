@@ -22,8 +22,8 @@ from genrefocus.flow import Flow
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.tally import Tally
 from genrefocus.noise import seeded_generators
-from genrefocus.world.pretext import Task, draw_kind, measure, restore, restore_by_map
-from lit_models.training import Batch, OptimizerFactory, Trained
+from genrefocus.world.pretext import PretextBatch, draw_task, measure, restore, restore_by_map
+from lit_models.training import Batch, OptimizerFactory, TrainingModule
 
 VALIDATED = {
     "restore": restore,
@@ -35,7 +35,7 @@ VALIDATED = {
 _OF_BATCHES, _OF_VALIDATION = 1 << 40, 1 << 41
 
 
-class TinyBase(Trained):
+class TinyBase(TrainingModule):
     """Training of a tiny backbone on the tasks of :mod:`genrefocus.world.pretext`.
 
     A micro-batch over all ranks has one kind of task; everything else is drawn sample by sample, so
@@ -113,13 +113,13 @@ class TinyBase(Trained):
         """Write the weight file; see :func:`genrefocus.backbone.tiny.save_tiny`."""
         save_tiny(self._backbone[0], path, settings=settings, card=card)
 
-    def trained(self) -> Iterable[nn.Parameter]:
+    def trainable_parameters(self) -> Iterable[nn.Parameter]:
         return self.weights.parameters()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         first = batch["draw"][0] - self.global_rank * len(batch["draw"])
         (generator,) = seeded_generators(self.seed, [_OF_BATCHES + first])
-        kind = draw_kind(generator)
+        kind = draw_task(generator)
         generators = seeded_generators(self.seed, batch["draw"])
         with self._fp32():
             task = kind(batch["image"], batch["layers"], generators)
@@ -130,7 +130,7 @@ class TinyBase(Trained):
         with precision, attention:
             latents = self.denoiser.encode(_conditions(task), generators, task.target)
             loss = self.denoiser.loss(latents, sigma).mean()
-        return self.seen(loss, batch)
+        return self.log_loss(loss, batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One-step edits beside their inputs, and the loss with each scene at one of 8 sigmas."""
@@ -160,7 +160,7 @@ class TinyBase(Trained):
         return torch.autocast(self.device.type, enabled=False)
 
 
-def _conditions(task: Task) -> Conditions:
+def _conditions(task: PretextBatch) -> Conditions:
     return Conditions([task.prompt] * len(task.source), task.source, task.control, task.draft)
 
 

@@ -17,8 +17,8 @@ Batch = dict[str, Any]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-class Trained(LightningModule):
-    """A module whose :meth:`trained` parameters follow ``warmup_then_cosine``.
+class TrainingModule(LightningModule):
+    """A module whose :meth:`trainable_parameters` learn at the rate of ``warmup_then_cosine``.
 
     Args:
         optimizer: factory over parameters.
@@ -47,12 +47,12 @@ class Trained(LightningModule):
         )
         self.watch = LossWatch(failure_dir, remedy)
 
-    def trained(self) -> Iterable[nn.Parameter]:
+    def trainable_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters that the optimiser changes."""
         raise NotImplementedError
 
-    def seen(self, loss: Tensor, batch: Batch) -> Tensor:
-        """The loss of a micro-batch, after it was logged and kept for the watch."""
+    def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Log the loss of a micro-batch, tell the watch about it, and return it."""
         self.watch.see(loss, batch["key"])
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -61,6 +61,6 @@ class Trained(LightningModule):
         self.watch.check(self.global_step, self.global_rank)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.trained())
+        optimizer = self.optimizer_factory(self.trainable_parameters())
         schedule = {"scheduler": LambdaLR(optimizer, self.rate), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

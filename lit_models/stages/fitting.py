@@ -18,7 +18,7 @@ from lit_models.trackers import FaultTolerantLogger
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainingResult:
     """Results of a training, in addition to the module with its averaged weights.
 
     Attributes:
@@ -37,7 +37,7 @@ class Fitted:
 @contextmanager
 def fitted(
     stage: Stage, module: LightningModule, data: Any, *, fit: Mapping[str, Any], global_batch: int
-) -> Iterator[Fitted]:
+) -> Iterator[TrainingResult]:
     """Train to the last step; the loggers are open until the block ends.
 
     Args:
@@ -85,7 +85,7 @@ def fitted(
         "logs": f"{stage.name}/logs",
         "git_commit": commit,
     }
-    yield Fitted(trainer, loggers, blur.radius(trainer), summary)
+    yield TrainingResult(trainer, loggers, blur.radius(trainer), summary)
     if trainer.is_global_zero:
         for logger in loggers:
             logger.close()

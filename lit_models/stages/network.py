@@ -11,7 +11,7 @@ from genrefocus.backbone.tiny import TinyBackbone
 from genrefocus.network_card import BackboneKind, BackboneSource, NetworkCard, write_network_card
 from lit_models.flow_matching import FlowMatching
 from lit_models.ranks import Ranks
-from lit_models.stages.fitting import Fitted, fitted
+from lit_models.stages.fitting import TrainingResult, fitted
 from lit_models.stages.stage import Stage
 
 
@@ -61,7 +61,7 @@ class TrainNetwork(Stage):
                     dataset=data.fingerprints,
                 )
 
-    def _card(self, module: FlowMatching, training: Fitted) -> NetworkCard:
+    def _card(self, module: FlowMatching, training: TrainingResult) -> NetworkCard:
         """What sampling has to know about the network, beside its LoRA."""
         kind: BackboneKind = "tiny" if isinstance(module.backbone, TinyBackbone) else "flux_dev"
         return NetworkCard(

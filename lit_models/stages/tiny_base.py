@@ -10,7 +10,7 @@ from rich.console import Console
 
 from genrefocus.backbone import Backbone
 from lit_models.ranks import Ranks
-from lit_models.stages.fitting import Fitted, fitted
+from lit_models.stages.fitting import TrainingResult, fitted
 from lit_models.stages.network import TrainNetwork
 from lit_models.tiny_base import TinyBase
 
@@ -47,7 +47,7 @@ class TrainTinyBase(TrainNetwork):
     def _write(
         self,
         module: TinyBase,
-        training: Fitted,
+        training: TrainingResult,
         *,
         metrics: dict[str, float],
         dataset: dict[str, str],

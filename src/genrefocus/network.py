@@ -19,8 +19,8 @@ from genrefocus.network_card import (
     STEPS,
     BackboneSource,
     NetworkCard,
-    Task,
-    Variant,
+    NetworkTask,
+    NetworkVariant,
     latest_run,
     networks_of,
     released_card,
@@ -54,7 +54,7 @@ class Network:
     denoiser: Denoiser
     prompt: str
     steps: int
-    variant: Variant = "standard"
+    variant: NetworkVariant = "standard"
     largest_radius: float | None = None
     seed: int = 0
     weights: str = ""
@@ -164,8 +164,8 @@ class Network:
 
 
 def load_networks(
-    cards: Mapping[Task, NetworkCard], *, device: Device = "cpu", vae_tiling: bool = False
-) -> dict[Task, Network]:
+    cards: Mapping[NetworkTask, NetworkCard], *, device: Device = "cpu", vae_tiling: bool = False
+) -> dict[NetworkTask, Network]:
     """The networks that cards describe; those of one backbone share it.
 
     Prompts are encoded in one go, for which FLUX loads its text encoders once.

@@ -29,9 +29,9 @@ BOKEH_PROMPT = "an excellent photo with a large aperture"
 BOKEH_GUIDANCE = 1.0
 STEPS = 28
 
-Task = Literal["deblur", "bokeh"]
+NetworkTask = Literal["deblur", "bokeh"]
 BackboneKind = Literal["tiny", "flux_dev"]
-Variant = Literal["standard", "pre_deblur", "told", "direct"]
+NetworkVariant = Literal["standard", "pre_deblur", "told", "direct"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class NetworkCard:
         ValueError: an unknown task, backbone kind or variant.
     """
 
-    task: Task
+    task: NetworkTask
     backbone: BackboneSource
     flow: Flow
     prompt: str
@@ -83,7 +83,7 @@ class NetworkCard:
     steps: int
     rank: int | None
     lora: str
-    variant: Variant = "standard"
+    variant: NetworkVariant = "standard"
     isolate_conditions: bool = False
     draft_ids: DraftIds = "shifted"
     trained_steps: int | None = None
@@ -93,9 +93,9 @@ class NetworkCard:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("task", self.task, Task),
+            ("task", self.task, NetworkTask),
             ("backbone kind", self.backbone.kind, BackboneKind),
-            ("variant", self.variant, Variant),
+            ("variant", self.variant, NetworkVariant),
             ("draft ids", self.draft_ids, DraftIds),
         ):
             if value not in get_args(known):
@@ -103,12 +103,12 @@ class NetworkCard:
 
 
 def released_card(
-    task: Task,
+    task: NetworkTask,
     flux: str,
     lora: str | Path,
     *,
     steps: int = STEPS,
-    variant: Variant = "standard",
+    variant: NetworkVariant = "standard",
 ) -> NetworkCard:
     """The card of a LoRA file on FLUX.1-dev in the released format, with the release's settings.
 
@@ -214,12 +214,12 @@ def require_backbone(card: NetworkCard) -> BackboneSource:
     return source
 
 
-def networks_of(run: str | Path) -> dict[Task, NetworkCard]:
+def networks_of(run: str | Path) -> dict[NetworkTask, NetworkCard]:
     """The networks of a run, by task: of several with one task the one that was written last.
 
     A card counts when its LoRA file is there. ``run`` may also be the folder of one stage.
     """
-    run, found = Path(run), dict[Task, NetworkCard]()
+    run, found = Path(run), dict[NetworkTask, NetworkCard]()
     for file in sorted([*run.glob(FILE_NAME), *run.glob(f"*/{FILE_NAME}")]):
         card = read_network_card(file)
         rival = found.get(card.task)
@@ -228,7 +228,7 @@ def networks_of(run: str | Path) -> dict[Task, NetworkCard]:
     return found
 
 
-def require_deblurnet(cards: Mapping[Task, NetworkCard], run: str | Path) -> NetworkCard:
+def require_deblurnet(cards: Mapping[NetworkTask, NetworkCard], run: str | Path) -> NetworkCard:
     """The DeblurNet of a run.
 
     Raises:
@@ -243,7 +243,7 @@ def require_deblurnet(cards: Mapping[Task, NetworkCard], run: str | Path) -> Net
 
 
 def latest_run(
-    outputs: str | Path, tasks: Iterable[Task] = ("deblur", "bokeh"), *, option: str = "run="
+    outputs: str | Path, tasks: Iterable[NetworkTask] = ("deblur", "bokeh"), *, option: str = "run="
 ) -> Path:
     """The run below ``outputs`` that was written to last, of those with networks for all ``tasks``.
 
@@ -265,7 +265,7 @@ def latest_run(
     return latest_of(outputs, complete, wish, option)
 
 
-def described(cards: Mapping[Task, NetworkCard]) -> str:
+def described(cards: Mapping[NetworkTask, NetworkCard]) -> str:
     """What the networks of a run are, in a line: ``deblur 1200 steps, bokeh 300 steps``."""
     parts = [
         f"{task} {counted(card.trained_steps, 'step') if card.trained_steps else '? steps'}"

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrefocus.benchmark.case import Case, Method, Task
+from genrefocus.benchmark.case import BenchmarkTask, Case, Method
 from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.focus import SourceBlur
 from genrefocus.network import Network
-from genrefocus.network_card import Task as NetworkTask
+from genrefocus.network_card import NetworkTask
 from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.pipeline import PreparedPhoto, RefocusPipeline
 from genrefocus.world.estimates import estimate_depth
@@ -226,7 +226,7 @@ def nearest_to_focus(disparity: Tensor, focus_disparity: float) -> Tensor:
 
 def methods_of(
     networks: Mapping[NetworkTask, Network], name: str, *, depth: CaseDepth | None = None
-) -> dict[Task, list[Method]]:
+) -> dict[BenchmarkTask, list[Method]]:
     """What networks can answer, by task.
 
     ``deblur`` where there is a DeblurNet, ``bokeh`` where there is a BokehNet. Where there are
@@ -249,7 +249,7 @@ def methods_of(
     if deblur is not None:
         deblur.require_no_draft()
     depths = {"": None} | ({} if depth is None else {"_estimated_depth": depth})
-    found: dict[Task, list[Method]] = {}
+    found: dict[BenchmarkTask, list[Method]] = {}
     if deblur is not None:
         found["deblur"] = [DeblurMethod(deblur, name)]
         if deblur.takes_map:

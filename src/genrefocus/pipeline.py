@@ -23,7 +23,7 @@ from genrefocus.geometry import (
     resize_long_edge_and_crop,
 )
 from genrefocus.network import Device, Network, load_networks
-from genrefocus.network_card import NetworkCard, Task, require_deblurnet
+from genrefocus.network_card import NetworkCard, NetworkTask, require_deblurnet
 from genrefocus.noise import seeded_generators
 from genrefocus.optics import (
     MAX_COC,
@@ -311,7 +311,7 @@ class RefocusPipeline:
 
 
 def load_pipeline(
-    cards: Mapping[Task, NetworkCard],
+    cards: Mapping[NetworkTask, NetworkCard],
     origin: str | Path,
     *,
     deblur: bool = True,
@@ -337,7 +337,7 @@ def load_pipeline(
         raise FileNotFoundError(
             f"{origin} has no BokehNet: no network.json of one with its LoRA file"
         )
-    chosen: dict[Task, NetworkCard] = {"bokeh": cards["bokeh"]}
+    chosen: dict[NetworkTask, NetworkCard] = {"bokeh": cards["bokeh"]}
     if deblur and cards["bokeh"].variant != "direct":
         card = require_deblurnet(cards, origin)
         prompt = card.prompt if deblur_prompt is None else deblur_prompt

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from genrefocus.backbone import Lora
-from genrefocus.benchmark.protocol import Protocol, load_protocol, write_protocol
+from genrefocus.benchmark.protocol import BenchmarkProtocol, load_protocol, write_protocol
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import write_set
 from genrefocus.flow import Flow, SigmaDistribution
@@ -207,7 +207,7 @@ def make_labelled() -> Callable[..., Sample]:
 
 
 @pytest.fixture(scope="session")
-def write_results() -> Callable[..., Protocol]:
+def write_results() -> Callable[..., BenchmarkProtocol]:
     """Writer of results: (folder, task, dataset, figures, curves, images, protocol) -> protocol.
 
     ``figures`` is method -> metric -> values of p00, p01, ...; a text is a failure, None no row. A
@@ -224,8 +224,8 @@ def write_results() -> Callable[..., Protocol]:
         figures: Mapping[str, Mapping[str, Sequence]],
         curves: Sequence[Mapping] = (),
         images: bool = False,
-        protocol: Protocol | None = None,
-    ) -> Protocol:
+        protocol: BenchmarkProtocol | None = None,
+    ) -> BenchmarkProtocol:
         (folder / "protocols").mkdir(parents=True, exist_ok=True)
         protocol = protocol or load_protocol(task, dataset).filled(
             name=dataset, fingerprint="f0" * 32, found={}

@@ -17,7 +17,7 @@ from genrefocus.denoiser import Denoiser
 from genrefocus.estimators import SidecarDepth
 from genrefocus.flow import Flow
 from genrefocus.network import Network
-from genrefocus.network_card import Task, released_card
+from genrefocus.network_card import NetworkTask, released_card
 from genrefocus.network_methods import (
     EstimatedDepth,
     RefocusMethod,
@@ -31,14 +31,14 @@ SIZE = 16, 24
 
 
 @pytest.fixture
-def networks(tiny_settings: dict[str, Any]) -> dict[Task, Network]:
+def networks(tiny_settings: dict[str, Any]) -> dict[NetworkTask, Network]:
     """Networks that return what they are given, asked as the released ones."""
     backbone = build_tiny(**tiny_settings)
     path = backbone.transformer.pixel_path
     for weights in (*path.last.parameters(), *path.mix.parameters()):
         torch.nn.init.zeros_(weights)
     denoiser, found = Denoiser(backbone, Flow("residual")), {}
-    tasks: tuple[Task, Task] = ("deblur", "bokeh")
+    tasks: tuple[NetworkTask, NetworkTask] = ("deblur", "bokeh")
     for task in tasks:
         card = released_card(task, "flux", f"{task}Net.safetensors")
         found[task] = Network(denoiser, card.prompt, card.steps, weights=f"{task}Net 0123")
@@ -61,7 +61,9 @@ def case() -> Case:
     )
 
 
-def test_released_weights_are_asked_as_the_protocols_say(networks: dict[Task, Network]) -> None:
+def test_released_weights_are_asked_as_the_protocols_say(
+    networks: dict[NetworkTask, Network],
+) -> None:
     methods = methods_of(networks, "released")
     for task, dataset in (
         ("deblur", "dpdd"),
@@ -78,7 +80,7 @@ def test_released_weights_are_asked_as_the_protocols_say(networks: dict[Task, Ne
             assert {steps for _, steps in method.asked.values()} == {protocol.steps}  # type: ignore[attr-defined]
 
 
-def test_what_is_there_decides_what_is_answered(networks: dict[Task, Network]) -> None:
+def test_what_is_there_decides_what_is_answered(networks: dict[NetworkTask, Network]) -> None:
     for task in networks:
         assert list(methods_of({task: networks[task]}, "one")) == [task]
     direct = replace(networks["bokeh"], variant="direct")
@@ -89,7 +91,7 @@ def test_what_is_there_decides_what_is_answered(networks: dict[Task, Network]) -
 
 
 def test_a_network_that_can_be_told_the_blur_answers_told_and_blind(
-    networks: dict[Task, Network], case: Case, monkeypatch: pytest.MonkeyPatch
+    networks: dict[NetworkTask, Network], case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor | None] = []
     generate = Network.generate
@@ -122,7 +124,7 @@ def test_a_network_that_can_be_told_the_blur_answers_told_and_blind(
     assert len({one.fingerprint for one in by_task["deblur"]}) == 2  # type: ignore[attr-defined]
 
 
-def test_true_parts_are_swapped_in(networks: dict[Task, Network], case: Case) -> None:
+def test_true_parts_are_swapped_in(networks: dict[NetworkTask, Network], case: Case) -> None:
     seen: list[Tensor] = []
 
     def half(case: Case, aif: Tensor) -> Tensor:

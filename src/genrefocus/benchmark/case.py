@@ -14,8 +14,8 @@ from genrefocus.optics import (
     visible_blur,
 )
 
-Task = Literal["deblur", "bokeh", "refocus"]
-TASKS: tuple[Task, ...] = get_args(Task)
+BenchmarkTask = Literal["deblur", "bokeh", "refocus"]
+TASKS: tuple[BenchmarkTask, ...] = get_args(BenchmarkTask)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Case:
         ValueError: sizes that differ, named with the key; nothing is resized.
     """
 
-    task: Task
+    task: BenchmarkTask
     key: str
     image: Tensor
     target: Tensor

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from genrefocus.benchmark.case import Case, Task
+from genrefocus.benchmark.case import BenchmarkTask, Case
 from genrefocus.data.images import image_of
 from genrefocus.data.order import spread
 from genrefocus.data.sample import Sample, to_float
@@ -22,7 +22,7 @@ class CaseSet(Protocol):
     """A data set of one task."""
 
     @property
-    def task(self) -> Task: ...
+    def task(self) -> BenchmarkTask: ...
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class ShardCases:
         own_prompts: networks are asked with a sample's own prompt, where it has one.
     """
 
-    task: Task
+    task: BenchmarkTask
     name: str
     folder: Path
     limit: int | None = None
@@ -97,7 +97,7 @@ class ShardCases:
         return replace(case, prompt=sample.prompt) if self.own_prompts and sample.prompt else case
 
 
-def case_of(task: Task, sample: Sample) -> Case:
+def case_of(task: BenchmarkTask, sample: Sample) -> Case:
     """A sample as a case.
 
     For ``deblur`` the photograph is the input and the AIF the target; for ``bokeh`` it is the other
@@ -162,7 +162,7 @@ class PairCases:
             split.
     """
 
-    task: Task
+    task: BenchmarkTask
     name: str
     source: Source
     split: str | None = None

@@ -225,12 +225,12 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Own:
+class UserMethod:
     """A method of the user's, under the name that the configuration gives it.
 
     Raises (when it answers):
         ValueError: it cannot answer; a failure of this case.
-        OwnError: anything else that it raises, which ends the benchmark.
+        UserMethodError: anything else that it raises, which ends the benchmark.
     """
 
     name: str
@@ -251,11 +251,11 @@ class Own:
             raise
         except Exception as error:
             *_, frame = traceback.extract_tb(error.__traceback__)
-            raise OwnError(
+            raise UserMethodError(
                 f"{self.name} failed on {case.key}: {type(error).__name__}: {error} "
                 f"({frame.filename}, line {frame.lineno})"
             ) from error
 
 
-class OwnError(Exception):
+class UserMethodError(Exception):
     """Code of the user's does not work."""

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from genrefocus.benchmark.case import Task
+from genrefocus.benchmark.case import BenchmarkTask
 from genrefocus.k_search import KRange
 from genrefocus.writing import write_atomically
 
@@ -24,7 +24,7 @@ _FOLDER = resources.files("genrefocus.benchmark") / "protocols"
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Dataset:
+class ProtocolDataset:
     """A data set: the name in rows and files, and what identifies the images that were read.
 
     Attributes:
@@ -37,7 +37,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Metric:
+class ProtocolMetric:
     """A metric by its implementation, since two of one name are different networks.
 
     Attributes:
@@ -52,7 +52,7 @@ class Metric:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Protocol:
+class BenchmarkProtocol:
     """Everything that a figure depends on besides the method.
 
     Attributes:
@@ -72,9 +72,9 @@ class Protocol:
         ValueError: a value of another type or outside its range.
     """
 
-    task: Task
+    task: BenchmarkTask
     version: int
-    dataset: Dataset
+    dataset: ProtocolDataset
     resolution: str
     colour_space: str
     bit_depth: int
@@ -83,7 +83,7 @@ class Protocol:
     steps: int | None
     seed: int
     k_search: KRange | None
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, ProtocolMetric]
 
     def __post_init__(self) -> None:
         if self.k_search is not None and self.k_search.budget > MOST_RENDERINGS:
@@ -118,7 +118,7 @@ class Protocol:
 
     def filled(
         self, *, name: str, fingerprint: str, found: Mapping[str, tuple[str, str | None]]
-    ) -> "Protocol":
+    ) -> "BenchmarkProtocol":
         """The protocol of a run: data set, implementations and weights are those that were used.
 
         Args:
@@ -140,7 +140,7 @@ class Protocol:
             metrics[metric] = replace(
                 metrics[metric], implementation=implementation, weights=weights
             )
-        return replace(self, dataset=Dataset(name, fingerprint), metrics=metrics)
+        return replace(self, dataset=ProtocolDataset(name, fingerprint), metrics=metrics)
 
 
 def available_protocols() -> list[tuple[str, str]]:
@@ -150,7 +150,7 @@ def available_protocols() -> list[tuple[str, str]]:
     return [(task, dataset) for task, dataset in pairs]
 
 
-def load_protocol(task: str, dataset: str) -> Protocol:
+def load_protocol(task: str, dataset: str) -> BenchmarkProtocol:
     """A protocol that comes with the package.
 
     Raises:
@@ -164,8 +164,8 @@ def load_protocol(task: str, dataset: str) -> Protocol:
 
 
 def protocol_at_given_k(
-    task: Task, dataset: str, metrics: Iterable[str], *, crop: int | None, seed: int
-) -> Protocol:
+    task: BenchmarkTask, dataset: str, metrics: Iterable[str], *, crop: int | None, seed: int
+) -> BenchmarkProtocol:
     """The protocol of a set whose K is known; each network states its own prompt and steps.
 
     Args:
@@ -180,10 +180,10 @@ def protocol_at_given_k(
     better: dict[str, Any] = {
         n: METRICS[n].direction if n in METRICS else "higher" for n in metrics
     }
-    return Protocol(
+    return BenchmarkProtocol(
         task,
         version=1,
-        dataset=Dataset(dataset),
+        dataset=ProtocolDataset(dataset),
         resolution="the size of the samples",
         colour_space="sRGB",
         bit_depth=8,
@@ -192,11 +192,11 @@ def protocol_at_given_k(
         steps=None,
         seed=seed,
         k_search=None,
-        metrics={name: Metric(f"genrefocus {name}", best) for name, best in better.items()},
+        metrics={name: ProtocolMetric(f"genrefocus {name}", best) for name, best in better.items()},
     )
 
 
-def read_protocol(path: str | Path) -> Protocol:
+def read_protocol(path: str | Path) -> BenchmarkProtocol:
     """A protocol file.
 
     Raises:
@@ -208,14 +208,14 @@ def read_protocol(path: str | Path) -> Protocol:
     return _parse(Path(path).read_text(encoding="utf-8"), str(path))
 
 
-def write_protocol(protocol: Protocol, path: str | Path) -> None:
+def write_protocol(protocol: BenchmarkProtocol, path: str | Path) -> None:
     """Write a protocol so that :func:`read_protocol` gives an equal one, with the same hash."""
     plain = json.loads(json.dumps(asdict(protocol)))
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     write_atomically(Path(path), text.encode())
 
 
-def difference(a: Protocol, b: Protocol) -> list[str]:
+def difference(a: BenchmarkProtocol, b: BenchmarkProtocol) -> list[str]:
     """What differs, a line for each field: ``metrics.lpips.weights: "0ab1" and "77fe"``."""
     first, second = dict(_leaves(asdict(a))), dict(_leaves(asdict(b)))
     return [
@@ -225,7 +225,7 @@ def difference(a: Protocol, b: Protocol) -> list[str]:
     ]
 
 
-def require_same(a: Protocol, b: Protocol) -> None:
+def require_same(a: BenchmarkProtocol, b: BenchmarkProtocol) -> None:
     """Refuse protocols that differ.
 
     Raises:
@@ -248,10 +248,10 @@ def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, json.dumps(value, ensure_ascii=False)
 
 
-def _parse(text: str, name: str) -> Protocol:
+def _parse(text: str, name: str) -> BenchmarkProtocol:
     try:
         record = yaml.safe_load(text)
-        return TypeAdapter(Protocol).validate_json(json.dumps(record))
+        return TypeAdapter(BenchmarkProtocol).validate_json(json.dumps(record))
     except yaml.YAMLError as error:
         raise ValueError(f"{name} is not YAML: {error}") from None
     except ValidationError as error:

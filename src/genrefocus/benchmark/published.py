@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from genrefocus.benchmark.protocol import Protocol
+from genrefocus.benchmark.protocol import BenchmarkProtocol
 
 INPUT_ROW = "Input"
 IDENTITY = "identity"
@@ -24,7 +24,9 @@ def tolerance() -> float:
     return float(_content()["tolerance"])
 
 
-def published_figures(protocol: Protocol, ours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+def published_figures(
+    protocol: BenchmarkProtocol, ours: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
     """Figures of the published tables that belong to a protocol.
 
     Args:

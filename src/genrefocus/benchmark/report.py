@@ -84,7 +84,7 @@ def write_report(results: Results, tables: Sequence[BenchmarkTable], path: str |
 
 def _section(results: Results, table: BenchmarkTable) -> dict[str, Any]:
     """What the page says of a task and data set."""
-    album = _Album(results, table)
+    album = _CaseImages(results, table)
     cases = [album.case(key) for key in album.anchors]
     present = {name for case in cases for name in case["layers"]}
     # The last method, but not one that is a variant of another, such as trained_true_aif.
@@ -110,7 +110,7 @@ def _section(results: Results, table: BenchmarkTable) -> dict[str, Any]:
     }
 
 
-class _Album:
+class _CaseImages:
     """Images of a data set: the cases that are shown whole, and thumbnails of extremes."""
 
     def __init__(self, results: Results, table: BenchmarkTable) -> None:

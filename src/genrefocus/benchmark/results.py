@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from genrefocus.benchmark.figures import read_figures
-from genrefocus.benchmark.protocol import Protocol, read_protocol, require_same
+from genrefocus.benchmark.protocol import BenchmarkProtocol, read_protocol, require_same
 from genrefocus.runs import BENCHMARK
 
 Place = tuple[str, str, str]
@@ -56,7 +56,7 @@ class Results:
 
     name: str
     figures: pd.DataFrame
-    protocols: Mapping[tuple[str, str], Protocol]
+    protocols: Mapping[tuple[str, str], BenchmarkProtocol]
     curves: pd.DataFrame
     folders: Mapping[Place, tuple[tuple[Path, str], ...]]
     notes: Mapping[tuple[str, str], tuple[str, ...]]
@@ -126,7 +126,7 @@ def merge(parts: Sequence[Results]) -> Results:
         ValueError: protocols of a task and data set differ, or two folders of one name have a
             method with different figures.
     """
-    protocols: dict[tuple[str, str], Protocol] = {}
+    protocols: dict[tuple[str, str], BenchmarkProtocol] = {}
     notes: dict[tuple[str, str], tuple[str, ...]] = {}
     contents: dict[Place, set[str]] = {}
     for part in parts:

@@ -27,7 +27,7 @@ from genrefocus.benchmark.case import Case, Method
 from genrefocus.benchmark.cases import CaseSet, cropped
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED, figure_table, write_figures
 from genrefocus.benchmark.parts import parts_of
-from genrefocus.benchmark.protocol import Protocol
+from genrefocus.benchmark.protocol import BenchmarkProtocol
 from genrefocus.benchmark.results import PARTS_NAME
 from genrefocus.data.order import spread
 from genrefocus.data.processes import ordered_map
@@ -64,7 +64,7 @@ class Entry:
     """
 
     cases: CaseSet
-    protocol: Protocol
+    protocol: BenchmarkProtocol
     unavailable: Mapping[str, str]
     methods: Sequence[Method] = ()
     notes: Sequence[str] = ()
@@ -220,7 +220,7 @@ def measure(
 
 
 def _answer(
-    method: Method, case: Case, protocol: Protocol, curves: list[dict[str, Any]]
+    method: Method, case: Case, protocol: BenchmarkProtocol, curves: list[dict[str, Any]]
 ) -> tuple[Tensor, Case, str | None]:
     """The answer, the case with the K that it was given, and how the search for that ended."""
     if protocol.k_search is None or not method.needs_k:

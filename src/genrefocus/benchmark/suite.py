@@ -6,10 +6,10 @@ from pathlib import Path
 from filelock import FileLock
 from rich.console import Console
 
-from genrefocus.benchmark.case import Method, Task
+from genrefocus.benchmark.case import BenchmarkTask, Method
 from genrefocus.benchmark.cases import CaseSet, cropped
-from genrefocus.benchmark.methods import Classical, Identity, Own, RichardsonLucy, Unsharp
-from genrefocus.benchmark.protocol import Protocol, write_protocol
+from genrefocus.benchmark.methods import Classical, Identity, RichardsonLucy, Unsharp, UserMethod
+from genrefocus.benchmark.protocol import BenchmarkProtocol, write_protocol
 from genrefocus.benchmark.report import REPORT_NAME, write_report
 from genrefocus.benchmark.results import NOTES_NAME, read_results
 from genrefocus.benchmark.runner import Entry, gather, run
@@ -26,7 +26,10 @@ SIMULATED = "The images are simulated."
 
 
 def entry_of(
-    cases: CaseSet, protocol: Protocol, methods: Sequence[Method], notes: Sequence[str] = ()
+    cases: CaseSet,
+    protocol: BenchmarkProtocol,
+    methods: Sequence[Method],
+    notes: Sequence[str] = (),
 ) -> Entry:
     """The entry of a data set; settings of fitted methods are added to the notes.
 
@@ -58,7 +61,7 @@ def entry_of(
     return Entry(cases, protocol, unavailable, methods, [*notes, *fitted])
 
 
-def baselines(task: Task, validation: CaseSet | None, *, slow: bool) -> list[Method]:
+def baselines(task: BenchmarkTask, validation: CaseSet | None, *, slow: bool) -> list[Method]:
     """The unmodified input, and classical methods.
 
     Args:
@@ -106,7 +109,7 @@ def measure_all(
         for method in entry.methods:
             bar = bars.add_task(f"{entry.name}, {method.name}", total=total)
             # Networks are not copied to processes, and code of users may hold anything.
-            here = hasattr(method, "asked") or isinstance(method, Own)
+            here = hasattr(method, "asked") or isinstance(method, UserMethod)
             run(
                 entry,
                 method,
@@ -141,7 +144,7 @@ def conclude(entries: Sequence[Entry], out: Path, console: Console, *, seed: int
         return True
 
 
-def _require_asked_alike(method: Method, protocol: Protocol) -> None:
+def _require_asked_alike(method: Method, protocol: BenchmarkProtocol) -> None:
     """
     Raises:
         ValueError: prompt or steps of a network differ from the protocol's.

@@ -19,7 +19,7 @@ from rich.text import Text
 from genrefocus.benchmark import typeset
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED
 from genrefocus.benchmark.parts import TITLE, parts_table, summarise_parts
-from genrefocus.benchmark.protocol import Protocol
+from genrefocus.benchmark.protocol import BenchmarkProtocol
 from genrefocus.benchmark.published import IDENTITY, published_figures
 from genrefocus.benchmark.results import Results
 from genrefocus.benchmark.statistics import compare, summarise
@@ -37,7 +37,7 @@ PAIRED_TITLE = "paired: mean of first minus second over the images that both hav
 _WIDE = 100  # characters of a terminal that shows intervals
 _REASONS = 3  # of failures of a method that are shown in full
 
-Pairs = Callable[[str, str, Sequence[str]], Iterable[tuple[str, str]]]
+MethodPairs = Callable[[str, str, Sequence[str]], Iterable[tuple[str, str]]]
 """(task, data set, methods) -> the pairs of methods that are compared image by image."""
 
 
@@ -58,7 +58,7 @@ class BenchmarkTable:
         remedies: what makes metrics available that are not.
     """
 
-    protocol: Protocol
+    protocol: BenchmarkProtocol
     figures: pd.DataFrame
     lines: pd.DataFrame
     compared: pd.DataFrame
@@ -110,7 +110,9 @@ def every_pair(task: str, dataset: str, methods: Sequence[str]) -> Iterator[tupl
     return itertools.combinations(methods, 2)
 
 
-def build_tables(results: Results, *, seed: int, pairs: Pairs = every_pair) -> list[BenchmarkTable]:
+def build_tables(
+    results: Results, *, seed: int, pairs: MethodPairs = every_pair
+) -> list[BenchmarkTable]:
     """A table for each task and data set.
 
     Args:
@@ -307,7 +309,7 @@ def _headings(table: BenchmarkTable, metrics: Sequence[str]) -> dict[str, str]:
     return {metric: table.heading(metric) for metric in metrics}
 
 
-def _lines(figures: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:
+def _lines(figures: pd.DataFrame, protocol: BenchmarkProtocol, seed: int) -> pd.DataFrame:
     own = summarise(figures, seed=seed)
     own["of"] = own["metric"].map(figures.groupby("metric")["key"].nunique())
     # What no method has a value of is missing for all alike.
@@ -344,7 +346,7 @@ def _is_identity(method: str) -> bool:
 
 
 def _compared(
-    figures: pd.DataFrame, protocol: Protocol, pairs: Iterable[tuple[str, str]], seed: int
+    figures: pd.DataFrame, protocol: BenchmarkProtocol, pairs: Iterable[tuple[str, str]], seed: int
 ) -> pd.DataFrame:
     """Without pairs that have no image of a metric in common."""
     listed, found = list(pairs), []

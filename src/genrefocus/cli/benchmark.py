@@ -12,11 +12,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from genrefocus.benchmark.case import TASKS, Method, Task
+from genrefocus.benchmark.case import TASKS, BenchmarkTask, Method
 from genrefocus.benchmark.cases import CaseSet
-from genrefocus.benchmark.protocol import Protocol, load_protocol, read_protocol
-from genrefocus.network_card import NetworkCard, described, latest_run, networks_of, released_card
-from genrefocus.network_card import Task as NetworkTask
+from genrefocus.benchmark.protocol import BenchmarkProtocol, load_protocol, read_protocol
+from genrefocus.network_card import (
+    NetworkCard,
+    NetworkTask,
+    described,
+    latest_run,
+    networks_of,
+    released_card,
+)
 from genrefocus.terminal import Bars
 
 # Metrics and networks take seconds to import: what is wrong with the input is said before.
@@ -29,7 +35,7 @@ _TAKEN = {"identity", "input", "target", "unsharp", "richardson_lucy"}
 _TAKEN |= {"classical_scatter", "classical_layered"}
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False}
 
-Trained = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
+MethodNetworks = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
 """Method -> cards of its networks, and where they come from."""
 
 
@@ -66,7 +72,7 @@ def _run(config: DictConfig) -> None:
     sets: list[CaseSet] = [instantiate(one.cases) for one in chosen]
     protocols = [_protocol(one, config) for one in chosen]
 
-    from genrefocus.benchmark.methods import OwnError
+    from genrefocus.benchmark.methods import UserMethodError
     from genrefocus.benchmark.report import REPORT_NAME
     from genrefocus.benchmark.suite import conclude, measure_all
 
@@ -84,7 +90,7 @@ def _run(config: DictConfig) -> None:
     try:
         with Bars(config.progress and job == 0, console) as bars:
             measure_all(entries, out, bars=bars, workers=config.workers, job=job, jobs=jobs)
-    except OwnError as error:
+    except UserMethodError as error:
         print(f"genrefocus benchmark: {error}", file=sys.stderr)
         sys.exit(1)
     if not conclude(entries, out, console, seed=config.seed):
@@ -124,7 +130,7 @@ def _build(config: DictConfig, chosen: Sequence[DictConfig]) -> None:
                     instantiate(one.make)
 
 
-def _trained(config: DictConfig, tasks: Sequence[Task]) -> Trained:
+def _trained(config: DictConfig, tasks: Sequence[BenchmarkTask]) -> MethodNetworks:
     """Networks of runs and LoRA files.
 
     Raises:
@@ -152,7 +158,7 @@ def _trained(config: DictConfig, tasks: Sequence[Task]) -> Trained:
     return found
 
 
-def _latest(outputs: str, tasks: Sequence[Task]) -> Path:
+def _latest(outputs: str, tasks: Sequence[BenchmarkTask]) -> Path:
     every: tuple[NetworkTask, ...] = ("deblur", "bokeh")
     try:
         return latest_run(outputs, [one for one in every if {one, "refocus"} & set(tasks)])
@@ -167,22 +173,22 @@ def _shown_path(path: str | Path) -> str:
     return absolute.relative_to(Path.cwd()).as_posix() if inside else str(path)
 
 
-def _protocol(one: DictConfig, config: DictConfig) -> Protocol:
+def _protocol(one: DictConfig, config: DictConfig) -> BenchmarkProtocol:
     if (file := config.protocols.get(one.cases.task)) is not None:
         return read_protocol(file)
     return load_protocol(*str(one.protocol).split("/", 1))
 
 
 def _methods(
-    config: DictConfig, trained: Trained, own: Mapping[str, Any], console: Console
-) -> Mapping[Task, list[tuple[Method, str | None]]]:
+    config: DictConfig, trained: MethodNetworks, own: Mapping[str, Any], console: Console
+) -> Mapping[BenchmarkTask, list[tuple[Method, str | None]]]:
     """Networks and methods of the user's by task, each with where it comes from."""
-    from genrefocus.benchmark.methods import Own
+    from genrefocus.benchmark.methods import UserMethod
     from genrefocus.network import load_networks
     from genrefocus.network_methods import methods_of
 
     depth = _depth(config) if trained else None
-    found: dict[Task, list[tuple[Method, str | None]]] = {task: [] for task in TASKS}
+    found: dict[BenchmarkTask, list[tuple[Method, str | None]]] = {task: [] for task in TASKS}
     for name, (cards, origin) in trained.items():
         console.print(f"{name}: {origin}", **_PLAIN)
         networks = load_networks(cards, device=_device(config))
@@ -190,7 +196,7 @@ def _methods(
             found[task] += [(method, f"{name}: {origin}") for method in some]
     for name, answer in own.items():
         for task in config.methods[name].get("tasks", TASKS):
-            found[task].append((Own(name, answer), None))
+            found[task].append((UserMethod(name, answer), None))
     return found
 
 
@@ -220,7 +226,7 @@ def _depth(config: DictConfig) -> "CaseDepth | None":
 def _entry(
     one: DictConfig,
     cases: CaseSet,
-    protocol: Protocol,
+    protocol: BenchmarkProtocol,
     methods: Sequence[tuple[Method, str | None]],
     config: DictConfig,
     console: Console,

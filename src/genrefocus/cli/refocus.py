@@ -22,8 +22,8 @@ from genrefocus.focus import Focus, SourceBlur
 from genrefocus.geometry import require_inside
 from genrefocus.network_card import (
     NetworkCard,
-    Task,
-    Variant,
+    NetworkTask,
+    NetworkVariant,
     latest_run,
     networks_of,
     released_card,
@@ -123,17 +123,17 @@ def _told(scene: PreparedPhoto, origin: str) -> dict[str, Any]:
 
 
 def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
-    origin, cards = args.flux, dict[Task, NetworkCard]()
+    origin, cards = args.flux, dict[NetworkTask, NetworkCard]()
     if args.flux is not None:
         cards["bokeh"] = released_card("bokeh", args.flux, args.bokeh_lora)
         if args.deblur_lora is not None:
             told = args.source_k not in (None, "none") or args.source_focus is not None
-            variant: Variant = "pre_deblur" if args.draft else "told" if told else "standard"
+            variant: NetworkVariant = "pre_deblur" if args.draft else "told" if told else "standard"
             cards["deblur"] = released_card("deblur", args.flux, args.deblur_lora, variant=variant)
     else:
         origin = args.run
         if origin == "latest":
-            wanted: tuple[Task, ...] = ("bokeh",) if args.no_deblur else ("deblur", "bokeh")
+            wanted: tuple[NetworkTask, ...] = ("bokeh",) if args.no_deblur else ("deblur", "bokeh")
             origin = latest_run("outputs", wanted, option="--run")
         cards = networks_of(origin)
     return load_pipeline(

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genrefocus.configuration.composing import checkout, compose_training, require_settled, trained
+from genrefocus.configuration.composing import (
+    checkout,
+    compose_training,
+    require_settled,
+    training_stages,
+)
 
 if TYPE_CHECKING:  # a wrong override must not wait for torch
     from torch import Tensor
@@ -28,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     kill_at = args.steps // 2 if args.kill_at is None else args.kill_at
     config = compose_training(args.overrides)
     require_settled(config)
-    stages = list(trained(config))
+    stages = list(training_stages(config))
     if not stages:
         raise ValueError(f"experiment {config.name} trains no stage; choose another experiment")
     stage = args.stage or stages[0]

@@ -307,7 +307,7 @@ def checkout() -> Path:
     )
 
 
-def trained(config: DictConfig) -> dict[str, DictConfig]:
+def training_stages(config: DictConfig) -> dict[str, DictConfig]:
     """The stages of the curriculum that train a LoRA."""
     stages = {str(name): config.stages[name] for name in config.curriculum}
     return {name: one for name, one in stages.items() if "rank" in one.get("module", ())}

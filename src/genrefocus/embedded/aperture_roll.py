@@ -22,7 +22,7 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from genrefocus.embedded.files import make_files
-from genrefocus.preparation.sources.listing import Found
+from genrefocus.preparation.sources.listing import Scan
 from genrefocus.preparation.sources.realbokeh import RealBokeh3mp
 from genrefocus.world.camera import draw_exposure, take_photo
 from genrefocus.world.cameras import SHARP_F_NUMBER
@@ -42,7 +42,7 @@ _FOCUS_UNCERTAINTY = 0.1  # of the distance, as the camera states it
 
 
 @dataclass(frozen=True)
-class Series:
+class ApertureRollSet:
     """Scenes of ``size`` x 3/2 ``size`` px (HxW), each at f/22 and at some wider apertures.
 
     Attributes:
@@ -89,7 +89,7 @@ class ApertureRoll(RealBokeh3mp):
 
     Args:
         root: folder ``images`` of the series.
-        seed, counts, size, frames: see :class:`Series`.
+        seed, counts, size, frames: see :class:`ApertureRollSet`.
         workers: processes that make it.
     """
 
@@ -101,13 +101,13 @@ class ApertureRoll(RealBokeh3mp):
 
     name = "aperture_roll"
 
-    def _scan(self, found: Found) -> None:
-        series = Series(self.seed, self.counts, self.size, self.frames)
+    def _scan(self, found: Scan) -> None:
+        series = ApertureRollSet(self.seed, self.counts, self.size, self.frames)
         series.build(found.root.parent, workers=self.workers)
         super()._scan(found)
 
 
-def take_series(one: Series, folder: Path, scene_of: tuple[str, int]) -> None:
+def take_series(one: ApertureRollSet, folder: Path, scene_of: tuple[str, int]) -> None:
     """Write photographs, metadata and depth of a scene, given as split and number."""
     split, number = scene_of
     key = zlib.crc32(f"aperture_series/{split}".encode())

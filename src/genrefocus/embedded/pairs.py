@@ -34,9 +34,9 @@ from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 GENERATOR_VERSION = 4
 """Raised with every change that makes other images of the same seed."""
 
-Kind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
-PAIRS: tuple[Kind, ...] = ("synthetic", "deblur", "sweep")
-ROLL: Kind = "camera_roll"
+SetKind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
+PAIRS: tuple[SetKind, ...] = ("synthetic", "deblur", "sweep")
+ROLL: SetKind = "camera_roll"
 
 # At 64 px; they scale with the size. The margin holds the shift of the greatest blur.
 LEAST_BLUR_PX = {"synthetic": 0.5, "deblur": 0.5, "sweep": 3.0, "camera_roll": 0.8}
@@ -54,7 +54,7 @@ _EDGE_WIDTH_PX = 2  # of estimated depth, at any size
 class EmbeddedSet:
     """The samples of a kind and split at ``size`` px, by their numbers."""
 
-    kind: Kind
+    kind: SetKind
     split: str
     seed: int
     size: int
@@ -99,7 +99,7 @@ class EmbeddedSet:
 
 def make_pair(one: EmbeddedSet, number: int) -> Sample:
     """The ``number``-th sample of a set of pairs: ``synthetic``, ``deblur`` or ``sweep``."""
-    subject = _Subject.drawn(one, number)
+    subject = _PhotographedScene.drawn(one, number)
     rendered = one.rendered
     photo = _render if rendered else _photograph
     own = other = _draw_blur(one, subject, number)
@@ -138,7 +138,7 @@ def make_pair(one: EmbeddedSet, number: int) -> Sample:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _PhotographedScene:
     """A scene, its disparity (H, W) as an estimator gives it, and what it is photographed with."""
 
     scene: Scene
@@ -147,7 +147,7 @@ class _Subject:
     lens: Lens
 
     @classmethod
-    def drawn(cls, one: EmbeddedSet, number: int) -> "_Subject":
+    def drawn(cls, one: EmbeddedSet, number: int) -> "_PhotographedScene":
         # What is rendered from the image alone needs no margin.
         margin = 0 if one.rendered else max(8, round(one.px(MARGIN_PX)))
         seed = one.scene_seed(number)
@@ -178,7 +178,7 @@ class _Blur:
     noise_seed: int
 
 
-def _draw_blur(one: EmbeddedSet, subject: _Subject, number: int) -> _Blur:
+def _draw_blur(one: EmbeddedSet, subject: _PhotographedScene, number: int) -> _Blur:
     rng = one.generator(number)
     surface, disparity = draw_surface(subject.scene, rng), scene_disparity(subject.scene)
     focus = float(disparity[surface].median())
@@ -195,7 +195,7 @@ def _draw_blur(one: EmbeddedSet, subject: _Subject, number: int) -> _Blur:
     return _Blur(focus, estimated, strength, int(rng.integers(2**32)))
 
 
-def _render(subject: _Subject, blur: _Blur) -> Tensor:
+def _render(subject: _PhotographedScene, blur: _Blur) -> Tensor:
     """What a simulator makes of the sharp scene and its estimated depth: (3, H, W) uint8."""
     light = render_layered(
         scene_aif(subject.scene),
@@ -208,7 +208,7 @@ def _render(subject: _Subject, blur: _Blur) -> Tensor:
     return to_bytes(light)
 
 
-def _photograph(subject: _Subject, blur: _Blur) -> Tensor:
+def _photograph(subject: _PhotographedScene, blur: _Blur) -> Tensor:
     """The photograph wide open, (3, H, W) uint8."""
     rng = np.random.default_rng(blur.noise_seed)
     image = photograph(
@@ -222,7 +222,7 @@ def _photograph(subject: _Subject, blur: _Blur) -> Tensor:
     return as_jpeg(image)
 
 
-def _stopped_down(subject: _Subject, blur: _Blur) -> Tensor:
+def _stopped_down(subject: _PhotographedScene, blur: _Blur) -> Tensor:
     """The same photograph at f/22, without noise: what stands for the sharp image."""
     stop = _F_NUMBER / SHARP_F_NUMBER
     return photograph(

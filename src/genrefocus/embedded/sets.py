@@ -48,13 +48,13 @@ from genrefocus.embedded.pairs import (
     PAIRS,
     ROLL,
     EmbeddedSet,
-    Kind,
+    SetKind,
     make_pair,
 )
 from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate
-from genrefocus.preparation.sources.numbered import Numbered
+from genrefocus.preparation.sources.numbered import NumberedScenes
 from genrefocus.render.scene import Scene
 from genrefocus.world.camera import Exposure, draw_exposure, take_photo
 from genrefocus.world.cameras import HELDOUT_LENS, HELDOUT_SHARE, LENSES
@@ -75,7 +75,7 @@ DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
 class EmbeddedPairs(Route):
     """The pairs of a kind as a route, see :func:`make_pair`."""
 
-    kind: Kind
+    kind: SetKind
     seed: int
     size: int
     generator_version: int = GENERATOR_VERSION
@@ -119,7 +119,7 @@ def build_embedded(
         if own := wanted.get(kind):
             prepare(
                 EmbeddedPairs(kind, seed, size),
-                Numbered(f"embedded {kind}", own, prefix="sweep-" if kind == "sweep" else ""),
+                NumberedScenes(f"embedded {kind}", own, prefix="sweep-" if kind == "sweep" else ""),
                 root / kind,
                 seed=seed,
                 items_per_shard=500,

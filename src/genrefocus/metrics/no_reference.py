@@ -18,7 +18,7 @@ from genrefocus.metrics.pairs import check_pair, nan_where_invalid
 from genrefocus.metrics.precision import in_float32
 
 
-class Variant(NamedTuple):
+class PyiqaNetwork(NamedTuple):
     """One network of pyiqa.
 
     Attributes:
@@ -36,12 +36,12 @@ class Variant(NamedTuple):
 
 _VIT = "timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"
 
-VARIANTS: Mapping[str, Variant] = {
-    "musiq": Variant("musiq", "KonIQ-10k", ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",)),
-    "maniqa": Variant("maniqa", "KonIQ-10k", ("pyiqa/ckpt_koniq10k.pt",), _VIT),
-    "maniqa_kadid": Variant("maniqa-kadid", "KADID-10k", ("pyiqa/ckpt_kadid10k.pt",), _VIT),
-    "clip_iqa": Variant("clipiqa", "CLIP RN50, five prompt pairs", ("clip/RN50.pt",)),
-    "clip_iqa_plus": Variant(
+NETWORKS: Mapping[str, PyiqaNetwork] = {
+    "musiq": PyiqaNetwork("musiq", "KonIQ-10k", ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",)),
+    "maniqa": PyiqaNetwork("maniqa", "KonIQ-10k", ("pyiqa/ckpt_koniq10k.pt",), _VIT),
+    "maniqa_kadid": PyiqaNetwork("maniqa-kadid", "KADID-10k", ("pyiqa/ckpt_kadid10k.pt",), _VIT),
+    "clip_iqa": PyiqaNetwork("clipiqa", "CLIP RN50, five prompt pairs", ("clip/RN50.pt",)),
+    "clip_iqa_plus": PyiqaNetwork(
         "clipiqa+",
         "CLIP RN50, learned prompts",
         ("clip/RN50.pt", "pyiqa/CLIP-IQA+_learned_prompts-603f3273.pth"),
@@ -55,13 +55,13 @@ def require_no_reference(variant: str) -> tuple[Path, ...]:
     Raises:
         NotAvailable: pyiqa or weights are missing; the message says what to do.
     """
-    files = tuple(Path(torch.hub.get_dir()) / file for file in VARIANTS[variant].files)
+    files = tuple(Path(torch.hub.get_dir()) / file for file in NETWORKS[variant].files)
     steps = []
     if importlib.util.find_spec("pyiqa") is None:
         steps.append("`pip install pyiqa`, the extra `iqa`")
     if missing := [str(file) for file in files if not file.is_file()]:
         steps.append(f"copy what pyiqa downloads elsewhere to {' and '.join(missing)}")
-    if (hub := VARIANTS[variant].hub) and not _in_hub_cache(hub):
+    if (hub := NETWORKS[variant].hub) and not _in_hub_cache(hub):
         steps.append(f"fill the hub's cache (HF_HOME) with `hf download {hub}`")
     if steps:
         raise NotAvailable(f"{variant} is not available: {'; '.join(steps)}")
@@ -77,7 +77,7 @@ def no_reference(pred: Tensor, *, variant: str) -> Tensor:
 
     Args:
         pred: (B, 3, H, W) in [0, 1].
-        variant: a key of ``VARIANTS``.
+        variant: a key of ``NETWORKS``.
 
     Returns:
         (B,) float32; NaN where an image is not finite.
@@ -108,11 +108,11 @@ def _network(
     """The network; ``files`` with their times tell states of TORCH_HOME apart."""
     import pyiqa
 
-    network: torch.nn.Module = pyiqa.create_metric(VARIANTS[variant].pyiqa, device=device)
+    network: torch.nn.Module = pyiqa.create_metric(NETWORKS[variant].pyiqa, device=device)
     return network.requires_grad_(False).eval()
 
 
-def _info(name: str, variant: Variant) -> MetricInfo:
+def _info(name: str, variant: PyiqaNetwork) -> MetricInfo:
     return MetricInfo(
         name,
         of_batches(no_reference, variant=name),
@@ -123,4 +123,4 @@ def _info(name: str, variant: Variant) -> MetricInfo:
     )
 
 
-METRICS = tuple(_info(name, variant) for name, variant in VARIANTS.items())
+METRICS = tuple(_info(name, variant) for name, variant in NETWORKS.items())

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genrefocus.configuration.composing import trained
+from genrefocus.configuration.composing import training_stages
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight.files import (
     Finding,
@@ -213,7 +213,7 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
 def find_data(config: DictConfig) -> Iterator[Finding]:
     """Shards of every stage that trains, and its samples against ranks, batches and workers."""
     ranks, seen = ranks_of(config), set()
-    for name, stage in trained(config).items():
+    for name, stage in training_stages(config).items():
         data, routes = stage.datamodule, {}
         folders = {f"train.{route}": folder for route, folder in data.train.items()}
         folders |= {f"val.{n}": folder for n, folder in enumerate(data.val)}
@@ -251,7 +251,7 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
 
 def find_test_sets(config: DictConfig) -> Iterator[Finding]:
     """The sets that the networks of the stages are measured on, those of their tasks alone."""
-    crops = {task_of(one.module): one.datamodule.crop for one in trained(config).values()}
+    crops = {task_of(one.module): one.datamodule.crop for one in training_stages(config).values()}
     keys = {"deblur": ("deblur", "validation"), "bokeh": ("bokeh", "control")}
     for task, crop in crops.items():
         for key in keys[task]:

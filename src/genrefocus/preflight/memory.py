@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import Lora, lora_modules
-from genrefocus.configuration.composing import trained
+from genrefocus.configuration.composing import training_stages
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight.activations import activation_bytes
 from genrefocus.preflight.files import Finding, check_disk, shown_size
@@ -41,7 +41,7 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
         return
     yield from base
     yield check_lora(transformer, transformer.config)
-    ranks = {name: stage.module.rank for name, stage in trained(config).items()}
+    ranks = {name: stage.module.rank for name, stage in training_stages(config).items()}
     sizes = [lora_parameters(transformer, rank) for rank in ranks.values()]
     moments = optimizer_numbers(instantiate(config.optimizer))
     bytes_each = instantiate(config.backbone.dtype).itemsize if flux else 4
@@ -136,7 +136,7 @@ def check_main_memory(base: int, text: int, available: int) -> Finding:
 def _activations(config: DictConfig) -> Iterator[int]:
     """Bytes that each stage keeps for backward at its micro-batch."""
     side, ranks = config.data.crop // _FLUX_PIXELS_PER_TOKEN, ranks_of(config)
-    for stage in trained(config).values():
+    for stage in training_stages(config).values():
         batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
         yield activation_bytes(
             FLUX_DEV_CONFIG,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from genrefocus.configuration.composing import trained
+from genrefocus.configuration.composing import training_stages
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.held_out_loss import SIGMAS
 from genrefocus.metrics.lvcorr import PROTOCOL_K
@@ -20,7 +20,7 @@ from genrefocus.preflight.inputs import condition_count, task_of
 from genrefocus.terminal import counted
 
 Cost = NDArray[np.float64]
-Kind = Literal["photographs", "pairs", "sweep"]
+ValidationKind = Literal["photographs", "pairs", "sweep"]
 
 MAX_SHARE = 0.1
 """Share of the training's passes above which there is a warning."""
@@ -32,7 +32,7 @@ def check_validation(config: DictConfig) -> Finding:
     Args:
         config: of train.py, resolved.
     """
-    stages = trained(config)
+    stages = training_stages(config)
     if not stages:
         return Finding("validation", "ok", "no stage trains a network")
     sets = {name: validation_sets(config, stage) for name, stage in stages.items()}
@@ -50,7 +50,7 @@ def check_validation(config: DictConfig) -> Finding:
     return Finding("validation", "ok", detail)
 
 
-def stage_costs(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> tuple[Cost, Cost]:
+def stage_costs(stage: DictConfig, sets: Sequence[tuple[ValidationKind, int]]) -> tuple[Cost, Cost]:
     """Cost of a stage's training, and of all its validations.
 
     Through a frozen network backward costs as much as forward; what gradient checkpointing computes
@@ -71,15 +71,18 @@ def stage_costs(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> tuple[Co
     return training, once * (fit.max_steps // fit.val_check_interval)
 
 
-def _described(stage: DictConfig, sets: Sequence[tuple[Kind, int]]) -> str:
+def _described(stage: DictConfig, sets: Sequence[tuple[ValidationKind, int]]) -> str:
     """``16 images every 400 steps``."""
     images = counted(sum(count for _, count in sets), "image")
     return f"{images} every {counted(stage.fit.val_check_interval, 'step')}"
 
 
-def validation_sets(config: DictConfig, stage: DictConfig) -> list[tuple[Kind, int]]:
+def validation_sets(config: DictConfig, stage: DictConfig) -> list[tuple[ValidationKind, int]]:
     """Kind of each validation set of a stage, and how many of its samples are taken."""
-    kinds: dict[str, Kind] = {config.data.sweep: "sweep", config.inputs.in_the_wild: "photographs"}
+    kinds: dict[str, ValidationKind] = {
+        config.data.sweep: "sweep",
+        config.inputs.in_the_wild: "photographs",
+    }
     data = stage.datamodule
     return [
         _kind(Path(one), data.val_samples, kinds.get(str(Path(one).parent), "pairs"))
@@ -88,7 +91,7 @@ def validation_sets(config: DictConfig, stage: DictConfig) -> list[tuple[Kind, i
 
 
 def validation_sample(
-    kind: Kind, *, conditions: int, sigmas: int, steps: int, told: bool = False
+    kind: ValidationKind, *, conditions: int, sigmas: int, steps: int, told: bool = False
 ) -> Cost:
     """Cost of a sample at a validation; see ``validation_step`` of both networks.
 
@@ -112,7 +115,7 @@ def share(part: Cost, whole: Cost) -> float:
     return float((part / whole).max())
 
 
-def _kind(folder: Path, limit: int | None, expected: Kind) -> tuple[Kind, int]:
+def _kind(folder: Path, limit: int | None, expected: ValidationKind) -> tuple[ValidationKind, int]:
     """Kind of a validation set, and its samples.
 
     A set that is not there yet counts as full, and as what is expected of it.

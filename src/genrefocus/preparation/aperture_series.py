@@ -14,7 +14,7 @@ from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
 from genrefocus.k_search import KRange, search_k_of_photograph
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.pairs import PairMeasures, correct
-from genrefocus.preparation.route import Estimates, Prepared, Route, add_estimates, load_pair
+from genrefocus.preparation.route import EstimatedPhoto, Prepared, Route, add_estimates, load_pair
 from genrefocus.preparation.shard_plan import Candidate
 from genrefocus.render.apertures import Aperture
 
@@ -63,7 +63,7 @@ class ApertureSeries(Route):
         self, candidate: Candidate, estimated: tuple[PairMeasures, Photo, Tensor, InFocus]
     ) -> Prepared:
         pair, photo, depth, mask = estimated
-        estimates = Estimates.of(photo, depth, mask)
+        estimates = EstimatedPhoto.of(photo, depth, mask)
         found = search_k_of_photograph(
             photo.image,
             photo.aif,

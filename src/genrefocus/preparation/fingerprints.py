@@ -26,7 +26,7 @@ Fingerprints = Mapping[str, Mapping[str, Fingerprint]]
 
 
 @dataclass(frozen=True)
-class Readings:
+class ReadingCache:
     """What is read of all images before a sample is made, each once: files keep it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Readable(Protocol):
 
 
 def of_items(
-    items: Sequence[Item], readings: Readings
+    items: Sequence[Item], readings: ReadingCache
 ) -> tuple[dict[str, dict[str, Fingerprint]], dict[str, Rejected]]:
     """Of all images; and items of which one cannot be read, as nothing could compare them."""
     keys = {(i.name, role): _identity(image) for i in items for role, image in i.images.items()}
@@ -92,7 +92,7 @@ def of_items(
     return fingerprints, unreadable
 
 
-def of_folder(folder: Path, readings: Readings) -> Iterator[PlacedImage]:
+def of_folder(folder: Path, readings: ReadingCache) -> Iterator[PlacedImage]:
     """Fingerprints of a benchmark: images below a folder, or the AIF and bokeh of shards.
 
     Raises:

@@ -18,7 +18,7 @@ from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
 from genrefocus.optics import blur_radius, blur_strength_from_exif, defocus_of_radius
 from genrefocus.photograph.exif import ExposureFacts, read_photograph
 from genrefocus.preparation.route import (
-    Estimates,
+    EstimatedPhoto,
     Prepared,
     Route,
     add_estimates,
@@ -111,7 +111,7 @@ class InTheWild(Route):
     ) -> Prepared:
         """The sample, with K stated for the photograph's working size."""
         facts, photo, depth, mask = estimated
-        estimates = Estimates.of(photo, depth, mask)
+        estimates = EstimatedPhoto.of(photo, depth, mask)
         strength = blur_strength_from_exif(facts, estimates.focus, *photo.size).require_positive()
         provenance = {"exif": asdict(facts), "deblur": "told" if self.tells else "blind"}
         # What is measured of the mask is measured beside the image that was made without it.

@@ -44,7 +44,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Batch:
+class CandidateBatch:
     """Candidates that are made together.
 
     Attributes:
@@ -116,7 +116,7 @@ def json_line(content: Mapping[str, Any]) -> bytes:
 
 def _batches(
     parts: Sequence[Part], batch_size: int, out: Path, locks: dict[Path, FileLock]
-) -> Iterator[Batch]:
+) -> Iterator[CandidateBatch]:
     """Batches of the parts in order; a part that another process holds is left to it."""
     for part in parts:
         record = record_path(out, part)
@@ -134,12 +134,12 @@ def _batches(
         for first in range(0, len(part.candidates), batch_size):
             after = first + batch_size
             own, path = part.candidates[first:after], record.with_name(f"{first:06d}.json")
-            yield Batch(own, path, shard, after >= len(part.candidates))
+            yield CandidateBatch(own, path, shard, after >= len(part.candidates))
 
 
 def _make_batch(
-    make: Callable[[Sequence[Candidate]], list[Outcome]], batch: Batch
-) -> tuple[Batch, list[dict[str, Any]]]:
+    make: Callable[[Sequence[Candidate]], list[Outcome]], batch: CandidateBatch
+) -> tuple[CandidateBatch, list[dict[str, Any]]]:
     """The records of a batch, from its file where it is there already."""
     if batch.record.is_file():
         return batch, json.loads(batch.record.read_bytes())["records"]

@@ -69,7 +69,7 @@ TITLES = {
 }
 
 
-Entry = Mapping[str, Any]
+LedgerLine = Mapping[str, Any]
 """A line of the list of samples, or of the ledger."""
 
 
@@ -92,7 +92,7 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
     summary = read_summary(out)
     parameters = summary["set"]["parameters"]
     samples = tabulate(read_lines(out / SAMPLES_NAME))
-    album = Album(out, samples["key"])
+    album = SampleThumbnails(out, samples["key"])
     ledger = list(read_lines(out / LEDGER_NAME))
     rejected = tabulate(ledger)
     names = {*samples, *rejected} - {"name", "key", "split"}
@@ -131,7 +131,7 @@ def write_report(out: str | Path, *, root: str | Path | None = None) -> Path:
     )
 
 
-class Album:
+class SampleThumbnails:
     """Samples of a preparation by key, read one at a time and kept as thumbnails only.
 
     Raises:
@@ -183,7 +183,7 @@ class Album:
         return dataset[number]
 
 
-def tabulate(entries: Iterable[Entry]) -> pd.DataFrame:
+def tabulate(entries: Iterable[LedgerLine]) -> pd.DataFrame:
     """Name, key, split and measures of those entries that were measured.
 
     Returns:
@@ -195,16 +195,16 @@ def tabulate(entries: Iterable[Entry]) -> pd.DataFrame:
     return names.join(pd.DataFrame([one["measures"] for one in measured], dtype=float))
 
 
-def _by_reason(ledger: Sequence[Entry]) -> dict[str, list[Entry]]:
+def _by_reason(ledger: Sequence[LedgerLine]) -> dict[str, list[LedgerLine]]:
     """What was rejected for each reason, the most frequent first."""
-    found: dict[str, list[Entry]] = defaultdict(list)
+    found: dict[str, list[LedgerLine]] = defaultdict(list)
     for entry in ledger:
         found[entry["reason"]].append(entry)
     return dict(sorted(found.items(), key=lambda one: (-len(one[1]), one[0])))
 
 
 def _calibrations(
-    keys: Sequence[str], album: Album, rejected: Mapping[str, Sequence[Entry]]
+    keys: Sequence[str], album: SampleThumbnails, rejected: Mapping[str, Sequence[LedgerLine]]
 ) -> Markup | None:
     """SSIM over K of evenly spread samples whose K was calibrated, and of rejected ones."""
     accepted = (album.provenance(keys[n]) for n in spread(len(keys), CURVES))
@@ -225,7 +225,7 @@ def _calibrations(
     return charts.curves(panels, x="K (px at 1/m)", y="SSIM", log_x=True, best=True)
 
 
-def _with_image(entry: Entry, root: str | Path | None) -> dict[str, Any]:
+def _with_image(entry: LedgerLine, root: str | Path | None) -> dict[str, Any]:
     """A rejected candidate with its image, where it has one that can be shown."""
     image = None
     if root is not None:
@@ -237,7 +237,11 @@ def _with_image(entry: Entry, root: str | Path | None) -> dict[str, Any]:
 
 
 def _measure(
-    name: str, samples: pd.DataFrame, rejected: pd.DataFrame, gate: Mapping[str, Any], album: Album
+    name: str,
+    samples: pd.DataFrame,
+    rejected: pd.DataFrame,
+    gate: Mapping[str, Any],
+    album: SampleThumbnails,
 ) -> dict[str, Any]:
     """What the page says of a measure; levels and extremes are of accepted samples."""
     columns = [

@@ -14,7 +14,7 @@ from genrefocus.preparation.ledger import (
     read_lines,
     read_summary,
 )
-from genrefocus.preparation.report import Album, tabulate
+from genrefocus.preparation.report import SampleThumbnails, tabulate
 from genrefocus.report import spread, write_page
 from genrefocus.writing import write_atomically
 
@@ -45,7 +45,7 @@ def write_template(out: Path, path: Path, *, most: int, measures: Sequence[str])
     summary = read_summary(out)
     measured = tabulate(read_lines(out / SAMPLES_NAME))
     chosen = measured.iloc[choose(measured, measures, most)]
-    album = Album(out, chosen["key"])
+    album = SampleThumbnails(out, chosen["key"])
     path.parent.mkdir(parents=True, exist_ok=True)
     page = write_page(
         path.with_suffix(".html"),

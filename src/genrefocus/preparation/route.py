@@ -163,7 +163,7 @@ def add_estimates(
 
 
 @dataclass(frozen=True)
-class Estimates:
+class EstimatedPhoto:
     """A photograph with its disparity (H, W) in 1/m, focus disparity, and in-focus mask."""
 
     photo: Photo
@@ -172,7 +172,7 @@ class Estimates:
     mask: InFocus
 
     @classmethod
-    def of(cls, photo: Photo, depth: Tensor, mask: InFocus) -> "Estimates":
+    def of(cls, photo: Photo, depth: Tensor, mask: InFocus) -> "EstimatedPhoto":
         """From depth in metres; Rejected where depth or mask are of no use."""
         disparity = depth_to_disparity(depth).float()
         return cls(photo, disparity, focus_disparity(disparity, mask.region), mask)

@@ -33,7 +33,7 @@ from genrefocus import __version__
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import SPLITS, ImageFormat, encode
 from genrefocus.data.shards import index_head, require_same, shard_name, write_index
-from genrefocus.preparation.fingerprints import Readings
+from genrefocus.preparation.fingerprints import ReadingCache
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.item import Source
 from genrefocus.preparation.journal import (
@@ -115,7 +115,7 @@ def prepare(
         with processes as mapper, _bars(progress) as advance:
             plan = plan_shards(
                 source,
-                Readings(work, mapper, advance),
+                ReadingCache(work, mapper, advance),
                 splits=splits,
                 seed=seed,
                 items_per_shard=items_per_shard,

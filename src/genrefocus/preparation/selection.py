@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from genrefocus.data.images import image_of
 from genrefocus.metrics.lvcorr import laplacian_variance
-from genrefocus.preparation.fingerprints import Fingerprints, Readings
+from genrefocus.preparation.fingerprints import Fingerprints, ReadingCache
 from genrefocus.preparation.item import ImageFile, Item
 from genrefocus.rejection import Reason, Rejected
 
 
 def not_among_sharpest(
-    items: Sequence[Item], fingerprints: Fingerprints, readings: Readings
+    items: Sequence[Item], fingerprints: Fingerprints, readings: ReadingCache
 ) -> dict[str, Rejected]:
     """Items that are not among the sharpest of their pool, with ``not_among_sharpest``, by name.
 

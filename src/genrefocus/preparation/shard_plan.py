@@ -17,7 +17,7 @@ from numpy.random import Generator
 
 from genrefocus.data.sample import SPLITS
 from genrefocus.photograph.colours import SRGB
-from genrefocus.preparation.fingerprints import Fingerprints, Readings, of_folder, of_items
+from genrefocus.preparation.fingerprints import Fingerprints, ReadingCache, of_folder, of_items
 from genrefocus.preparation.item import Item, Source
 from genrefocus.preparation.leakage import (
     DISTANCE,
@@ -105,7 +105,7 @@ class ShardPlan:
 
 def plan_shards(
     source: Source,
-    readings: Readings,
+    readings: ReadingCache,
     *,
     splits: Mapping[str, float],
     seed: int,
@@ -242,7 +242,9 @@ def _splits(
             group[high] = low
 
 
-def _refuse_leaks(images: Sequence[PlacedImage], leakage: LeakageCheck, readings: Readings) -> None:
+def _refuse_leaks(
+    images: Sequence[PlacedImage], leakage: LeakageCheck, readings: ReadingCache
+) -> None:
     against = [one for path in leakage.against for one in of_folder(path, readings)]
     leaks = unexcused(find_leaks(images, against, distance=leakage.distance), leakage.allow)
     record = readings.folder.parent / LEAKS_NAME

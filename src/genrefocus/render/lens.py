@@ -3,7 +3,7 @@
 Every position is a pinhole camera with its own view of what lies behind edges; the photograph is
 the mean of the views in linear light. A point at disparity d moves by K * (d - d_f) * u px when
 the pinhole moves to u in the unit disc, so its image is the aperture at blur radius K |d - d_f|.
-A lens that is not ideal moves each view as a whole, see `Character`.
+A lens that is not ideal moves each view as a whole, see `LensCharacter`.
 """
 
 import math
@@ -24,7 +24,7 @@ _BULGE = 2.0 / math.sqrt(27.0)
 
 
 @dataclass(frozen=True)
-class Character:
+class LensCharacter:
     """What distinguishes a lens from an ideal one.
 
     With z = K (d - d_f) px, a ray through the opening at u (the opening has radius 1) lands at
@@ -76,7 +76,7 @@ class Character:
         return bent + max(abs(shift) for shift in self.chromatic)
 
 
-IDEAL = Character()
+IDEAL = LensCharacter()
 
 
 def render_lens(
@@ -85,7 +85,7 @@ def render_lens(
     focus_disparity: float,
     strength: BlurStrength,
     positions: Tensor,
-    character: Character = IDEAL,
+    character: LensCharacter = IDEAL,
 ) -> Tensor:
     """Render a scene through a sampled aperture.
 
@@ -123,7 +123,7 @@ def render_views(
     focus_disparity: float,
     strength: BlurStrength,
     positions: Tensor,
-    character: Character = IDEAL,
+    character: LensCharacter = IDEAL,
 ) -> Tensor:
     """The pinhole views whose mean is :func:`render_lens`: (N, 3, H, W) linear light, >= 0.
 
@@ -134,7 +134,9 @@ def render_views(
     return torch.cat(chunks, 1).transpose(0, 1).clamp_min(0.0)
 
 
-def strongest(scene: Scene, focus_disparity: float, character: Character = IDEAL) -> BlurStrength:
+def strongest(
+    scene: Scene, focus_disparity: float, character: LensCharacter = IDEAL
+) -> BlurStrength:
     """The greatest K that a scene can be rendered with: its margin holds what moves."""
     room = scene.margin - 1.01
     defocus = (scene.planes - focus_disparity).abs().flatten(1).amax(1).tolist()
@@ -150,7 +152,7 @@ def _views(
     focus_disparity: float,
     strength: BlurStrength,
     positions: Tensor,
-    character: Character,
+    character: LensCharacter,
 ) -> Iterator[Tensor]:
     """Views (3, n, H, W) from the positions, some at a time."""
     if positions.ndim != 2 or positions.shape[1] != 2 or positions.norm(dim=1).max() > 1 + 1e-5:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from genrefocus.render.apertures import Aperture, disk, polygon
-from genrefocus.render.lens import Character
+from genrefocus.render.lens import LensCharacter
 
 SHARP_F_NUMBER = 22.0
 """Of photographs that stand for sharp ones."""
@@ -35,7 +35,7 @@ class Lens:
 
     name: str
     aperture: Aperture
-    character: Character
+    character: LensCharacter
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,17 @@ class CameraBody:
 
 
 LENSES: tuple[Lens, ...] = (
-    Lens("Double Gauss", polygon(8, 0.2, 0.5), Character(0.16, (-0.05, 0.0, -0.06), 0.7)),
-    Lens("Modern", disk(), Character(0.06, (-0.03, 0.0, -0.03), 0.5)),
-    Lens("Portrait", polygon(9, 0.5, 0.9), Character(0.1, (-0.04, 0.0, -0.06), 0.4)),
-    Lens("Vintage", polygon(6, 0.3), Character(0.2, (-0.06, 0.0, -0.04), 0.8)),
-    Lens("Compact", polygon(7, 0.9, 0.3), Character(0.1, (-0.05, 0.0, -0.07), 0.9)),
+    Lens("Double Gauss", polygon(8, 0.2, 0.5), LensCharacter(0.16, (-0.05, 0.0, -0.06), 0.7)),
+    Lens("Modern", disk(), LensCharacter(0.06, (-0.03, 0.0, -0.03), 0.5)),
+    Lens("Portrait", polygon(9, 0.5, 0.9), LensCharacter(0.1, (-0.04, 0.0, -0.06), 0.4)),
+    Lens("Vintage", polygon(6, 0.3), LensCharacter(0.2, (-0.06, 0.0, -0.04), 0.8)),
+    Lens("Compact", polygon(7, 0.9, 0.3), LensCharacter(0.1, (-0.05, 0.0, -0.07), 0.9)),
 )
 """Lenses that every split may have been photographed with."""
 
-HELDOUT_LENS = Lens("Soap Bubble", polygon(5, 0.7, 0.2), Character(0.18, (-0.06, 0.0, -0.08), 0.6))
+HELDOUT_LENS = Lens(
+    "Soap Bubble", polygon(5, 0.7, 0.2), LensCharacter(0.18, (-0.06, 0.0, -0.08), 0.6)
+)
 """The lens that only test sets have been photographed with."""
 
 HELDOUT_SHARE = 0.25

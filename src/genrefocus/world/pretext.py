@@ -30,8 +30,8 @@ _RAMP = torch.linspace(0, 1, 5)  # places of the ramp behind, where its blur is 
 
 
 @dataclass(frozen=True)
-class Task:
-    """One batch: prompt, images (B, 3, H, W) and control maps (B, 1, H, W), all in [0, 1]."""
+class PretextBatch:
+    """A batch of a task: prompt, images (B, 3, H, W), maps (B, 1, H, W), all in [0, 1]."""
 
     prompt: str
     source: Tensor
@@ -41,8 +41,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Pasted:
-    """A image over another, in light, before any blur; see :func:`paste`.
+class Composite:
+    """An image over another, in light, before any blur; see :func:`paste`.
 
     Attributes:
         behind: (B, 3, H, W) light, >= 0.
@@ -56,25 +56,25 @@ class Pasted:
     place: Tensor
     linear: Tensor
 
-    def seen(self, light: Tensor) -> Tensor:
+    def as_image(self, light: Tensor) -> Tensor:
         """Light (B, 3, H, W) as an image in [0, 1]."""
         return torch.where(self.linear, linear_to_srgb(light), light).clamp(0, 1)
 
     def sharp(self) -> Tensor:
         """Both images without blur, (B, 3, H, W) in [0, 1]."""
-        return self.seen(self.before[:, :3] + (1 - self.before[:, 3:]) * self.behind)
+        return self.as_image(self.before[:, :3] + (1 - self.before[:, 3:]) * self.behind)
 
 
 @dataclass(frozen=True)
-class Radii:
-    """Blur radii in px, one row a image: (B,) each; ``round`` says disk or Gaussian."""
+class BlurRadii:
+    """Blur radii in px, one row an image: (B,) each; ``round`` says disk or Gaussian."""
 
     before: Tensor
     first: Tensor
     last: Tensor
     round: Tensor
 
-    def scaled(self, factor: Tensor) -> "Radii":
+    def scaled(self, factor: Tensor) -> "BlurRadii":
         """All radii by a factor (B,)."""
         return replace(
             self,
@@ -84,45 +84,47 @@ class Radii:
         )
 
 
-def restore(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
+def restore(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> PretextBatch:
     """Remove a blur, and in half of the images a little noise."""
     pasted, radii = _drawn(image, layers, generators)
     source = _noisy(blur(pasted, radii), generators)
-    return Task("restore this image", source, pasted.sharp())
+    return PretextBatch("restore this image", source, pasted.sharp())
 
 
-def restore_by_map(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
+def restore_by_map(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> PretextBatch:
     """As :func:`restore`, with a map of the radii that is about right."""
     pasted, radii = _drawn(image, layers, generators)
     source = _noisy(blur(pasted, radii), generators)
     wrong = torch.exp(0.15 * _rows(torch.randn, (1, 1, 1), generators)).to(image.device)
     control = F.avg_pool2d(F.pad(wrong * radius_map(pasted, radii), (1,) * 4, "replicate"), 3, 1)
-    return Task("restore this image", source, pasted.sharp(), control=control / MAX_COC)
+    return PretextBatch("restore this image", source, pasted.sharp(), control=control / MAX_COC)
 
 
-def restore_with_draft(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
+def restore_with_draft(
+    image: Tensor, layers: Tensor, generators: Sequence[Generator]
+) -> PretextBatch:
     """As :func:`restore`, with a second condition: a draft in which part of the blur is gone."""
     pasted, radii = _drawn(image, layers, generators)
     rest = _rows(torch.rand, (), generators).to(image.device)
     source = _noisy(blur(pasted, radii), generators)
     draft = blur(pasted, radii.scaled(rest))
-    return Task("restore this image with its draft", source, pasted.sharp(), draft=draft)
+    return PretextBatch("restore this image with its draft", source, pasted.sharp(), draft=draft)
 
 
-def measure(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Task:
+def measure(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> PretextBatch:
     """Return the map of the radii as a grey image, 1 for the largest radius."""
     pasted, radii = _drawn(image, layers, generators)
     source = _noisy(blur(pasted, radii), generators)
     grey = (radius_map(pasted, radii) / LARGEST_RADIUS).expand_as(source)
-    return Task("show the blur of this image", source, grey)
+    return PretextBatch("show the blur of this image", source, grey)
 
 
-#: Makes a task of sharp images (B, 3, H, W) in [0, 1], the integer index of the layer that each
+#: Makes a batch of sharp images (B, 3, H, W) in [0, 1], the integer index of the layer that each
 #: pixel shows (B, H, W), and one CPU generator a row, which is all the randomness there is.
-TaskKind = Callable[[Tensor, Tensor, Sequence[Generator]], Task]
+PretextTask = Callable[[Tensor, Tensor, Sequence[Generator]], PretextBatch]
 
 #: Tasks of the tiny base and how often each is drawn.
-TASKS: dict[TaskKind, float] = {
+PRETEXT_TASKS: dict[PretextTask, float] = {
     restore: 0.4,
     restore_by_map: 0.4,
     restore_with_draft: 0.05,
@@ -130,13 +132,13 @@ TASKS: dict[TaskKind, float] = {
 }
 
 
-def draw_kind(generator: Generator) -> TaskKind:
+def draw_task(generator: Generator) -> PretextTask:
     """A kind of task, drawn by weight."""
-    choice = torch.multinomial(torch.tensor(list(TASKS.values())), 1, generator=generator)
-    return list(TASKS)[int(choice)]
+    choice = torch.multinomial(torch.tensor(list(PRETEXT_TASKS.values())), 1, generator=generator)
+    return list(PRETEXT_TASKS)[int(choice)]
 
 
-def paste(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Pasted:
+def paste(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Composite:
     """Paste part of an image, turned over and with other colours, over the image itself.
 
     The part is one of its layers, so that outlines are those of objects. In three images of four
@@ -158,10 +160,10 @@ def paste(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Pas
     x = torch.linspace(-0.5, 0.5, w, device=device)
     angle = 2 * torch.pi * angle.view(-1, 1, 1, 1)
     place = (0.5 + 0.7 * (angle.cos() * x + angle.sin() * y)).clamp(0, 1)
-    return Pasted(light, torch.cat([other * matte, matte], 1), place, linear)
+    return Composite(light, torch.cat([other * matte, matte], 1), place, linear)
 
 
-def draw_radii(generators: Sequence[Generator]) -> Radii:
+def draw_radii(generators: Sequence[Generator]) -> BlurRadii:
     """Log-uniform largest radius; one image of two is sharp somewhere; most are round."""
     largest, ratio, ramp, sharp, kind = _rows(torch.rand, (5,), generators).T
     largest = 0.5 * (LARGEST_RADIUS / 0.5) ** largest
@@ -169,10 +171,10 @@ def draw_radii(generators: Sequence[Generator]) -> Radii:
     other = torch.where((sharp % 0.2) < 0.1, torch.zeros(()), largest * ratio)
     before, first = torch.where(behind, other, largest), torch.where(behind, largest, other)
     last = (first * (1 - ramp * (kind % 0.5 < 0.25))).clamp_min(0)
-    return Radii(before, first, last, (kind < 2 / 3) | (largest > _WIDEST_GAUSSIAN))
+    return BlurRadii(before, first, last, (kind < 2 / 3) | (largest > _WIDEST_GAUSSIAN))
 
 
-def radius_map(pasted: Pasted, radii: Radii) -> Tensor:
+def radius_map(pasted: Composite, radii: BlurRadii) -> Tensor:
     """Blur radius of the surface that each pixel shows, (B, 1, H, W) in px."""
     before, first, last = (
         one.to(pasted.place.device).view(-1, 1, 1, 1)
@@ -181,7 +183,7 @@ def radius_map(pasted: Pasted, radii: Radii) -> Tensor:
     return torch.where(pasted.before[:, 3:] > 0.5, before, torch.lerp(first, last, pasted.place))
 
 
-def blur(pasted: Pasted, radii: Radii) -> Tensor:
+def blur(pasted: Composite, radii: BlurRadii) -> Tensor:
     """The images, each blurred, one over the other: (B, 3, H, W) in [0, 1].
 
     Behind, the blur at a place is interpolated between those of the nearest steps of the ramp.
@@ -195,7 +197,7 @@ def blur(pasted: Pasted, radii: Radii) -> Tensor:
     low = at.floor().clamp_max(len(_RAMP) - 2)
     index = low.long()[:, :, None].expand(-1, -1, 3, -1, -1)
     mixed = torch.lerp(behind.gather(1, index)[:, 0], behind.gather(1, index + 1)[:, 0], at - low)
-    return pasted.seen(before[:, :3] + (1 - before[:, 3:]) * mixed)
+    return pasted.as_image(before[:, :3] + (1 - before[:, 3:]) * mixed)
 
 
 def kernels(radii: Tensor, round_: Tensor) -> Tensor:
@@ -234,7 +236,9 @@ def _convolved(image: Tensor, shapes: Tensor) -> Tensor:
     ].clamp_min(0)
 
 
-def _drawn(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> tuple[Pasted, Radii]:
+def _drawn(
+    image: Tensor, layers: Tensor, generators: Sequence[Generator]
+) -> tuple[Composite, BlurRadii]:
     return paste(image, layers, generators), draw_radii(generators)
 
 

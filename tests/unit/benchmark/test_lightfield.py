@@ -17,7 +17,7 @@ from genrefocus.benchmark.lightfield import (
     open_light_field,
     refocus,
 )
-from genrefocus.benchmark.lightfield.simulated import Simulated, simulate
+from genrefocus.benchmark.lightfield.simulated import SimulatedLightField, simulate
 from genrefocus.cli import main
 from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.psnr import psnr
@@ -58,7 +58,7 @@ def write_folder(folder: Path, views: torch.Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def simulated() -> list[Simulated]:
+def simulated() -> list[SimulatedLightField]:
     return [simulate(seed, size=64, grid=9) for seed in (2, 3, 9)]
 
 
@@ -172,7 +172,7 @@ def test_a_centre_off_the_axis_is_parallax() -> None:
         refocus(field, focus=0.8, radius=0.6, aperture=disk(), disparity=surface, centre=(0.5, 0.0))
 
 
-def test_targets_are_near_the_truth_of_the_lens(simulated: list[Simulated]) -> None:
+def test_targets_are_near_the_truth_of_the_lens(simulated: list[SimulatedLightField]) -> None:
     """Bounds lie below what docs/lightfields.md reports; disparity is estimated."""
     gains = []
     for one in simulated:
@@ -196,13 +196,13 @@ def test_targets_are_near_the_truth_of_the_lens(simulated: list[Simulated]) -> N
     assert np.mean(gains) > 2
 
 
-def test_a_pinhole_in_the_middle_is_the_central_view(simulated: list[Simulated]) -> None:
+def test_a_pinhole_in_the_middle_is_the_central_view(simulated: list[SimulatedLightField]) -> None:
     field, disparity = simulated[0].field, simulated[0].disparity
     image = refocus(field, focus=0.5, radius=0.0, aperture=disk(), disparity=disparity)
     torch.testing.assert_close(image, field.aif, rtol=0, atol=1e-5)
 
 
-def test_what_the_search_cannot_know_is_rejected(simulated: list[Simulated]) -> None:
+def test_what_the_search_cannot_know_is_rejected(simulated: list[SimulatedLightField]) -> None:
     field = simulated[0].field
     with pytest.raises(Rejected) as error:
         estimate_disparity(field, low=field.rest_disparity, high=field.rest_disparity + 0.1)
@@ -267,7 +267,7 @@ def test_pairs_go_both_ways(sets: Path) -> None:
 
 
 def test_real_light_fields_from_the_command_line(
-    simulated: list[Simulated], tmp_path: Path, capsys: pytest.CaptureFixture
+    simulated: list[SimulatedLightField], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     views = to_bytes(simulated[1].field.views)
     write_folder(tmp_path / "in/scene", views.flip(0, 1))  # as a camera moves

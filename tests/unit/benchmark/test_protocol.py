@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from genrefocus.benchmark.protocol import (
-    Metric,
-    Protocol,
+    BenchmarkProtocol,
+    ProtocolMetric,
     available_protocols,
     difference,
     load_protocol,
@@ -33,7 +33,7 @@ EXPECTED = {
 
 
 @pytest.fixture
-def protocol() -> Protocol:
+def protocol() -> BenchmarkProtocol:
     return load_protocol("bokeh", "lf_bokeh")
 
 
@@ -69,7 +69,7 @@ def test_the_hash_is_of_the_file_as_canonical_json() -> None:
     assert load_protocol("deblur", "dpdd").hash == expected
 
 
-def test_every_field_counts(protocol: Protocol) -> None:
+def test_every_field_counts(protocol: BenchmarkProtocol) -> None:
     lpips = protocol.metrics["lpips"]
     changes = {
         "task": "refocus",
@@ -89,7 +89,7 @@ def test_every_field_counts(protocol: Protocol) -> None:
         },
     }
     assert {name.partition(".")[0] for name in changes} == {
-        field.name for field in dataclasses.fields(Protocol)
+        field.name for field in dataclasses.fields(BenchmarkProtocol)
     }
     hashes = {protocol.hash}
     for name, value in changes.items():
@@ -105,8 +105,8 @@ def test_every_field_counts(protocol: Protocol) -> None:
     require_same(protocol, load_protocol("bokeh", "lf_bokeh"))
 
 
-def test_a_metric_more_is_a_difference(protocol: Protocol) -> None:
-    more = {**protocol.metrics, "niqe": Metric("pyiqa niqe", "lower")}
+def test_a_metric_more_is_a_difference(protocol: BenchmarkProtocol) -> None:
+    more = {**protocol.metrics, "niqe": ProtocolMetric("pyiqa niqe", "lower")}
     assert difference(protocol, dataclasses.replace(protocol, metrics=more)) == [
         'metrics.niqe.implementation: absent and "pyiqa niqe"',
         'metrics.niqe.better: absent and "lower"',
@@ -140,7 +140,7 @@ def test_a_metric_more_is_a_difference(protocol: Protocol) -> None:
     ],
 )
 def test_a_damaged_file_is_named(
-    change: dict, complaint: str, protocol: Protocol, tmp_path: Path
+    change: dict, complaint: str, protocol: BenchmarkProtocol, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.yaml"
     write_protocol(protocol, path)

@@ -10,7 +10,7 @@ import pytest
 
 from genrefocus.data.images import load_image
 from genrefocus.data.shards import ShardDataset
-from genrefocus.embedded.aperture_roll import ApertureRoll, Series
+from genrefocus.embedded.aperture_roll import ApertureRoll, ApertureRollSet
 from genrefocus.estimators import DetailRetention, SidecarDepth
 from genrefocus.k_search import KRange
 from genrefocus.metrics.psnr import psnr
@@ -28,7 +28,7 @@ COUNTS = {"train": 2, "test": 1}
 
 def build(root: Path, **changes: Any) -> Path:
     workers = changes.pop("workers", 0)
-    Series(**({"seed": 5, "counts": COUNTS, "size": 96, "frames": 2} | changes)).build(
+    ApertureRollSet(**({"seed": 5, "counts": COUNTS, "size": 96, "frames": 2} | changes)).build(
         root / "roll", workers=workers
     )
     return root / "roll"

@@ -13,7 +13,7 @@ from genrefocus.metrics.clip import clip_similarity, require_clip
 from genrefocus.metrics.dists import dists
 from genrefocus.metrics.info import NotAvailable
 from genrefocus.metrics.lpips import lpips_available
-from genrefocus.metrics.no_reference import VARIANTS, no_reference
+from genrefocus.metrics.no_reference import NETWORKS, no_reference
 from genrefocus.metrics.registry import METRICS
 
 needs_vgg = pytest.mark.skipif(
@@ -113,14 +113,14 @@ def test_a_clip_that_is_not_there_is_not_available(tmp_path: Path, clip_folder: 
 # pyiqa
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", NETWORKS)
 def test_without_pyiqa_the_remedy_names_package_and_files(
     variant: str, empty_torch_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(NotAvailable, match="pip install pyiqa") as caught:
         no_reference(images(1), variant=variant)
-    for file in VARIANTS[variant].files:
+    for file in NETWORKS[variant].files:
         assert str(empty_torch_home / "hub" / file) in str(caught.value)
 
 
@@ -130,7 +130,7 @@ def test_musiq_of_pyiqa_with_random_weights(empty_torch_home: Path) -> None:
 
     with pytest.raises(NotAvailable, match="copy what pyiqa downloads"):
         no_reference(images(1), variant="musiq")
-    file = empty_torch_home / "hub" / VARIANTS["musiq"].files[0]
+    file = empty_torch_home / "hub" / NETWORKS["musiq"].files[0]
     file.parent.mkdir(parents=True)
     torch.save(MUSIQ(pretrained=False).state_dict(), file)
     pred = images(2, (64, 80))

@@ -48,7 +48,7 @@ def everything(
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
     for file in (
         *(trunk_file(net) for net in NETS),
-        *(tmp_path / "hub" / x for one in no_reference.VARIANTS.values() for x in one.files),
+        *(tmp_path / "hub" / x for one in no_reference.NETWORKS.values() for x in one.files),
     ):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

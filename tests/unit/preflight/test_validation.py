@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from genrefocus.backbone.tiny import build_tiny
-from genrefocus.configuration.composing import compose_training, trained
+from genrefocus.configuration.composing import compose_training, training_stages
 from genrefocus.data.order import spread
 from genrefocus.preflight import validation as costs
 from genrefocus.preflight.inputs import condition_count, find_test_sets, task_of
@@ -91,7 +91,7 @@ def test_validation_is_at_most_a_tenth_of_the_training(
     given = [*folders, "data.photos=/photos", "data.estimates=/photos"]
     config = compose_training([f"scale={scale}", *(given if scale == "paper" else [])])
     OmegaConf.update(config, "data.median_k", None)
-    for name, stage in trained(config).items():
+    for name, stage in training_stages(config).items():
         training, validation = costs.stage_costs(stage, costs.validation_sets(config, stage))
         assert 0.01 < share(validation, training) <= 0.1, name
     assert costs.check_validation(config).verdict == "ok"
@@ -106,7 +106,7 @@ def test_validation_is_at_most_a_tenth_of_the_training(
 def test_a_set_that_is_still_to_be_made_counts_as_what_it_will_be(tmp_path: Path) -> None:
     config = compose_training([f"data.sweep={tmp_path}/any", f"inputs.in_the_wild={tmp_path}/own"])
     config.data.synthetic = f"{tmp_path}/pairs"
-    stage = trained(config)["bokehnet_semi_supervised"]
+    stage = training_stages(config)["bokehnet_semi_supervised"]
     kinds = [kind for kind, _ in costs.validation_sets(config, stage)]
     assert kinds == ["pairs", "sweep", "photographs"]
     assert "bokehnet_semi_supervised 48 images every 175 steps" in check_validation(config).detail
@@ -118,7 +118,7 @@ class AntiBokeh(DeblurNet):
 
 def test_a_network_is_what_its_class_states() -> None:
     config = compose_training(["experiment=deblur", f"stages.deblurnet.module._target_={OWN}"])
-    (stage,) = trained(config).values()
+    (stage,) = training_stages(config).values()
     assert task_of(stage.module) == "deblur" and condition_count(stage.module) == 2, "told"
     stage.module.told = 0.0
     assert condition_count(stage.module) == 1

@@ -14,7 +14,7 @@ from genrefocus.preparation.deblur_pairs import DeblurPairs
 from genrefocus.preparation.ledger import read_lines
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import LeakageCheck
-from genrefocus.preparation.sources import RealBokeh3mp, Several
+from genrefocus.preparation.sources import CombinedSource, RealBokeh3mp
 from tests.unit.preparation.sources.layouts import declared
 
 SCENES = 7
@@ -95,7 +95,7 @@ def test_the_sharpest_of_train_are_kept_and_the_others_are_on_record(
 
 
 def test_several_sources_make_one_set(sets: Path, tmp_path: Path) -> None:
-    source = Several(
+    source = CombinedSource(
         {
             "dpdd": declared("dpdd", sets / "dpdd"),
             "realbokeh_3mp": RealBokeh3mp(sets / "realbokeh", sharpest=3),
@@ -106,4 +106,4 @@ def test_several_sources_make_one_set(sets: Path, tmp_path: Path) -> None:
     names = {one["name"].split("/")[0] for one in read_lines(tmp_path / "samples.jsonl")}
     assert names == {"dpdd", "realbokeh_3mp"}
     with pytest.raises(ValueError, match="without a source"):
-        Several({})
+        CombinedSource({})

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import disk, polygon
-from genrefocus.render.lens import IDEAL, Character, render_lens, strongest
+from genrefocus.render.lens import IDEAL, LensCharacter, render_lens, strongest
 from genrefocus.render.scene import Layer, Plane, Scene, scene_aif
 from genrefocus.world.scenes import procedural_scene
 
@@ -33,7 +33,7 @@ def render(
     focus: float,
     k: float,
     positions: Tensor | None = None,
-    character: Character = IDEAL,
+    character: LensCharacter = IDEAL,
 ) -> Tensor:
     positions = disk().positions(96) if positions is None else positions
     strength = BlurStrength(k, which.height, which.width)
@@ -160,7 +160,7 @@ def test_spherical_aberration_is_a_bright_rim_behind_and_a_soft_one_in_front(
     k, spherical = 10.0, 0.2
     z, s = k * (disparity - 1.0), k * spherical
     point, opening = light_at(disparity), disk().positions(400)
-    bent = Character(spherical=spherical)
+    bent = LensCharacter(spherical=spherical)
     image = render(point, focus=1.0, k=k, positions=opening, character=bent)[0].double()
     sharp = moments(scene_aif(point)[0])
     for axis in (3, 4):
@@ -179,14 +179,14 @@ def test_spherical_aberration_is_a_bright_rim_behind_and_a_soft_one_in_front(
 
 
 def test_stopped_down_spherical_aberration_falls_with_the_third_power() -> None:
-    wide, narrow = Character(spherical=0.2), Character(spherical=0.2, stop=0.5)
+    wide, narrow = LensCharacter(spherical=0.2), LensCharacter(spherical=0.2, stop=0.5)
     opening = disk().positions(50)
     ratio = narrow.moved(opening, 5.0) / wide.moved(opening, 10.0)
     torch.testing.assert_close(ratio, torch.full_like(ratio, 0.125))
 
 
 def test_colours_have_discs_of_different_radius() -> None:
-    character = Character(chromatic=(-0.1, 0.0, 0.15))
+    character = LensCharacter(chromatic=(-0.1, 0.0, 0.15))
     for disparity in (0.4, 1.6):
         point = light_at(disparity)
         image = render(point, focus=1.0, k=8.0, character=character)
@@ -203,7 +203,7 @@ def test_a_cats_eye_is_the_intersection_of_two_discs(disparity: float) -> None:
     z, vignetting, place = 12.0 * (disparity - 1.0), 0.9, SIZE - 9
     middle, half = (SIZE - 1) / 2, math.sqrt(2) * (SIZE - 1) / 2
     opening = disk().positions(400)
-    eye = Character(vignetting=vignetting)
+    eye = LensCharacter(vignetting=vignetting)
     images = [
         render(light_at(disparity, at, at), focus=1.0, k=12.0, positions=opening, character=eye)[0]
         for at in (SIZE / 2, place)
@@ -224,7 +224,7 @@ def test_a_cats_eye_is_the_intersection_of_two_discs(disparity: float) -> None:
 
 def test_what_is_in_focus_has_no_eye_and_no_colour() -> None:
     stripes = (torch.arange(CANVAS) % 4 < 2).float()
-    eye = Character(vignetting=1.0)
+    eye = LensCharacter(vignetting=1.0)
     image = render(scene(layer(stripes, 1.0, 1.0)), focus=1.0, k=4.0, character=eye)
     expected = stripes[MARGIN : MARGIN + SIZE].expand_as(image)
     torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
@@ -232,7 +232,7 @@ def test_what_is_in_focus_has_no_eye_and_no_colour() -> None:
 
 def test_the_strongest_blur_is_what_the_margin_holds() -> None:
     drawn = procedural_scene(4, 40, 56, margin=12)
-    character = Character(0.1, (-0.05, 0.0, -0.06), 0.5)
+    character = LensCharacter(0.1, (-0.05, 0.0, -0.06), 0.5)
     most = strongest(drawn, 0.4, character)
     render(drawn, focus=0.4, k=most.k, character=character)
     with pytest.raises(ValueError, match="larger margin"):

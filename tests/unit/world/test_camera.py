@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import BlurStrength, blur_radius, blur_strength_from_exif, visible_blur
 from genrefocus.photograph.exif import read_exposure
-from genrefocus.render.lens import Character, render_lens, strongest
+from genrefocus.render.lens import LensCharacter, render_lens, strongest
 from genrefocus.render.scene import scene_disparity
 from genrefocus.render.tone import linear_to_srgb, with_contrast
 from genrefocus.world.camera import (
@@ -142,7 +142,7 @@ def test_every_lens_has_a_character_that_fits_its_scenes() -> None:
         assert max(character.chromatic[0], character.chromatic[2]) < character.chromatic[1]
         assert 0.0 < character.vignetting <= 1.0
         assert character.stop == 1.0
-        assert character != Character()
+        assert character != LensCharacter()
 
 
 def test_the_opening_is_sampled_more_finely_than_noise_and_jpeg_show() -> None:

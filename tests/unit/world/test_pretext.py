@@ -7,12 +7,12 @@ from torchvision.transforms.functional import gaussian_blur
 from genrefocus.optics import MAX_COC
 from genrefocus.world.pretext import (
     LARGEST_RADIUS,
-    TASKS,
-    Pasted,
-    Radii,
+    PRETEXT_TASKS,
+    BlurRadii,
+    Composite,
     blur,
-    draw_kind,
     draw_radii,
+    draw_task,
     kernels,
     measure,
     paste,
@@ -47,12 +47,12 @@ def flat(image, before=None, linear=False):
     """An image without a ramp, behind another, or behind nothing."""
     before = torch.zeros(len(image), 4, *image.shape[-2:]) if before is None else before
     place = torch.zeros(len(image), 1, *image.shape[-2:])
-    return Pasted(image, before, place, torch.full((len(image), 1, 1, 1), linear))
+    return Composite(image, before, place, torch.full((len(image), 1, 1, 1), linear))
 
 
 def radii(before, behind, round_):
     one = torch.ones(2)
-    return Radii(before * one, behind * one, behind * one, torch.tensor([round_] * 2))
+    return BlurRadii(before * one, behind * one, behind * one, torch.tensor([round_] * 2))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,9 @@ def test_what_is_sharp_in_front_keeps_its_outline_and_hides_what_is_blurred_behi
 def test_a_ramp_goes_from_the_first_radius_to_the_last(image):
     pasted = flat(image)
     pasted.place[:] = torch.linspace(0, 1, 40)
-    drawn = Radii(torch.zeros(2), torch.zeros(2), torch.full((2,), 4.0), torch.tensor([True, True]))
+    drawn = BlurRadii(
+        torch.zeros(2), torch.zeros(2), torch.full((2,), 4.0), torch.tensor([True, True])
+    )
     assert torch.equal(radius_map(pasted, drawn)[0, 0, 5], torch.linspace(0, 4, 40))
     found, even = blur(pasted, drawn), blur(flat(image), radii(0.0, 4.0, round_=True))
     torch.testing.assert_close(found[..., 0], image[..., 0], rtol=0, atol=1e-4)
@@ -130,7 +132,7 @@ def test_control_holds_the_radius_about_right_as_a_defocus_map_does(image, layer
     assert (found / wrong - true).abs().median() < 0.05  # but where it is smoothed
 
 
-@pytest.mark.parametrize("make", TASKS, ids=lambda task: task.__name__)
+@pytest.mark.parametrize("make", PRETEXT_TASKS, ids=lambda task: task.__name__)
 def test_tasks_are_valid_and_depend_on_the_generators_alone(make, image, layers):
     before = torch.get_rng_state()
     task, again, other = (make(image, layers, generators(seed)) for seed in (3, 3, 4))
@@ -152,7 +154,7 @@ def test_restoring_leads_to_the_sharp_image(image, layers):
     assert task.source.var() < task.target.var()
 
 
-@pytest.mark.parametrize("make", TASKS, ids=lambda task: task.__name__)
+@pytest.mark.parametrize("make", PRETEXT_TASKS, ids=lambda task: task.__name__)
 def test_a_row_does_not_depend_on_its_batch(make, image, layers):
     whole, alone = make(image, layers, generators()), make(image[1:], layers[1:], generators()[1:])
     for name in ("source", "target", "control", "draft"):
@@ -162,5 +164,7 @@ def test_a_row_does_not_depend_on_its_batch(make, image, layers):
 
 def test_kinds_are_drawn_by_weight():
     stream = generator()
-    drawn = [draw_kind(stream) for _ in range(1000)]
-    assert {kind: drawn.count(kind) / 1000 for kind in TASKS} == pytest.approx(TASKS, abs=0.05)
+    drawn = [draw_task(stream) for _ in range(1000)]
+    assert {kind: drawn.count(kind) / 1000 for kind in PRETEXT_TASKS} == pytest.approx(
+        PRETEXT_TASKS, abs=0.05
+    )

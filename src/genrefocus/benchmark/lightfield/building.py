@@ -41,7 +41,7 @@ from genrefocus.preparation.item import Item, Source
 from genrefocus.preparation.route import Prepared, Route
 from genrefocus.preparation.runner import prepare
 from genrefocus.preparation.shard_plan import Candidate
-from genrefocus.preparation.sources.numbered import Numbered
+from genrefocus.preparation.sources.numbered import NumberedScenes
 from genrefocus.render.apertures import Aperture, disk
 from genrefocus.world.camera import as_jpeg, developed, draw_iso
 from genrefocus.world.cameras import HELDOUT_LENS, draw_body, draw_lens
@@ -219,7 +219,7 @@ def build_lightfields(
     Raises:
         ValueError: a folder holds a set of other parameters.
     """
-    source = Numbered("simulated light fields", {"test": count})
+    source = NumberedScenes("simulated light fields", {"test": count})
     route = SimulatedPairs(seed, size, grid)
     build_sets(Path(root), route, source, workers=workers, command=command, progress=progress)
 

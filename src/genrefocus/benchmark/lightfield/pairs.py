@@ -13,7 +13,7 @@ from torch import Tensor
 from genrefocus.benchmark.lightfield.depth import estimate_disparity
 from genrefocus.benchmark.lightfield.field import LightField
 from genrefocus.benchmark.lightfield.refocusing import refocus
-from genrefocus.benchmark.lightfield.simulated import Simulated
+from genrefocus.benchmark.lightfield.simulated import SimulatedLightField
 from genrefocus.data.sample import Sample
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.route import Prepared
@@ -30,7 +30,7 @@ _SEARCHED_BEYOND = 1.25
 
 
 @dataclass(frozen=True)
-class Photograph:
+class LightFieldPhotograph:
     """An image (3, H, W) in linear light, its focus and the radius of its aperture."""
 
     light: Tensor
@@ -45,7 +45,7 @@ def draw_photographs(
     *,
     blur_px: tuple[float, float],
     aperture: Aperture,
-) -> tuple[Photograph, Photograph]:
+) -> tuple[LightFieldPhotograph, LightFieldPhotograph]:
     """Two photographs, each with a surface of its own in focus and its own aperture radius.
 
     The planes of focus lie at least a quarter of the range of disparity apart. The greatest blur
@@ -70,7 +70,7 @@ def draw_photographs(
         ends = np.log([blur_px[0], min(blur_px[1], unit)])
         radius = min(1.0, float(np.exp(rng.uniform(*ends))) / unit)
         light = refocus(field, focus=focus, radius=radius, aperture=aperture, disparity=disparity)
-        images.append(Photograph(light, focus, radius))
+        images.append(LightFieldPhotograph(light, focus, radius))
     return images[0], images[1]
 
 
@@ -78,7 +78,7 @@ def make_samples(
     name: str,
     field: LightField,
     disparity: Tensor,
-    photographs: tuple[Photograph, Photograph],
+    photographs: tuple[LightFieldPhotograph, LightFieldPhotograph],
     *,
     border: int,
     aperture: Aperture,
@@ -147,8 +147,8 @@ def scene_seed(seed: int, number: int) -> int:
 
 
 def drawn_photographs(
-    made: Simulated, seed: int, number: int, aperture: Aperture
-) -> tuple[Tensor, tuple[Photograph, Photograph]]:
+    made: SimulatedLightField, seed: int, number: int, aperture: Aperture
+) -> tuple[Tensor, tuple[LightFieldPhotograph, LightFieldPhotograph]]:
     """Disparity, and the two photographs, of the ``number``-th scene of the simulated sets."""
     field = made.field
     reach, rest = _SEARCHED_BEYOND * made.reach / field.baseline, field.rest_disparity

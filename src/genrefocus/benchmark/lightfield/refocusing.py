@@ -74,13 +74,13 @@ def refocus(
             f"end at {tuple(limit.tolist())}; take a smaller one"
         )
     total = torch.zeros_like(field.aif)
-    seen = _Seen(field, surface)
+    seen = _SynthesisedViews(field, surface)
     for x, y in positions.tolist():
         total += seen.at(x, y, float(in_focus), between)
     return (total / len(positions)).clamp_min(0.0)
 
 
-class _Seen:
+class _SynthesisedViews:
     """Views from any position; those of the grid's surfaces are kept once computed."""
 
     def __init__(self, field: LightField, surface: Tensor) -> None:

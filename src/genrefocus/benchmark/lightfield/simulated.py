@@ -26,7 +26,7 @@ _FINE = 2
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedLightField:
     """A light field with the scene that it shows.
 
     Attributes:
@@ -64,7 +64,7 @@ class Simulated:
         return avg_pool2d(light, _FINE)
 
 
-def simulate(seed: int, *, size: int, grid: int) -> Simulated:
+def simulate(seed: int, *, size: int, grid: int) -> SimulatedLightField:
     """The light field of a procedural scene by day, of texture families held out of training.
 
     The nearest and the farthest visible surface move by 6 px (at 64 px) per unit of position,
@@ -96,4 +96,4 @@ def simulate(seed: int, *, size: int, grid: int) -> Simulated:
         positions=torch.stack([x, y], -1).reshape(-1, 2) / math.sqrt(2),
     )
     views = avg_pool2d(views, _FINE).reshape(grid, grid, 3, edge // _FINE, edge // _FINE)
-    return Simulated(scene, LightField(views, widest / _FINE, rest, "1/m"), border, scale)
+    return SimulatedLightField(scene, LightField(views, widest / _FINE, rest, "1/m"), border, scale)

@@ -10,7 +10,7 @@ from genrefocus.preparation.sources.numbered import procedural_scenes
 from genrefocus.preparation.sources.paired import Lfdof, Pairs
 from genrefocus.preparation.sources.photographs import DevelopedRaw, Folder, Photographs
 from genrefocus.preparation.sources.realbokeh import RealBokeh3mp
-from genrefocus.preparation.sources.several import Several
+from genrefocus.preparation.sources.several import CombinedSource
 from genrefocus.preparation.sources.table import PhotographTable
 
 __all__ = [
@@ -21,6 +21,6 @@ __all__ = [
     "PhotographTable",
     "Photographs",
     "RealBokeh3mp",
-    "Several",
+    "CombinedSource",
     "procedural_scenes",
 ]

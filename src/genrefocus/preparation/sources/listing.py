@@ -20,7 +20,7 @@ REMEDY = f"name another folder with {OPTION}=/path"
 _SHOWN = 6
 
 
-class Found:
+class Scan:
     """Items and problems of one scan."""
 
     def __init__(self, root: Path) -> None:
@@ -71,7 +71,7 @@ def _printable(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Listed(Source):
+class ScannedSource(Source):
     """A source that scans its root, once; make a new one to see later changes."""
 
     root: str | Path
@@ -83,13 +83,13 @@ class Listed(Source):
         return list(self._found.problems)
 
     @abstractmethod
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         """Add all that is in ``found.root``, in any order."""
 
     @functools.cached_property
-    def _found(self) -> Found:
+    def _found(self) -> Scan:
         root = Path(self.root)
-        found = Found(root.parent if root.is_file() else root)
+        found = Scan(root.parent if root.is_file() else root)
         self._scan(found)
         found.items.sort(key=lambda item: item.name)
         found.problems.sort(key=lambda problem: problem[0])
@@ -98,7 +98,7 @@ class Listed(Source):
         return found
 
 
-def _account(found: Found) -> str:
+def _account(found: Scan) -> str:
     if not found.problems:
         return f"found {suffix_counts(files_below(found.root))}, and no images in their place"
     examples = "; ".join(f"{name}: {reason}" for name, reason in found.problems[:3])

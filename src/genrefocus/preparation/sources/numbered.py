@@ -9,7 +9,7 @@ from genrefocus.preparation.item import Item, Source
 
 
 @dataclass(frozen=True)
-class Numbered(Source):
+class NumberedScenes(Source):
     """Items ``train-000000``, ``train-000001``, ... with the fact ``number``; each is a scene.
 
     Args:
@@ -54,7 +54,7 @@ class Numbered(Source):
 
 def procedural_scenes(
     *, counts: Mapping[str, int], seed: int, height: int, width: int, kind: str = "day"
-) -> Numbered:
+) -> NumberedScenes:
     """Procedural scenes as a source: no images, exact depth, rendered through a sampled lens.
 
     Args:
@@ -71,4 +71,4 @@ def procedural_scenes(
         raise ValueError(f"scenes of kind {kind!r}; choose from day, night")
     name = f"procedural {kind} scenes, {height}x{width} px, seed {seed}"
     facts = {"kind": kind, "size": [height, width]}
-    return Numbered(name, counts, f"{kind}-", facts, keyed=False)
+    return NumberedScenes(name, counts, f"{kind}-", facts, keyed=False)

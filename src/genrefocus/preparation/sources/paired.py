@@ -9,8 +9,8 @@ from pathlib import Path
 from genrefocus.data.images import files_below
 from genrefocus.data.sample import SPLITS
 from genrefocus.preparation.sources.listing import (
-    Found,
-    Listed,
+    Scan,
+    ScannedSource,
     folders_in,
     images_in,
     is_image_name,
@@ -25,7 +25,7 @@ _LARGEST_STEP = 2
 
 
 @dataclass(frozen=True)
-class Pairs(Listed):
+class Pairs(ScannedSource):
     """Two folders whose files have equal names, but for the suffix; sub-folders count as names.
 
     Args:
@@ -50,7 +50,7 @@ class Pairs(Listed):
         if unknown := set(self.splits.values()) - set(SPLITS):
             raise ValueError(f"splits {sorted(unknown)} are unknown; use {', '.join(SPLITS)}")
 
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         splits: Mapping[str, str | None] = {**self.splits} or {"": None}
         sides = self.sharp, self.photo
 
@@ -67,7 +67,7 @@ class Pairs(Listed):
             elif base.is_dir():
                 found.reject(base, Reason.FILE_MISSING, ", ".join(missing), "no such folder in it")
 
-    def _add_pairs(self, found: Found, base: Path, split: str | None) -> None:
+    def _add_pairs(self, found: Scan, base: Path, split: str | None) -> None:
         sharp, photo = base / self.sharp, base / self.photo
         targets, photos = _by_stem(sharp), _by_stem(photo)
         if self.by_order and targets and photos and not targets.keys() & photos.keys():
@@ -86,7 +86,7 @@ class Pairs(Listed):
 
 
 @dataclass(frozen=True)
-class Lfdof(Listed):
+class Lfdof(ScannedSource):
     """LFDOF: several renderings of a light field, each focused elsewhere, for one sharp image.
 
     Args:
@@ -97,7 +97,7 @@ class Lfdof(Listed):
     name = "lfdof"
     roles = PAIR
 
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         splits = {"train_data": "train", "test_data": "test"}
         layout = "train_data/input/<scene>/, train_data/ground_truth/<scene>.png, or test_data"
         require_layout(
@@ -111,7 +111,7 @@ class Lfdof(Listed):
                 _add_focus_series(found, found.root / folder, split)
 
 
-def _add_focus_series(found: Found, base: Path, split: str) -> None:
+def _add_focus_series(found: Scan, base: Path, split: str) -> None:
     if not (base / "input").is_dir():
         found.reject(base, Reason.FILE_MISSING, "input", "no such folder in it")
         return
@@ -134,7 +134,7 @@ def _add_focus_series(found: Found, base: Path, split: str) -> None:
 
 
 def _reject_counterparts(
-    found: Found, files: list[Path], counterparts: list[Path], where: Path
+    found: Scan, files: list[Path], counterparts: list[Path], where: Path
 ) -> None:
     """Files that have none or several counterparts in a folder, or are several themselves."""
     for file in files:

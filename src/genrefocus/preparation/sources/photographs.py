@@ -16,8 +16,8 @@ from genrefocus.photograph.exif import TAGS
 from genrefocus.preparation.sources.exposure import plain_facts
 from genrefocus.preparation.sources.listing import (
     REMEDY,
-    Found,
-    Listed,
+    Scan,
+    ScannedSource,
     images_below,
     is_image_name,
     require_folder,
@@ -29,7 +29,7 @@ _TIFF_MAGIC = {b"II": b"II*\0", b"MM": b"MM\0*"}
 
 
 @dataclass(frozen=True)
-class Photographs(Listed):
+class Photographs(ScannedSource):
     """All photographs below a folder, each a scene of its own, known by its content.
 
     Files of estimates are named after the photograph without its suffix, so that photographs whose
@@ -45,7 +45,7 @@ class Photographs(Listed):
     name = "photographs"
     roles = frozenset({"photo"})
 
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         alike: defaultdict[Path, list[Path]] = defaultdict(list)
         for photo in images_below(found.root, "photographs", option=self.option):
             alike[photo.with_suffix("")].append(photo)
@@ -60,7 +60,7 @@ class Photographs(Listed):
 
 
 @dataclass(frozen=True)
-class Folder(Listed):
+class Folder(ScannedSource):
     """All images below a folder, taken as sharp; each a scene of its own, known by its content.
 
     Args:
@@ -70,13 +70,13 @@ class Folder(Listed):
     name = "folder"
     roles = frozenset({"sharp"})
 
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         for path in images_below(found.root, "sharp images"):
             found.add(path, {"sharp": path}, scene=None)
 
 
 @dataclass(frozen=True)
-class DevelopedRaw(Listed):
+class DevelopedRaw(ScannedSource):
     """Developed images of camera raw files; nothing is developed here.
 
     A developed image has the name of its raw file but for the suffix, and lies beside it or in a
@@ -90,7 +90,7 @@ class DevelopedRaw(Listed):
     name = "developed_raw"
     roles = frozenset({"photo"})
 
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         root = found.root
         require_folder(root, "camera raw")
         files = files_below(root)
@@ -117,7 +117,7 @@ class DevelopedRaw(Listed):
                 )
 
 
-def _add_developed(found: Found, raws: list[Path], images: list[Path]) -> None:
+def _add_developed(found: Scan, raws: list[Path], images: list[Path]) -> None:
     """An item of one raw file and its one developed image, or the problem of each raw file."""
     names = ", ".join(found.name(path) for path in [*raws, *images])
     for raw in raws if len(raws) > 1 or len(images) != 1 else []:

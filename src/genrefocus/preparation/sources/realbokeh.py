@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrefocus.preparation.sources.listing import Found, Listed, images_in, require_layout
+from genrefocus.preparation.sources.listing import Scan, ScannedSource, images_in, require_layout
 from genrefocus.rejection import Reason, Rejected
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -32,7 +32,7 @@ class _Metadata(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Scene:
+class _SceneFrames:
     """One metadata file: the narrow frame, and the wider ones with their f-numbers."""
 
     sharp: Path
@@ -41,7 +41,7 @@ class _Scene:
 
 
 @dataclass(frozen=True)
-class RealBokeh3mp(Listed):
+class RealBokeh3mp(ScannedSource):
     """RealBokeh_3MP: an item for each wider frame; its sharp image is the scene's f/22 frame.
 
     Facts of an item: ``f_number``, ``sharp_f_number``, ``focal_length_mm``, ``focus_distance_m``
@@ -67,7 +67,7 @@ class RealBokeh3mp(Listed):
         if self.sharpest is not None and self.sharpest < 1:
             raise ValueError(f"sharpest is {self.sharpest}; give 1 or more, or null for all")
 
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         root = found.root
         layout = (
             "train/in/<scene>_f22.JPG, train/gt/<scene>/<scene>_f<number>.JPG, "
@@ -90,7 +90,7 @@ class RealBokeh3mp(Listed):
                 replace(item, pool=pool) if item.split == "train" else item for item in found.items
             ]
 
-    def _add_scene(self, found: Found, base: Path, name: str, split: str) -> None:
+    def _add_scene(self, found: Scan, base: Path, name: str, split: str) -> None:
         try:
             scene = _read_scene(base, name)
         except Rejected as rejected:
@@ -148,7 +148,7 @@ def _frames_on_disk(base: Path, scene: str) -> set[Path]:
     return set(images_in(folder)) if folder.is_dir() else set()
 
 
-def _read_scene(base: Path, name: str) -> _Scene:
+def _read_scene(base: Path, name: str) -> _SceneFrames:
     """
     Raises:
         Rejected: ``file_missing``, ``file_unreadable`` or ``metadata_invalid``.
@@ -174,7 +174,7 @@ def _read_scene(base: Path, name: str) -> _Scene:
         "focus_distance_m": meta.focus_plane_distance,
         "focus_distance_uncertainty_m": meta.focus_plane_uncertainty,
     }
-    return _Scene(sharp, _wider_frames(base, meta), facts)
+    return _SceneFrames(sharp, _wider_frames(base, meta), facts)
 
 
 def _wider_frames(base: Path, meta: _Metadata) -> dict[Path, float]:

@@ -8,7 +8,7 @@ from genrefocus.rejection import Rejected
 
 
 @dataclass(frozen=True)
-class Several(Source):
+class CombinedSource(Source):
     """The items of several sources, named ``<source>/<name>``; splits and scenes stay theirs.
 
     Args:

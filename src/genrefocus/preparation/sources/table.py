@@ -12,7 +12,7 @@ from genrefocus.preparation.sources.exposure import (
     parse_exif_column,
     plain_facts,
 )
-from genrefocus.preparation.sources.listing import REMEDY, Found, Listed, suffix_counts
+from genrefocus.preparation.sources.listing import REMEDY, Scan, ScannedSource, suffix_counts
 from genrefocus.rejection import Reason, Rejected
 
 _ROWS_AT_A_TIME = 1024
@@ -20,7 +20,7 @@ _JSON_COLUMNS = ("exif", "flickr_exif")
 
 
 @dataclass(frozen=True)
-class PhotographTable(Listed):
+class PhotographTable(ScannedSource):
     """Photographs in a parquet file; the layout of the Bokeh Diffusion in-the-wild set is one.
 
     The column of images holds bytes, a struct with ``bytes``, or paths relative to the file.
@@ -49,7 +49,7 @@ class PhotographTable(Listed):
                 f"EXIF tags {sorted(unknown)} are not passed on; use {', '.join(TAGS)}"
             )
 
-    def _scan(self, found: Found) -> None:
+    def _scan(self, found: Scan) -> None:
         import pyarrow.parquet
 
         for path in _tables(Path(self.root)):
@@ -60,7 +60,7 @@ class PhotographTable(Listed):
             with table:
                 self._add_rows(found, path, table)
 
-    def _add_rows(self, found: Found, path: Path, table: Any) -> None:
+    def _add_rows(self, found: Scan, path: Path, table: Any) -> None:
         kinds = {column.name: column.type for column in table.schema_arrow}
         in_files = _holds_paths(path, self.image, kinds)
         tags = {name: tag for name in kinds if (tag := exposure_tag(name)) is not None}
