@@ -1,7 +1,8 @@
 """Commands that are Hydra applications; their arguments are checked before they are imported."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -60,8 +61,20 @@ def main(name: str, arguments: Sequence[str]) -> int:
     return 0
 
 
+@contextmanager
+def _job(name: str, kept: str) -> Iterator[None]:
+    """Wrong input, and an interruption, which the same command goes on from, are one line each."""
+    try:
+        with wrong_input_ends(name):
+            yield
+    except KeyboardInterrupt:
+        line = f"{name}: interrupted; {kept} are kept, the same command goes on"
+        print(line, file=sys.stderr)
+        sys.exit(130)
+
+
 def _prepare(config: DictConfig) -> None:
-    with wrong_input_ends("genrefocus prepare"):
+    with _job("genrefocus prepare", "complete shards"):
         require_kinds(config)
         if not config.gates:
             raise ValueError(
@@ -79,7 +92,7 @@ def _prepare(config: DictConfig) -> None:
 
 
 def _benchmark(config: DictConfig) -> None:
-    with wrong_input_ends("genrefocus benchmark"):
+    with _job("genrefocus benchmark", "measured images"):
         require_given(config)
         _require_sense(config)
         require_kinds(config)

@@ -41,17 +41,6 @@ MethodNetworks = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
 
 def run_job(config: DictConfig) -> None:
     """One job of a benchmark; the one that finds all records writes tables and report."""
-    try:
-        _run(config)
-    except KeyboardInterrupt:
-        print(
-            "genrefocus benchmark: interrupted; measured images are kept, the same command goes on",
-            file=sys.stderr,
-        )
-        sys.exit(130)
-
-
-def _run(config: DictConfig) -> None:
     console, out = _console(), _folder(config)
     chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
     if not chosen:

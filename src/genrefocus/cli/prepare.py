@@ -1,6 +1,5 @@
 """``genrefocus prepare route=... source=...``: images to shards, a Hydra application."""
 
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,17 +19,6 @@ _PARTS = ("deblur", "depth", "mask", "blur", "shapes")
 
 def run_job(config: DictConfig) -> None:
     """One job of a preparation; the last of them writes the indices and the report."""
-    try:
-        _run(config)
-    except KeyboardInterrupt:
-        print(
-            "genrefocus prepare: interrupted; complete shards are kept, the same command goes on",
-            file=sys.stderr,
-        )
-        sys.exit(130)
-
-
-def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
     if missing := sorted(OmegaConf.missing_keys(config.source)):
         raise ValueError(f"{missing[0]} is not given: {missing[0]}=...")

@@ -141,6 +141,21 @@ def test_a_value_of_another_kind(
     assert line.startswith("genrefocus prepare: ") and said in line
 
 
+@pytest.mark.parametrize(("job", "given"), [("prepare", ["route=synthetic"]), ("benchmark", [])])
+def test_an_interrupted_job_goes_on_later(
+    job: str, given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"genrefocus.cli.{job}.run_job", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main([job, *given])
+    assert ended.value.code == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"genrefocus {job}: interrupted; ") and "goes on" in line
+
+
 @pytest.mark.parametrize("folder", ["/trip (1)/x", "/trip/a,b", "/trip/a=b", "/{trip}", "[x]/y"])
 def test_paths_that_hydra_reads_otherwise_are_quoted(
     folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
