@@ -48,9 +48,11 @@ def relative_error(path: str | Path) -> float:
             transformer,
             source=str(path),
         )
-        run = _sample if "steps" in metadata else _forward
         with torch.no_grad():
-            ours = run(transformer, lora, tensors, metadata)
+            if "steps" in metadata:
+                ours = _sample(transformer, lora, tensors, metadata)
+            else:
+                ours = _forward(transformer, lora, tensors)
         expected = tensors["expected"]
         return float((ours - expected).norm() / expected.norm())
     except KeyError as error:
@@ -78,12 +80,7 @@ def _condition_names(tensors: Mapping[str, Tensor]) -> list[str]:
     )
 
 
-def _forward(
-    transformer: FluxTransformer2DModel,
-    lora: Lora,
-    t: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-) -> Tensor:
+def _forward(transformer: FluxTransformer2DModel, lora: Lora, t: Mapping[str, Tensor]) -> Tensor:
     zero, one = torch.zeros_like(t["timestep"]), torch.ones_like(t["timestep"])
     image = Branch(t["hidden"], t["img_ids"], t["timestep"], t.get("guidance", one))
     conditions = [Branch(t[name], t[f"{name}_ids"], zero, one) for name in _condition_names(t)]
