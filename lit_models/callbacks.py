@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
+from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import MAX_COC
 from genrefocus.report.contact_sheet import contact_sheet
 from genrefocus.runs import Interrupted
@@ -109,7 +110,10 @@ class Interruption(Callback):
 
 
 class Images(Callback):
-    """A contact sheet of the first held-out samples at every validation, and to the loggers.
+    """A contact sheet of held-out samples at every validation, and to the loggers.
+
+    They are spread over the blur of those that this process validates, strong blur first. PSNR
+    stands below input and output, key and mean blur radius below the target.
 
     Args:
         folder: where the sheets are written.
@@ -120,7 +124,7 @@ class Images(Callback):
     def __init__(self, folder: str | Path, *, count: int = 6, scale: int = 3) -> None:
         self.folder, self.count, self.scale = Path(folder), count, scale
         self._titles: list[str] = []
-        self._rows: list[list[Tensor | None]] = []
+        self._rows: list[tuple[float, list[Tensor | None], list[str]]] = []
 
     def on_validation_batch_end(
         self,
@@ -134,22 +138,44 @@ class Images(Callback):
         if outputs is None or not trainer.is_global_zero or trainer.sanity_checking:
             return
         assert isinstance(pl_module, FlowMatching)
-        panel = pl_module.panel(outputs["batch"], outputs["image"])
+        shown = outputs["batch"]
+        panel = pl_module.panel(shown, outputs["image"])
         self._titles = list(panel)
-        for row in range(min(len(outputs["image"]), self.count - len(self._rows))):
-            self._rows.append([None if p is None else p[row].cpu() for p in panel.values()])
+        target = pl_module.target(shown)
+        compared = {"input": pl_module.conditions(shown).source, "output": outputs["image"]}
+        figures = {
+            name: [f"psnr {value:.2f}" for value in psnr(one, target).tolist()]
+            for name, one in compared.items()
+        }
+        radii = shown["radius"].tolist() if "radius" in shown else None
+        for row, key in enumerate(shown["key"]):
+            blur = "" if radii is None else f", mean blur {radii[row]:.1f} px"
+            texts = {name: own[row] for name, own in figures.items()} | {"target": f"{key}{blur}"}
+            cells = [None if p is None else p[row].cpu() for p in panel.values()]
+            captions = [texts.get(name, "") for name in panel]
+            self._rows.append((radii[row] if radii else 0.0, cells, captions))
+            self._thin()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows, self._rows = self._rows, []
         if not rows:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        sheet = contact_sheet(rows, self._titles, self.scale)
+        _, cells, texts = zip(*rows, strict=True)
+        sheet = contact_sheet(cells, self._titles, self.scale, texts)
         sheet.save(self.folder / f"step_{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             show: Callable[..., Any] | None = getattr(logger, "log_sheet", None)
             if show is not None:
                 show("images", sheet, trainer.global_step)
+
+    def _thin(self) -> None:
+        """Leave out the row between the two others that are closest to one another in blur."""
+        self._rows.sort(key=lambda row: -row[0])
+        if len(self._rows) > self.count:
+            radii = [radius for radius, *_ in self._rows]
+            inner = range(1, len(radii) - 1)
+            del self._rows[min(inner, key=lambda n: radii[n - 1] - radii[n + 1], default=-1)]
 
 
 class ShardedBase(Callback):

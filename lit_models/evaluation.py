@@ -15,14 +15,15 @@ from genrefocus.backbone import Backbone
 from genrefocus.benchmark.case import BenchmarkTask, Method
 from genrefocus.benchmark.cases import ShardCases
 from genrefocus.benchmark.methods import GroundTruth, Identity
-from genrefocus.benchmark.parts import VISIBLE, visible_first
+from genrefocus.benchmark.parts import VISIBLE, over_blur
 from genrefocus.benchmark.protocol import protocol_at_given_k
+from genrefocus.benchmark.published import IDENTITY
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import Entry
 from genrefocus.benchmark.suite import SIMULATED, baselines, conclude, entry_of, measure_all
 from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
-from genrefocus.data.order import spread
+from genrefocus.benchmark.typeset import number
 from genrefocus.network import Network, network_of
 from genrefocus.network_card import FILE_NAME, read_network_card
 from genrefocus.network_methods import TOLD, DeblurMethod, RefocusMethod
@@ -38,7 +39,7 @@ CHAIN = "chain"
 
 _FIDELITY = ("psnr", "ssim", "lpips")
 _FITTED = 32  # validation pairs that settings of classical methods are chosen on
-_ROWS = 6  # of a contact sheet
+_ROWS = 8  # of a contact sheet, about
 
 
 def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks) -> None:
@@ -171,15 +172,23 @@ def _prompts(entries: Sequence[Entry]) -> set[str]:
 
 
 def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
-    """A contact sheet of cases with visible blur: input, answers of trained networks, target."""
-    images, trained = out / "images" / entry.cases.task / entry.cases.name, (*stages, CHAIN)
-    shown = [one.name for one in entry.methods if one.name.removesuffix(TOLD) in trained]
-    keys = visible_first(
-        entry.cases.keys, read_results(out).parts[entry.cases.task, entry.cases.name]
-    )
-    titles = ["input", *shown, "target"]
-    rows = [[images / one / f"{keys[n]}.png" for one in titles] for n in spread(len(keys), _ROWS)]
-    if (sheet := sheet_of_files(rows, titles)) is not None:
+    """A contact sheet of strong and slight blur: input, baselines, outputs, target, figures."""
+    place, results = (entry.cases.task, entry.cases.name), read_results(out)
+    images, trained = out.joinpath("images", *place), (*stages, CHAIN)
+    metric, figures = next(iter(entry.protocol.metrics)), results.figures
+    figures = figures[(figures[["task", "dataset"]] == place).all(axis=1)]
+    values = figures[figures["metric"] == metric].set_index(["method", "key"])["value"].dropna()
+    columns, titles = [("input", IDENTITY)], ["input"]
+    for name in (one.name for one in entry.methods if not isinstance(one, (Identity, GroundTruth))):
+        columns.append((name, name))
+        titles.append(f"{'output' if name.removesuffix(TOLD) in trained else 'baseline'}: {name}")
+    rows, captions = [], []
+    for key, blur in over_blur(entry.cases.keys, results.parts[place], _ROWS).items():
+        rows.append([images / name / f"{key}.png" for name, _ in (*columns, ("target", ""))])
+        own = [values.get((method, key)) for _, method in columns]
+        texts = ["" if one is None else f"{metric} {number(one)}" for one in own]
+        captions.append([*texts, f"{key}{blur and f', blur {blur}'}"])
+    if (sheet := sheet_of_files(rows, [*titles, "target"], captions)) is not None:
         sheet.save(out / f"{entry.name}.png")
 
 

@@ -198,8 +198,7 @@ class FlowMatching(TrainingModule):
         """Columns of an image panel by title, each (B, C, H, W) or None."""
         return {
             "input": self.conditions(batch).source,
-            "all in focus": batch["aif"],
-            "defocus": batch.get("defocus"),
+            "defocus map": batch.get("defocus"),
             "output": output,
             "target": self.target(batch),
         }

@@ -56,6 +56,7 @@ def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
         assert expected <= set(some["metric"]), task
         assert some[some["metric"].isin(expected)]["failure"].isna().all()
     assert Image.open(run / "benchmark/refocus-test.png").width > 3 * 32
+    assert Image.open(run / "benchmark/deblur-test.png").width > 5 * 192  # with baselines
     assert json.loads((run / "result.json").read_text())["stage"] == STAGES[-1]
 
 

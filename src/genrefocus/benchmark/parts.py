@@ -8,6 +8,7 @@ import pandas as pd
 from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.statistics import summarise
 from genrefocus.benchmark.typeset import TextTable, cell_text
+from genrefocus.data.order import spread
 
 EDGES_PX = (0.0, 1.0, 2.0, 4.0)
 BINS = ("below 1 px", "1 to 2 px", "2 to 4 px", "4 px and more")
@@ -55,6 +56,17 @@ def summarise_parts(
 def visible_first(keys: Sequence[str], parts: Mapping[str, Sequence[str]]) -> list[str]:
     """Those of some keys with visible blur; all of them where none has."""
     return [key for key in keys if VISIBLE in parts.get(key, ())] or list(keys)
+
+
+def over_blur(keys: Sequence[str], parts: Mapping[str, Sequence[str]], most: int) -> dict[str, str]:
+    """About so many keys with the bin of their blur: of each bin alike, strong blur first.
+
+    They are spread over all keys, without a bin, where no blur is known.
+    """
+    bins = {name: [key for key in keys if name in parts.get(key, ())] for name in reversed(BINS)}
+    bins = {name: own for name, own in bins.items() if own} or {"": list(keys)}
+    each = -(-most // len(bins))
+    return {own[n]: name for name, own in bins.items() for n in spread(len(own), each)}
 
 
 def parts_table(

@@ -13,13 +13,17 @@ from genrefocus.data.images import load_image
 from genrefocus.optics import MAX_COC
 from genrefocus.render.tone import linear_to_srgb
 
-_GAP = 4  # px between cells
+_GAP = 8  # px between cells
+_TEXT = 12  # px
 _FILE_EDGE = 192  # px, that smaller files are enlarged to
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Tensor | None]], titles: Sequence[str], scale: int
+    rows: Sequence[Sequence[Tensor | None]],
+    titles: Sequence[str],
+    scale: int,
+    captions: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
     """A sheet with a row for every sample and a titled column for every kind of image.
 
@@ -29,19 +33,24 @@ def contact_sheet(
             which stands below it as blur radius in px; None leaves the cell empty.
         titles: of the columns.
         scale: enlargement by nearest neighbour, 1 or more.
+        captions: text below each cell, in the shape of ``rows``; the range of a map stays.
 
     Raises:
         ValueError: no rows, a row of another length, or a tensor of another shape.
     """
     if not rows or scale < 1:
         raise ValueError(f"a contact sheet needs rows and a scale of 1 or more, got {scale}")
-    for cells_of_row in rows:
+    captions = captions or [[""] * len(row) for row in rows]
+    for cells_of_row in (*rows, *captions):
         if len(cells_of_row) != len(titles):
             raise ValueError(
                 f"a row of the sheet has {len(cells_of_row)} cells for {len(titles)} titles"
             )
     cells = [[_captioned(None, title) for title in titles]]
-    cells += [[_cell(values, scale) for values in row] for row in rows]
+    cells += [
+        [_cell(values, scale, text) for values, text in zip(row, texts, strict=True)]
+        for row, texts in zip(rows, captions, strict=True)
+    ]
     widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
     heights = [max(cell.height for cell in row) for row in cells]
     size = sum(widths) + _GAP * (len(widths) + 1), sum(heights) + _GAP * (len(heights) + 1)
@@ -55,7 +64,11 @@ def contact_sheet(
     return sheet
 
 
-def sheet_of_files(rows: Sequence[Sequence[Path]], titles: Sequence[str]) -> Image.Image | None:
+def sheet_of_files(
+    rows: Sequence[Sequence[Path]],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]] | None = None,
+) -> Image.Image | None:
     """A contact sheet of image files, small ones enlarged; cells of absent files stay empty.
 
     Returns:
@@ -63,7 +76,9 @@ def sheet_of_files(rows: Sequence[Sequence[Path]], titles: Sequence[str]) -> Ima
     """
     images = [[load_image(one) if one.is_file() else None for one in row] for row in rows]
     height = max((one.shape[-2] for row in images for one in row if one is not None), default=0)
-    return contact_sheet(images, titles, max(1, _FILE_EDGE // height)) if height else None
+    if not height:
+        return None
+    return contact_sheet(images, titles, max(1, _FILE_EDGE // height), captions)
 
 
 def colour_map(values: Tensor) -> Tensor:
@@ -92,27 +107,28 @@ def coloured(defocus: Tensor) -> tuple[Tensor, str]:
     return colour_map(share), f"{low * MAX_COC:.1f} to {high * MAX_COC:.1f} px"
 
 
-def _cell(values: Tensor | None, scale: int) -> Image.Image:
+def _cell(values: Tensor | None, scale: int, text: str) -> Image.Image:
     if values is None:
-        return _captioned(None, "")
+        return _captioned(None, text)
     values = values.detach().float().cpu()
     if values.ndim == 3 and values.shape[0] == 3:
-        return _enlarged(values, scale)
+        return _captioned(_enlarged(values, scale), text)
     if values.ndim == 3 and values.shape[0] == 1:
         values = values[0]
     if values.ndim != 2:
         raise ValueError(
             f"a cell of the sheet has shape {tuple(values.shape)}, not that of an image"
         )
-    colours, caption = coloured(values)
-    return _captioned(_enlarged(colours, scale), caption)
+    colours, extent = coloured(values)
+    return _captioned(_enlarged(colours, scale), f"{extent} {text}".strip())
 
 
 def _captioned(image: Image.Image | None, caption: str) -> Image.Image:
     """An image with a line of text below it; the text alone where there is no image."""
-    font = ImageFont.load_default()
+    font = ImageFont.load_default(_TEXT)
     width, height = image.size if image else (1, 0)
-    size = max(width, math.ceil(font.getlength(caption))), height + math.ceil(font.getbbox("Ag")[3])
+    line = math.ceil(font.getbbox("Ag")[3]) if caption or not image else 0
+    size = max(width, math.ceil(font.getlength(caption))), height + line
     cell = Image.new("RGB", size, _PAPER)
     if image:
         cell.paste(image)

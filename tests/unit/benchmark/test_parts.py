@@ -11,6 +11,7 @@ from genrefocus.benchmark.figures import figure_table
 from genrefocus.benchmark.parts import (
     HELD_OUT,
     VISIBLE,
+    over_blur,
     parts_of,
     parts_table,
     summarise_parts,
@@ -66,6 +67,13 @@ def test_without_depth_there_are_no_parts() -> None:
     assert parts_of(bare) == ()
     assert visible_first(["a", "b"], {"a": ()}) == ["a", "b"]
     assert visible_first(["a", "b"], {"a": (), "b": (VISIBLE,)}) == ["b"]
+
+
+def test_keys_are_chosen_of_each_blur_alike_strong_blur_first() -> None:
+    parts = {f"{n}": ("1 to 2 px",) for n in range(50)} | {"50": ("4 px and more", VISIBLE)}
+    chosen = over_blur(list(parts), parts, 4)
+    assert list(chosen.values()) == ["4 px and more", "1 to 2 px", "1 to 2 px"]
+    assert len(over_blur(list(parts), {}, 4)) == 4
 
 
 def test_parts_have_means_and_intervals_of_their_own() -> None:

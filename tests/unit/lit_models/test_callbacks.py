@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from genrefocus.data.shards import write_set
 from genrefocus.runs import Interrupted
 from genrefocus.terminal import Bars
 from lit_models import DeblurNet
-from lit_models.callbacks import BlurRange, Interruption
+from lit_models.callbacks import BlurRange, Images, Interruption
 from lit_models.checkpoints import Snapshots, WholeCheckpoints, read_checkpoint
 from lit_models.progress import Progress
 
@@ -215,6 +216,38 @@ def test_a_run_without_a_terminal_says_how_far_it_is(
     )
     shown = capsys.readouterr().err
     assert all(line in shown for line in lines)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_sheet_shows_strong_and_slight_blur_with_figures_and_no_column_twice(
+    count: int,
+    tiny_settings: dict[str, Any],
+    network_settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+    sheet = SimpleNamespace(save=lambda path: None)
+    monkeypatch.setattr(
+        "lit_models.callbacks.contact_sheet", lambda *given: drawn.append(given) or sheet
+    )
+    module: Any = DeblurNet(build_tiny(**tiny_settings), failure_dir=tmp_path, **network_settings)
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True, sanity_checking=False, global_step=2, loggers=[]
+    )
+    images = Images(tmp_path, count=count)
+    for radii in ([1.0, 0.2], [0.3, 4.0], [0.4, 3.9]):  # 2.6 px away from all others: 1.0
+        aif = torch.full((2, 3, 8, 8), 0.5)
+        batch = {"key": [f"at {one}" for one in radii], "prompt": ["", ""], "aif": aif}
+        batch |= {"bokeh": aif + 0.1, "radius": torch.tensor(radii)}
+        seen = {"batch": batch, "image": aif + 0.01}
+        images.on_validation_batch_end(trainer, module, seen, batch, 0)  # type: ignore[arg-type]
+    images.on_validation_epoch_end(trainer, module)
+    _, titles, _, captions = drawn.pop()
+    assert titles == ["input", "defocus map", "output", "target"]
+    figures = ["psnr 20.00", "", "psnr 40.00"]
+    rows = [[*figures, f"at {one}, mean blur {one} px"] for one in ("4.0", "1.0", "0.2")]
+    assert list(captions) == rows[:count]
 
 
 def test_the_largest_radius_goes_on_after_a_resume() -> None:

@@ -37,8 +37,9 @@ def test_a_defocus_map_is_labelled_with_its_range_in_px(
     monkeypatch.setattr(
         ImageDraw.ImageDraw, "text", lambda self, at, text, **style: written.append(text)
     )
-    contact_sheet([[torch.linspace(0.004, 0.0731, 36).reshape(shape)]], ["map"], 2)
-    assert written == ["map", "0.4 to 7.3 px"]
+    cells = [[torch.linspace(0.004, 0.0731, 36).reshape(shape), torch.rand(3, 6, 6)]]
+    contact_sheet(cells, ["map", "output"], 2, [["", "psnr 30.00"]])
+    assert written == ["map", "output", "0.4 to 7.3 px", "psnr 30.00"]
 
 
 def test_a_map_without_blur_and_images_of_several_sizes_are_fine() -> None:
