@@ -103,7 +103,7 @@ class Bars(Progress):
 
     def __init__(self, visible: bool = True, console: Console | None = None) -> None:
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(overflow="fold")),
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),

@@ -161,7 +161,7 @@ def shown(
             )
             yield from typeset.terminal(by_part, f"{table.task} on {table.dataset}, {TITLE}", width)
         if paired and len(table.compared):
-            yield from typeset.terminal(paired_table(table, count=True), PAIRED_TITLE, width)
+            yield from typeset.terminal(paired_table(table, narrow=True), PAIRED_TITLE, width)
     remedies = dict.fromkeys(remedy for table in tables for remedy in table.remedies)
     yield Text("\n".join([*explanation(tables, width >= _WIDE), *remedies]), style="dim")
 
@@ -253,25 +253,31 @@ def text_table(
     return TextTable(texts, styles, rule=own if own < len(rows) else None)
 
 
-def paired_table(table: BenchmarkTable, *, count: bool = False) -> TextTable:
-    """The texts of the paired comparisons; ``count`` numbers the keys left out, not naming them."""
-    columns = ["metric", "first", "second", "n", "difference", "interval"]
+def paired_table(table: BenchmarkTable, *, narrow: bool = False) -> TextTable:
+    """The texts of the paired comparisons.
+
+    ``narrow`` puts both methods into one column, and counts the keys left out, if there are any.
+    """
+    names = ["first, second"] if narrow else ["first", "second"]
+    columns = ["metric", *names, "n", "difference", "interval"]
     columns += ["better", "equal", "worse", "p", "left out"]
     rows = [
         [
             table.heading(one["metric"]),
-            one["first"],
-            one["second"],
+            *([f"{one['first']},\n{one['second']}"] if narrow else [one["first"], one["second"]]),
             str(one["n"]),
             number(one["difference"]),
             "-" if one["low"] is None else f"[{number(one['low'])}, {number(one['high'])}]",
             *(str(one[name]) for name in ("wins", "ties", "losses")),
             f"{one['p']:.2g}",
-            str(len(one["excluded"])) if count else ", ".join(one["excluded"]),
+            str(len(one["excluded"])) if narrow else ", ".join(one["excluded"]),
         ]
         for one in plain(table.compared)
     ]
-    return TextTable(pd.DataFrame(rows, columns=columns), {}, left=3)
+    texts = pd.DataFrame(rows, columns=columns)
+    if narrow and (texts["left out"] == "0").all():
+        texts = texts.drop(columns="left out")
+    return TextTable(texts, {}, left=1 + len(names))
 
 
 def name_of(row: Mapping[str, Any]) -> str:

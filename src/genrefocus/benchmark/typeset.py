@@ -1,7 +1,8 @@
 """Tables of texts on a terminal, as Markdown and as LaTeX."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 ARROWS = {True: "↑", False: "↓"}
 """Direction in which a metric improves, by whether higher is better."""
 
+_HEAD = 6  # characters of a line of a head on a terminal, at least
 _RICH = {"best": "[bold]{}[/]", "published": "[dim]{}[/]", "not comparable": "[dim strike]{}[/]"}
 _MARKDOWN = {"best": "**{}**", "not comparable": "~~{}~~"}
 _LATEX = {"best": r"\textbf{{{}}}", "not comparable": r"\textcolor{{gray}}{{{}}}"}
@@ -123,12 +125,21 @@ def _rich(table: TextTable, columns: Sequence[int], title: str) -> Table:
     shown = Table(title=escape(title), title_justify="left")
     chosen = [*range(table.left), *columns]
     for column in chosen:
-        # A narrow column breaks its head between words, the last of them with its arrow.
-        name = re.sub(r"[_ ](?![↑↓])", "\n", head[column])
+        name = _wrapped(head[column], table.texts.iloc[:, column])
         shown.add_column(name, justify="left" if column < table.left else "right", overflow="fold")
     for number, row in enumerate(rows, 1):
         shown.add_row(*(row[column] for column in chosen), end_section=number == table.rule)
     return shown
+
+
+def _wrapped(head: str, cells: Iterable[str]) -> str:
+    """A head between whose words lines break, so that it is hardly wider than its column.
+
+    An arrow stays with the word before it, and a count in brackets stays together.
+    """
+    width = max((len(line) for cell in cells for line in cell.splitlines()), default=0)
+    words = re.sub(r" (?=[↑↓]|\d+\))", "\N{NO-BREAK SPACE}", head).replace("_", " ")
+    return textwrap.fill(words, max(width, _HEAD), break_long_words=False, break_on_hyphens=False)
 
 
 def _width(table: Table) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -79,9 +80,11 @@ def _gpu_memory(given: str) -> int:
 
 def _table(findings: list[Finding]) -> Table:
     table = Table(title="Preflight", title_justify="left", show_lines=False)
+    here = f"{Path.cwd()}/"  # paths below it are short enough not to be broken
     for column in ("", "checked", "found"):
         table.add_column(column, overflow="fold")
     for one in findings:
         verdict = f"[{_STYLE[one.verdict]}]{one.verdict}[/]"
-        table.add_row(verdict, escape(one.subject), escape(one.detail))
+        texts = (escape(text.replace(here, "")) for text in (one.subject, one.detail))
+        table.add_row(verdict, *texts)
     return table

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from genrefocus.benchmark.tables import (
     shown,
     write_tables,
 )
+from genrefocus.benchmark.typeset import TextTable
 
 NOISE = np.random.default_rng(0).normal(0, 0.02, 12)
 AWAY = "not available: pip install genrefocus[metrics]"
@@ -217,6 +219,17 @@ def test_a_terminal_of_any_width_shows_all_in_full(
     assert text.count("[0.2") == (2 * len(metrics) if width >= 100 else 0)
     if width == 200:
         assert text.count(names[1]) == 1
+
+
+def test_heads_break_between_words_to_the_width_of_their_column() -> None:
+    columns = ["method", "1 to 2 px (n 30)", "4 px and more (n 7)", "in_focus_psnr ↑"]
+    texts = pd.DataFrame([["unsharp", "28.61", "-0.1234", "9.1"]], columns=columns)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(*typeset.terminal(TextTable(texts, {}), "title", 80), sep="\n")
+    rows = [line.strip("┃").split("┃") for line in console.file.getvalue().splitlines()[2:6]]
+    heads = [" ".join(" ".join(cells).split()) for cells in zip(*rows, strict=True)]
+    assert heads == ["method", "1 to 2 px (n 30)", "4 px and more (n 7)", "in focus psnr ↑"]
+    assert [len(cell) for cell in rows[0]] == [9, 8, 9, 8]
 
 
 def test_files_hold_the_same(table: BenchmarkTable, tmp_path: Path) -> None:
