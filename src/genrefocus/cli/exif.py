@@ -3,8 +3,7 @@
 import argparse
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,11 +13,14 @@ from genrefocus.data.images import IMAGE_SUFFIXES, images_below
 from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.rejection import Rejected
 
+_SHOWN = 3  # examples of a flag or a reason
+
 
 def run(args: argparse.Namespace) -> int:
     outcomes = ((path, _outcome(path)) for path in _files(args.photos))
     if args.summary:
-        Console(soft_wrap=True).print(_summary([outcome for _, outcome in outcomes]))
+        console = Console(soft_wrap=True, markup=False, highlight=False)
+        console.print(*_summary(list(outcomes)), sep="\n")
         return 0
     for path, outcome in outcomes:
         print(json.dumps({"file": str(path), **_record(outcome)}, allow_nan=False), flush=True)
@@ -50,24 +52,43 @@ def _record(outcome: ExposureFacts | Rejected) -> dict[str, object]:
     return {"reason": outcome.reason.value, "value": outcome.value, "detail": outcome.detail}
 
 
-def _summary(outcomes: Sequence[ExposureFacts | Rejected]) -> Table:
-    usable = [outcome for outcome in outcomes if isinstance(outcome, ExposureFacts)]
-    reasons = Counter(str(one.reason) for one in outcomes if isinstance(one, Rejected))
-    sources = Counter(facts.sensor_width_source for facts in usable)
-    flags = Counter(flag.partition(":")[0] for facts in usable for flag in facts.flags)
+def _summary(outcomes: Sequence[tuple[Path, ExposureFacts | Rejected]]) -> list[Table | str]:
+    """The table of counts, and examples of what is flagged or rejected."""
+    sources: dict[str, list[Path]] = {}
+    flags: dict[str, list[Path]] = {}
+    reasons: dict[str, list[Path]] = {}
+    for path, outcome in outcomes:
+        if isinstance(outcome, Rejected):
+            reasons.setdefault(str(outcome.reason), []).append(path)
+            continue
+        sources.setdefault(outcome.sensor_width_source, []).append(path)
+        for flag in outcome.flags:
+            flags.setdefault(flag.partition(":")[0], []).append(path)
+    rejected = sum(map(len, reasons.values()))
     table = Table("photographs", "", "count")
     table.columns[2].justify = "right"
     table.add_row("all", "", str(len(outcomes)), end_section=True)
-    table.add_row("usable", "", str(len(usable)))
+    table.add_row("usable", "", str(len(outcomes) - rejected))
     _add_counts(table, "sensor width from", sources)
     _add_counts(table, "flagged", flags)
-    table.add_row("rejected", "", str(reasons.total()))
+    table.add_row("rejected", "", str(rejected))
     _add_counts(table, "because of", reasons)
-    return table
+    unusual = [*_most_first(flags), *_most_first(reasons)]
+    remedy = ["genrefocus exif PHOTO shows what a photograph states"] if unusual else []
+    return [table, *(f"{name}: {_examples(paths)}" for name, paths in unusual), *remedy]
 
 
-def _add_counts(table: Table, title: str, counts: Counter[str]) -> None:
-    for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        table.add_row(f"  {title}", name, str(count))
+def _examples(paths: Sequence[Path]) -> str:
+    more = f" ... and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(map(str, paths[:_SHOWN])) + more
+
+
+def _add_counts(table: Table, title: str, found: Mapping[str, Sequence[Path]]) -> None:
+    for name, paths in _most_first(found):
+        table.add_row(f"  {title}", name, str(len(paths)))
     if table.rows:
         table.rows[-1].end_section = True
+
+
+def _most_first(found: Mapping[str, Sequence[Path]]) -> list[tuple[str, Sequence[Path]]]:
+    return sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))

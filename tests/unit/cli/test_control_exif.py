@@ -191,7 +191,10 @@ def test_exif_looks_through_folders_and_counts(scene, capsys):
     assert [line["file"] for line in lines] == files
 
     assert main(["exif", "trip", "photo.png", "--summary"]) == 0
-    words = [line.replace("│", "").split() for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out
+    assert "\ncrop_factor_one_unverified: trip/day1/a.jpg, trip/day1/b.JPG\n" in out
+    assert "\nno_exif: photo.png\nsensor_width_unknown: trip/unknown.jpg\n" in out
+    words = [line.replace("│", "").split() for line in out.splitlines()]
     for row in (
         "all 4",
         "usable 2",
@@ -202,6 +205,9 @@ def test_exif_looks_through_folders_and_counts(scene, capsys):
         "because of sensor_width_unknown 1",
     ):
         assert row.split() in words
+
+    assert main(["exif", *["photo.png"] * 5, "--summary"]) == 0
+    assert "no_exif: photo.png, photo.png, photo.png ... and 2 more\n" in capsys.readouterr().out
 
     assert main(["exif", "photo.png", "absent"]) == 2
     printed = capsys.readouterr()
