@@ -106,6 +106,11 @@ class EvalExamples(Dataset[Example]):
         """Examples in each set."""
         raise NotImplementedError
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each set is called on the screen."""
+        raise NotImplementedError
+
 
 class EvalSamples(EvalExamples):
     """Samples of some sets, one set after the other, cropped about their centre.
@@ -127,6 +132,10 @@ class EvalSamples(EvalExamples):
     @property
     def sizes(self) -> tuple[int, ...]:
         return tuple(len(taken) for _, taken in self.taken)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple("/".join(one.folder.parts[-3:]) for one, _ in self.taken)
 
     def __len__(self) -> int:
         return len(self.places)

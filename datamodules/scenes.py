@@ -93,6 +93,10 @@ class SceneEvaluation(EvalExamples):
     def sizes(self) -> tuple[int, ...]:
         return (self.scenes.count,)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("scenes with textures of their own",)
+
     def __getitem__(self, n: int) -> Example:
         offset = (self.scenes.size - self.crop) // 2
         image, layers = _cut(*self.scenes.image(n), offset, offset, self.crop)

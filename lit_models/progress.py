@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from rich.progress import TaskID
 from torch import Tensor, get_num_threads
 
-from genrefocus.terminal import Bars
+from genrefocus.terminal import Bars, counted
 
 _NOTED_EVERY = 5.0  # seconds; reading the loss waits for the device
 _TIMED = range(2, 12)  # steps, after those that set up
@@ -51,6 +51,11 @@ class Progress(ProgressBar):
             _stage(trainer), total=trainer.max_steps, completed=trainer.global_step
         )
         self._bars.say(f"{_stage(trainer)}: from step {trainer.global_step} to {trainer.max_steps}")
+        validated = trainer.datamodule.validated  # type: ignore[attr-defined]
+        sets = zip(validated.sizes, validated.names, strict=True)
+        held = ", ".join(f"{counted(size, 'sample')} of {name}" for size, name in sets if size)
+        line = f"{_stage(trainer)}: validation on {held or 'no samples'}"
+        self._bars.say(line, on_terminal=True)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # afterwards it is the next step's

@@ -148,12 +148,12 @@ class Bars(Progress):
             parts.append(task.fields["note"])
         self.say(", ".join(parts))
 
-    def say(self, line: str) -> None:
-        """A line in the log, and on stderr where that is no terminal."""
+    def say(self, line: str, *, on_terminal: bool = False) -> None:
+        """A line in the log, and on stderr where that is no terminal, or ``on_terminal``."""
         if self.disable:
             return
         _LOG.info(line)
-        if not self.console.is_terminal:
+        if on_terminal or not self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

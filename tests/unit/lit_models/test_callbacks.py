@@ -197,6 +197,7 @@ def test_a_narrow_terminal_shows_counts_and_times_whole() -> None:
 
 def test_a_run_without_a_terminal_says_how_far_it_is(
     train: Train,
+    shards: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -210,6 +211,8 @@ def test_a_run_without_a_terminal_says_how_far_it_is(
     clock, number = r"\d:\d\d:\d\d", r"[\d.e+-]+"
     step = rf"deblurnet: {STEPS}/{STEPS}, {clock}, {clock} left, {number} a second"
     assert any(re.fullmatch(rf"{step}, loss {number}, lr {number}", x) for x in lines)
+    held_out = "/".join(shards.parts[-2:]) + "/val"
+    assert f"deblurnet: validation on {VALIDATED} samples of {held_out}" in lines
     assert any(x.startswith(f"validation: {VALIDATED}/{VALIDATED}, ") for x in lines)
     assert any(
         re.match(rf"deblurnet step {EVERY}: val/loss {number}, .*val/psnr ", x) for x in lines
