@@ -1,5 +1,6 @@
 """``genrefocus prepare route=... source=...``: images to shards, a Hydra application."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,15 @@ def run_job(config: DictConfig) -> None:
         return
     root = getattr(source, "root", None)
     report = write_report(out, root=None if root is None else Path(root))
+    _print_summary(console, summary, source, list(config.splits))
+    console.print(
+        f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True, markup=False
+    )
+
+
+def _print_summary(
+    console: Console, summary: dict[str, Any], source: Source, splits: Sequence[str]
+) -> None:
     console.print(summary_table(summary))
     if summary["measured_only"]:
         console.print(
@@ -70,16 +80,13 @@ def run_job(config: DictConfig) -> None:
             "  every value passes; `genrefocus calibrate` proposes gates from a reviewed list"
         )
     own = {item.split for item in source.items()}
-    wanted = [split for split in config.splits if split != "train" or own & {"train", None}]
+    wanted = [split for split in splits if split != "train" or own & {"train", None}]
     if empty := [split for split in wanted if not summary["written"].get(split)]:
         remedy = "set other splits, such as 'splits={train: 0.6, val: 0.2, test: 0.2}'"
         console.print(
             f"[bold yellow]empty[/]: {', '.join(empty)}; train.py evaluates on val and test of "
             f"sets that it is given: {remedy if None in own else 'take them from another source'}"
         )
-    console.print(
-        f"shards and {SUMMARY_NAME} in {out}\nreport {report}", soft_wrap=True, markup=False
-    )
 
 
 def _require_run(config: DictConfig) -> None:
