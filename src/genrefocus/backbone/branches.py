@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
@@ -62,8 +63,23 @@ class _Layout:
     text: int
     lengths: tuple[int, ...]
     rotary: tuple[Tensor, Tensor]
-    mask: Tensor | None
     lora: Lora | None
+    isolated: bool
+
+    def visibility(self) -> list[tuple[int, list[slice]]]:
+        """Who sees whom: counts of queries, in order, and the parts of the keys that they see."""
+        segments = (self.text + self.lengths[0], *self.lengths[1:])
+        ends = list(accumulate(segments))
+        image, *conditions = (slice(start, end) for start, end in pairwise([0, *ends]))
+        everything = [slice(0, ends[-1])]
+        if self.isolated:
+            seen = [[own] for own in conditions]
+        elif len(conditions) < 2:
+            return [(ends[-1], everything)]
+        else:
+            # The first condition lies beside what it sees: one part, which needs no copy.
+            seen = [[slice(0, ends[1])], *([image, own] for own in conditions[1:])]
+        return list(zip(segments, [everything, *seen], strict=True))
 
     def linear(self, module: nn.Module, name: str, x: Tensor, *, offset: int = 0) -> Tensor:
         """``module(x)`` plus the LoRA of the conditions; ``offset`` tokens precede the images."""
@@ -109,8 +125,7 @@ def multi_condition_forward(
     branches = (image, *conditions)
     lengths = tuple(branch.tokens.shape[1] for branch in branches)
     ids = torch.cat([image.ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
-    mask = _mask(text.shape[1], lengths, isolated, text.device)
-    layout = _Layout(text.shape[1], lengths, transformer.pos_embed(ids), mask, lora)
+    layout = _Layout(text.shape[1], lengths, transformer.pos_embed(ids), lora, isolated)
     temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
     context = transformer.context_embedder(text)
     x = layout.linear(
@@ -213,15 +228,29 @@ def _single_block(
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:
-    """(B, L, H, D) each -> (B, L, H * D), through torch's fused attention."""
+    """(B, L, H, D) each -> (B, L, H * D), through torch's fused attention.
+
+    Queries that see the same keys are one call. None has a mask, which flash kernels do not take.
+    """
     from diffusers.models.embeddings import apply_rotary_emb
 
     q = apply_rotary_emb(q, layout.rotary, sequence_dim=1)
     k = apply_rotary_emb(k, layout.rotary, sequence_dim=1)
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=layout.mask
-    )
-    return out.transpose(1, 2).flatten(2)
+    counts, seen = zip(*layout.visibility(), strict=True)
+    parts = [
+        F.scaled_dot_product_attention(
+            queries.transpose(1, 2),
+            _joined([k[:, one] for one in keys]).transpose(1, 2),
+            _joined([v[:, one] for one in keys]).transpose(1, 2),
+        )
+        for queries, keys in zip(q.split(counts, dim=1), seen, strict=True)
+    ]
+    return _joined([part.transpose(1, 2).flatten(2) for part in parts])
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """All tokens of some parts (B, N, ...); one part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
 def _heads(x: Tensor, attn: FluxAttention) -> Tensor:
@@ -247,18 +276,3 @@ def _time_text(transformer: FluxTransformer2DModel, branch: Branch, pooled: Tens
         return transformer.time_text_embed(timestep, pooled)
     guidance = (branch.guidance * 1000).to(branch.tokens.dtype)
     return transformer.time_text_embed(timestep, guidance, pooled)
-
-
-@lru_cache(maxsize=4)  # one at full size takes tens of megabytes on the device
-def _mask(
-    text: int, lengths: tuple[int, ...], isolated: bool, device: torch.device
-) -> Tensor | None:
-    """(L, L) True where a query may see a key, or None where all see all."""
-    if len(lengths) < 3 and not (isolated and len(lengths) == 2):
-        return None
-    with torch.inference_mode(False):  # the cached mask may serve a backward pass later
-        segments = (text + lengths[0], *lengths[1:])
-        owner = torch.tensor([i for i, n in enumerate(segments) for _ in range(n)])
-        query, key = owner[:, None], owner[None, :]
-        visible = (query == 0) | (query == key)
-        return (visible if isolated else visible | (key == 0)).to(device)

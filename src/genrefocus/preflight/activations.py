@@ -89,16 +89,14 @@ class _FusedAttention(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is F.scaled_dot_product_attention:
-            return _Attention.apply(*args[:3], (kwargs or {}).get("attn_mask"))
+            return _Attention.apply(*args)
         return func(*args, **(kwargs or {}))
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = torch.empty_like(q)
         logsumexp = q.new_empty(q.shape[:-1], dtype=torch.float32)
-        # A mask of truth values is kept as numbers of the queries' dtype.
-        masks = () if mask is None else (torch.empty_like(mask, dtype=q.dtype),)
-        ctx.save_for_backward(q, k, v, out, logsumexp, *masks)
+        ctx.save_for_backward(q, k, v, out, logsumexp)
         return out

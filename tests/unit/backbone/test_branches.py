@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 
-from genrefocus.backbone import Branch, Lora, branches, multi_condition_forward
+from genrefocus.backbone import Branch, Lora, multi_condition_forward
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.denoiser import image_ids
 
@@ -117,15 +117,6 @@ def test_isolated_conditions_hear_nobody(tiny_flux, inputs):
     assert influence(transformer, inputs, 4, isolated=True) == [True, True, False, True]
 
 
-@torch.no_grad()
-def test_one_condition_needs_no_mask(tiny_flux, inputs, monkeypatch):
-    transformer = tiny_flux()
-    plain = forward(transformer, *inputs[:4])
-    length = TEXT + 2 * N
-    monkeypatch.setattr(branches, "_mask", lambda *_: torch.ones(length, length, dtype=torch.bool))
-    assert relative(forward(transformer, *inputs[:4]), plain) < ROUNDING
-
-
 # LoRA acts on the conditions.
 
 
@@ -192,16 +183,6 @@ def test_bf16_backbone_with_fp32_masters(tiny_flux, random_lora, inputs):
     assert {gradient.dtype for gradient in found.values()} == {torch.float32}
     flat, expected = (torch.cat([g.flatten() for g in group.values()]) for group in (found, exact))
     assert torch.nn.functional.cosine_similarity(flat, expected, dim=0) > 0.97
-
-
-def test_a_mask_made_without_gradients_serves_training(tiny_flux, random_lora, inputs):
-    """Validation under inference mode comes first in a Lightning run and fills the cache."""
-    branches._mask.cache_clear()
-    transformer = tiny_flux()
-    lora = random_lora(transformer)
-    with torch.inference_mode():
-        forward(transformer, *inputs, lora=lora)
-    gradients(transformer, lora, inputs)
 
 
 # Full size, without numbers.
