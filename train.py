@@ -117,12 +117,15 @@ def run(config: DictConfig) -> float | None:
 
 def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     """What is not finished of a run."""
+    from genrefocus.preflight.memory import settle_checkpointing
     from genrefocus.preflight.validation import check_validation
     from lit_models.evaluation import evaluate
     from lit_models.ranks import Ranks
     from lit_models.stages import learn_prompts
 
     if first_process():
+        if memory := settle_checkpointing(config):
+            CONSOLE.out(f"memory     {memory.detail}", highlight=False)
         OmegaConf.save(config, folder / CONFIG, resolve=True)
         if not (given := folder / "overrides.yaml").is_file():
             OmegaConf.save(HydraConfig.get().overrides.task, given)
@@ -134,7 +137,8 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
                 instantiate(config.data.build)  # null makes nothing
                 if not config.trial:  # whose few steps say nothing about it
                     CONSOLE.out(f"validation {check_validation(config).detail}", highlight=False)
-        backbone = instantiate(config.backbone)
+        # Of the run's folder: what the first process has settled holds for all.
+        backbone = instantiate(OmegaConf.load(folder / CONFIG).backbone)
         for stage in stages:
             if stage.record.finished():
                 CONSOLE.out(f"{stage.name} is finished, see {stage.folder / FINISHED}")

@@ -76,6 +76,7 @@ class Case:
             Branch(noisy, self.ids, self.sigma, 3.5 * one),
             [Branch(tokens, self.ids, 0 * one, one) for tokens in conditions],
             lora=lora,
+            checkpointing="all",
         )
 
     def theirs(self, released: ModuleType) -> Tensor:

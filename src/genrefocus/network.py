@@ -273,7 +273,7 @@ def weights_name(lora: str | Path) -> str:
 def _load_backbone(source: BackboneSource, device: Device, vae_tiling: bool) -> Backbone:
     if source.kind == "tiny":
         return load_tiny(source.path, device=device)
-    backbone = load_flux_dev(source.path, device=device, gradient_checkpointing=False)
+    backbone = load_flux_dev(source.path, device=device)
     if vae_tiling:
         assert isinstance(backbone.codec, VaeCodec)
         backbone.codec.vae.enable_tiling()

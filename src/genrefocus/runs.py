@@ -41,6 +41,7 @@ COST = (
     "datamodule.eval_batch_size",
     "datamodule.num_workers",
     "datamodule.val_samples",
+    "backbone.checkpointing",
     "prepare.*.device",
     "prepare.*.batch_size",
     "trainer.accelerator",

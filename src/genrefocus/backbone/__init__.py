@@ -4,7 +4,7 @@ Diffusers takes seconds to import, so only what builds a network imports it: mis
 before.
 """
 
-from genrefocus.backbone.branches import Branch, Role, multi_condition_forward
+from genrefocus.backbone.branches import Branch, Checkpointing, Role, multi_condition_forward
 from genrefocus.backbone.flux import Backbone, load_flux_dev
 from genrefocus.backbone.lora import Lora, lora_modules
 from genrefocus.backbone.text import TextEmbedding
@@ -13,6 +13,7 @@ from genrefocus.backbone.tiny import load_tiny
 __all__ = [
     "Backbone",
     "Branch",
+    "Checkpointing",
     "Lora",
     "Role",
     "TextEmbedding",

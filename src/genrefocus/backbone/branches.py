@@ -33,6 +33,10 @@ T = TypeVar("T")
 Role = Literal["image", "source", "control", "draft"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
+#: what backward computes again in place of keeping it: nothing, the feed-forward of every block,
+#: every n-th block, or all blocks
+Checkpointing = Literal["none", "feed_forward", "all"] | int
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -65,6 +69,7 @@ class _Layout:
     rotary: tuple[Tensor, Tensor]
     lora: Lora | None
     isolated: bool
+    checkpointing: Checkpointing
 
     def visibility(self) -> list[tuple[int, list[slice]]]:
         """Who sees whom: counts of queries, in order, and the parts of the keys that they see."""
@@ -81,22 +86,37 @@ class _Layout:
             seen = [[slice(0, ends[1])], *([image, own] for own in conditions[1:])]
         return list(zip(segments, [everything, *seen], strict=True))
 
-    def linear(self, module: nn.Module, name: str, x: Tensor, *, offset: int = 0) -> Tensor:
-        """``module(x)`` plus the LoRA of the conditions; ``offset`` tokens precede the images."""
-        return self._with_lora(module(x), x, name, offset + self.lengths[0])
+    def linear(
+        self, module: nn.Module, name: str, x: Tensor, *, offset: int = 0, last: bool = False
+    ) -> Tensor:
+        """``module(x)`` plus the LoRA of the conditions; ``offset`` tokens precede the images.
+
+        ``last`` says that what is computed again may end here: the LoRA then goes before the frozen
+        layer, whose output backward does not need, and the recomputation stops between them.
+        """
+        return self._with_lora(module, x, name, offset + self.lengths[0], last)
 
     def modulation(
         self, module: nn.Module, name: str, temb: Tensor, chunks: int
     ) -> tuple[Tensor, ...]:
         """Modulation of each branch from its own embedding: ``chunks`` tensors (B, branches, D)."""
-        x = F.silu(temb)
-        return self._with_lora(module(x), x, name, 1).chunk(chunks, dim=-1)
+        return self._with_lora(module, F.silu(temb), name, 1).chunk(chunks, dim=-1)
 
-    def _with_lora(self, y: Tensor, x: Tensor, name: str, start: int) -> Tensor:
+    def feed_forward(self, run: Callable[..., Tensor], *args: Tensor) -> Tensor:
+        """``run(*args)``, which backward computes again where it does so for feed-forwards."""
+        return _recomputed(run, *args) if self.checkpointing == "feed_forward" else run(*args)
+
+    def _with_lora(
+        self, module: nn.Module, x: Tensor, name: str, start: int, last: bool = False
+    ) -> Tensor:
         """The LoRA acts from ``start`` on, where the conditions begin."""
         if self.lora is None or len(self.lengths) == 1:
-            return y
-        return torch.cat([y[:, :start], y[:, start:] + self.lora.delta(name, x[:, start:])], dim=1)
+            return module(x)
+        if last:
+            delta, y = self.lora.delta(name, x[:, start:]), module(x)
+        else:
+            y, delta = module(x), self.lora.delta(name, x[:, start:])
+        return torch.cat([y[:, :start], y[:, start:] + delta], dim=1)
 
 
 def multi_condition_forward(
@@ -108,6 +128,7 @@ def multi_condition_forward(
     *,
     lora: Lora | None = None,
     isolated: bool = False,
+    checkpointing: Checkpointing = "none",
 ) -> Tensor:
     """Output of the noisy image's tokens, (B, N, C).
 
@@ -121,11 +142,14 @@ def multi_condition_forward(
         conditions: condition branches in order, as published with timestep 0 and guidance 1.
         lora: adapter of the condition branches.
         isolated: a condition attends to itself alone (an option of OminiControl2).
+        checkpointing: what backward computes again; without gradients nothing is kept anyway.
     """
     branches = (image, *conditions)
     lengths = tuple(branch.tokens.shape[1] for branch in branches)
     ids = torch.cat([image.ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
-    layout = _Layout(text.shape[1], lengths, transformer.pos_embed(ids), lora, isolated)
+    rotary = transformer.pos_embed(ids)
+    again = checkpointing if torch.is_grad_enabled() else "none"
+    layout = _Layout(text.shape[1], lengths, rotary, lora, isolated, again)
     temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
     context = transformer.context_embedder(text)
     x = layout.linear(
@@ -134,29 +158,39 @@ def multi_condition_forward(
 
     for index, block in enumerate(transformer.transformer_blocks):
         name = f"transformer_blocks.{index}"
-        context, x = _run(transformer, _double_block, block, name, layout, context, x, temb)
+        context, x = _run(index, _double_block, block, name, layout, context, x, temb)
     x = torch.cat([context, x], dim=1)
+    doubles = len(transformer.transformer_blocks)
     for index, block in enumerate(transformer.single_transformer_blocks):
         name = f"single_transformer_blocks.{index}"
-        x = _run(transformer, _single_block, block, name, layout, x, temb)
+        x = _run(doubles + index, _single_block, block, name, layout, x, temb)
 
     x = x[:, layout.text : layout.text + layout.lengths[0]]
     return transformer.proj_out(transformer.norm_out(x, temb[:, 0]))
 
 
 def _run(
-    transformer: FluxTransformer2DModel, forward: Callable[..., T], block: nn.Module, *args: Any
+    index: int,
+    forward: Callable[..., T],
+    block: nn.Module,
+    name: str,
+    layout: _Layout,
+    *args: Any,
 ) -> T:
     from torch.distributed.fsdp import FSDPModule
 
-    run: Callable[..., T] = partial(forward, block)
+    run: Callable[..., T] = partial(forward, block, name, layout)
     if isinstance(block, FSDPModule):  # its weights are there during a call of the module itself
         block.forward = run
         run = block
-    if transformer.gradient_checkpointing and torch.is_grad_enabled():
-        # Blocks draw no random numbers, so their state need not be kept for the second pass.
-        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
-    return run(*args)
+    every = 1 if layout.checkpointing == "all" else layout.checkpointing
+    again = isinstance(every, int) and index % every == 0
+    return _recomputed(run, *args) if again else run(*args)
+
+
+def _recomputed(run: Callable[..., T], *args: Any) -> T:
+    # Blocks draw no random numbers, so their state need not be kept for the second pass.
+    return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 def _double_block(
@@ -193,16 +227,19 @@ def _double_block(
     mixed = _attention(q, k, v, layout)
     out = layout.linear(attn.to_out[0], f"{name}.attn.to_out.0", mixed[:, layout.text :])
 
-    x = x + _scale(out, gate, lengths)
-    normed = _modulate(block.norm2(x), scale_mlp, shift_mlp, lengths)
-    inner = block.ff.net[0](normed)
-    x = x + _scale(layout.linear(block.ff.net[2], f"{name}.ff.net.2", inner), gate_mlp, lengths)
+    def feed_forward(x: Tensor) -> Tensor:
+        normed = _modulate(block.norm2(x), scale_mlp, shift_mlp, lengths)
+        inner = block.ff.net[0](normed)
+        return layout.linear(block.ff.net[2], f"{name}.ff.net.2", inner, last=True)
 
+    def feed_context(x: Tensor) -> Tensor:
+        normed = block.norm2_context(x) * (1 + c_scale_mlp[:, None]) + c_shift_mlp[:, None]
+        return block.ff_context(normed)
+
+    x = x + _scale(out, gate, lengths)
+    x = x + _scale(layout.feed_forward(feed_forward, x), gate_mlp, lengths)
     context = context + c_gate[:, None] * attn.to_add_out(mixed[:, : layout.text])
-    normed_context = (
-        block.norm2_context(context) * (1 + c_scale_mlp[:, None]) + c_shift_mlp[:, None]
-    )
-    return context + c_gate_mlp[:, None] * block.ff_context(normed_context), x
+    return context + c_gate_mlp[:, None] * layout.feed_forward(feed_context, context), x
 
 
 def _single_block(
@@ -213,18 +250,20 @@ def _single_block(
     shift, scale, gate = layout.modulation(block.norm.linear, f"{name}.norm.linear", temb, 3)
     normed = _modulate(block.norm.norm(x), scale, shift, lengths)
 
-    def linear(module: nn.Module, key: str, value: Tensor) -> Tensor:
-        return layout.linear(module, f"{name}.{key}", value, offset=layout.text)
+    def linear(module: nn.Module, key: str, value: Tensor, *, last: bool = False) -> Tensor:
+        return layout.linear(module, f"{name}.{key}", value, offset=layout.text, last=last)
 
     attn = block.attn
     q = attn.norm_q(_heads(linear(attn.to_q, "attn.to_q", normed), attn))
     k = attn.norm_k(_heads(linear(attn.to_k, "attn.to_k", normed), attn))
     v = _heads(linear(attn.to_v, "attn.to_v", normed), attn)
-    inner = torch.cat(
-        [_attention(q, k, v, layout), block.act_mlp(linear(block.proj_mlp, "proj_mlp", normed))],
-        dim=-1,
-    )
-    return x + _scale(linear(block.proj_out, "proj_out", inner), gate, lengths)
+
+    def feed_forward(normed: Tensor, mixed: Tensor) -> Tensor:
+        inner = block.act_mlp(linear(block.proj_mlp, "proj_mlp", normed))
+        return linear(block.proj_out, "proj_out", torch.cat([mixed, inner], dim=-1), last=True)
+
+    mixed = _attention(q, k, v, layout)
+    return x + _scale(layout.feed_forward(feed_forward, normed, mixed), gate, lengths)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:

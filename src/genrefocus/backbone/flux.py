@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from genrefocus.backbone.branches import Branch, multi_condition_forward
+from genrefocus.backbone.branches import Branch, Checkpointing, multi_condition_forward
 from genrefocus.backbone.codec import Codec, VaeCodec, pack, unpack
 from genrefocus.backbone.lora import Lora
 from genrefocus.backbone.text import FluxTextEncoders, PromptCache, TextEmbedding, TextEncoder
@@ -47,6 +47,8 @@ class Backbone(nn.Module):
             images of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to
             read it.
         prompts: folder of embeddings, see :class:`PromptCache`.
+        checkpointing: what backward computes again in training, see
+            :func:`multi_condition_forward`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Backbone(nn.Module):
         tiling: Tiling,
         control_gain: float = 1.0,
         prompts: str | Path | None = None,
+        checkpointing: Checkpointing = "none",
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -67,6 +70,7 @@ class Backbone(nn.Module):
         self.shift = shift
         self.tiling = tiling
         self.control_gain = control_gain
+        self.checkpointing = checkpointing
 
     def forward(
         self,
@@ -90,6 +94,7 @@ class Backbone(nn.Module):
             conditions,
             lora=lora,
             isolated=isolated,
+            checkpointing=self.checkpointing,
         )
 
     @property
@@ -144,7 +149,7 @@ def load_flux_dev(
     *,
     dtype: torch.dtype = torch.bfloat16,
     device: str | torch.device = "cpu",
-    gradient_checkpointing: bool = True,
+    checkpointing: Checkpointing = "none",
     max_text_length: int = 512,
     prompts: str | Path | None = None,
 ) -> Backbone:
@@ -155,8 +160,13 @@ def load_flux_dev(
 
     Raises:
         OSError: neither a local folder nor reachable on the hub.
-        ValueError: the noise schedule is not shifted by resolution, so it is not FLUX.1-dev.
+        ValueError: the noise schedule is not shifted by resolution, so it is not FLUX.1-dev; or
+            there is no such checkpointing.
     """
+    every_nth = type(checkpointing) is int and checkpointing >= 1  # not a truth value
+    if not every_nth and checkpointing not in ("none", "feed_forward", "all"):
+        known = "none, feed_forward, all, or n for every n-th block"
+        raise ValueError(f"checkpointing={checkpointing}: give {known}")
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
     transformer = FluxTransformer2DModel.from_pretrained(
@@ -166,8 +176,6 @@ def load_flux_dev(
     scheduler = FlowMatchEulerDiscreteScheduler.load_config(path, subfolder="scheduler")
     if not scheduler.get("use_dynamic_shifting"):
         raise ValueError(f"{path}: its scheduler has no dynamic shifting; give FLUX.1-dev's folder")
-    if gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
     return Backbone(
         transformer.requires_grad_(False).eval().to(device),
         VaeCodec(vae.to(device)),
@@ -175,4 +183,5 @@ def load_flux_dev(
         shift=Shift.of_scheduler(scheduler),
         tiling=Tiling(),
         prompts=prompts,
+        checkpointing=checkpointing,
     )

@@ -49,8 +49,16 @@ def require_bounds(config: DictConfig) -> None:
         if isinstance(value, (int, float)) and not low <= value <= high:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
+    wrong += _of_checkpointing(config.backbone)
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+def _of_checkpointing(backbone: DictConfig) -> Iterator[str]:
+    value = backbone.get("checkpointing", "auto")
+    if not re.fullmatch(r"auto|none|feed_forward|all|[1-9]\d*", str(value)):
+        given = "auto, none, feed_forward, all, or n for every n-th block"
+        yield f"backbone.checkpointing={value}: give {given}"
 
 
 def _of_trainer(trainer: DictConfig) -> Iterator[str]:

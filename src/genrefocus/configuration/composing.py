@@ -46,7 +46,7 @@ _HYDRA_OPTIONS = (
     *("--experimental-rerun", "--info"),
 )
 _ANY_KIND = ("hydra", *(f"trainer.{key}" for key in ("devices", "precision", "strategy")))
-_ANY_KIND += ("trainer.fast_dev_run",)
+_ANY_KIND += ("trainer.fast_dev_run", "backbone.checkpointing")
 
 
 def _run_folder(*arguments: Any) -> str:

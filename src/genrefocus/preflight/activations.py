@@ -4,7 +4,9 @@ The multi-condition forward runs on the meta device with one block of each kind,
 one kind: what the second adds is what a block keeps, so that any number of blocks follows.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -12,12 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from genrefocus.backbone import Branch, Lora, multi_condition_forward
+from genrefocus.backbone import Branch, Checkpointing, Lora, multi_condition_forward
 from genrefocus.denoiser import image_ids
+
+_Uniform = Literal["none", "feed_forward", "all"]
 
 
 def activation_bytes(
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     *,
     batch: int,
     grid: tuple[int, int],
@@ -25,7 +29,7 @@ def activation_bytes(
     conditions: int,
     rank: int,
     dtype: torch.dtype,
-    checkpointing: bool,
+    checkpointing: Checkpointing,
 ) -> int:
     """Bytes of one micro-batch; attention is taken for fused.
 
@@ -37,45 +41,71 @@ def activation_bytes(
         conditions: images beside the noisy one; all carry the LoRA.
         rank: of the LoRA.
         dtype: of the base.
-        checkpointing: keeps the inputs of all blocks, and the rest of one block at a time.
+        checkpointing: what backward computes again, see :func:`multi_condition_forward`; of that,
+            one block or one feed-forward is there at a time.
     """
 
-    def kept(doubles: int, singles: int) -> int:
-        """Bytes of the distinct tensors that are saved for backward, weights left out."""
-        some = {**config, "num_layers": doubles, "num_single_layers": singles}
-        with torch.device("meta"):
-            transformer = FluxTransformer2DModel(**some).requires_grad_(False)
-            torch.nn.Module.to(transformer, dtype)  # diffusers' own warns of loaded weights
-            lora = Lora.for_transformer(transformer, rank)
-            weights = {_storage(one) for one in (*transformer.parameters(), *lora.parameters())}
-            level, ids = torch.zeros(batch), image_ids(*grid, device="meta")
-            shape = transformer.config
-            tokens = torch.zeros(batch, len(ids), shape.in_channels, dtype=dtype)
-            prompt = torch.zeros(batch, text, shape.joint_attention_dim, dtype=dtype)
-            pooled = torch.zeros(batch, shape.pooled_projection_dim, dtype=dtype)
-            image = Branch(tokens, ids, level, level)
-            saved: dict[int, Tensor] = {}
+    def parts(how: _Uniform) -> tuple[int, int, int]:
+        """Bytes outside of blocks, of a double block, and of a single one."""
 
-            def pack(x: Tensor) -> Tensor:
-                saved.setdefault(_storage(x), x)  # held, so that its address is not used again
-                return x
+        def kept(doubles: int, singles: int) -> int:
+            some = {**config, "num_layers": doubles, "num_single_layers": singles}
+            shape = (batch, grid, text, conditions, rank, dtype)
+            return _kept(tuple(some.items()), *shape, how)
 
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), _FusedAttention():
-                multi_condition_forward(
-                    transformer, prompt, pooled, image, [image] * conditions, lora=lora
-                )
-        return sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in weights)
+        both = kept(1, 1)
+        of_double, of_single = kept(2, 1) - both, kept(1, 2) - both
+        return both - of_double - of_single, of_double, of_single
 
     double, single = int(config["num_layers"]), int(config["num_single_layers"])
-    both = kept(1, 1)
-    of_double, of_single = kept(2, 1) - both, kept(1, 2) - both
-    outside = both - of_double - of_single
-    if not checkpointing:
-        return outside + double * of_double + single * of_single
-    width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-    tokens = text + (1 + conditions) * grid[0] * grid[1]
-    inputs = (double + single) * batch * tokens * width * dtype.itemsize
-    return outside + inputs + max(of_double, of_single)
+    outside, of_double, of_single = parts("none")
+    whole = outside + double * of_double + single * of_single
+    if checkpointing == "none":
+        return whole
+    every, how = (1, checkpointing) if isinstance(checkpointing, str) else (checkpointing, "all")
+    _, less_of_double, less_of_single = parts(how)
+    saved_by_double, saved_by_single = of_double - less_of_double, of_single - less_of_single
+    doubles = len(range(0, double, every))
+    singles = len(range(0, double + single, every)) - doubles
+    at_a_time = max(saved_by_double, saved_by_single)
+    return whole - doubles * saved_by_double - singles * saved_by_single + at_a_time
+
+
+@cache
+def _kept(
+    config: tuple[tuple[str, Any], ...],
+    batch: int,
+    grid: tuple[int, int],
+    text: int,
+    conditions: int,
+    rank: int,
+    dtype: torch.dtype,
+    checkpointing: _Uniform,
+) -> int:
+    """Bytes of the distinct tensors that are saved for backward, weights left out."""
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(**dict(config)).requires_grad_(False)
+        torch.nn.Module.to(transformer, dtype)  # diffusers' own warns of loaded weights
+        lora = Lora.for_transformer(transformer, rank)
+        weights = {_storage(one) for one in (*transformer.parameters(), *lora.parameters())}
+        level, ids = torch.zeros(batch), image_ids(*grid, device="meta")
+        shape = transformer.config
+        tokens = torch.zeros(batch, len(ids), shape.in_channels, dtype=dtype)
+        prompt = torch.zeros(batch, text, shape.joint_attention_dim, dtype=dtype)
+        pooled = torch.zeros(batch, shape.pooled_projection_dim, dtype=dtype)
+        image = Branch(tokens, ids, level, level)
+        images = image, [image] * conditions
+        saved: dict[int, Tensor] = {}
+
+        def pack(x: Tensor) -> Tensor:
+            saved.setdefault(_storage(x), x)  # held, so that its address is not used again
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), _FusedAttention():
+            multi_condition_forward(
+                transformer, prompt, pooled, *images, lora=lora, checkpointing=checkpointing
+            )
+    return sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in weights)
 
 
 def _storage(x: Tensor) -> int:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
+from genrefocus.backbone import Checkpointing
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.backbone.lora import Lora, lora_modules
 from genrefocus.configuration.composing import training_stages
@@ -23,6 +24,11 @@ from genrefocus.preflight.inputs import condition_count, find_base, is_flux, ran
 #: parameters of FLUX.1-dev's autoencoder, and of its text encoders, which are gone while it trains
 _FLUX_CODEC, _FLUX_TEXT = 84_000_000, 4_885_000_000
 _FLUX_PIXELS_PER_TOKEN = 16
+#: what `auto` chooses from, the fewest FLOPs and the most bytes first
+CHECKPOINTINGS: tuple[Checkpointing, ...] = ("none", 4, "feed_forward", 2, "all")
+_LARGER = "trainer=gpu on a larger device, or backbone=tiny"
+#: share of a device that `auto` leaves to CUDA's context and to gaps between tensors
+_SPARE = 0.1
 
 
 def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
@@ -41,26 +47,13 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
         return
     yield from base
     yield check_lora(transformer, transformer.config)
-    ranks = {name: stage.module.rank for name, stage in training_stages(config).items()}
-    sizes = [lora_parameters(transformer, rank) for rank in ranks.values()]
-    moments = optimizer_numbers(instantiate(config.optimizer))
-    bytes_each = instantiate(config.backbone.dtype).itemsize if flux else 4
-    frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
-    largest = max(sizes, default=0)
-    parts = {
-        "base": frozen * bytes_each,
-        "LoRA and gradient": largest * 8,
-        "optimiser": largest * 4 * moments,
-        "EMA": largest * 4,
-    }
     if flux:
-        yield check_main_memory(parts["base"], _FLUX_TEXT * bytes_each, _main_memory())
-        parts["activations"] = max(_activations(config), default=0)
-    where, available = ("the GPU", gpu) if gpu else _memory(config)
-    smaller = " ".join(f"stages.{name}.module.rank={rank // 2}" for name, rank in ranks.items())
-    larger = "trainer=gpu on a larger device, or backbone=tiny"
-    remedy = smaller if parts["base"] < available else larger
-    yield check_memory(parts, available=available, where=where, remedy=remedy)
+        bytes_each = instantiate(config.backbone.dtype).itemsize
+        size = sum(one.numel() for one in transformer.parameters()) + _FLUX_CODEC
+        yield check_main_memory(size * bytes_each, _FLUX_TEXT * bytes_each, _main_memory())
+    yield training_memory(config, transformer, gpu)[0]
+    sizes = [lora_parameters(transformer, rank) for rank in _ranks(config).values()]
+    moments = optimizer_numbers(instantiate(config.optimizer))
     kept = config.callbacks.get("snapshots")
     files = 1 if kept is None else 2 + kept.newest  # what is exported, the newest, and the best
     yield check_disk(
@@ -68,6 +61,55 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
         checkpoints=[4 * size * (2 + moments) for size in sizes],
         loras=[4 * size * files for size in sizes],
     )
+
+
+def settle_checkpointing(config: DictConfig) -> Finding | None:
+    """Replace ``backbone.checkpointing=auto`` by a choice that the device has memory for.
+
+    Returns:
+        The memory that the run takes with it; None where there was nothing to choose.
+    """
+    if config.backbone.get("checkpointing") != "auto":
+        return None
+    finding, config.backbone.checkpointing = training_memory(config, flux_dev_on_meta(), None)
+    return finding
+
+
+def training_memory(
+    config: DictConfig, transformer: torch.nn.Module, gpu: int | None
+) -> tuple[Finding, Checkpointing]:
+    """The memory of training, of the stage that takes most, and the checkpointing counted with.
+
+    ``auto`` is what has the fewest FLOPs of what fits the device, or else all.
+
+    Args:
+        config: of train.py, resolved.
+        transformer: of the frozen base, with or without storage.
+        gpu: bytes of a GPU in place of those that this machine has.
+    """
+    flux, ranks = is_flux(config), _ranks(config)
+    largest = max((lora_parameters(transformer, rank) for rank in ranks.values()), default=0)
+    frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
+    parts = {
+        "base": frozen * (instantiate(config.backbone.dtype).itemsize if flux else 4),
+        "LoRA and gradient": largest * 8,
+        "optimiser": largest * 4 * optimizer_numbers(instantiate(config.optimizer)),
+        "EMA": largest * 4,
+    }
+    where, available = ("the GPU", gpu) if gpu else _memory(config)
+    lasting, given = sum(parts.values()), config.backbone.get("checkpointing")
+    chosen: Checkpointing = "none"
+    for chosen in (CHECKPOINTINGS if given == "auto" else (given,)) if flux else ():
+        parts["activations"] = max(_activations(config, chosen), default=0)
+        if lasting + parts["activations"] <= (1 - _SPARE) * available:
+            break
+    smaller = " ".join(f"stages.{name}.module.rank={rank // 2}" for name, rank in ranks.items())
+    remedy = smaller if parts["base"] < available else _LARGER
+    if flux and given not in ("auto", "all"):
+        remedy = "backbone.checkpointing=auto"
+    how = f" with checkpointing={chosen}" if flux else ""
+    finding = check_memory(parts, available=available, where=where, remedy=remedy, how=how)
+    return finding, chosen
 
 
 def flux_dev_on_meta() -> FluxTransformer2DModel:
@@ -103,11 +145,14 @@ def optimizer_numbers(optimizer: Callable[[list[torch.nn.Parameter]], Optimizer]
     return sum(one.numel() for one in kept if isinstance(one, Tensor)) // weight.numel()
 
 
-def check_memory(parts: Mapping[str, int], *, available: int, where: str, remedy: str) -> Finding:
-    """Bytes at the peak of a training step against what the device has."""
+def check_memory(
+    parts: Mapping[str, int], *, available: int, where: str, remedy: str, how: str = ""
+) -> Finding:
+    """Bytes at the peak of a training step, done as ``how`` says, against what the device has."""
     total = sum(parts.values())
     listed = ", ".join(f"{name} {shown_size(size)}" for name, size in parts.items())
-    detail = f"{shown_size(total)} in training ({listed}); {where} has {shown_size(available)}"
+    taken = f"{shown_size(total)} in training{how} ({listed})"
+    detail = f"{taken}; {where} has {shown_size(available)}"
     if total > available:
         return Finding("memory", "warning", detail, remedy)
     return Finding("memory", "ok", detail)
@@ -133,7 +178,12 @@ def check_main_memory(base: int, text: int, available: int) -> Finding:
     return Finding("main memory", "ok", detail)
 
 
-def _activations(config: DictConfig) -> Iterator[int]:
+def _ranks(config: DictConfig) -> dict[str, int]:
+    """Rank of the LoRA of every stage that trains one."""
+    return {name: int(stage.module.rank) for name, stage in training_stages(config).items()}
+
+
+def _activations(config: DictConfig, checkpointing: Checkpointing) -> Iterator[int]:
     """Bytes that each stage keeps for backward at its micro-batch."""
     side, ranks = config.data.crop // _FLUX_PIXELS_PER_TOKEN, ranks_of(config)
     for stage in training_stages(config).values():
@@ -146,7 +196,7 @@ def _activations(config: DictConfig) -> Iterator[int]:
             conditions=condition_count(stage.module),
             rank=stage.module.rank,
             dtype=instantiate(config.backbone.dtype),
-            checkpointing=config.backbone.gradient_checkpointing,
+            checkpointing=checkpointing,
         )
 
 

@@ -30,7 +30,7 @@ def test_it_equals_one_call_with_a_mask(conditions: int, isolated: bool, seed: i
     text, lengths = drawn.randint(0, 9), [drawn.randint(1, 40) for _ in range(1 + conditions)]
     total, head = text + sum(lengths), 8
     still = torch.ones(total, head), torch.zeros(total, head)  # a rotation by nothing
-    layout = branches._Layout(text, tuple(lengths), still, None, isolated)
+    layout = branches._Layout(text, tuple(lengths), still, None, isolated, "none")
     leaves = [torch.randn(2, total, 3, head, requires_grad=True) for _ in "qkv"]
     ours = branches._attention(*leaves, layout)
 

@@ -136,29 +136,45 @@ def test_lora_acts_on_the_conditions_alone(tiny_flux, random_lora, inputs):
 # Training.
 
 
-def gradients(transformer, lora, inputs):
+def gradients(transformer, lora, inputs, **options):
     lora.zero_grad()
-    loss = forward(transformer, *inputs, lora=lora).float().square().mean()
+    loss = forward(transformer, *inputs, lora=lora, **options).float().square().mean()
     loss.backward()
     return loss.item(), {name: p.grad.clone() for name, p in lora.named_parameters()}
 
 
-def test_gradient_checkpointing_changes_nothing(tiny_flux, random_lora, inputs):
+@pytest.mark.parametrize(
+    ("checkpointing", "norms", "attentions"),
+    [
+        # Runs of norm2 and of to_q in each of two double and two single blocks.
+        ("none", [1, 1], [1, 1, 1, 1]),
+        ("feed_forward", [2, 2], [1, 1, 1, 1]),
+        (3, [2, 1], [2, 1, 1, 2]),
+        (2, [2, 1], [2, 1, 2, 1]),
+        ("all", [2, 2], [2, 2, 2, 2]),
+    ],
+)
+def test_checkpointing_changes_nothing_but_what_runs_twice(
+    checkpointing, norms, attentions, tiny_flux, random_lora, inputs
+):
     transformer = tiny_flux()
     lora = random_lora(transformer)
     loss, plain = gradients(transformer, lora, inputs)
-    calls = []
-    transformer.transformer_blocks[0].norm2.register_forward_hook(lambda *_: calls.append(1))
-    transformer.enable_gradient_checkpointing()
-    again, recomputed = gradients(transformer, lora, inputs)
-    assert len(calls) == 2  # it did run twice
+    doubles = list(transformer.transformer_blocks)
+    blocks = [*doubles, *transformer.single_transformer_blocks]
+    watched = [*(one.norm2 for one in doubles), *(one.attn.to_q for one in blocks)]
+    calls = dict.fromkeys(watched, 0)
+    for module in watched:
+        module.register_forward_hook(lambda own, *_: calls.update({own: calls[own] + 1}))
+    again, recomputed = gradients(transformer, lora, inputs, checkpointing=checkpointing)
+    assert list(calls.values()) == [*norms, *attentions]
     assert loss == again
     for name, gradient in plain.items():
         assert torch.equal(gradient, recomputed[name]), name
-    calls.clear()
+    calls.update(dict.fromkeys(watched, 0))
     with torch.no_grad():
-        forward(transformer, *inputs, lora=lora)
-    assert len(calls) == 1
+        forward(transformer, *inputs, lora=lora, checkpointing=checkpointing)
+    assert set(calls.values()) == {1}
 
 
 def test_every_adapter_gets_a_gradient(tiny_flux, random_lora, inputs):

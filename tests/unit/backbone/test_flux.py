@@ -106,11 +106,11 @@ def images(size=32):
 
 
 def test_it_is_frozen_and_in_its_dtype(folder):
-    backbone = load_flux_dev(folder)
+    backbone = load_flux_dev(folder, checkpointing="feed_forward")
     assert {p.dtype for p in backbone.parameters()} == {torch.bfloat16}
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not any(module.training for module in backbone.transformer.modules())
-    assert backbone.transformer.gradient_checkpointing
+    assert backbone.checkpointing == "feed_forward"
     assert backbone.pixels_per_token == 4  # the tiny autoencoder halves once
     shift = backbone.shift
     assert (shift.base_tokens, shift.max_tokens) == (256, 2048)
@@ -131,6 +131,12 @@ def test_a_schedule_without_shift_is_refused(folder, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "use_dynamic_shifting": False}))
     with pytest.raises(ValueError, match="no dynamic shifting"):
         load_flux_dev(str(copy))
+
+
+@pytest.mark.parametrize("given", ["auto", "some", 0, -1, True, None])
+def test_a_checkpointing_that_is_not_there(given, folder):
+    with pytest.raises(ValueError, match=f"checkpointing={given}: give none, feed_forward, all,"):
+        load_flux_dev(folder, checkpointing=given)
 
 
 # Against the pipeline.

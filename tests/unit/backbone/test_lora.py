@@ -183,8 +183,8 @@ def image_inputs(text_tokens):
 def ours_with_lora_everywhere(monkeypatch):
     """Our forward with the LoRA on the noisy image, where peft has it."""
 
-    def whole(layout, y, x, name, start):
-        return y + layout.lora.delta(name, x)
+    def whole(layout, module, x, name, start, last=False):
+        return module(x) + layout.lora.delta(name, x)
 
     def forward(transformer, lora, text, pooled, tokens, ids):
         monkeypatch.setattr(branches._Layout, "_with_lora", whole)

@@ -195,13 +195,17 @@ def test_every_file_of_a_flux_folder_is_looked_for(tmp_path: Path) -> None:
         "val_samples=0",
         "data.long_edge=0",
         "stages.deblurnet.fit.max_steps=0",
+        "+backbone.checkpointing=0",
+        "+backbone.checkpointing=some",
         "stages.deblurnet.fit.val_check_interval=0",
     ],
 )
 def test_values_out_of_bounds(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["experiment=deblur", "mix={synthetic: 1.0}", given]
     assert main(["doctor", *overrides]) == 1
-    assert f"{given}: give" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"{given.lstrip('+')}: give" in " ".join(
+        capsys.readouterr().out.replace("│", " ").split()
+    )
 
 
 def test_missing_values_do_not_hide_the_memory(
@@ -226,7 +230,8 @@ def test_memory_of_training_on_a_stated_gpu(
     given += [f"paths.outputs='{tmp_path}/[x]'", f"data.deblur='{tmp_path}/[y]'"]
     main(["doctor", *given, "gpu_memory=80"])
     printed = capsys.readouterr().out
-    assert "the GPU has 80.0 GiB" in printed and "activations 1." in printed
+    assert "the GPU has 80.0 GiB" in printed and "activations 18." in printed
+    assert "in training with checkpointing=none (base" in printed
     assert "base 22." in printed or "base 23." in printed, "12 billion parameters in bf16"
     (memory,) = (line for line in printed.splitlines() if "in training" in line)
     assert "text encoders" not in memory
@@ -234,6 +239,8 @@ def test_memory_of_training_on_a_stated_gpu(
     monkeypatch.setenv("COLUMNS", "80")
     main(["doctor", *given, "gpu_memory=24"])
     assert "memory:\n  stages.deblurnet.module.rank=64\n" in capsys.readouterr().out
+    main(["doctor", *given, "gpu_memory=40", "backbone.checkpointing=4"])
+    assert "memory:\n  backbone.checkpointing=auto\n" in capsys.readouterr().out
     assert main(["doctor", *given, "gpu_memory=large"]) == 2
     assert "gpu_memory=80" in capsys.readouterr().err
 

@@ -107,13 +107,13 @@ def flux_in_bf16(tiny_flux: Any, tiny_vae: Any) -> Backbone:
     transformer = tiny_flux(
         num_layers=1, num_single_layers=1, joint_attention_dim=16, pooled_projection_dim=16
     )
-    transformer.enable_gradient_checkpointing()
     return Backbone(
         transformer.bfloat16(),
         VaeCodec(tiny_vae().bfloat16()),
         HashedWords(4, 16, 16),
         shift=Shift(),
         tiling=Tiling(4, 3),
+        checkpointing="all",
     )
 
 

@@ -41,6 +41,7 @@ def stage(repo_root: Path, tmp_path: Path) -> Iterator[Callable[..., StageRecord
 COSTS = [
     "data.num_workers=3",
     "data.eval_batch_size=1",
+    "+backbone.checkpointing=all",
     "stages.deblurnet.datamodule.batch_size=4",
     "stages.deblurnet.fit.val_check_interval=7",
     "+stages.deblurnet.fit.limit_val_batches=2",

@@ -1,0 +1,62 @@
+"""The checkpointing that a run takes where none is given."""
+
+import pytest
+from diffusers import FluxTransformer2DModel
+from omegaconf import DictConfig, OmegaConf
+
+from genrefocus.configuration.composing import compose_training, settle_missing
+from genrefocus.preflight import memory
+from genrefocus.preflight.memory import flux_dev_on_meta, settle_checkpointing, training_memory
+
+GIB = 1024**3
+
+
+def paper(*overrides: str) -> DictConfig:
+    """The configuration of FLUX.1-dev's BokehNet: two conditions, rank 64, 512 px."""
+    config = compose_training(["scale=paper", "experiment=bokeh_synthetic", *overrides])
+    settle_missing(config)
+    OmegaConf.resolve(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def transformer() -> FluxTransformer2DModel:
+    return flux_dev_on_meta()
+
+
+def test_auto_takes_the_first_that_fits_with_a_tenth_left(
+    transformer: FluxTransformer2DModel,
+) -> None:
+    config = paper()
+    for gib, expected in {
+        80: "none",
+        56: 4,
+        50: "feed_forward",
+        46: 2,
+        32: "all",
+        1: "all",
+    }.items():
+        finding, chosen = training_memory(config, transformer, gib * GIB)
+        assert chosen == expected, gib
+        assert f"in training with checkpointing={expected} (base" in finding.detail
+        assert finding.verdict == ("warning" if gib == 1 else "ok")
+
+
+def test_what_is_given_is_kept(transformer: FluxTransformer2DModel) -> None:
+    config = paper("backbone.checkpointing=7")
+    for given in (7, "none", "all"):
+        config.backbone.checkpointing = given
+        finding, chosen = training_memory(config, transformer, 30 * GIB)
+        assert chosen == given and f"checkpointing={given} (" in finding.detail
+        assert finding.verdict == ("ok" if given == "all" else "warning")
+        assert settle_checkpointing(config) is None and config.backbone.checkpointing == given
+
+
+def test_a_run_settles_for_what_its_device_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_memory", lambda config: ("a card", 50 * GIB))
+    config = paper()
+    said = settle_checkpointing(config)
+    assert config.backbone.checkpointing == "feed_forward"
+    assert said is not None and said.detail.endswith("; a card has 50.0 GiB")
+    tiny = compose_training(["experiment=bokeh_synthetic"])
+    assert settle_checkpointing(tiny) is None and "checkpointing" not in tiny.backbone
