@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -232,32 +231,3 @@ class BlurRange(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._largest = torch.tensor(state_dict["largest"])
-
-
-class Timer(Callback):
-    """Seconds and samples of training, without validation's share.
-
-    Attributes:
-        seconds: of training steps in this process.
-        samples: that went through them, over all ranks.
-    """
-
-    def __init__(self) -> None:
-        self.seconds, self.samples, self._start = 0.0, 0, 0.0
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._start = perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.seconds += perf_counter() - self._start
-        self.samples += len(batch["key"]) * trainer.world_size
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "samples": self.samples}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.samples = state_dict["seconds"], state_dict["samples"]

@@ -154,10 +154,12 @@ class FlowMatching(TrainingModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generators = seeded_generators(self.seed, batch["draw"])
         uniform = torch.stack([torch.rand((), generator=g) for g in generators])
-        latents = self.denoiser.encode(self.conditions(batch), generators, self.target(batch))
-        sigma = self.sigma.draw(uniform, self.backbone.shift.mu(latents.noise.shape[1]))
-        loss = self.denoiser.loss(latents, sigma).mean()
-        return self.log_loss(loss, batch)
+        conditions = self.conditions(batch)
+        with self.work.forward(conditions.shapes):
+            latents = self.denoiser.encode(conditions, generators, self.target(batch))
+            sigma = self.sigma.draw(uniform, self.backbone.shift.mu(latents.noise.shape[1]))
+            losses = self.denoiser.loss(latents, sigma)
+        return self.log_loss(losses, sigma, latents, batch)
 
     # held-out loss, images, control
 
@@ -222,6 +224,7 @@ class FlowMatching(TrainingModule):
         return seeded_generators(self.seed, (zlib.crc32(key.encode()) for key in batch["key"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["rank"] = self.lora.rank
 
 

@@ -23,8 +23,9 @@ _CROWDED = (
 class Progress(ProgressBar):
     """Steps, time left, loss, learning rate and speed; what each validation has measured.
 
-    The loss is the mean since it was shown last, over this process. See :class:`Bars` for where
-    it goes. A line is added, once in a process, where other programs slow the steps down.
+    The loss is the mean over all ranks and over the steps since it was shown last. See
+    :class:`Bars` for where it goes. A line is added, once in a process, where other programs slow
+    the steps down.
     """
 
     _told = False
@@ -64,10 +65,10 @@ class Progress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self._training is not None
-        self._loss += outputs["loss"] * trainer.accumulate_grad_batches
-        self._count += 1
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
+        self._loss += trainer.callback_metrics["train/loss"]
+        self._count += 1
         changed = {}
         if (now := time.monotonic()) - self._noted > _NOTED_EVERY:
             loss = float(self._loss) / self._count

@@ -127,10 +127,11 @@ class TinyBase(TrainingModule):
         sigma = torch.where(full < self.full_noise_share, 1.0, 1 - uniform)
         precision = self._fp32() if self.global_step >= self.fp32_from_step else nullcontext()
         attention = nullcontext() if self.attention is None else sdpa_kernel(self.attention)
-        with precision, attention:
-            latents = self.denoiser.encode(_conditions(task), generators, task.target)
-            loss = self.denoiser.loss(latents, sigma).mean()
-        return self.log_loss(loss, batch)
+        conditions = _conditions(task)
+        with precision, attention, self.work.forward(conditions.shapes):
+            latents = self.denoiser.encode(conditions, generators, task.target)
+            losses = self.denoiser.loss(latents, sigma)
+        return self.log_loss(losses, sigma, latents, batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One-step edits beside their inputs, and the loss with each scene at one of 8 sigmas."""

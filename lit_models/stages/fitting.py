@@ -11,9 +11,10 @@ from lightning import LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from genrefocus.runs import git_commit
-from lit_models.callbacks import BlurRange, Interruption, Timer
+from lit_models.callbacks import BlurRange, Interruption
 from lit_models.checkpoints import read_checkpoint
 from lit_models.stages.stage import Stage
+from lit_models.throughput import Throughput
 from lit_models.trackers import FaultTolerantLogger
 
 
@@ -46,7 +47,7 @@ def fitted(
         fit: further arguments of the trainer.
         global_batch: samples of a step over all processes.
     """
-    timer, blur = Timer(), BlurRange()
+    speed, blur = Throughput(stage.config.peak_flops), BlurRange()
     loggers = [
         FaultTolerantLogger(instantiate(logger))
         for logger in (stage.config.get("logger") or {}).values()
@@ -54,8 +55,8 @@ def fitted(
     trainer: Trainer = instantiate(
         stage.config.trainer,
         callbacks=[
+            speed,
             *(instantiate(callback) for callback in stage.config.callbacks.values()),
-            timer,
             blur,
             Interruption(stage.folder),
         ],
@@ -74,14 +75,14 @@ def fitted(
     for logger in loggers:
         logger.log_hyperparams({"config": config, "data": data.fingerprints, "git_commit": commit})
     checkpoint = stage.folder / "last.ckpt"
-    if not _restore_finished(trainer, module, checkpoint, (timer, blur)):
+    if not _restore_finished(trainer, module, checkpoint, (speed, blur)):
         resumed = str(checkpoint) if checkpoint.is_file() else None
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         trainer.save_checkpoint(checkpoint, weights_only=False)
     summary = {
         "steps": trainer.max_steps,
-        "seconds": round(timer.seconds, 3),
-        "samples_per_second": round(timer.samples / max(timer.seconds, 1e-9), 2),
+        "seconds": round(speed.seconds, 3),
+        "samples_per_second": round(speed.samples / max(speed.seconds, 1e-9), 2),
         "logs": f"{stage.name}/logs",
         "git_commit": commit,
     }
@@ -96,7 +97,7 @@ def _restore_finished(
     trainer: Trainer,
     module: LightningModule,
     checkpoint: Path,
-    callbacks: tuple[Timer, BlurRange],
+    callbacks: tuple[Throughput, BlurRange],
 ) -> bool:
     """Load averaged weights from a checkpoint that has all its steps, if there is one."""
     if not checkpoint.is_file():

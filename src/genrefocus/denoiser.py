@@ -35,6 +35,12 @@ class Conditions:
     control: Tensor | None = None
     draft: Tensor | None = None
 
+    @property
+    def shapes(self) -> tuple[torch.Size | None, ...]:
+        """Of source, control and draft; None for what is not there."""
+        images = (self.source, self.control, self.draft)
+        return tuple(None if one is None else one.shape for one in images)
+
 
 @dataclass(frozen=True)
 class ConditionTokens:
@@ -68,6 +74,12 @@ class Latents:
     noise: Tensor
     target: Tensor | None
     grid: Grid
+
+    @property
+    def tokens(self) -> int:
+        """Of a row, as the transformer sees them: of text, image and conditions."""
+        parts = (self.text.tokens, self.noise, *(one.tokens for one in self.conditions))
+        return sum(part.shape[1] for part in parts)
 
 
 @dataclass(frozen=True)

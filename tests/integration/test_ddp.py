@@ -1,5 +1,6 @@
 """Two processes over gloo do what one does: the global batch does not depend on their number."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -46,6 +47,12 @@ def test_two_processes_equal_one(
     for name, tensor in one.lora.items():
         assert (two.lora[name] - tensor).norm() <= 1e-2 * tensor.norm(), name
 
+    logs = [logged(tmp_path / name) for name in ("one", "two")]
+    assert sorted(logs[0]) == sorted(logs[1]) == list(range(STEPS))
+    for step, row in logs[0].items():
+        assert {"train/loss", "train/grad_norm"} < row.keys()
+        assert logs[1][step] == pytest.approx(row, rel=1e-3)
+
     results = [
         json.loads(next((tmp_path / name).glob("*/*/result.json")).read_text())
         for name in ("one", "two")
@@ -61,10 +68,23 @@ def test_two_processes_equal_one(
     assert means == pytest.approx(results[1]["figures"], abs=1e-3)
 
 
+def logged(outputs: Path) -> dict[int, dict[str, float]]:
+    """Figures of every step that do not depend on speed."""
+    found: dict[int, dict[str, float]] = {}
+    (log,) = outputs.glob(f"*/*/{STAGE}/logs/metrics.csv")
+    with log.open() as rows:
+        for row in csv.DictReader(rows):
+            for name, value in row.items():
+                if value and name.startswith("train/") and "per_second" not in name:
+                    found.setdefault(int(row["step"]), {})[name] = float(value)
+    return found
+
+
 SPY = """
 import runpy
 import sys
-from lit_models.callbacks import Images, Timer
+from lit_models.callbacks import Images
+from lit_models.throughput import Throughput
 from torch.distributed.tensor import DTensor
 
 def spied(kind, name):
@@ -76,7 +96,7 @@ def spied(kind, name):
         return own(self, trainer, module, *args, **kwargs)
     setattr(kind, name, hook)
 
-spied(Timer, "on_train_batch_start")
+spied(Throughput, "on_train_batch_start")
 spied(Images, "on_validation_batch_end")
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
