@@ -12,7 +12,6 @@ from torchmetrics import MeanMetric
 
 from genrefocus.backbone.tiny import (
     TinyBackbone,
-    load_tiny,
     save_tiny,
     start_local,
     start_whitened,
@@ -46,7 +45,6 @@ class TinyBase(TrainingModule):
     Args:
         backbone: from ``build_tiny``; its weights are initialised here.
         examples: (B, 3, H, W) in [0, 1], images whose statistics the embedding starts with.
-        init: weight file of the same architecture to start from, instead of ``examples``.
         flow: path and parametrisation.
         full_noise_share: share of samples at sigma = 1, where one-step sampling starts; sigma of
             the others is uniform on (0, 1].
@@ -60,7 +58,6 @@ class TinyBase(TrainingModule):
 
     Raises:
         ValueError: an unknown attention backend.
-        FileNotFoundError, ValueError, RuntimeError: ``init`` is no such file.
     """
 
     def __init__(
@@ -68,7 +65,6 @@ class TinyBase(TrainingModule):
         backbone: TinyBackbone,
         examples: Tensor,
         *,
-        init: str | Path | None = None,
         flow: Flow,
         full_noise_share: float,
         optimizer: OptimizerFactory,
@@ -89,12 +85,8 @@ class TinyBase(TrainingModule):
             remedy="Lower the learning rate, or train in fp32 (trainer.precision=32-true).",
         )
         self.weights = backbone.transformer
-        if init is None:
-            start_local(backbone.transformer)
-            start_whitened(backbone, examples)
-        else:
-            start = load_tiny(init).transformer.state_dict()
-            self.weights.load_state_dict(start, strict=True)
+        start_local(backbone.transformer)
+        start_whitened(backbone, examples)
         self._backbone = (backbone,)  # in a tuple, so that it does not become a submodule
         self.denoiser = Denoiser(backbone, flow)
         self.full_noise_share = full_noise_share

@@ -59,6 +59,7 @@ def tiny_settings() -> dict[str, Any]:
         "widths": [8, 8, 8],
         "blocks": [1, 1, 1],
         "radii": [1.5, 3.0],
+        "inverse_radii": [1.5],
         "steering": 4,
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ Grid = tuple[int, int]
 
 _TOKEN = "(c i s j t p q)"  # channels of a token: codec and packing, see `_halved`
 _HALVED = "b (c s t) (h p i) (w q j)"
+_NOISE_TO_SIGNAL = 0.1  # power of noise over that of the image, for inverse filters
+_INVERSE_RIM = 10  # px
 _SHARPNESS = 6.0  # product of the query and key norm weights: how local attention is at the start
 
 
@@ -75,6 +77,7 @@ def build_tiny(
     widths: Sequence[int],
     blocks: Sequence[int],
     radii: Sequence[float],
+    inverse_radii: Sequence[float],
     steering: int,
     text_tokens: int,
     control_gain: float,
@@ -86,7 +89,8 @@ def build_tiny(
 
     Args:
         transformer: settings of diffusers' transformer but for its channels.
-        widths, blocks, radii: of the :class:`PixelPath`; a token is ``2 ** len(widths)`` px wide.
+        widths, blocks, radii, inverse_radii: of the :class:`PixelPath`; a token is
+            ``2 ** len(widths)`` px wide.
         steering: channels that the transformer hands to every place of the U-Net.
         text_tokens: words of a prompt that are read.
         control_gain: see :class:`Backbone`.
@@ -101,7 +105,7 @@ def build_tiny(
         model = FluxTransformer2DModel(
             in_channels=3 * patch**2, out_channels=steering, **transformer
         )
-        path = PixelPath(widths, blocks, radii, steering)
+        path = PixelPath(widths, blocks, radii, inverse_radii, steering)
         model.pixel_path = path.to(memory_format=torch.channels_last)
     return TinyBackbone(
         model,
@@ -203,25 +207,29 @@ class PixelPath(nn.Module):
 
     It sees every branch at pixel precision: each role has its own convolution into the U-Net, and
     an absent branch adds nothing, its bias included. Beside an image it returns for every pixel the
-    weights of a fixed basis: the source through disks, in linear light, less the source. So a pixel
-    has a blur kernel of its own, and with negative weights a sharpening one (kernel prediction with
-    a basis, as Mildenhall et al., CVPR 2018, and Xia et al., CVPR 2020, do for denoising).
+    weights of a fixed basis: the source through disks, in linear light, and through the regularised
+    inverses of disks, each less the source. So a pixel has a kernel of its own that blurs or
+    sharpens (kernel prediction with a basis, as Mildenhall et al., CVPR 2018, and Xia et al., CVPR
+    2020, do for denoising).
 
     Args:
         widths: channels of the levels, each at half the resolution of the one before; the lowest
             has one place a token.
         blocks: residual blocks of a level, on the way down and on the way up.
         radii: of the disks, px.
+        inverse_radii: of the disks that the source may be deconvolved by, px.
         steering: channels that the transformer hands to every place of the lowest level.
     """
 
     disks: Tensor
+    inverses: Tensor
 
     def __init__(
         self,
         widths: Sequence[int],
         blocks: Sequence[int],
         radii: Sequence[float],
+        inverse_radii: Sequence[float],
         steering: int,
     ) -> None:
         super().__init__()
@@ -236,8 +244,9 @@ class PixelPath(nn.Module):
             self.widen.append(nn.Conv2d(below, 4 * width, 1))
         self.middle = nn.ModuleList(_Steered(widths[-1], steering) for _ in range(blocks[-1]))
         self.last = nn.Conv2d(widths[0], 12, 3, padding=1)
-        self.mix = nn.Conv2d(widths[0], 4 * len(radii), 3, padding=1)
-        self.register_buffer("disks", _disks(radii), persistent=False)
+        self.mix = nn.Conv2d(widths[0], 4 * (len(radii) + len(inverse_radii)), 3, padding=1)
+        self.register_buffer("disks", _stacked(map(_disk, radii)), persistent=False)
+        self.register_buffer("inverses", _stacked(map(_inverse, inverse_radii)), persistent=False)
 
     def forward(self, maps: Mapping[Role, Tensor], steering: Tensor) -> Tensor:
         """Maps (B, 12, H / 2, W / 2) of the branches in [-1, 1], the source among them, steering
@@ -264,19 +273,44 @@ class PixelPath(nn.Module):
         return self.last(x) + pixel_unshuffle(mixed, 2)
 
     def _basis(self, source: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 3, disks, H, W): through each disk, less itself."""
-        light = srgb_to_linear((source / 2 + 0.5).clamp(0, 1)).flatten(0, 1)[:, None]
-        rim = self.disks.shape[-1] // 2
-        blurred = conv2d(pad(light, (rim,) * 4, mode="replicate"), self.disks)
-        blurred = linear_to_srgb(blurred).unflatten(0, source.shape[:2])
-        return blurred * 2 - 1 - source[:, :, None]
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, kernels, H, W): through each kernel, less itself.
+
+        Blur adds light. Deconvolution takes display values, in which noise is about even.
+        """
+        values = (source / 2 + 0.5).clamp(0, 1).flatten(0, 1)[:, None]
+        blurred = linear_to_srgb(_filtered(srgb_to_linear(values), self.disks))
+        sharpened = _filtered(values, self.inverses).clamp(0, 1)
+        seen = torch.cat([blurred, sharpened], 1).unflatten(0, source.shape[:2])
+        return seen * 2 - 1 - source[:, :, None]
 
 
-def _disks(radii: Sequence[float]) -> Tensor:
-    """(disks, 1, k, k), each of sum 1 in the middle of the largest one's square."""
-    kernels = [torch.from_numpy(disk().kernel(radius)).float() for radius in radii]
-    size = max(len(kernel) for kernel in kernels)
-    return torch.stack([pad(k, ((size - len(k)) // 2,) * 4) for k in kernels])[:, None]
+def _filtered(values: Tensor, kernels: Tensor) -> Tensor:
+    """(N, 1, H, W) by kernels (M, 1, k, k) -> (N, M, H, W)."""
+    return conv2d(pad(values, (kernels.shape[-1] // 2,) * 4, mode="replicate"), kernels)
+
+
+def _stacked(kernels: Iterable[Tensor]) -> Tensor:
+    """Odd square kernels, in the middle of the largest one's square: (M, 1, k, k)."""
+    made = list(kernels)
+    size = max((len(kernel) for kernel in made), default=1)
+    padded = [pad(kernel, ((size - len(kernel)) // 2,) * 4) for kernel in made]
+    return torch.stack(padded)[:, None] if padded else torch.zeros(0, 1, size, size)
+
+
+def _disk(radius: float) -> Tensor:
+    return torch.from_numpy(disk().kernel(radius)).float()
+
+
+def _inverse(radius: float) -> Tensor:
+    """Wiener's inverse filter of a disk, of sum 1, cut where little of it is left."""
+    kernel = _disk(radius)
+    rim = len(kernel) // 2
+    size = 64
+    spectrum = torch.fft.fft2(pad(kernel, (0, size - len(kernel)) * 2).roll((-rim, -rim), (0, 1)))
+    inverse = torch.fft.ifft2(spectrum.conj() / (spectrum.abs() ** 2 + _NOISE_TO_SIGNAL)).real
+    cut = inverse.roll((_INVERSE_RIM, _INVERSE_RIM), (0, 1))[: 2 * _INVERSE_RIM + 1]
+    cut = cut[:, : 2 * _INVERSE_RIM + 1]
+    return cut / cut.sum()
 
 
 class _Steered(nn.Module):
@@ -288,6 +322,7 @@ class _Steered(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.steer = nn.Conv2d(steering, 2 * width, 1)
         nn.init.zeros_(self.second.weight)  # an identity at first: there is no normalisation
+        nn.init.zeros_(self.steer.weight)  # the transformer knows nothing yet
 
     def forward(self, x: Tensor, steering: Tensor) -> Tensor:
         gain, offset = interpolate(self.steer(steering), x.shape[-2:]).chunk(2, 1)

@@ -21,11 +21,11 @@ from genrefocus.optics import MAX_COC
 from genrefocus.render.apertures import disk
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
-LARGEST_RADIUS = 10.0
+LARGEST_RADIUS = 6.0
 """Of the blur, in px."""
 
-_REACH = 11  # of a kernel, px
-_WIDEST_GAUSSIAN = 6.0  # stands for this radius, px: a wider one does not fit into the kernel
+_REACH = 8  # of a kernel, px
+_WIDEST_GAUSSIAN = 4.5  # stands for this radius, px: a wider one does not fit into the kernel
 _RAMP = torch.linspace(0, 1, 5)  # places of the ramp behind, where its blur is computed
 
 
@@ -125,10 +125,10 @@ PretextTask = Callable[[Tensor, Tensor, Sequence[Generator]], PretextBatch]
 
 #: Tasks of the tiny base and how often each is drawn.
 PRETEXT_TASKS: dict[PretextTask, float] = {
-    restore: 0.4,
-    restore_by_map: 0.4,
+    restore: 0.42,
+    restore_by_map: 0.42,
     restore_with_draft: 0.05,
-    measure: 0.15,
+    measure: 0.11,
 }
 
 
@@ -166,7 +166,7 @@ def paste(image: Tensor, layers: Tensor, generators: Sequence[Generator]) -> Com
 def draw_radii(generators: Sequence[Generator]) -> BlurRadii:
     """Log-uniform largest radius; one image of two is sharp somewhere; most are round."""
     largest, ratio, ramp, sharp, kind = _rows(torch.rand, (5,), generators).T
-    largest = 0.5 * (LARGEST_RADIUS / 0.5) ** largest
+    largest = 0.4 * (LARGEST_RADIUS / 0.4) ** largest
     behind = sharp < 0.6  # the largest radius lies behind
     other = torch.where((sharp % 0.2) < 0.1, torch.zeros(()), largest * ratio)
     before, first = torch.where(behind, other, largest), torch.where(behind, largest, other)
@@ -201,7 +201,7 @@ def blur(pasted: Composite, radii: BlurRadii) -> Tensor:
 
 
 def kernels(radii: Tensor, round_: Tensor) -> Tensor:
-    """Kernels (B, M, 23, 23), sum 1, of radii (B, M) in px up to :data:`LARGEST_RADIUS`.
+    """Kernels (B, M, 17, 17), sum 1, of radii (B, M) in px up to :data:`LARGEST_RADIUS`.
 
     A disk's variance along an axis is a quarter of its squared radius; a Gaussian that stands for
     the radius has the same.

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy.ndimage import convolve
+from skimage.restoration import wiener
 
 from genrefocus.backbone import Lora
 from genrefocus.backbone.tiny import build_tiny, load_tiny, save_tiny
@@ -51,12 +53,34 @@ def test_last_layers_at_zero_leave_the_source_as_it_is(edits, images) -> None:
 def test_a_pixel_may_choose_the_source_through_a_disk_in_linear_light(edits, images) -> None:
     """Against scipy, for the second of two disks."""
     path = silenced(edits)
-    torch.nn.init.ones_(path.mix.bias[4:])  # channels of a disk: the pixels of a 2 x 2 block
+    torch.nn.init.ones_(path.mix.bias[4:8])  # channels of a disk: the pixels of a 2 x 2 block
     one_tile = images[..., :32]
     light = srgb_to_linear(one_tile).numpy()
     kernel = disk().kernel(3.0)[None, None]
     blurred = linear_to_srgb(torch.from_numpy(convolve(light, kernel, mode="nearest")))
     torch.testing.assert_close(edited(edits, one_tile), blurred, rtol=0, atol=1e-4)
+
+
+def test_a_pixel_may_choose_the_source_deconvolved(edits) -> None:
+    """Against scikit-image's Wiener filter, far from borders."""
+    path = silenced(edits)
+    torch.nn.init.ones_(path.mix.bias[8:])
+    blocks = 0.3 + 0.4 * torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    scene = blocks.repeat_interleave(8, -1).repeat_interleave(8, -2)
+    kernel = disk().kernel(1.5)
+    blurred = torch.from_numpy(convolve(scene.numpy(), kernel[None, None], mode="mirror"))
+    impulse = np.zeros((3, 3))
+    impulse[1, 1] = 1.0
+    expected = wiener(blurred[0, 0].numpy(), kernel, 0.1, reg=impulse, clip=False)
+    found = edited(edits, blurred)
+    inner = slice(10, -10), slice(10, -10)
+    gain = 1.1  # of a sum of 1 in place of 1 / 1.1
+    torch.testing.assert_close(
+        found[0, 0][inner], gain * torch.from_numpy(expected)[inner].float(), rtol=0, atol=2e-2
+    )
+    assert (found - scene)[..., 8:-8, 8:-8].square().mean() < 0.8 * (blurred - scene)[
+        ..., 8:-8, 8:-8
+    ].square().mean()
 
 
 def test_every_branch_is_seen_pixel_by_pixel(edits, images) -> None:
