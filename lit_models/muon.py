@@ -1,6 +1,6 @@
 """Muon, an optimiser for matrices, in single precision."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -58,25 +58,32 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for one in group["params"]:
-                # What a batch does not use (an absent branch) stays: however small the momentum is,
-                # its orthogonalised step is as long as any other.
-                if one.grad is not None and one.grad.any():
-                    move = self._along_matrix if one.ndim > 1 else self._along_vector
-                    one.mul_(1 - group["lr"] * group["weight_decay"])
-                    one.add_(move(one, one.grad, group), alpha=-group["lr"])
+            # What a batch does not use (an absent branch) stays: however small the momentum is,
+            # its orthogonalised step is as long as any other.
+            used = [p for p in group["params"] if p.grad is not None and p.grad.any()]
+            matrices = [one for one in used if one.ndim > 1]
+            along = orthogonalised([self._ahead(one, group["momentum"]) for one in matrices])
+            moves = {
+                one: 0.2 * max(x.shape) ** 0.5 * x for one, x in zip(matrices, along, strict=True)
+            }
+            for one in used:
+                move = moves[one].view_as(one) if one in moves else self._along_vector(one, group)
+                one.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-group["lr"])
         return loss
 
-    def _along_matrix(self, one: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def _ahead(self, one: nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov's momentum as a matrix."""
         state = self.state[one]
         if not state:
             state["momentum"] = torch.zeros_like(one)
-        mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(mean, group["momentum"]).flatten(1)
-        return (0.2 * max(ahead.shape) ** 0.5 * orthogonalised(ahead)).view_as(one)
+        gradient = one.grad
+        assert gradient is not None
+        mean = state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum).flatten(1)
 
-    def _along_vector(self, one: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        state = self.state[one]
+    def _along_vector(self, one: nn.Parameter, group: dict[str, Any]) -> Tensor:
+        state, gradient = self.state[one], one.grad
+        assert gradient is not None
         if not state:
             state.update(step=0, mean=torch.zeros_like(one), square=torch.zeros_like(one))
         state["step"] += 1
@@ -86,12 +93,31 @@ class Muon(Optimizer):
         return mean / (square.sqrt() + _EPS)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest matrix (m, n) with singular values of about 1 (0.7 to 1.2): Newton-Schulz."""
-    x = matrix.T if len(matrix) > matrix.shape[1] else matrix
-    x = x / (x.norm() + _EPS)
+def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """The nearest matrices (m, n) with singular values of about 1 (0.7 to 1.2): Newton-Schulz.
+
+    The iteration multiplies from the left alone, by polynomials of the product of the matrix with
+    its transpose. So it runs on these small squares, all of one size together.
+    """
+    wide = [x.T if len(x) > x.shape[1] else x for x in matrices]
+    wide = [x / (x.norm() + _EPS) for x in wide]
+    sizes: dict[int, list[int]] = {}
+    for index, x in enumerate(wide):
+        sizes.setdefault(len(x), []).append(index)
+    for own in sizes.values():
+        factors = _newton_schulz(torch.stack([wide[index] @ wide[index].T for index in own]))
+        for index, factor in zip(own, factors, strict=True):
+            wide[index] = factor @ wide[index]
+    return [x.T if len(one) > one.shape[1] else x for one, x in zip(matrices, wide, strict=True)]
+
+
+def _newton_schulz(square: Tensor) -> Tensor:
+    """What x is to be multiplied with, of ``square`` = x x^T: (N, m, m)."""
     a, b, c = _QUINTIC
+    one = torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
+    total = one
     for _ in range(_ITERATIONS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.T if len(matrix) > matrix.shape[1] else x
+        factor = a * one + b * square + c * square @ square
+        total = factor @ total
+        square = factor @ square @ factor
+    return total

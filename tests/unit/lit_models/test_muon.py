@@ -11,7 +11,7 @@ from lit_models.muon import Muon, orthogonalised
 def test_orthogonalised_is_near_the_polar_factor(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalised(matrix)
+    (found,) = orthogonalised([matrix])
     singular = torch.linalg.svdvals(found)
     assert singular.min() > 0.6 and singular.max() < 1.3
     cosine = torch.nn.functional.cosine_similarity(found.flatten(), (u @ vh).flatten(), dim=0)
