@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from genrefocus.writing import whole, write_atomically, write_json
 from lit_models.checkpoints import WholeCheckpoints, read_checkpoint
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[], None]]:
-    """Called, it makes every write beyond 4096 bytes fail."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Every write beyond 4096 bytes of a file fails; pytest's own too, where it goes to a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture(params=[0o077, 0o022, 0o002])
@@ -65,13 +69,12 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_disk: Callable[[], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.ckpt"
     monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
     WholeCheckpoints().save_checkpoint({"step": 1}, path)
-    full_disk()
-    with pytest.raises(OSError, match=f"File too large: '{path}'"):
+    with full_disk(), pytest.raises(OSError, match=f"File too large: '{path}'"):
         WholeCheckpoints().save_checkpoint({"weights": torch.zeros(10_000)}, path)
     assert read_checkpoint(path) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
