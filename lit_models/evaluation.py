@@ -104,7 +104,7 @@ def _entries(
             chains = [RefocusMethod(both, CHAIN, seed=config.seed)]
             if deblur.takes_map:
                 chains.append(RefocusMethod(both, CHAIN + TOLD, seed=config.seed, told=True))
-            found.append(entry(test, _FIDELITY, [Identity(), *chains]))
+            found.append(entry(test, _FIDELITY, [*_baselines("refocus", config), *chains]))
     return found
 
 
@@ -122,7 +122,7 @@ def _cases(task: BenchmarkTask, name: str, config: DictConfig) -> ShardCases:
 
 def _baselines(task: BenchmarkTask, config: DictConfig) -> list[Method]:
     validation = None
-    if task == "deblur":
+    if task != "bokeh":
         folder = Path(config.evaluation.validation)
         validation = ShardCases("deblur", "validation", folder, limit=_FITTED)
     return baselines(task, validation, slow=config.evaluation.classical)

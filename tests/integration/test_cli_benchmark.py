@@ -136,7 +136,7 @@ def test_a_trained_run_and_what_its_stages_lose(
     given += [f"+protocols.refocus={protocol}", "tasks=[refocus]", "limit=2"]
     assert main(given) == 0
     results = read_results(out)
-    assert results.methods("refocus", "lf_refocus_embedded")[3:] == [
+    assert results.methods("refocus", "lf_refocus_embedded")[5:] == [
         "trained",
         "trained_estimated_depth",
         "trained_true_aif",

@@ -57,36 +57,6 @@ class GroundTruth:
 
 
 @dataclass(frozen=True)
-class Classical:
-    """A renderer with the case's depth: for ``refocus`` it starts from the blurred input as it is.
-
-    Attributes:
-        renderer: ``layered`` or ``scatter``.
-    """
-
-    renderer: Literal["layered", "scatter"] = "scatter"
-
-    needs_k = True
-
-    @property
-    def name(self) -> str:
-        return f"classical_{self.renderer}"
-
-    def __call__(self, case: Case) -> Tensor:
-        if case.disparity is None or case.focus_disparity is None or case.strength is None:
-            raise ValueError(f"case {case.key} has no depth, focus or K to render with")
-        render = render_layered if self.renderer == "layered" else render_scatter
-        lens = partial(
-            render,
-            disparity=case.disparity,
-            focus_disparity=case.focus_disparity,
-            strength=case.strength,
-            aperture=disk(),
-        )
-        return in_linear_light(lens, case.image)
-
-
-@dataclass(frozen=True)
 class Unsharp:
     """Sharpening of sRGB values: image + amount * (image - Gaussian blur), clipped.
 
@@ -179,6 +149,38 @@ class RichardsonLucy:
 def _mean_psnr(method: RichardsonLucy, cases: Sequence[Case]) -> float:
     scores = [float(psnr(method(case)[None], case.target[None])[0]) for case in cases]
     return sum(scores) / len(scores)
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A renderer with the case's depth, for ``refocus`` from the blurred input.
+
+    Attributes:
+        renderer: ``layered`` or ``scatter``.
+        sharpened: what sharpens the blurred input before, or None: the classical chain.
+    """
+
+    renderer: Literal["layered", "scatter"] = "scatter"
+    sharpened: Unsharp | RichardsonLucy | None = None
+
+    needs_k = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.sharpened.name if self.sharpened else 'classical'}_{self.renderer}"
+
+    def __call__(self, case: Case) -> Tensor:
+        if case.disparity is None or case.focus_disparity is None or case.strength is None:
+            raise ValueError(f"case {case.key} has no depth, focus or K to render with")
+        render = render_layered if self.renderer == "layered" else render_scatter
+        lens = partial(
+            render,
+            disparity=case.disparity,
+            focus_disparity=case.focus_disparity,
+            strength=case.strength,
+            aperture=disk(),
+        )
+        return in_linear_light(lens, self.sharpened(case) if self.sharpened else case.image)
 
 
 @dataclass(frozen=True)

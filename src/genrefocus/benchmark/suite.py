@@ -1,6 +1,7 @@
 """Data sets with their protocols and methods: measured by any number of jobs, then published."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -57,7 +58,8 @@ def entry_of(
         if one.name not in unavailable
     }
     protocol = protocol.filled(name=cases.name, fingerprint=cases.fingerprint, found=found)
-    fitted = [repr(one) for one in methods if isinstance(one, (Unsharp, RichardsonLucy))]
+    used = [getattr(one, "sharpened", None) or one for one in methods]
+    fitted = [repr(one) for one in used if isinstance(one, (Unsharp, RichardsonLucy))]
     return Entry(cases, protocol, unavailable, methods, [*notes, *fitted])
 
 
@@ -65,20 +67,25 @@ def baselines(task: BenchmarkTask, validation: CaseSet | None, *, slow: bool) ->
     """The unmodified input, and classical methods.
 
     Args:
-        task: ``deblur`` has the unsharp mask, other tasks the scatter renderer.
-        validation: pairs that settings for ``deblur`` are chosen on, none of those that are
-            measured; without them there are no classical methods.
+        task: ``deblur`` has the unsharp mask, other tasks the scatter renderer; ``refocus`` has
+            the one after the other too.
+        validation: pairs of ``deblur`` that settings are chosen on, none of those that are
+            measured; without them nothing is sharpened.
         slow: with Richardson-Lucy and the layered renderer, which take minutes.
     """
-    if task != "deblur":
-        return [Identity(), Classical("scatter"), *([Classical("layered")] if slow else [])]
-    if validation is None:
-        return [Identity()]
-    images = [validation[key] for key in validation.keys]
-    edges = [min(*(case.size[axis] for case in images), _FITTED_EDGE) for axis in (0, 1)]
-    centres = [cropped(case, (edges[0], edges[1])) for case in images]
-    found: list[Method] = [Identity(), Unsharp.fitted(centres)]
-    return [*found, RichardsonLucy.fitted(centres)] if slow else found
+    sharpened: list[Unsharp | RichardsonLucy] = []
+    if task != "bokeh" and validation is not None:
+        images = [validation[key] for key in validation.keys]
+        edges = [min(*(case.size[axis] for case in images), _FITTED_EDGE) for axis in (0, 1)]
+        centres = [cropped(case, (edges[0], edges[1])) for case in images]
+        sharpened = [Unsharp.fitted(centres), *([RichardsonLucy.fitted(centres)] if slow else [])]
+    if task == "deblur":
+        return [Identity(), *sharpened]
+    rendered = [Classical("scatter"), *([Classical("layered")] if slow else [])]
+    chains = [
+        replace(one, sharpened=first) for one, first in zip(rendered, sharpened, strict=False)
+    ]
+    return [Identity(), *rendered, *chains]
 
 
 def measure_all(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LOG_WIDTH = 140
 _TAKEN = {"identity", "input", "target", "unsharp", "richardson_lucy"}
-_TAKEN |= {"classical_scatter", "classical_layered"}
+_TAKEN |= {"classical_scatter", "classical_layered", "unsharp_scatter", "richardson_lucy_layered"}
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False}
 
 MethodNetworks = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
@@ -225,10 +225,10 @@ def _entry(
 
     root = OmegaConf.select(one, "validation.source.root", default="")
     validation = None if one.validation is None or root is None else instantiate(one.validation)
-    if cases.task == "deblur" and validation is None:
+    if cases.task != "bokeh" and validation is None:
         console.print(
             f"{cases.name} has no validation images to choose settings of classical methods on: "
-            "no rows for unsharp and richardson_lucy",
+            "no rows for unsharp and richardson_lucy, alone or before a renderer",
             **_PLAIN,
         )
     everyone = baselines(cases.task, validation, slow=True)

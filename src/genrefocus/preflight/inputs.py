@@ -251,12 +251,15 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
 
 def find_test_sets(config: DictConfig) -> Iterator[Finding]:
     """The sets that the networks of the stages are measured on, those of their tasks alone."""
-    crops = {task_of(one.module): one.datamodule.crop for one in training_stages(config).values()}
     keys = {"deblur": ("deblur", "validation"), "bokeh": ("bokeh", "control")}
-    for task, crop in crops.items():
-        for key in keys[task]:
-            option, folder = f"evaluation.{key}", config.evaluation[key]
-            yield _check_set(config, folder, option=option, crop=crop)[0]
+    crops: dict[str, int] = {}
+    for one in training_stages(config).values():
+        # the settings of the classical chain are those of its first part
+        more = ("validation",) if one.module.get("direct") else ()
+        crops |= dict.fromkeys((*keys[task_of(one.module)], *more), one.datamodule.crop)
+    for key, crop in crops.items():
+        option, folder = f"evaluation.{key}", config.evaluation[key]
+        yield _check_set(config, folder, option=option, crop=crop)[0]
 
 
 def _check_set(

@@ -73,3 +73,21 @@ def test_classical_bokeh_works_in_linear_light() -> None:
     )
     assert blurred[:, 24:40, 24:40].mean().item() == pytest.approx(0.7354, abs=0.01)
     torch.testing.assert_close(in_focus, stripes, atol=1e-5, rtol=0)
+
+
+def test_the_classical_chain_sharpens_and_then_renders() -> None:
+    """A wall in the plane of focus is sharpened alone; a wall behind it is blurred anew."""
+    image = images(1)[0]
+    wall, strength, sharpened = (
+        torch.full((64, 64), 1.0),
+        BlurStrength(8.0, 64, 64),
+        Unsharp(2.0, 1.5),
+    )
+    chain = Classical(sharpened=sharpened)
+    assert chain.name == "unsharp_scatter"
+
+    def answered(focus: float) -> Tensor:
+        return chain(Case("refocus", "a", image, image, image, wall, focus, strength))
+
+    torch.testing.assert_close(answered(1.0), sharpened(case(image)), atol=1e-5, rtol=0)
+    assert answered(0.0).var() < 0.5 * image.var()

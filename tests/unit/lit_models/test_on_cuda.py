@@ -283,7 +283,8 @@ def test_a_run_is_evaluated(
         assert backbone.device == CUDA
     figures = read_results(run / "benchmark").figures
     assert figures["failure"].isna().all()
-    assert set(figures.loc[figures["task"] == "refocus", "method"]) == {"identity", "chain"}
+    methods = set(figures.loc[figures["task"] == "refocus", "method"])
+    assert methods == {"identity", "classical_scatter", "unsharp_scatter", "chain"}
 
 
 def test_the_stage_in_the_wild_may_come_first(
