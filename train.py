@@ -8,7 +8,6 @@ stage that has written its summary is finished: it is not repeated when the run 
 import genrefocus  # noqa: F401 (first: it turns away a Python that Hydra fails on)
 
 # isort: split
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from genrefocus.configuration.composing import (
     require_sense,
     require_settled,
     run_application,
+    write_settings,
     wrong_input_ends,
 )
 from genrefocus.configuration.summary import summary
@@ -32,7 +32,6 @@ from genrefocus.configuration.sweeps import is_cell, run_cell
 from genrefocus.preflight.inputs import require_inputs
 from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process, held
 from genrefocus.terminal import quiet_libraries
-from genrefocus.writing import write_json
 
 # Torch and what needs it are imported in functions: a wrong override must not wait for them.
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def run(config: DictConfig) -> float | None:
         require_inputs(config)
     from lightning import seed_everything
 
-    from lit_models.evaluation import report, result_of
+    from lit_models.evaluation import report, result_value
     from lit_models.stages import build_stages
 
     seed_everything(config.seed, workers=True, verbose=False)
@@ -110,9 +109,7 @@ def run(config: DictConfig) -> float | None:
     took = f"{(time.monotonic() - started) / 60:.1f} min{' since it went on' * bool(config.resume)}"
     done = "all stages were finished, nothing was trained" if finished else took
     CONSOLE.print(f"time           {done}", highlight=False)
-    if not (result := folder / RESULT_NAME).is_file():
-        write_json(result, result_of(config, folder))
-    return json.loads(result.read_bytes())["value"]
+    return result_value(config, folder)
 
 
 def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
@@ -126,9 +123,7 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     if first_process():
         if memory := settle_checkpointing(config):
             CONSOLE.out(f"memory     {memory.detail}", highlight=False)
-        OmegaConf.save(config, folder / CONFIG, resolve=True)
-        if not (given := folder / "overrides.yaml").is_file():
-            OmegaConf.save(HydraConfig.get().overrides.task, given)
+        write_settings(config, folder)
         (folder / RESULT_NAME).unlink(missing_ok=True)
     ranks = Ranks.connect(instantiate(config.trainer, **QUIET), folder)
     with ranks.watched():

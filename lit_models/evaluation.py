@@ -29,8 +29,9 @@ from genrefocus.network_card import FILE_NAME, read_network_card
 from genrefocus.network_methods import TOLD, DeblurMethod, RefocusMethod
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.report.contact_sheet import sheet_of_files
-from genrefocus.runs import BENCHMARK, FINISHED, git_commit
+from genrefocus.runs import BENCHMARK, FINISHED, RESULT_NAME, git_commit
 from genrefocus.terminal import Bars, counted
+from genrefocus.writing import write_json
 from lit_models.ranks import Ranks
 
 CONSOLE = Console()
@@ -206,12 +207,20 @@ def report(folder: Path, title: str, seed: int) -> None:
     CONSOLE.print(f"output folder  {folder}", soft_wrap=True, markup=False)
 
 
-def result_of(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """What sweeps compare: the figures of one stage, for ``genrefocus.benchmark.ablation``.
+def result_value(config: DictConfig, folder: Path) -> float | None:
+    """The figure of ``result.json``, which is written first if it is not there.
 
     Raises:
         ValueError: ``result`` names a stage or, in a named sweep, a metric that was not measured.
     """
+    if not (file := folder / RESULT_NAME).is_file():
+        write_json(file, _result(config, folder))
+    value: float | None = json.loads(file.read_bytes())["value"]
+    return value
+
+
+def _result(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """What sweeps compare: the figures of one stage, for ``genrefocus.benchmark.ablation``."""
     files = [folder / name / FINISHED for name in config.curriculum]
     summaries = {one.parent.name: json.loads(one.read_text()) for one in files if one.is_file()}
     means = _means(folder / BENCHMARK)

@@ -100,7 +100,7 @@ ALLOWED: dict[str, set[str]] = {
     # What a run does of its configuration; beside the former, all that reads one.
     "lit_models.evaluation": (
         {"lit_models.ranks", "backbone", "benchmark", "data", "network", "network_card"}
-        | {"network_methods", "report", "pipeline", "runs", "terminal"}
+        | {"network_methods", "report", "pipeline", "runs", "terminal", "writing"}
     ),
     "lit_models.ranks": {"data"},
     "lit_models.stages": (
@@ -111,7 +111,7 @@ ALLOWED: dict[str, set[str]] = {
 # The entry points parse and call: nothing imports them, and they do not import each other.
 ENTRY_POINTS = ("cli", "train", "eval")
 ALLOWED |= {
-    "train": {"configuration", "preflight", "runs", "terminal", "writing"}
+    "train": {"configuration", "preflight", "runs", "terminal"}
     | {"lit_models", "lit_models.evaluation", "lit_models.ranks", "lit_models.stages"},
     "eval": {"configuration", "lit_models.evaluation", "lit_models.ranks", "runs", "terminal"},
     "cli": {name for name in ALLOWED if not name.startswith(("lit_models", "datamodules"))},

@@ -18,14 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import (
-    conv2d,
-    interpolate,
-    leaky_relu,
-    pad,
-    pixel_shuffle,
-    pixel_unshuffle,
-)
+from torch.nn import functional as F
 
 from genrefocus.backbone.branches import ROLES, Branch, Role
 from genrefocus.backbone.flux import Backbone
@@ -165,10 +158,10 @@ class PixelCodec:
         self.channels = 3 * factor * factor
 
     def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        return pixel_unshuffle(image, self.factor)
+        return F.pixel_unshuffle(image, self.factor)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return pixel_shuffle(latents, self.factor)
+        return F.pixel_shuffle(latents, self.factor)
 
 
 class HashedWords:
@@ -264,13 +257,13 @@ class PixelPath(nn.Module):
         for block in self.middle:
             x = block(x, steering)
         for blocks, widen in zip(reversed(self.up), reversed(self.widen), strict=True):
-            x = pixel_shuffle(widen(x), 2) + skipped.pop()
+            x = F.pixel_shuffle(widen(x), 2) + skipped.pop()
             for block in blocks:
                 x = block(x, steering)
-        x = leaky_relu(x)
-        weights = pixel_shuffle(self.mix(x), 2)[:, None]
-        mixed = (weights * self._basis(pixel_shuffle(maps["source"], 2))).sum(2)
-        return self.last(x) + pixel_unshuffle(mixed, 2)
+        x = F.leaky_relu(x)
+        weights = F.pixel_shuffle(self.mix(x), 2)[:, None]
+        mixed = (weights * self._basis(F.pixel_shuffle(maps["source"], 2))).sum(2)
+        return self.last(x) + F.pixel_unshuffle(mixed, 2)
 
     def _basis(self, source: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, kernels, H, W): through each kernel, less itself.
@@ -286,14 +279,14 @@ class PixelPath(nn.Module):
 
 def _filtered(values: Tensor, kernels: Tensor) -> Tensor:
     """(N, 1, H, W) by kernels (M, 1, k, k) -> (N, M, H, W)."""
-    return conv2d(pad(values, (kernels.shape[-1] // 2,) * 4, mode="replicate"), kernels)
+    return F.conv2d(F.pad(values, (kernels.shape[-1] // 2,) * 4, mode="replicate"), kernels)
 
 
 def _stacked(kernels: Iterable[Tensor]) -> Tensor:
     """Odd square kernels, in the middle of the largest one's square: (M, 1, k, k)."""
     made = list(kernels)
     size = max((len(kernel) for kernel in made), default=1)
-    padded = [pad(kernel, ((size - len(kernel)) // 2,) * 4) for kernel in made]
+    padded = [F.pad(kernel, ((size - len(kernel)) // 2,) * 4) for kernel in made]
     return torch.stack(padded)[:, None] if padded else torch.zeros(0, 1, size, size)
 
 
@@ -306,7 +299,7 @@ def _inverse(radius: float) -> Tensor:
     kernel = _disk(radius)
     rim = len(kernel) // 2
     size = 64
-    spectrum = torch.fft.fft2(pad(kernel, (0, size - len(kernel)) * 2).roll((-rim, -rim), (0, 1)))
+    spectrum = torch.fft.fft2(F.pad(kernel, (0, size - len(kernel)) * 2).roll((-rim, -rim), (0, 1)))
     inverse = torch.fft.ifft2(spectrum.conj() / (spectrum.abs() ** 2 + _NOISE_TO_SIGNAL)).real
     cut = inverse.roll((_INVERSE_RIM, _INVERSE_RIM), (0, 1))[: 2 * _INVERSE_RIM + 1]
     cut = cut[:, : 2 * _INVERSE_RIM + 1]
@@ -325,9 +318,9 @@ class _Steered(nn.Module):
         nn.init.zeros_(self.steer.weight)  # the transformer knows nothing yet
 
     def forward(self, x: Tensor, steering: Tensor) -> Tensor:
-        gain, offset = interpolate(self.steer(steering), x.shape[-2:]).chunk(2, 1)
-        inner = torch.addcmul(offset, self.first(leaky_relu(x)), 1 + gain)
-        return x + self.second(leaky_relu(inner))
+        gain, offset = F.interpolate(self.steer(steering), x.shape[-2:]).chunk(2, 1)
+        inner = torch.addcmul(offset, self.first(F.leaky_relu(x)), 1 + gain)
+        return x + self.second(F.leaky_relu(inner))
 
 
 def _halved(tokens: Tensor, grid: Grid, patch: int) -> Tensor:

@@ -28,7 +28,7 @@ from omegaconf.errors import (
 
 from genrefocus.configuration.bounds import require_bounds
 from genrefocus.configuration.spellings import MEANT, require_read, without_null_groups
-from genrefocus.runs import ROOT, run_folder, sweep_folder
+from genrefocus.runs import CONFIG, ROOT, run_folder, sweep_folder
 from genrefocus.terminal import any_terminal
 
 _KINDS: dict[type, str] = {
@@ -353,6 +353,13 @@ def _asked_for(config: DictConfig, key: str, missing: Sequence[str]) -> bool:
     except (InterpolationToMissingValueError, MissingMandatoryValue):
         return True
     return False
+
+
+def write_settings(config: DictConfig, folder: Path) -> None:
+    """The configuration of a run, resolved, and the overrides that it was begun with."""
+    OmegaConf.save(config, folder / CONFIG, resolve=True)
+    if not (given := folder / "overrides.yaml").is_file():
+        OmegaConf.save(HydraConfig.get().overrides.task, given)
 
 
 def compose_training(overrides: Sequence[str]) -> DictConfig:
