@@ -25,6 +25,7 @@ from genrefocus.terminal import quiet_libraries
 
 quiet_libraries()
 
+READ = ("evaluation", "test_samples", "seed", "data", "backbone", "trainer")
 USAGE = f"""usage: python eval.py [run=FOLDER] [outputs=FOLDER] [+overrides.KEY=VALUE ...]
 
 {__doc__}"""
@@ -42,8 +43,15 @@ def measure(config: DictConfig) -> None:
     """Measure all networks of a run.
 
     Raises:
+        ValueError: a change that an evaluation does not read.
         FileNotFoundError: no such run, or it has no trained network.
     """
+    for key in config.overrides:
+        if key not in READ:
+            raise ValueError(
+                f"+overrides.{key}: an evaluation does not read it, it reads {', '.join(READ)}; "
+                "steps and prompts are those of the networks' cards"
+            )
     run = _latest(Path(config.outputs)) if config.run == "latest" else Path(config.run)
     if not (run / CONFIG).is_file():
         raise FileNotFoundError(f"{run} is no run of train.py: it has no {CONFIG}")

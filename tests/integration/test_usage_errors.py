@@ -46,12 +46,16 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "data.photos=/absent"], "data.photos: /absent does not exist; data.photos="),
         (["train.py", "backbone.path=/absent"], "tiny base: /absent does not exist; backbone."),
         (["eval.py", "run=latest", "outputs={empty}"], "no finished run below"),
+        (
+            ["eval.py", "+overrides.sampling_steps=4"],
+            "sampling_steps: an evaluation does not",
+        ),
         (["train.py", "trainer=gpu"], "trainer: there is no CUDA driver; trainer=cpu"),
         (["train.py", "sed=1", "-m"], "Did you mean seed?"),
         (["train.py", "--resume", "latest"], "Did you mean resume=latest?"),
     ],
     ids=["kind", "list", "key", "group", "bounds", "rate", "option", "resume", "missing"]
-    + ["devices", "precision", "photos", "base", "eval", "gpu", "multirun", "dashes"],
+    + ["devices", "precision", "photos", "base", "eval", "unread", "gpu", "multirun", "dashes"],
 )
 def test_wrong_overrides_are_one_line(
     command: list[str], said: str, repo_root: Path, tmp_path: Path
