@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -60,7 +61,7 @@ def run_cell(folder: Path, work: Callable[[], float | None]) -> float | None:
 class SweepReport(Callback):
     """Before a sweep: its plan, and the data that all cells need. After it: what has failed.
 
-    The exit status of a sweep is 1 while the last attempt at any of its cells has failed.
+    The exit status is 1 while the last attempt at any cell of this call has failed.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
@@ -75,7 +76,7 @@ class SweepReport(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """
         Raises:
-            SystemExit: 1 where a cell has failed.
+            SystemExit: 1 where a cell of this call has failed; other calls may run its sweep too.
         """
         if not first_process():
             return
@@ -96,7 +97,7 @@ class SweepReport(Callback):
             soft_wrap=True,
             markup=False,
         )
-        if failed:
+        if any(_is_of(path.parent, config) for path in failed):
             console.print("the same command runs what has failed or is missing")
             sys.exit(1)
 
@@ -104,15 +105,24 @@ class SweepReport(Callback):
 def _write_plan(config: DictConfig) -> None:
     """Cells and seeds of this call beside those planned before: a call may name a part of them."""
     path = Path(config.hydra.sweep.dir) / PLAN_NAME
-    before = json.loads(path.read_bytes()) if path.is_file() else {"cells": [], "seeds": []}
     cells, seeds = list(_swept(config, "cell")), [int(one) for one in _swept(config, "seed")]
-    plan = {
-        "baseline": config.baseline,
-        "cells": list(dict.fromkeys([*before["cells"], *cells])),
-        "seeds": list(dict.fromkeys([*before["seeds"], *seeds])),
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, plan)
+    with FileLock(path.with_name(f".{path.name}.lock")):  # jobs of an array begin at the same time
+        before = json.loads(path.read_bytes()) if path.is_file() else {"cells": [], "seeds": []}
+        plan = {
+            "baseline": config.baseline,
+            "cells": list(dict.fromkeys([*before["cells"], *cells])),
+            "seeds": list(dict.fromkeys([*before["seeds"], *seeds])),
+        }
+        write_json(path, plan)
+
+
+def _is_of(cell: Path, config: DictConfig) -> bool:
+    """Whether the run in a folder is one of this call's; a sweep without a name has no others."""
+    if config.sweep_name is None:
+        return True
+    names = {f"seed_{int(seed)}" for seed in _swept(config, "seed")}
+    return cell.parent.name in set(_swept(config, "cell")) and cell.name in names
 
 
 def _swept(config: DictConfig, key: str) -> Iterator[str]:

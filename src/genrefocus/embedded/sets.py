@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.random import Generator
 
 from genrefocus import __version__
@@ -115,6 +116,21 @@ def build_embedded(
         ValueError: an unknown kind or split, or a folder that holds a set of other parameters.
     """
     root, wanted = Path(root), _wanted(counts)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".lock"):  # runs that begin at the same time wait for one of them
+        _build_sets(root, wanted, seed, size, workers, progress)
+        card = dataset_card(root, wanted, seed, size, command)
+        write_atomically(root / "README.md", card.encode())
+
+
+def _build_sets(
+    root: Path,
+    wanted: Mapping[str, Mapping[str, int]],
+    seed: int,
+    size: int,
+    workers: int,
+    progress: bool,
+) -> None:
     for kind in PAIRS:
         if own := wanted.get(kind):
             prepare(
@@ -137,8 +153,6 @@ def build_embedded(
             workers=workers,
             progress=progress,
         )
-    card = dataset_card(root, wanted, seed, size, command)
-    write_atomically(root / "README.md", card.encode())
 
 
 def take_roll_photo(one: EmbeddedSet, folder: Path, number: int) -> None:

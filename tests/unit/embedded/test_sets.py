@@ -1,6 +1,7 @@
 """The embedded data: bytes that follow from the seed, labels, held-out scenes and lens."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,14 @@ def test_the_card_says_what_it_is(data: Path) -> None:
 def _samples(folder: Path) -> list:
     dataset = ShardDataset(folder)
     return [dataset[n] for n in range(len(dataset))]
+
+
+def test_runs_that_begin_at_the_same_time_make_the_data_once(tmp_path: Path) -> None:
+    counts = {"deblur": {"val": 2}, "camera_roll": {"train": 2}}
+
+    def make(_: int) -> None:
+        build_embedded(tmp_path, seed=1, counts=counts, size=32, workers=0, progress=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(make, range(2)))
+    assert len(list((tmp_path / "camera_roll/train/photos").iterdir())) == 2
