@@ -104,7 +104,8 @@ class Ranks:
             for other in self._others():
                 if self._is_lost(other) and not over.wait(_GRACE_SECONDS):
                     print(
-                        f"train.py: rank {other} failed or died, so rank {self.rank} ends too",
+                        f"train.py: rank {other} failed or died, or {self._place} is not on a file "
+                        f"system that it shares with its locks, so rank {self.rank} ends too",
                         file=sys.stderr,
                         flush=True,
                     )

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _look(config: DictConfig, missing: Sequence[str], gpu: int | None) -> Iterator[Finding]:
     """All findings; of values that are missing, that they are, and what does not depend on them."""
+    from genrefocus.preflight.cluster import find_cluster
     from genrefocus.preflight.memory import check_training
     from genrefocus.preflight.validation import check_validation
 
@@ -56,6 +57,7 @@ def _look(config: DictConfig, missing: Sequence[str], gpu: int | None) -> Iterat
         yield from _found("test sets", lambda: find_test_sets(config))
     yield from _found("validation", lambda: [check_validation(config)])
     yield from _found("model", lambda: check_training(config, gpu))
+    yield from _found("processes", lambda: find_cluster(config))
     yield check_metrics()
 
 

@@ -1,4 +1,4 @@
-"""Checks before a run that need no GPU and no network: shards, photographs, weights, disk.
+"""Checks before a run that need no GPU and no network: shards, photographs, weights.
 
 Torch is imported in functions: what a path says must not wait for it.
 """
@@ -6,9 +6,7 @@ Torch is imported in functions: what a path says must not wait for it.
 import contextlib
 import json
 import math
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -154,24 +152,6 @@ def _has_facts(photo: Path) -> bool:
     return True
 
 
-def check_disk(outputs: Path, *, checkpoints: Sequence[int], loras: Sequence[int]) -> Finding:
-    """Bytes of all stages, one checkpoint twice while it is replaced, against free space."""
-    place = outputs.resolve()
-    while not place.exists():
-        place = place.parent
-    resumable, free = sum(checkpoints) + max(checkpoints, default=0), shutil.disk_usage(place).free
-    needed = resumable + sum(loras)
-    parts = (
-        f"checkpoints {shown_size(resumable)}, LoRA files with snapshots {shown_size(sum(loras))}"
-    )
-    detail = f"{shown_size(needed)} ({parts}); {place} has {shown_size(free)} free"
-    if not os.access(place, os.W_OK):
-        return Finding("disk", "error", f"{place} cannot be written", "paths.outputs=<folder>")
-    if needed > free:
-        return Finding("disk", "error", detail, "paths.outputs=<folder on another disk>")
-    return Finding("disk", "ok", detail)
-
-
 def check_metrics() -> Finding:
     """Trunks of LPIPS."""
     from genrefocus.metrics.lpips import lpips_available
@@ -186,7 +166,7 @@ def check_metrics() -> Finding:
 
 def check_flux(path: str) -> Finding:
     """Whether FLUX.1-dev is a folder, in the hub's cache, or within reach."""
-    from huggingface_hub import HfApi, get_token, try_to_load_from_cache
+    from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     subject, local = "FLUX.1-dev", "backbone.path=<folder of FLUX.1-dev>"
@@ -197,7 +177,7 @@ def check_flux(path: str) -> Finding:
             return Finding(subject, "error", f"{path} lacks {first}", remedy)
         return Finding(subject, "ok", f"folder {path}, all files")
     try:
-        if isinstance(try_to_load_from_cache(path, "model_index.json"), str):
+        if in_hub_cache(path):
             return Finding(subject, "ok", f"{path} in the hub's cache")
         HfApi().auth_check(path)
     except Exception as error:  # the hub's client names its network failures anew with versions
@@ -209,6 +189,13 @@ def check_flux(path: str) -> Finding:
             detail = f"{path} does not exist"
         return Finding(subject, "error", detail, local)
     return Finding(subject, "ok", f"{path} on the hub, access granted")
+
+
+def in_hub_cache(name: str) -> bool:
+    """Whether a model of the hub has been downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "model_index.json"), str)
 
 
 def _lacking(flux: Path) -> list[str]:

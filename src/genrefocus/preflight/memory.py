@@ -18,7 +18,8 @@ from genrefocus.backbone.lora import Lora, lora_modules
 from genrefocus.configuration.composing import training_stages
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight.activations import activation_bytes
-from genrefocus.preflight.files import Finding, check_disk, shown_size
+from genrefocus.preflight.disk import find_disk
+from genrefocus.preflight.files import Finding, in_hub_cache, shown_size
 from genrefocus.preflight.inputs import condition_count, find_base, is_flux, ranks_of
 
 #: parameters of FLUX.1-dev's autoencoder, and of its text encoders, which are gone while it trains
@@ -39,6 +40,7 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
         gpu: bytes of a GPU in place of those that this machine has.
     """
     base, flux = list(find_base(config)), is_flux(config)
+    path, download = str(config.backbone.get("path")), 0
     try:
         transformer = flux_dev_on_meta() if flux else instantiate(config.backbone).transformer
     except (HydraException, ValueError, OSError) as error:
@@ -50,16 +52,19 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
     if flux:
         bytes_each = instantiate(config.backbone.dtype).itemsize
         size = sum(one.numel() for one in transformer.parameters()) + _FLUX_CODEC
+        if base[0].verdict == "ok" and not Path(path).is_dir() and not in_hub_cache(path):
+            download = (size + _FLUX_TEXT) * bytes_each
         yield check_main_memory(size * bytes_each, _FLUX_TEXT * bytes_each, _main_memory())
     yield training_memory(config, transformer, gpu)[0]
     sizes = [lora_parameters(transformer, rank) for rank in _ranks(config).values()]
     moments = optimizer_numbers(instantiate(config.optimizer))
     kept = config.callbacks.get("snapshots")
     files = 1 if kept is None else 2 + kept.newest  # what is exported, the newest, and the best
-    yield check_disk(
-        Path(config.paths.outputs),
+    yield from find_disk(
+        config,
         checkpoints=[4 * size * (2 + moments) for size in sizes],
         loras=[4 * size * files for size in sizes],
+        download=download,
     )
 
 

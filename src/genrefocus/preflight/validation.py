@@ -56,19 +56,23 @@ def stage_costs(stage: DictConfig, sets: Sequence[tuple[ValidationKind, int]]) -
     Through a frozen network backward costs as much as forward; what gradient checkpointing computes
     again is left out.
     """
-    fit, module = stage.fit, stage.module
-    bokeh, conditions = task_of(module) == "bokeh", condition_count(module)
-    training = np.array([2.0, conditions + 1]) * (fit.max_steps * stage.global_batch)
-    once = np.zeros(2)
-    for kind, count in sets:
-        once += count * validation_sample(
-            kind if bokeh or kind == "photographs" else "pairs",
-            conditions=conditions,
-            sigmas=len(module.get("validation_sigmas", SIGMAS)),
-            steps=module.steps,
-            told=module.get("told", 0) > 0,
-        )
+    fit, images = stage.fit, condition_count(stage.module) + 1
+    training = np.array([2.0, images]) * (fit.max_steps * stage.global_batch)
+    once = sum((count * sample_cost(stage, kind) for kind, count in sets), np.zeros(2))
     return training, once * (fit.max_steps // fit.val_check_interval)
+
+
+def sample_cost(stage: DictConfig, kind: ValidationKind) -> Cost:
+    """Cost of a sample of a set at a validation of a stage."""
+    module = stage.module
+    bokeh = task_of(module) == "bokeh" or kind == "photographs"
+    return validation_sample(
+        kind if bokeh else "pairs",
+        conditions=condition_count(module),
+        sigmas=len(module.get("validation_sigmas", SIGMAS)),
+        steps=module.steps,
+        told=module.get("told", 0) > 0,
+    )
 
 
 def _described(stage: DictConfig, sets: Sequence[tuple[ValidationKind, int]]) -> str:
