@@ -252,10 +252,10 @@ def sweep_folder(outputs: str, name: str, overrides: str = "") -> str:
 
 
 def _job_or_new_folder(base: Path, prefix: str, overrides: str) -> str:
-    for variable in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+    for variable, launcher in (("SLURM_JOB_ID", "slurm"), ("TORCHELASTIC_RUN_ID", "torchrun")):
         if (job := os.environ.get(variable, "none")) != "none":
             run = sha256(overrides.encode()).hexdigest()[:8]
-            return str(base / f"{prefix}{variable.split('_')[0].lower()}_{job}_{run}")
+            return str(base / f"{prefix}{launcher}_{job}_{run}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
             "the processes of this run have no name in common: start them with "

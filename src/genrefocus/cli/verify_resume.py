@@ -25,7 +25,7 @@ from genrefocus.configuration.composing import (
 if TYPE_CHECKING:  # a wrong override must not wait for torch
     from torch import Tensor
 
-_LOG = '+callbacks.draw_log={_target_: lit_models.draw_log.DrawLog, folder: "${stage_folder}"}'
+DRAW_LOG = '+callbacks.draw_log={_target_: lit_models.draw_log.DrawLog, folder: "${stage_folder}"}'
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,7 +99,7 @@ def interrupt(
 
 def start(overrides: list[str], outputs: Path) -> subprocess.Popen[bytes]:
     """train.py in a process group of its own; what it prints goes to ``<outputs>.log``."""
-    command = [sys.executable, "train.py", *overrides, f"paths.outputs={outputs}", _LOG]
+    command = [sys.executable, "train.py", *overrides, f"paths.outputs={outputs}", DRAW_LOG]
     with outputs.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(
             command, cwd=checkout(), start_new_session=True, stdout=log, stderr=subprocess.STDOUT
