@@ -68,7 +68,7 @@ class Step:
     def run_masked(self) -> None:
         """With attention as one call with a mask, and nothing computed again."""
 
-        def masked(q: Tensor, k: Tensor, v: Tensor, layout: branches._Layout) -> Tensor:
+        def masked(q: Tensor, k: Tensor, v: Tensor, layout: branches._Layout, _: str) -> Tensor:
             q = apply_rotary_emb(q, layout.rotary, sequence_dim=1)
             k = apply_rotary_emb(k, layout.rotary, sequence_dim=1)
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))

@@ -4,13 +4,13 @@ DeblurNet and BokehNet both edit an image: a source, perhaps a defocus map or a 
 lead to a target image. Training, validation and the pipeline all encode these here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
-from genrefocus.backbone import Backbone, Branch, Lora, Role, TextEmbedding
+from genrefocus.backbone import Backbone, Branch, KvCache, Lora, Role, TextEmbedding
 from genrefocus.flow import Flow, interpolate, schedule
 from genrefocus.noise import noise_like, to_device
 from genrefocus.sampling import DraftIds, Tile, denoise, tiled
@@ -93,6 +93,8 @@ class Denoiser:
         guidance: guidance value of the noisy image; conditions always carry 1 (released).
         isolate_conditions: a condition attends to itself alone (an option for weights trained
             here).
+        cache_gib: GiB of keys and values of isolated conditions that sampling keeps over its steps;
+            tiles for which no room is left compute theirs at every step.
         draft_ids: position ids of a deblurred draft beside the photograph. ``shifted``: beside the
             image in training and in sampling, whole and in tiles, as networks trained here are
             trained. ``released``: as the release samples, which drops the shift in tiles.
@@ -103,6 +105,7 @@ class Denoiser:
     lora: Lora | None = None
     guidance: float = 1.0
     isolate_conditions: bool = False
+    cache_gib: float = 8.0
     draft_ids: DraftIds = "shifted"
 
     def encode(
@@ -167,6 +170,7 @@ class Denoiser:
         grid, tiling = latents.grid, self.backbone.tiling
         cut = tiling.applies(grid)
         drop_shift = cut and self.draft_ids == "released"
+        caches: dict[Tile, KvCache] = {}
 
         def velocity(x: Tensor, sigma: float, tile: Tile) -> Tensor:
             level = x.new_full((x.shape[0],), sigma, dtype=torch.float32)
@@ -174,7 +178,10 @@ class Denoiser:
                 replace(c, tokens=tile.cut(c.tokens, grid), shift=(0, 0) if drop_shift else c.shift)
                 for c in latents.conditions
             ]
-            out = self._output(latents.text, x, inside, (tile.rows, tile.columns), level)
+            if self.isolate_conditions and _gib(caches.values()) < self.cache_gib:
+                caches.setdefault(tile, {})
+            window, cache = (tile.rows, tile.columns), caches.get(tile)
+            out = self._output(latents.text, x, inside, window, level, cache)
             return self.flow.velocity(out, x, level, tile.cut(latents.source, grid))
 
         size, stride = (tiling.size, tiling.stride) if cut else (max(grid), max(grid))
@@ -191,6 +198,7 @@ class Denoiser:
         conditions: Sequence[ConditionTokens],
         grid: Grid,
         sigma: Tensor,
+        cache: KvCache | None = None,
     ) -> Tensor:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
@@ -199,9 +207,14 @@ class Denoiser:
             Branch(c.tokens, image_ids(*grid, shift=c.shift, device=x.device), zero, one, c.role)
             for c in conditions
         ]
+        isolated = self.isolate_conditions
         return self.backbone(
-            text, image, branches, grid, lora=self.lora, isolated=self.isolate_conditions
+            text, image, branches, grid, lora=self.lora, isolated=isolated, cache=cache
         )
+
+
+def _gib(caches: Iterable[KvCache]) -> float:
+    return sum(x.nbytes for cache in caches for pair in cache.values() for x in pair) / 2**30
 
 
 def image_ids(

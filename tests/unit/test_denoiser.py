@@ -12,7 +12,7 @@ from genrefocus.backbone.tiny import build_tiny
 from genrefocus.denoiser import Conditions, ConditionTokens, Denoiser, Latents, image_ids
 from genrefocus.flow import Flow, Shift, interpolate, schedule
 from genrefocus.noise import noise_like, seeded_generators
-from genrefocus.sampling import Tiling
+from genrefocus.sampling import Tiling, tiles
 from lit_models import DeblurNet
 
 
@@ -24,7 +24,7 @@ class Recording(nn.Module):
         self.shift, self.tiling = Shift(), tiling or Tiling()
         self.answer, self.calls = answer, []
 
-    def forward(self, text, image, conditions, grid, *, lora, isolated):
+    def forward(self, text, image, conditions, grid, *, lora, isolated, cache):
         self.calls.append(SimpleNamespace(image=image, conditions=conditions, lora=lora))
         return self.answer(image, conditions)
 
@@ -236,6 +236,36 @@ def test_every_condition_matters(backbone, lora):
         ]
         assert all(image.shape == some.source.shape for image in images)
         assert not any(torch.equal(images[0], image) for image in images[1:])
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (48, 48)], ids=["whole", "tiles"])
+@pytest.mark.parametrize("conditions", [1, 2])
+def test_isolated_conditions_are_computed_once_for_each_tile(conditions, shape, backbone, lora):
+    repeats = 1, 1, shape[0] // 16, shape[1] // 24
+    whole, _ = given()
+    control = whole.control.repeat(repeats) if conditions == 2 else None
+    edit = Conditions(whole.prompts, whole.source.repeat(repeats), control)
+    images, seen = {}, {}
+    for gib in (0.0, 1e-9, 1.0):  # no tile is cached, the first alone, all
+        settings = {"guidance": 3.5, "isolate_conditions": True, "cache_gib": gib}
+        denoiser, found = Denoiser(backbone, Flow(), lora, **settings), seen.setdefault(gib, [])
+        encoded = denoiser.encode(edit, seeded_generators(0, [0, 1, 2]))
+        hook = backbone.transformer.single_transformer_blocks[0].attn.to_k.register_forward_hook(
+            lambda module, args, output, found=found: found.append(output.shape[1])
+        )
+        images[gib] = denoiser.sample(encoded, 3)
+        hook.remove()
+    for gib in (1e-9, 1.0):
+        torch.testing.assert_close(images[gib], images[0.0], rtol=1e-4, atol=1e-5)
+    grid = backbone.grid(*shape)
+    size = backbone.tiling.size
+    parts = tiles(grid, size, backbone.tiling.stride) if backbone.tiling.applies(grid) else [None]
+    image = size**2 if parts[0] else grid[0] * grid[1]
+    own, every = 8 + image, 8 + (1 + conditions) * image
+    assert len(parts) == (4 if shape == (48, 48) else 1)
+    assert seen[0.0] == [every] * 3 * len(parts)
+    assert seen[1e-9] == [every] * len(parts) + 2 * [own, *[every] * (len(parts) - 1)]
+    assert seen[1.0] == [every] * len(parts) + [own] * 2 * len(parts)
 
 
 # What is frozen is shared, what is trained is copied.

@@ -4,7 +4,13 @@ Diffusers takes seconds to import, so only what builds a network imports it: mis
 before.
 """
 
-from genrefocus.backbone.branches import Branch, Checkpointing, Role, multi_condition_forward
+from genrefocus.backbone.branches import (
+    Branch,
+    Checkpointing,
+    KvCache,
+    Role,
+    multi_condition_forward,
+)
 from genrefocus.backbone.flux import Backbone, load_flux_dev
 from genrefocus.backbone.lora import Lora, lora_modules
 from genrefocus.backbone.text import TextEmbedding
@@ -14,6 +20,7 @@ __all__ = [
     "Backbone",
     "Branch",
     "Checkpointing",
+    "KvCache",
     "Lora",
     "Role",
     "TextEmbedding",

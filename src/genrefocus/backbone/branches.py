@@ -37,6 +37,9 @@ ROLES: tuple[Role, ...] = get_args(Role)
 #: every n-th block, or all blocks
 Checkpointing = Literal["none", "feed_forward", "all"] | int
 
+#: keys, rotated, and values of isolated conditions by the name of a block, each (B, M, H, D)
+KvCache = dict[str, tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -70,13 +73,14 @@ class _Layout:
     lora: Lora | None
     isolated: bool
     checkpointing: Checkpointing
+    cache: KvCache | None = None
 
     def visibility(self) -> list[tuple[int, list[slice]]]:
         """Who sees whom: counts of queries, in order, and the parts of the keys that they see."""
         segments = (self.text + self.lengths[0], *self.lengths[1:])
         ends = list(accumulate(segments))
         image, *conditions = (slice(start, end) for start, end in pairwise([0, *ends]))
-        everything = [slice(0, ends[-1])]
+        everything = [slice(None)]
         if self.isolated:
             seen = [[own] for own in conditions]
         elif len(conditions) < 2:
@@ -85,6 +89,20 @@ class _Layout:
             # The first condition lies beside what it sees: one part, which needs no copy.
             seen = [[slice(0, ends[1])], *([image, own] for own in conditions[1:])]
         return list(zip(segments, [everything, *seen], strict=True))
+
+    def with_cached(self, name: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of block ``name`` and, behind them, those of the cached conditions.
+
+        An empty cache takes those of the conditions that are here.
+        """
+        if self.cache is None:
+            return k, v
+        if name in self.cache:
+            k_cached, v_cached = self.cache[name]
+            return torch.cat([k, k_cached], dim=1), torch.cat([v, v_cached], dim=1)
+        start = self.text + self.lengths[0]
+        self.cache[name] = k[:, start:].clone(), v[:, start:].clone()  # a view would keep the rest
+        return k, v
 
     def linear(
         self, module: nn.Module, name: str, x: Tensor, *, offset: int = 0, last: bool = False
@@ -129,10 +147,13 @@ def multi_condition_forward(
     lora: Lora | None = None,
     isolated: bool = False,
     checkpointing: Checkpointing = "none",
+    cache: KvCache | None = None,
 ) -> Tensor:
     """Output of the noisy image's tokens, (B, N, C).
 
     Text and noisy image attend to everything; a condition attends to text, noisy image and itself.
+    If it is isolated, its keys and values are the same at every step of sampling: with a ``cache``
+    the first step computes them, and the others run text and noisy image alone.
 
     Args:
         transformer: diffusers' FLUX transformer.
@@ -143,13 +164,15 @@ def multi_condition_forward(
         lora: adapter of the condition branches.
         isolated: a condition attends to itself alone (an option of OminiControl2).
         checkpointing: what backward computes again; without gradients nothing is kept anyway.
+        cache: of these isolated conditions, in sampling: empty at the first step, which fills it.
     """
-    branches = (image, *conditions)
+    assert cache is None or isolated, "other conditions change with the noisy image"
+    branches = (image,) if cache else (image, *conditions)
     lengths = tuple(branch.tokens.shape[1] for branch in branches)
     ids = torch.cat([image.ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
     rotary = transformer.pos_embed(ids)
     again = checkpointing if torch.is_grad_enabled() else "none"
-    layout = _Layout(text.shape[1], lengths, rotary, lora, isolated, again)
+    layout = _Layout(text.shape[1], lengths, rotary, lora, isolated, again, cache)
     temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
     context = transformer.context_embedder(text)
     x = layout.linear(
@@ -224,7 +247,7 @@ def _double_block(
     )
     q = torch.cat([attn.norm_added_q(q[:, : layout.text]), attn.norm_q(q[:, layout.text :])], 1)
     k = torch.cat([attn.norm_added_k(k[:, : layout.text]), attn.norm_k(k[:, layout.text :])], 1)
-    mixed = _attention(q, k, v, layout)
+    mixed = _attention(q, k, v, layout, name)
     out = layout.linear(attn.to_out[0], f"{name}.attn.to_out.0", mixed[:, layout.text :])
 
     def feed_forward(x: Tensor) -> Tensor:
@@ -262,12 +285,12 @@ def _single_block(
         inner = block.act_mlp(linear(block.proj_mlp, "proj_mlp", normed))
         return linear(block.proj_out, "proj_out", torch.cat([mixed, inner], dim=-1), last=True)
 
-    mixed = _attention(q, k, v, layout)
+    mixed = _attention(q, k, v, layout, name)
     return x + _scale(layout.feed_forward(feed_forward, normed, mixed), gate, lengths)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:
-    """(B, L, H, D) each -> (B, L, H * D), through torch's fused attention.
+def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout, name: str) -> Tensor:
+    """(B, L, H, D) each -> (B, L, H * D) of block ``name``, through torch's fused attention.
 
     Queries that see the same keys are one call. None has a mask, which flash kernels do not take.
     """
@@ -275,6 +298,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:
 
     q = apply_rotary_emb(q, layout.rotary, sequence_dim=1)
     k = apply_rotary_emb(k, layout.rotary, sequence_dim=1)
+    k, v = layout.with_cached(name, k, v)
     counts, seen = zip(*layout.visibility(), strict=True)
     parts = [
         F.scaled_dot_product_attention(

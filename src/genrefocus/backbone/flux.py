@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from genrefocus.backbone.branches import Branch, Checkpointing, multi_condition_forward
+from genrefocus.backbone.branches import Branch, Checkpointing, KvCache, multi_condition_forward
 from genrefocus.backbone.codec import Codec, VaeCodec, pack, unpack
 from genrefocus.backbone.lora import Lora
 from genrefocus.backbone.text import FluxTextEncoders, PromptCache, TextEmbedding, TextEncoder
@@ -81,6 +81,7 @@ class Backbone(nn.Module):
         *,
         lora: Lora | None = None,
         isolated: bool = False,
+        cache: KvCache | None = None,
     ) -> Tensor:
         """Output (B, N, C) of the noisy image's tokens, see :func:`multi_condition_forward`.
 
@@ -95,6 +96,7 @@ class Backbone(nn.Module):
             lora=lora,
             isolated=isolated,
             checkpointing=self.checkpointing,
+            cache=cache,
         )
 
     @property

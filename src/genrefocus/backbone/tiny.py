@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from genrefocus.backbone.branches import ROLES, Branch, Role
+from genrefocus.backbone.branches import ROLES, Branch, KvCache, Role
 from genrefocus.backbone.flux import Backbone
 from genrefocus.backbone.lora import Lora, read_tensors, save_tensors
 from genrefocus.backbone.text import Encode, TextEmbedding
@@ -54,9 +54,12 @@ class TinyBackbone(Backbone):
         *,
         lora: Lora | None = None,
         isolated: bool = False,
+        cache: KvCache | None = None,
     ) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        steering = super().forward(text, image, conditions, grid, lora=lora, isolated=isolated)
+        steering = super().forward(
+            text, image, conditions, grid, lora=lora, isolated=isolated, cache=cache
+        )
         path, patch = self.transformer.pixel_path, self.pixels_per_token
         maps = {b.role: _halved(b.tokens, grid, patch) for b in (image, *conditions)}
         steering = rearrange(steering, "b (h w) c -> b c h w", h=grid[0])

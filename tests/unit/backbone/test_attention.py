@@ -1,6 +1,7 @@
 """Attention of the branches: one masked call is the independent check, and FLOPs are counted."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from diffusers import FluxTransformer2DModel
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from genrefocus.backbone import Branch, branches, multi_condition_forward
+from genrefocus.backbone import Branch, Lora, branches, multi_condition_forward
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
 from genrefocus.denoiser import image_ids
 
@@ -32,7 +33,7 @@ def test_it_equals_one_call_with_a_mask(conditions: int, isolated: bool, seed: i
     still = torch.ones(total, head), torch.zeros(total, head)  # a rotation by nothing
     layout = branches._Layout(text, tuple(lengths), still, None, isolated, "none")
     leaves = [torch.randn(2, total, 3, head, requires_grad=True) for _ in "qkv"]
-    ours = branches._attention(*leaves, layout)
+    ours = branches._attention(*leaves, layout, "a block")
 
     q, k, v = (x.transpose(1, 2) for x in leaves)
     mask = visible(text, lengths, isolated=isolated)
@@ -66,11 +67,42 @@ def test_flops_of_flux_fall_with_what_nobody_sees(
     text, tokens = 512, 32 * 32
     pairs = int(visible(text, [tokens] * (1 + conditions), isolated=isolated).sum())
     assert pairs / (text + (1 + conditions) * tokens) ** 2 == pytest.approx(share, abs=1e-3)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        level, ids = torch.zeros(1), image_ids(32, 32, device="meta")
-        image = Branch(torch.zeros(1, tokens, 64), ids, level, level)
-        inputs = torch.zeros(1, text, 4096), torch.zeros(1, 768)
-        multi_condition_forward(flux, *inputs, image, [image] * conditions, isolated=isolated)
+    counter = counted(flux, text, tokens, conditions, isolated=isolated)
     # Not fused on the meta device: nothing else there multiplies batches of matrices.
     found = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
     assert found == 4 * 24 * 128 * pairs * (19 + 38)
+
+
+def counted(
+    flux: FluxTransformer2DModel, text: int, tokens: int, conditions: int, **options: Any
+) -> FlopCounterMode:
+    """FLOPs of a forward of a square image."""
+    side = round(tokens**0.5)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        level, ids = torch.zeros(1), image_ids(side, side, device="meta")
+        image = Branch(torch.zeros(1, tokens, 64), ids, level, level)
+        inputs = torch.zeros(1, text, 4096), torch.zeros(1, 768)
+        multi_condition_forward(flux, *inputs, image, [image] * conditions, **options)
+    return counter
+
+
+@pytest.mark.parametrize(("conditions", "teraflops"), [(1, 22.6), (2, 23.7)])
+@torch.no_grad()
+def test_flops_of_a_step_with_cached_conditions(
+    conditions: int, teraflops: float, flux: FluxTransformer2DModel
+) -> None:
+    """At 512 px: linear layers run on text and image alone, which attend to all keys."""
+    text, tokens, width = 512, 32 * 32, 24 * 128
+    names = [f"transformer_blocks.{n}" for n in range(19)]
+    names += [f"single_transformer_blocks.{n}" for n in range(38)]
+    keys = torch.zeros(1, conditions * tokens, 24, 128, device="meta")
+    options = {"lora": Lora.for_transformer(flux, 64), "isolated": True}
+    options["cache"] = dict.fromkeys(names, (keys, keys))
+    found = counted(flux, text, tokens, conditions, **options).get_total_flops()
+
+    own, every = text + tokens, text + (1 + conditions) * tokens
+    blocks = (19 + 38) * (24 * own * width**2 + 4 * own * every * width)
+    modulation = 19 * 2 * 12 * width**2 + 38 * 6 * width**2 + 4 * width**2
+    embedding = 2 * width * (text * 4096 + 2 * tokens * 64 + 2 * 256 + 768 + 3 * width)
+    assert found == blocks + modulation + embedding
+    assert found / 1e12 == pytest.approx(teraflops, abs=0.05)

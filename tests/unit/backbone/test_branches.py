@@ -117,6 +117,33 @@ def test_isolated_conditions_hear_nobody(tiny_flux, inputs):
     assert influence(transformer, inputs, 4, isolated=True) == [True, True, False, True]
 
 
+@pytest.mark.parametrize("conditions", [0, 1, 2])
+@torch.no_grad()
+def test_isolated_conditions_run_at_the_first_step_alone(
+    conditions, tiny_flux, random_lora, inputs, monkeypatch
+):
+    """With their keys and values cached, later steps are those of the plain isolated forward."""
+    transformer = tiny_flux()
+    given = *inputs[: 3 + conditions], {"lora": random_lora(transformer), "isolated": True}
+    *tensors, options = given
+    text, pooled, image, *branches = tensors
+    cache, seen = {}, []
+    transformer.single_transformer_blocks[-1].attn.to_k.register_forward_hook(
+        lambda module, args, output: seen.append(output.shape[1])
+    )
+    for step, sigma in enumerate((SIGMA, SIGMA / 2, SIGMA / 3)):
+        monkeypatch.setitem(globals(), "SIGMA", sigma)
+        noisy = image / (1 + step)
+        plain = forward(transformer, text, pooled, noisy, *branches, **options)
+        ours = forward(transformer, text, pooled, noisy, *branches, **options, cache=cache)
+        assert torch.equal(ours, plain) if step == 0 else relative(ours, plain) < ROUNDING
+    everything = TEXT + N * (1 + conditions)
+    assert seen == [everything, everything, everything, TEXT + N, everything, TEXT + N]
+    kept = [x for pair in cache.values() for x in pair]
+    assert len(kept) == 2 * (2 + 2)
+    assert all(x.untyped_storage().nbytes() == 4 * 2 * N * conditions * 32 for x in kept)
+
+
 # LoRA acts on the conditions.
 
 
