@@ -11,10 +11,11 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -46,24 +47,27 @@ ADAPTER = "deblurring"
 class Case:
     """Inputs of one evaluation, and both ways to do it."""
 
-    def __init__(self, transformer: FluxTransformer2DModel, side: int, conditions: int) -> None:
+    def __init__(
+        self,
+        transformer: FluxTransformer2DModel,
+        side: int,
+        conditions: int,
+        text: int = TEXT_TOKENS,
+    ) -> None:
         config, one = transformer.config, next(transformer.parameters())
-        generator = torch.Generator(one.device).manual_seed(conditions)
-        grid = (side // 16, side // 16)
+        generator = torch.Generator().manual_seed(conditions)
+        self.grid = (side // 16, side // 16)
 
         def draw(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator, device=one.device, dtype=one.dtype)
+            return torch.randn(shape, generator=generator).to(one)
 
-        self.transformer, self.text_ids = (
-            transformer,
-            torch.zeros(TEXT_TOKENS, 3, device=one.device),
-        )
-        self.text = draw(1, TEXT_TOKENS, config.joint_attention_dim)
+        self.transformer, self.text_ids = transformer, torch.zeros(text, 3, device=one.device)
+        self.text = draw(1, text, config.joint_attention_dim)
         self.pooled = draw(1, config.pooled_projection_dim)
         self.tokens = [
-            draw(1, grid[0] * grid[1], config.in_channels) for _ in range(1 + conditions)
+            draw(1, self.grid[0] * self.grid[1], config.in_channels) for _ in range(1 + conditions)
         ]
-        self.ids = image_ids(*grid, device=one.device)
+        self.ids = image_ids(*self.grid, device=one.device)
         self.sigma = torch.full((1,), 0.7, device=one.device)
 
     def ours(self, lora: Lora) -> Tensor:
@@ -118,10 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dtype = getattr(torch, args.dtype or ("bfloat16" if args.size == "full" else "float32"))
     released = load_released(args.reference) if args.reference else None
 
-    transformer = random_transformer(args.size, args.device, dtype)
-    lora = Lora.for_transformer(transformer, args.rank)
-    for value in lora.lora_b.values():
-        torch.nn.init.normal_(value, std=0.01)
+    config = FLUX_DEV_CONFIG if args.size == "full" else TINY_CONFIG
+    transformer = random_transformer(config, args.device, dtype)
+    transformer.enable_gradient_checkpointing()
+    lora = random_lora(transformer.train(), args.rank)
     table = Table(title=f"FLUX {args.size}, {args.pixels} px, rank {args.rank}, {dtype}")
     for column in ("conditions", "forward", "s/step", "peak GiB", "ratio", "relative difference"):
         table.add_column(column, justify="right")
@@ -143,16 +147,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def random_transformer(size: str, device: str, dtype: torch.dtype) -> FluxTransformer2DModel:
-    """Frozen, with gradient checkpointing; made where it stays, since it fills a GPU."""
+def random_transformer(
+    config: Mapping[str, Any], device: str, dtype: torch.dtype
+) -> FluxTransformer2DModel:
+    """Frozen; made where it stays, since it fills a GPU."""
     torch.manual_seed(0)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     with torch.device(device):
-        made = FluxTransformer2DModel(**(FLUX_DEV_CONFIG if size == "full" else TINY_CONFIG))
+        made = FluxTransformer2DModel(**config)
     torch.set_default_dtype(default)
-    made.enable_gradient_checkpointing()
-    return made.requires_grad_(False).train()
+    return made.requires_grad_(False).eval()
+
+
+def random_lora(transformer: FluxTransformer2DModel, rank: int) -> Lora:
+    """One that changes the output."""
+    lora = Lora.for_transformer(transformer, rank)
+    for value in lora.lora_b.values():
+        torch.nn.init.normal_(value, std=0.01)
+    return lora
 
 
 def compare(

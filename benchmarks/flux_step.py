@@ -17,6 +17,7 @@ from unittest.mock import patch
 import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
+from flux_forward import random_transformer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -95,14 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.pixels % 16:
         parser.error(f"--pixels {args.pixels} is no multiple of 16")
-    torch.manual_seed(0)
     depth = {"num_layers": args.doubles, "num_single_layers": args.singles}
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, args.dtype))
-    with torch.device(args.device):
-        transformer = FluxTransformer2DModel(**{**FLUX_DEV_CONFIG, **depth}).requires_grad_(False)
-    torch.set_default_dtype(default)
-    step = Step(transformer, args)
+    config, dtype = {**FLUX_DEV_CONFIG, **depth}, getattr(torch, args.dtype)
+    step = Step(random_transformer(config, args.device, dtype), args)
     ways: dict[str, Callable[[], None]] = {"one call with a mask, none": step.run_masked}
     for one in CHECKPOINTINGS:
         ways[f"without a mask, {one}"] = lambda one=one: step.run(one)  # type: ignore[misc]
