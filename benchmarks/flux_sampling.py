@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lora = random_lora(transformer, args.rank)
     table = Table(title=f"{args.doubles} + {args.singles} blocks, {args.pixels} px, {args.dtype}")
     steps = "s first", "s other", f"s / {STEPS} steps", "ratio", "TFLOP first", "TFLOP other"
-    for column in ("images", "conditions", *steps):
+    for column in ("conditions", "way", *steps):
         table.add_column(column, justify="right")
     for conditions in args.conditions:
         case = Case(transformer, args.pixels, conditions, args.text)

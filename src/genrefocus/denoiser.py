@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from genrefocus.backbone import Backbone, Branch, KvCache, Lora, Role, TextEmbedding
 from genrefocus.flow import Flow, interpolate, schedule
 from genrefocus.noise import noise_like, to_device
-from genrefocus.sampling import DraftIds, Tile, denoise, tiled
+from genrefocus.sampling import DraftIds, Tile, cut, denoise, tiled
 
 Grid = tuple[int, int]
 
@@ -168,25 +168,29 @@ class Denoiser:
         mu comes from the token count of the whole image, also when it is cut into tiles (released).
         """
         grid, tiling = latents.grid, self.backbone.tiling
-        cut = tiling.applies(grid)
-        drop_shift = cut and self.draft_ids == "released"
-        caches: dict[Tile, KvCache] = {}
+        in_tiles = tiling.applies(grid)
+        drop_shift = in_tiles and self.draft_ids == "released"
+        caches: dict[Tile, KvCache] = {}  # by the first tile of a forward
 
-        def velocity(x: Tensor, sigma: float, tile: Tile) -> Tensor:
+        def velocity(x: Tensor, sigma: float, tiles: Sequence[Tile]) -> Tensor:
             level = x.new_full((x.shape[0],), sigma, dtype=torch.float32)
             inside = [
-                replace(c, tokens=tile.cut(c.tokens, grid), shift=(0, 0) if drop_shift else c.shift)
+                replace(
+                    c,
+                    tokens=cut(c.tokens, tiles, grid),
+                    shift=(0, 0) if drop_shift else c.shift,
+                )
                 for c in latents.conditions
             ]
             if self.isolate_conditions and _gib(caches.values()) < self.cache_gib:
-                caches.setdefault(tile, {})
-            window, cache = (tile.rows, tile.columns), caches.get(tile)
-            out = self._output(latents.text, x, inside, window, level, cache)
-            return self.flow.velocity(out, x, level, tile.cut(latents.source, grid))
+                caches.setdefault(tiles[0], {})
+            text, window = latents.text.repeated(len(tiles)), (tiles[0].rows, tiles[0].columns)
+            out = self._output(text, x, inside, window, level, caches.get(tiles[0]))
+            return self.flow.velocity(out, x, level, cut(latents.source, tiles, grid))
 
-        size, stride = (tiling.size, tiling.stride) if cut else (max(grid), max(grid))
+        size, stride = (tiling.size, tiling.stride) if in_tiles else (max(grid), max(grid))
         return denoise(
-            tiled(velocity, grid, size=size, stride=stride),
+            tiled(velocity, grid, size=size, stride=stride, batch=tiling.batch),
             latents.noise,
             schedule(steps, self.backbone.shift.mu(latents.noise.shape[1])),
         )

@@ -28,7 +28,6 @@ from genrefocus.network_card import (
     require_deblurnet,
 )
 from genrefocus.noise import seeded_generators
-from genrefocus.sampling import tiles
 
 Device = str | torch.device
 
@@ -132,7 +131,7 @@ class Network:
         Args:
             source, control, draft: see :class:`Conditions`.
             generators: one a row.
-            report: called with (evaluations done, evaluations in all), one for each tile and step.
+            report: called with (evaluations done, evaluations in all), one for each forward of a step.
         """
         conditions = Conditions([self.prompt] * len(source), source, control, draft)
         latents = self.denoiser.encode(conditions, generators)
@@ -147,15 +146,14 @@ class Network:
             yield
             return
         backbone, done = self.denoiser.backbone, 0
-        size, stride = backbone.tiling.size, backbone.tiling.stride
-        parts = len(tiles(grid, size, stride)) if backbone.tiling.applies(grid) else 1
+        forwards = self.steps * backbone.tiling.forwards(grid)
 
         def count(*_: object) -> None:
             nonlocal done
             done += 1
-            report(done, self.steps * parts)
+            report(done, forwards)
 
-        report(0, self.steps * parts)
+        report(0, forwards)
         hook = backbone.register_forward_hook(count)
         try:
             yield

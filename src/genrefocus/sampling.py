@@ -1,5 +1,6 @@
 """Denoising: an Euler loop over a velocity function, and tiling as a wrapper around one."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ from torch import Tensor
 from genrefocus.flow import euler_step
 
 Velocity = Callable[[Tensor, float], Tensor]
-TileVelocity = Callable[[Tensor, float, "Tile"], Tensor]
+TileVelocity = Callable[[Tensor, float, Sequence["Tile"]], Tensor]
 DraftIds = Literal["shifted", "released"]
 
 
@@ -31,15 +32,19 @@ class Tiling:
         when: ``shorter_edge`` tiles as soon as the shorter edge holds a tile, so that an image of
             exactly one tile counts as tiled (released); ``longer_edge`` tiles when the longer edge
             exceeds one; ``never``.
+        batch: tiles of an image in one forward; its activations grow with them.
     """
 
     size: int = 32
     stride: int = 28
     when: Literal["shorter_edge", "longer_edge", "never"] = "shorter_edge"
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.size:
             raise ValueError(f"tiles of {self.size} every {self.stride} tokens leave gaps")
+        if self.batch < 1:
+            raise ValueError(f"{self.batch} tiles in one forward: give 1 or more")
         if self.when not in ("shorter_edge", "longer_edge", "never"):
             raise ValueError(
                 f"tiling when '{self.when}' unknown: use shorter_edge, longer_edge or never"
@@ -51,10 +56,15 @@ class Tiling:
             return min(grid) >= self.size
         return self.when == "longer_edge" and max(grid) > self.size
 
+    def forwards(self, grid: tuple[int, int]) -> int:
+        """Forwards of a step for an image of ``grid`` tokens."""
+        windows = len(tiles(grid, self.size, self.stride)) if self.applies(grid) else 1
+        return math.ceil(windows / self.batch)
+
 
 @dataclass(frozen=True)
 class Tile:
-    """A square window of the token grid."""
+    """A window of the token grid."""
 
     row: int
     column: int
@@ -81,26 +91,40 @@ def tiles(grid: tuple[int, int], size: int, stride: int) -> list[Tile]:
     ]
 
 
-def tiled(velocity: TileVelocity, grid: tuple[int, int], *, size: int, stride: int) -> Velocity:
+def cut(tokens: Tensor, windows: Sequence[Tile], grid: tuple[int, int]) -> Tensor:
+    """Tokens (B, N, C) on ``grid`` of some windows of one size: (windows B, rows * columns, C)."""
+    return torch.cat([tile.cut(tokens, grid) for tile in windows])
+
+
+def tiled(
+    velocity: TileVelocity, grid: tuple[int, int], *, size: int, stride: int, batch: int = 1
+) -> Velocity:
     """Blend the velocities of overlapping tiles with Gaussian weights before each step.
 
     The weights are ``exp(-u^2)`` over linspace(-2, 2) in both directions (released inference code);
     the sums are fp32.
 
     Args:
-        velocity: of one tile: (tile tokens, sigma, tile) -> (B, rows * columns, C).
+        velocity: of some tiles: (their tokens as :func:`cut` gives them, sigma, tiles) -> the same
+            shape.
         grid: token grid (rows, columns) of the whole image.
         size, stride: of the tiles, in tokens.
+        batch: tiles that are evaluated together.
     """
     windows = tiles(grid, size, stride)
+    batches = [windows[n : n + batch] for n in range(0, len(windows), batch)]
 
     def blended(x: Tensor, sigma: float) -> Tensor:
         if len(windows) == 1:  # to weight and to normalise would only round
-            return velocity(x, sigma, windows[0])
+            return velocity(x, sigma, windows)
         total = x.new_zeros(x.shape[0], *grid, x.shape[-1], dtype=torch.float32)
         norm = x.new_zeros(1, *grid, 1, dtype=torch.float32)
-        for tile in windows:
-            part = velocity(tile.cut(x, grid), sigma, tile)
+        parts = (
+            part
+            for some in batches
+            for part in velocity(cut(x, some, grid), sigma, some).chunk(len(some))
+        )
+        for tile, part in zip(windows, parts, strict=True):
             weight = _gaussian(tile, x.device)
             where = (
                 slice(None),

@@ -1,6 +1,7 @@
 """Denoiser: what the forward is given, the flow around it, noise that belongs to a sample."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -266,6 +267,21 @@ def test_isolated_conditions_are_computed_once_for_each_tile(conditions, shape, 
     assert seen[0.0] == [every] * 3 * len(parts)
     assert seen[1e-9] == [every] * len(parts) + 2 * [own, *[every] * (len(parts) - 1)]
     assert seen[1.0] == [every] * len(parts) + [own] * 2 * len(parts)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_tiles_in_one_forward_are_tiles_one_by_one(isolated, backbone, lora, monkeypatch):
+    whole, _ = given(slice(0, 2))
+    images = (x.repeat(1, 1, 3, 2) for x in (whole.source, whole.control, whole.draft))
+    edit = Conditions(whole.prompts, *images)
+    found = {}
+    for batch in (1, 3, 4):
+        monkeypatch.setattr(backbone, "tiling", replace(backbone.tiling, batch=batch))
+        denoiser = Denoiser(backbone, Flow(), lora, guidance=3.5, isolate_conditions=isolated)
+        found[batch] = denoiser.sample(denoiser.encode(edit, seeded_generators(0, [0, 1])), 2)
+    assert backbone.tiling.forwards(backbone.grid(48, 48)) == 1
+    torch.testing.assert_close(found[3], found[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[4], found[1], rtol=1e-4, atol=1e-5)
 
 
 # What is frozen is shared, what is trained is copied.

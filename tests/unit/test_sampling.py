@@ -46,7 +46,7 @@ def test_cut_takes_the_window():
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_constant_velocity_is_reproduced(grid):
     """Whatever the weights: blended values that agree must come out as they went in."""
-    step = tiled(lambda x, sigma, tile: torch.full_like(x, 0.7), grid, size=32, stride=28)
+    step = tiled(lambda x, sigma, tiles: torch.full_like(x, 0.7), grid, size=32, stride=28)
     torch.testing.assert_close(
         step(tokens(grid), 0.5), torch.full_like(tokens(grid), 0.7), rtol=1e-5, atol=0
     )
@@ -68,19 +68,23 @@ def test_a_grid_no_larger_than_a_tile_is_untouched(dtype):
     """Bit for bit: to weight and to normalise would round in bf16."""
     grid = (20, 32)
     x = tokens(grid, dtype=dtype)
-    step = tiled(lambda x, sigma, tile: x * 0.3, grid, size=32, stride=28)
+    step = tiled(lambda x, sigma, tiles: x * 0.3, grid, size=32, stride=28)
     assert torch.equal(step(x, 0.5), x * 0.3)
 
 
-def test_blend_is_the_gaussian_mean_of_the_tiles():
+@pytest.mark.parametrize("batch", [1, 3, 4, 100])
+def test_blend_is_the_gaussian_mean_of_the_tiles(batch):
     """Tiles that answer with their own number, against a double loop in numpy."""
     grid, size = (40, 49), 32
     windows = tiles(grid, size, 28)
 
-    def velocity(x, sigma, tile):
-        return torch.full_like(x, float(windows.index(tile) + 1))
+    def velocity(x, sigma, some):
+        assert x.shape == (2 * len(some), size**2, 2) and len(some) <= batch
+        assert torch.equal(x[-2:], some[-1].cut(tokens(grid), grid))
+        numbers = torch.tensor([windows.index(tile) + 1.0 for tile in some])
+        return numbers.repeat_interleave(2)[:, None, None].expand_as(x)
 
-    step = tiled(velocity, grid, size=size, stride=28)
+    step = tiled(velocity, grid, size=size, stride=28, batch=batch)
     ours = rearrange(step(tokens(grid), 0.5), "b (h w) c -> b h w c", h=grid[0])
     u = np.linspace(-2, 2, size)
     total, norm = np.zeros(grid), np.zeros(grid)
@@ -95,7 +99,7 @@ def test_blend_is_the_gaussian_mean_of_the_tiles():
 
 def test_bf16_velocities_are_blended_in_fp32():
     grid = (40, 49)
-    step = tiled(lambda x, sigma, tile: x, grid, size=32, stride=28)
+    step = tiled(lambda x, sigma, tiles: x, grid, size=32, stride=28)
     x = tokens(grid, dtype=torch.bfloat16)
     torch.testing.assert_close(step(x, 0.5).float(), x.float(), rtol=1e-5, atol=1e-5)
 
@@ -115,6 +119,9 @@ def test_when_tiling_applies(grid, shorter, longer):
     assert Tiling(when="shorter_edge").applies(grid) is shorter
     assert Tiling(when="longer_edge").applies(grid) is longer
     assert Tiling(when="never").applies(grid) is False
+    windows = len(tiles(grid, 32, 28)) if shorter else 1
+    for batch in (1, 2, 3, 100):
+        assert Tiling(batch=batch).forwards(grid) == -(-windows // batch)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,7 @@ def test_when_tiling_applies(grid, shorter, longer):
         ({"size": 8, "stride": 9}, "gaps"),
         ({"size": 8, "stride": 0}, "gaps"),
         ({"when": "always"}, "always"),
+        ({"batch": 0}, "0 tiles"),
     ],
 )
 def test_wrong_settings_are_named(settings, names):

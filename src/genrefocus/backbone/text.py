@@ -28,6 +28,10 @@ class TextEmbedding:
     tokens: Tensor
     pooled: Tensor
 
+    def repeated(self, times: int) -> "TextEmbedding":
+        """All rows, then all rows again, and so on."""
+        return TextEmbedding(self.tokens.repeat(times, 1, 1), self.pooled.repeat(times, 1))
+
 
 Encode = Callable[[Sequence[str]], TextEmbedding]
 
