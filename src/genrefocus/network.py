@@ -33,6 +33,27 @@ Device = str | torch.device
 
 
 @dataclass(frozen=True)
+class MemoryUse:
+    """How sampling trades time for memory; but for ``vae_tiling``, images are equal to rounding.
+
+    Attributes:
+        vae_tiling: encode and decode large images in tiles, which bounds the memory of FLUX's
+            autoencoder and changes the result a little.
+        offload: see :meth:`Backbone.offload`; of FLUX.
+        tile_batch: tiles in one forward, see :class:`genrefocus.sampling.Tiling`.
+        cache_gib: see :class:`Denoiser`.
+    """
+
+    vae_tiling: bool = False
+    offload: bool = False
+    tile_batch: int = 1
+    cache_gib: float = Denoiser.cache_gib
+
+
+DEFAULT_MEMORY = MemoryUse()
+
+
+@dataclass(frozen=True)
 class Network:
     """A DeblurNet or BokehNet with its prompt and steps. Called with photographs, it edits them.
 
@@ -131,7 +152,7 @@ class Network:
         Args:
             source, control, draft: see :class:`Conditions`.
             generators: one a row.
-            report: called with (evaluations done, evaluations in all), one for each forward of a step.
+            report: called with (forwards done, forwards in all).
         """
         conditions = Conditions([self.prompt] * len(source), source, control, draft)
         latents = self.denoiser.encode(conditions, generators)
@@ -162,17 +183,20 @@ class Network:
 
 
 def load_networks(
-    cards: Mapping[NetworkTask, NetworkCard], *, device: Device = "cpu", vae_tiling: bool = False
+    cards: Mapping[NetworkTask, NetworkCard],
+    *,
+    device: Device = "cpu",
+    memory: MemoryUse = DEFAULT_MEMORY,
 ) -> dict[NetworkTask, Network]:
     """The networks that cards describe; those of one backbone share it.
 
-    Prompts are encoded in one go, for which FLUX loads its text encoders once.
+    Prompts are encoded in one go, for which FLUX loads its text encoders once; only then its
+    transformer moves to the device.
 
     Args:
         cards: of a run (:func:`networks_of`) or of LoRA files (:func:`released_card`).
         device: where the networks run.
-        vae_tiling: encode and decode large images in tiles, which bounds the memory of FLUX's
-            autoencoder and changes the result a little.
+        memory: what they may take.
 
     Raises:
         FileNotFoundError: a LoRA file or the backbone of a network is missing.
@@ -185,10 +209,14 @@ def load_networks(
     backbones: dict[BackboneSource, Backbone] = {}
     for source in map(require_backbone, cards.values()):
         if source not in backbones:
-            backbones[source] = _load_backbone(source, device, vae_tiling)
-            prompts = {card.prompt for card in cards.values() if card.backbone == source}
-            backbones[source].prompts.learn(prompts, backbones[source].device)
-    return {task: network_of(card, backbones[card.backbone]) for task, card in cards.items()}
+            load = load_tiny if source.kind == "tiny" else load_flux_dev
+            backbones[source] = load(source.path)
+    networks = {task: network_of(card, backbones[card.backbone]) for task, card in cards.items()}
+    for source, backbone in backbones.items():
+        prompts = {card.prompt for card in cards.values() if card.backbone == source}
+        backbone.prompts.learn(prompts, torch.device(device))
+        _place(backbone, device, memory)
+    return {task: _placed(network, device, memory) for task, network in networks.items()}
 
 
 def deblurnet_of_run(
@@ -268,11 +296,18 @@ def weights_name(lora: str | Path) -> str:
     return f"{Path(lora).name} {hashlib.sha256(Path(lora).read_bytes()).hexdigest()[:16]}"
 
 
-def _load_backbone(source: BackboneSource, device: Device, vae_tiling: bool) -> Backbone:
-    if source.kind == "tiny":
-        return load_tiny(source.path, device=device)
-    backbone = load_flux_dev(source.path, device=device)
-    if vae_tiling:
-        assert isinstance(backbone.codec, VaeCodec)
-        backbone.codec.vae.enable_tiling()
-    return backbone
+def _place(backbone: Backbone, device: Device, memory: MemoryUse) -> None:
+    backbone.tiling = replace(backbone.tiling, batch=memory.tile_batch)
+    codec = backbone.codec
+    if isinstance(codec, VaeCodec) and memory.vae_tiling:
+        codec.vae.enable_tiling()
+    if isinstance(codec, VaeCodec) and memory.offload:
+        backbone.offload(device)
+    else:
+        backbone.to(device)
+
+
+def _placed(network: Network, device: Device, memory: MemoryUse) -> Network:
+    assert network.denoiser.lora is not None
+    network.denoiser.lora.to(device)
+    return replace(network, denoiser=replace(network.denoiser, cache_gib=memory.cache_gib))

@@ -22,7 +22,7 @@ from genrefocus.geometry import (
     resize_image,
     resize_long_edge_and_crop,
 )
-from genrefocus.network import Device, Network, load_networks
+from genrefocus.network import DEFAULT_MEMORY, Device, MemoryUse, Network, load_networks
 from genrefocus.network_card import NetworkCard, NetworkTask, require_deblurnet
 from genrefocus.noise import seeded_generators
 from genrefocus.optics import (
@@ -318,7 +318,7 @@ def load_pipeline(
     deblur_prompt: str | None = None,
     steps: int | None = None,
     device: Device = "cpu",
-    vae_tiling: bool = False,
+    memory: MemoryUse = DEFAULT_MEMORY,
 ) -> RefocusPipeline:
     """The pipeline of the networks of a run, or of LoRA files.
 
@@ -327,7 +327,7 @@ def load_pipeline(
         origin: where the cards come from, for messages.
         deblur: False leaves DeblurNet out.
         deblur_prompt, steps: in place of the cards'.
-        device, vae_tiling: see :func:`load_networks`, also for further errors.
+        device, memory: see :func:`load_networks`, also for further errors.
 
     Raises:
         FileNotFoundError: there is no BokehNet, or no DeblurNet where one is needed.
@@ -346,7 +346,7 @@ def load_pipeline(
         raise ValueError(f"no DeblurNet takes part that could take the prompt '{deblur_prompt}'")
     if steps is not None:
         chosen = {task: replace(card, steps=steps) for task, card in chosen.items()}
-    networks = load_networks(chosen, device=device, vae_tiling=vae_tiling)
+    networks = load_networks(chosen, device=device, memory=memory)
     return RefocusPipeline(networks.get("deblur"), networks["bokeh"])
 
 

@@ -1,6 +1,7 @@
 """Pipelines from files: the card's word counts, and what does not fit is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.tiny import HashedWords, build_tiny, save_tiny
 from genrefocus.flow import Flow, Shift
-from genrefocus.network import deblurnet_of_run
+from genrefocus.network import MemoryUse, deblurnet_of_run, load_networks
 from genrefocus.network_card import (
     BOKEH_PROMPT,
     DEBLUR_PROMPT,
@@ -21,6 +22,7 @@ from genrefocus.network_card import (
     released_card,
     write_network_card,
 )
+from genrefocus.noise import seeded_generators
 from genrefocus.pipeline import RefocusPipeline, load_pipeline
 from genrefocus.sampling import Tiling
 
@@ -154,10 +156,12 @@ def test_flux_with_released_loras(flux: Backbone, tmp_path: Path) -> None:
         task: released_card(task, "folder", tmp_path / f"{task}Net.safetensors")  # type: ignore[arg-type]
         for task in ("deblur", "bokeh")
     }
-    pipeline = load_pipeline(cards, "folder", steps=1, vae_tiling=True)  # type: ignore[arg-type]
+    use = MemoryUse(vae_tiling=True, tile_batch=3, cache_gib=0.5)
+    pipeline = load_pipeline(cards, "folder", steps=1, memory=use)  # type: ignore[arg-type]
     assert pipeline.deblur is not None
     assert pipeline.deblur.denoiser.backbone is pipeline.bokeh.denoiser.backbone is flux
-    assert flux.codec.vae.use_tiling  # type: ignore[attr-defined]
+    assert flux.codec.vae.use_tiling and flux.tiling.batch == 3  # type: ignore[attr-defined]
+    assert pipeline.bokeh.denoiser.cache_gib == pipeline.deblur.denoiser.cache_gib == 0.5
     disparity = torch.linspace(0.1, 1, 15 * 23).reshape(15, 23)
     scene = pipeline.prepare(PHOTO[:, :15, :23], focus=(0, 0), disparity=disparity)
     assert scene.whole_tokens.shape == (3, 16, 24) and scene.aif.isfinite().all()
@@ -165,6 +169,38 @@ def test_flux_with_released_loras(flux: Backbone, tmp_path: Path) -> None:
     assert flux.words.calls == [  # type: ignore[union-attr]
         sorted([DEBLUR_PROMPT, BOKEH_PROMPT])
     ]
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_offloaded_flux_gives_the_same_image(
+    isolated: bool, flux: Backbone, tmp_path: Path
+) -> None:
+    """Between forwards its weights are on the meta device: a layer that misses them would fail."""
+    write_lora(tmp_path / "bokehNet.safetensors", flux)
+    card = released_card("bokeh", "folder", tmp_path / "bokehNet.safetensors")
+    cards = {"bokeh": replace(card, steps=2, isolate_conditions=isolated)}
+    image, control = torch.rand(1, 3, 32, 24), torch.rand(1, 1, 32, 24)
+    images, names = [], [name for name, _ in flux.transformer.named_parameters()]
+    for offload in (False, True):
+        network = load_networks(cards, memory=MemoryUse(offload=offload))["bokeh"]  # type: ignore[arg-type]
+        noise = seeded_generators(0, [0])
+        images.append(network.generate(image, noise, control=control))
+    assert torch.equal(*images)
+    assert {p.device.type for p in flux.transformer.parameters()} == {"meta"}
+    assert names == [name for name, _ in flux.transformer.named_parameters()]
+    assert flux.device.type == "cpu" and flux.dtype == torch.float32
+
+
+def test_the_text_encoders_are_gone_before_flux_moves(
+    flux: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lora(tmp_path / "bokehNet.safetensors", flux)
+    cards = {"bokeh": released_card("bokeh", "folder", tmp_path / "bokehNet.safetensors")}
+    done: list[str] = []
+    monkeypatch.setattr(flux.prompts, "learn", lambda *_: done.append("prompts"))
+    monkeypatch.setattr(flux, "to", lambda *_: done.append("transformer"))
+    load_networks(cards, device="cpu")  # type: ignore[arg-type]
+    assert done == ["prompts", "transformer"]
 
 
 def test_flux_needs_its_lora_files_first(flux: Backbone, tmp_path: Path) -> None:

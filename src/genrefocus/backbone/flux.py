@@ -71,6 +71,18 @@ class Backbone(nn.Module):
         self.tiling = tiling
         self.control_gain = control_gain
         self.checkpointing = checkpointing
+        self._computes_on: torch.device | None = None
+
+    def offload(self, device: str | torch.device) -> None:
+        """Keep the transformer's weights in main memory: each layer has its own on ``device`` only
+        while it computes."""
+        from accelerate import cpu_offload
+
+        self._computes_on = torch.device(device)
+        self.to("cpu")
+        cpu_offload(self.transformer, self._computes_on)
+        if isinstance(self.codec, nn.Module):
+            self.codec.to(device)
 
     def forward(
         self,
@@ -106,7 +118,7 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.transformer.parameters()).device
+        return self._computes_on or next(self.transformer.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:

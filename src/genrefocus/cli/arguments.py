@@ -187,6 +187,15 @@ def _render(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(check=checks.render)
 
 
+def _memory(group: argparse._ArgumentGroup) -> None:
+    _add(group, "--vae-tiling", None, "encode and decode large images in tiles (FLUX)")
+    text = "FLUX in main memory; each layer is on the GPU only while it computes (slow)"
+    _add(group, "--offload", None, text)
+    _add(group, "--tile-batch N", _at_least(1), "tiles in one forward", default=1)
+    text = "GiB of keys and values of isolated conditions that sampling keeps"
+    _add(group, "--cache-gib GIB", _not_negative, text, default=8.0)
+
+
 def _refocus(parser: argparse.ArgumentParser) -> None:
     image = _new_file(*IMAGES)
     _add(parser, "photo PHOTO", _file)
@@ -208,9 +217,9 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
     _add(networks, "--deblur-lora FILE", _file, "for --flux")
     _add(networks, "--bokeh-lora FILE", _file, "for --flux")
-    _add(networks, "--vae-tiling", None, "encode large images in tiles (FLUX's memory)")
     text = "default: cuda where there is one"
     _add(networks, "--device", None, text, choices=["cpu", "cuda"])
+    _memory(parser.add_argument_group("memory of the networks"))
 
     depth = _one_of(parser)
     _add(depth, "--depth D.npy", _file, "metres, (H, W)")

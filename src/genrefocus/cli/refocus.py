@@ -20,6 +20,7 @@ from genrefocus.data.images import load_image, save_map
 from genrefocus.estimators import DepthEstimator, DepthPro
 from genrefocus.focus import Focus, SourceBlur
 from genrefocus.geometry import require_inside
+from genrefocus.network import MemoryUse
 from genrefocus.network_card import (
     NetworkCard,
     NetworkTask,
@@ -143,7 +144,12 @@ def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
         deblur_prompt=args.deblur_prompt,
         steps=args.steps,
         device=device,
-        vae_tiling=args.vae_tiling,
+        memory=MemoryUse(
+            vae_tiling=args.vae_tiling,
+            offload=args.offload,
+            tile_batch=args.tile_batch,
+            cache_gib=args.cache_gib,
+        ),
     )
 
 

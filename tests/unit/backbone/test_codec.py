@@ -58,3 +58,16 @@ def test_pixel_codec_loses_nothing(factor):
     latents = codec.encode(image(), ())
     assert latents.shape == (2, codec.channels, 24 // factor, 32 // factor)
     assert torch.equal(codec.decode(latents), image())
+
+
+def test_a_vae_in_tiles_sees_no_more_than_a_tile_at_once(tiny_vae):
+    codec, seen = VaeCodec(tiny_vae().bfloat16()), []
+    codec.vae.enable_tiling()
+    codec.vae.tile_sample_min_size, codec.vae.tile_latent_min_size = 16, 8
+    for part in (codec.vae.encoder, codec.vae.decoder):
+        part.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape[-2:])))
+    latents = codec.encode(image(1), seeded_generators(0, [1]))
+    decoded = codec.decode(latents)
+    assert latents.shape[-2:] == (12, 16) and decoded.shape[-2:] == (24, 32)
+    assert latents.dtype == decoded.dtype == torch.bfloat16
+    assert len(seen) == 2 * 2 * 3 and max(map(max, seen)) == 16

@@ -18,6 +18,7 @@ from genrefocus.cli import COMMANDS, applications, build_parser, main
 from genrefocus.cli.arguments import ARGUMENTS
 from genrefocus.geometry import DepthResize
 from genrefocus.metrics.trunks import PACKAGE, VERSION
+from genrefocus.network import MemoryUse
 from genrefocus.render.tone import RESPONSES
 
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "scipy"}
@@ -184,6 +185,8 @@ def test_arguments_agree_with_the_library() -> None:
     assert action("render", "--response").choices == RESPONSES
     assert action("lightfield", "--order").choices == get_args(Order)
     assert action("lightfield", "--grid").default == GRID
+    assert action("refocus", "--tile-batch").default == MemoryUse.tile_batch
+    assert action("refocus", "--cache-gib").default == MemoryUse.cache_gib
     assert f"{PACKAGE} {VERSION}" in str(action("weights", "--source").help)
     assert applications.TASKS == TASKS
     assert set(ARGUMENTS) | set(applications.APPLICATIONS) == set(COMMANDS)
