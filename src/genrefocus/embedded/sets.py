@@ -117,7 +117,7 @@ def build_embedded(
     """
     root, wanted = Path(root), _wanted(counts)
     root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".lock"):  # runs that begin at the same time wait for one of them
+    with FileLock(root / ".make.lock"):  # runs that begin at the same time wait for one of them
         _build_sets(root, wanted, seed, size, workers, progress)
         card = dataset_card(root, wanted, seed, size, command)
         write_atomically(root / "README.md", card.encode())
