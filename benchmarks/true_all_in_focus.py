@@ -21,8 +21,12 @@ from genrefocus.data.shards import ShardDataset, write_set
 from genrefocus.embedded.pairs import EmbeddedSet
 from genrefocus.embedded.sets import draw_roll_shot
 from genrefocus.metrics.psnr import psnr
+from genrefocus.preparation.ledger import SUMMARY_NAME, read_summary
+from genrefocus.preparation.reblurring import reblurred
 from genrefocus.render.scene import scene_aif
 from genrefocus.render.tone import to_bytes
+from genrefocus.terminal import Bars
+from genrefocus.writing import write_json
 
 
 def true_image(roll: EmbeddedSet, number: int) -> Tensor:
@@ -60,6 +64,15 @@ def main() -> None:
         write_set(args.out / split, true_samples, parameters=parameters, samples_per_shard=500)
         means = [statistics.fmean(values) for values in (pseudo, photographs)]
         print(f"{split}: {len(pseudo)}, pseudo {means[0]:.2f} dB, photograph {means[1]:.2f} dB")
+    with Bars(True) as bars:
+        task = bars.add_task("measuring", total=None, note="")
+        measured = reblurred(
+            ShardDataset(args.out / "train"),
+            read_summary(args.shards)["reblurred"]["photographs"],
+            lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    write_json(args.out / SUMMARY_NAME, {"reblurred": measured})
+    print(f"re-blurred K relative to EXIF: {measured.get('ratio', measured.get('rejected'))}")
 
 
 if __name__ == "__main__":

@@ -18,20 +18,22 @@ from genrefocus.geometry import View, crop, flip
 from genrefocus.optics import blur_radius, defocus_of_radius
 
 Example = dict[str, Any]
-KSource = Literal["exif", "noisy", "constant"]
+KSource = Literal["exif", "reblurred", "noisy", "constant"]
 LABELLED_ROUTE = "in_the_wild"
 
 
 @dataclass(frozen=True)
 class KLabel:
-    """Where K of the photographs (route ``in_the_wild``) comes from; an ablation.
+    """Where K of the photographs (route ``in_the_wild``) comes from.
 
     Attributes:
-        source: ``exif`` is the label as stored; ``noisy`` multiplies it by a log-normal factor that
-            is fixed per key; ``constant`` replaces it by one value.
+        source: ``exif`` is the label as stored; ``reblurred`` multiplies it by ``ratio``; ``noisy``
+            by a log-normal factor that is fixed per key; ``constant`` replaces it by one value.
         deviation: of the logarithm of the factor, for ``noisy``.
         constant: K in px at 1/m for a photograph as stored, for ``constant``.
         seed: of the factors.
+        ratio: of the blur that the all-in-focus images lack to that of the photographs, see
+            ``k_search.search_relative_k``; for ``reblurred``.
 
     Raises:
         ValueError: an unknown source, or one that lacks its number.
@@ -41,6 +43,7 @@ class KLabel:
     deviation: float = 0.0
     constant: float | None = None
     seed: int = 0
+    ratio: float | None = None
 
     def __post_init__(self) -> None:
         if self.source not in get_args(KSource):
@@ -58,6 +61,9 @@ class KLabel:
         if self.source == "constant":
             assert self.constant is not None
             return replace(sample, strength=replace(strength, k=self.constant))
+        if self.source == "reblurred":
+            assert self.ratio is not None
+            return replace(sample, strength=replace(strength, k=strength.k * self.ratio))
         entropy = SeedSequence((self.seed, zlib.crc32(sample.key.encode())))
         factor = RandomState(MT19937(entropy)).lognormal(sigma=self.deviation)
         return replace(sample, strength=replace(strength, k=strength.k * float(factor)))

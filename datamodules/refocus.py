@@ -1,13 +1,15 @@
 """Training and validation data for both networks, mixed from routes and exactly resumable."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datamodules.examples import EvalSamples, KLabel, KSource, TrainDraws
+from datamodules.examples import LABELLED_ROUTE, EvalSamples, KLabel, KSource, TrainDraws
 from datamodules.ordered import OrderedDataModule
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.shards import INDEX_NAME, ShardDataset, require_crop
+from genrefocus.preparation.ledger import SUMMARY_NAME, read_summary
 
 
 class RefocusDataModule(OrderedDataModule):
@@ -33,7 +35,8 @@ class RefocusDataModule(OrderedDataModule):
     1/m, defocus (B, 1, H, W) in [0, 1], k (B,), focus_disparity (B,), radius (B,) in px.
 
     Raises:
-        ValueError, FileNotFoundError: in ``setup``, for routes and folders that do not fit.
+        ValueError, FileNotFoundError: in ``setup``, for routes and folders that do not fit, and for
+            a K label that was not measured.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class RefocusDataModule(OrderedDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the shards that ``stage`` needs."""
         super().setup(stage)
+        if self.label.source == "reblurred":
+            self.label = replace(self.label, ratio=self._reblurred())
         if stage in (None, "fit") and self.draws is None:
             self._open_train()
         if self.validated is None:
@@ -98,6 +103,28 @@ class RefocusDataModule(OrderedDataModule):
             "min_mask_agreement": self.min_mask_agreement,
             "data": {name: one.fingerprint for name, one in self.train_sets.items()},
         }
+
+    def _reblurred(self) -> float | None:
+        """The ratio that was measured of the photographs; None where none are used.
+
+        Raises:
+            ValueError: it was not measured, or could not be determined.
+        """
+        folder = self.train_folders.get(LABELLED_ROUTE)
+        if folder is None:
+            return None
+        used = self.weights.get(LABELLED_ROUTE, 0) > 0
+        if not used and folder.parent not in [one.parent for one in self.val_folders]:
+            return None
+        measured = read_summary(folder.parent).get("reblurred", {})
+        if "ratio" not in measured:
+            why = measured.get("rejected", "made without route.reblurred")
+            raise ValueError(
+                f"{folder.parent / SUMMARY_NAME} has no ratio of the re-blurred all-in-focus "
+                f"images ({why}); set stages.bokehnet_semi_supervised.datamodule.k_label=exif, "
+                "or prepare the photographs again"
+            )
+        return float(measured["ratio"])
 
     def _open_train(self) -> None:
         drawn = {name for name, weight in self.weights.items() if weight > 0}

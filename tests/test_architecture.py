@@ -46,9 +46,19 @@ ALLOWED: dict[str, set[str]] = {
     "data.sample": CORE,
     "data": CORE | {"data.sample", "photograph", "writing"},
     "preparation.item": {"rejection"},
+    "preparation.ledger": {"data", "rejection"},
     "preparation": (
         CORE
-        | {"preparation.item", "metrics", "data", "data.sample", "photograph", "render", "world"}
+        | {
+            "preparation.item",
+            "preparation.ledger",
+            "metrics",
+            "data",
+            "data.sample",
+            "photograph",
+            "render",
+            "world",
+        }
         | {"estimators", "k_search", "report", "terminal", "writing"}
     ),
     "embedded": CORE
@@ -85,7 +95,7 @@ ALLOWED: dict[str, set[str]] = {
         | {"data", "data.sample", "render", "world", "preparation", "preparation.item", "writing"}
     ),
     # Training: neither package imports the other, data.sample is the contract between them.
-    "datamodules": CORE | {"data", "data.sample", "render", "world"},
+    "datamodules": CORE | {"data", "data.sample", "preparation.ledger", "render", "world"},
     "lit_models": CORE
     | MODEL
     | {"metrics", "world", "data.sample", "report"}
@@ -105,7 +115,7 @@ ALLOWED: dict[str, set[str]] = {
     "lit_models.ranks": {"data"},
     "lit_models.stages": (
         {"lit_models", "lit_models.ranks", "backbone", "network", "network_card"}
-        | {"preparation", "runs", "terminal", "writing"}
+        | {"preparation", "preparation.ledger", "runs", "terminal", "writing"}
     ),
 }
 # The entry points parse and call: nothing imports them, and they do not import each other.

@@ -74,6 +74,7 @@ class PrepareInTheWild(Stage):
                 seconds=round(time.monotonic() - started, 1),
                 shards=str(self.out).removeprefix(f"{self.folder.parent}/"),
                 photographs={name: made[name] for name in ("found", "written", "rejected")},
+                reblurred=made.get("reblurred"),
             )
         ranks.barrier()
 
@@ -85,6 +86,13 @@ def _account(made: Mapping[str, Any], out: Path) -> str:
     if away := made["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in away.items())
         lines.append(f"rejected       {reasons}; see {out / LEDGER_NAME}")
+    if (measured := made.get("reblurred")) and "ratio" in measured:
+        lines.append(
+            f"re-blurring    {measured['photographs']} all-in-focus images give the photographs "
+            f"back at {measured['ratio']:.2f} of K by EXIF"
+        )
+    elif measured:
+        lines.append(f"re-blurring    does not determine K: {measured['rejected']}")
     if empty := [split for split in ("val", "test") if not written.get(split)]:
         lines.append(f"empty          {', '.join(empty)}: the run goes on without")
     return "\n".join(lines)

@@ -308,6 +308,29 @@ def test_filters_and_limits(folders: dict[str, Path]) -> None:
     assert {key for batch in batches for key in batch["key"]} == {"in_the_wild-0", "in_the_wild-1"}
 
 
+def test_reblurred_labels_take_the_ratio_that_was_measured(folders: dict[str, Path]) -> None:
+    summary = folders["in_the_wild"].parent / "summary.json"
+    alone = {"k_label": "reblurred", "weights": {"in_the_wild": 1, "synthetic": 0}}
+
+    def label() -> float:
+        module = data(folders, **alone)
+        module.setup("fit")
+        (batch,) = module.train_loader(start=0, count=1)
+        return float(batch["k"][0])
+
+    with pytest.raises(FileNotFoundError, match="no summary.json"):
+        label()
+    summary.write_text('{"reblurred": {"photographs": 5, "rejected": "score_flat"}}')
+    with pytest.raises(ValueError, match=r"summary.json .*score_flat.*k_label=exif"):
+        label()
+    summary.write_text('{"reblurred": {"photographs": 5, "ratio": 0.5}}')
+    assert label() == 1.5
+    summary.unlink()
+    weights = {"in_the_wild": 0, "synthetic": 1}
+    module = data(folders, k_label="reblurred", weights=weights, val=[])
+    module.setup("fit")  # needs no ratio
+
+
 def test_a_weight_for_a_missing_route_lists_what_was_found(folders: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match=r"aperture_series.*found: synthetic \(17 samples\)"):
         data(folders, weights={"synthetic": 1, "aperture_series": 1}).setup("fit")

@@ -8,15 +8,18 @@ blur deblurs twice: blind, which is what depth and mask are estimated with, and 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from genrefocus.data.sample import to_uint8
+from genrefocus.data.shards import INDEX_NAME, ShardDataset
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
 from genrefocus.optics import blur_radius, blur_strength_from_exif, defocus_of_radius
 from genrefocus.photograph.exif import ExposureFacts, read_photograph
+from genrefocus.preparation.reblurring import reblurred
 from genrefocus.preparation.route import (
     EstimatedPhoto,
     Prepared,
@@ -51,6 +54,8 @@ class InTheWild(Route):
         told: tell ``deblur`` the blur of each photograph, if it takes a map.
         keep_below: the all-in-focus image is the photograph itself where the label's blur radius is
             below, px, and fades into the deblurred one over the next 0.5 px; None: nowhere.
+        reblurred: photographs of the training split, spread over it, whose all-in-focus images are
+            rendered to see how much of K they lack, see :func:`reblurred`; 0 measures nothing.
     """
 
     depth: DepthEstimator
@@ -62,6 +67,7 @@ class InTheWild(Route):
     batch_size: int
     told: bool = True
     keep_below: float | None = None
+    reblurred: int = 64
 
     name = "in_the_wild"
     roles = frozenset({"photo"})
@@ -125,6 +131,12 @@ class InTheWild(Route):
             "mask_share": float(mask.region.float().mean()),
         }
         return Prepared(replace(sample, aif=to_uint8(sharp)), measures)
+
+    def summary(self, out: Path, advance: Callable[[int, int], None]) -> dict[str, Any]:
+        """See :func:`reblurred`."""
+        if not (self.reblurred and (out / "train" / INDEX_NAME).is_file()):
+            return {}
+        return {"reblurred": reblurred(ShardDataset(out / "train"), self.reblurred, advance)}
 
     def _all_in_focus(self, candidate: Candidate, photo: Photo, radius: Tensor) -> Tensor:
         """The final image of a photograph, (3, H, W), from blur radii (H, W) in px."""

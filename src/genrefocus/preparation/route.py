@@ -4,6 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -90,6 +91,15 @@ class Route(ABC):
             for number, one in zip(usable, estimated, strict=True):
                 loaded[number] = _attempt(self.sample, batch[number], one)
         return loaded
+
+    def summary(self, out: Path, advance: Callable[[int, int], None]) -> dict[str, Any]:
+        """Plain JSON data about all samples together, for the summary of a preparation.
+
+        Args:
+            out: folder of the sets.
+            advance: is told what is done and how much there is.
+        """
+        return {}
 
     def _fields(self) -> dict[str, Any]:
         own = dataclasses.fields(self)  # type: ignore[arg-type]

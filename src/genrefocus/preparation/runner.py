@@ -20,7 +20,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +147,10 @@ def prepare(
                 mapper=mapper,
                 advance=lambda done, of, counts: advance(title, done, of, _counts(counts)),
             )
-        return _conclude(plan, gates, head, out, splits)
+            over_all = functools.partial(
+                route.summary, out, functools.partial(advance, "measuring")
+            )
+            return _conclude(plan, gates, head, out, splits, over_all)
     except FileNotFoundError:
         if work.is_dir() or not (out / SUMMARY_NAME).is_file():
             raise
@@ -248,7 +251,12 @@ def _begin(work: Path, head: Mapping[str, Any]) -> None:
 
 
 def _conclude(
-    plan: ShardPlan, gates: Gates, head: Mapping[str, Any], out: Path, splits: Collection[str]
+    plan: ShardPlan,
+    gates: Gates,
+    head: Mapping[str, Any],
+    out: Path,
+    splits: Collection[str],
+    over_all: Callable[[], Mapping[str, Any]],
 ) -> dict[str, Any] | None:
     """Write indices, ledger and summary where all parts are done."""
     work = out / PARTS_NAME
@@ -259,7 +267,7 @@ def _conclude(
         for left in out.rglob(".*.part"):  # of a process that was killed at this place
             left.unlink()
         done = [json.loads(path.read_bytes()) for path in paths]
-        summary = _write_outcome(plan, gates, head, out, splits, done)
+        summary = _write_outcome(plan, gates, head, out, splits, done, over_all)
         _remove(work)
         return summary
 
@@ -279,6 +287,7 @@ def _write_outcome(
     out: Path,
     splits: Collection[str],
     done: Sequence[Mapping[str, Any]],
+    over_all: Callable[[], Mapping[str, Any]],
 ) -> dict[str, Any]:
     records = [record for one in done for record in one["records"]]
     away = [*plan.rejections, *(record for record in records if "reason" in record)]
@@ -308,6 +317,7 @@ def _write_outcome(
         "written": {split: sum(e["nsamples"] for e in entries[split]) for split in SPLITS},
         "rejected": dict(sorted(reasons.items())),
         "measured_only": [name for name in gates.unset() if name in measured],
+        **over_all(),
         "set": head,
     }
     write_json(out / SUMMARY_NAME, summary)

@@ -84,6 +84,9 @@ def test_k_labels() -> None:
     factors = np.log([noisy.apply(photo).strength.k / 30.0 for photo in photos])
     assert abs(factors.mean()) < 0.08
     assert factors.std() == pytest.approx(0.5, rel=0.1)
+    reblurred = KLabel("reblurred", ratio=0.5)
+    assert reblurred.apply(photos[0]).strength == BlurStrength(15.0, HEIGHT, WIDTH)
+    assert reblurred.apply(rendered) is rendered
     again = KLabel("noisy", deviation=0.5, seed=1).apply(photos[3])
     assert again.strength == noisy.apply(photos[3]).strength
 

@@ -1,5 +1,6 @@
 """Photographs to shards: labels from EXIF and estimators, a ledger of reasons, exact resume."""
 
+import functools
 import json
 import shutil
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from genrefocus.data.images import load_image
 from genrefocus.data.sample import to_uint8
@@ -65,7 +67,7 @@ def halved(images: Tensor, numbers: Sequence[int]) -> Tensor:
 
 def prepare(roll: Path, out: Path, deblur: Deblur = halved, **changes) -> dict:
     route = {"long_edge": 1024, "least_edge": 1, "batch_size": 4}
-    options = [*route, "told", "keep_below"]
+    options = [*route, "told", "keep_below", "reblurred"]
     route |= {name: changes.pop(name) for name in options if name in changes}
     return runner.prepare(
         InTheWild(
@@ -162,6 +164,25 @@ def test_the_photograph_is_kept_where_it_is_sharp(made: Path, tmp_path: Path) ->
         kept += int((share == 1).sum())
         replaced += int((share == 0).sum())
     assert kept > 100 and replaced > 100
+
+
+def test_images_that_are_still_blurred_give_photographs_back_at_a_smaller_k(
+    made: Path, tmp_path: Path
+) -> None:
+    def sharpened(images: Tensor, numbers: Sequence[int], amount: float) -> Tensor:
+        smooth = avg_pool2d(images, 3, 1, padding=1, count_include_pad=False)
+        return (images + amount * (images - smooth)).clamp(0, 1)
+
+    ratios = []
+    for amount in (1.0, 3.0):
+        deblur = functools.partial(sharpened, amount=amount)
+        report = prepare(made, tmp_path / str(amount), deblur)
+        assert report["reblurred"]["photographs"] == report["written"]["train"]
+        ratios.append(report["reblurred"]["ratio"])
+    assert 0.1 < ratios[0] < ratios[1] - 0.1
+    assert "reblurred" not in prepare(made, tmp_path / "not", reblurred=0)
+    unchanged = prepare(made, tmp_path / "unchanged", lambda images, numbers: images)["reblurred"]
+    assert unchanged["rejected"] == "k_at_bound" and len(unchanged["curve"]) >= 7
 
 
 def test_what_cannot_be_used_is_in_the_ledger(made: Path, tmp_path: Path) -> None:
