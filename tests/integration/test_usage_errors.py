@@ -35,6 +35,7 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "trainr=gpu"], "'trainr'. Did you mean trainer"),
         (["train.py", "seed=-1", "mix.in_the_wild=-1"], "seed=-1: give 0 to 4294967295"),
         (["train.py", "learning_rate=-1"], "learning_rate=-1: give 0 or more"),
+        (["train.py", "evaluation.bokeh=null"], "evaluation.bokeh=null: name a folder of shards"),
         (
             ["train.py", "experiment=deblurr"],
             "semi_supervised, tiny_base. Did you mean experiment=deblur?",

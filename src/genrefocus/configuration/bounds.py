@@ -33,7 +33,7 @@ def require_bounds(config: DictConfig) -> None:
     """
     Raises:
         ValueError: counts below one, weights or a rate below zero, a seed that no generator takes,
-            which would end a run after minutes, or only when their stage comes; all are named.
+            a test set without a folder, which would end a run after minutes, or only when their stage comes; all are named.
     """
     counts = ["global_batch", "val_samples", "test_samples", "data.crop", "data.long_edge"]
     counts += ["trainer.num_nodes"]
@@ -50,6 +50,9 @@ def require_bounds(config: DictConfig) -> None:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
     wrong += _of_checkpointing(config.backbone)
+    for key in ("deblur", "bokeh", "control", "validation"):
+        if config.evaluation[key] is None:
+            wrong.append(f"evaluation.{key}=null: name a folder of shards")
     if wrong:
         raise ValueError("; ".join(wrong))
 
