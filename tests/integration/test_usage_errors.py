@@ -55,7 +55,7 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers"}
         (["train.py", "sed=1", "-m"], "Did you mean seed?"),
         (["train.py", "--resume", "latest"], "Did you mean resume=latest?"),
     ],
-    ids=["kind", "list", "key", "group", "bounds", "rate", "option", "resume", "missing"]
+    ids=["kind", "list", "key", "group", "bounds", "rate", "null", "option", "resume", "missing"]
     + ["devices", "precision", "photos", "base", "eval", "unread", "gpu", "multirun", "dashes"],
 )
 def test_wrong_overrides_are_one_line(

@@ -33,7 +33,8 @@ def require_bounds(config: DictConfig) -> None:
     """
     Raises:
         ValueError: counts below one, weights or a rate below zero, a seed that no generator takes,
-            a test set without a folder, which would end a run after minutes, or only when their stage comes; all are named.
+            a test set without a folder, which would end a run after minutes, or only when their
+            stage comes; all are named.
     """
     counts = ["global_batch", "val_samples", "test_samples", "data.crop", "data.long_edge"]
     counts += ["trainer.num_nodes"]
