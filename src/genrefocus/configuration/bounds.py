@@ -6,6 +6,7 @@ What the Trainer takes is repeated here, for importing it would cost seconds; a 
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.listconfig import ListConfig
@@ -51,8 +52,9 @@ def require_bounds(config: DictConfig) -> None:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
     wrong += _of_checkpointing(config.backbone)
+    given: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
     for key in ("deblur", "bokeh", "control", "validation"):
-        if config.evaluation[key] is None:
+        if given[key] is None:
             wrong.append(f"evaluation.{key}=null: name a folder of shards")
     if wrong:
         raise ValueError("; ".join(wrong))
