@@ -52,9 +52,9 @@ def require_bounds(config: DictConfig) -> None:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
     wrong += _of_checkpointing(config.backbone)
-    given: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
+    sets: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
     for key in ("deblur", "bokeh", "control", "validation"):
-        if given[key] is None:
+        if sets[key] is None:
             wrong.append(f"evaluation.{key}=null: name a folder of shards")
     if wrong:
         raise ValueError("; ".join(wrong))
