@@ -74,8 +74,8 @@ class InTheWild(Route):
     by_exif = True
     in_process = True
 
-    def parameters(self) -> dict[str, Any]:
-        own = super().parameters()
+    def _fields(self) -> dict[str, Any]:
+        own = super()._fields()  # a network is named, not written down
         return {**own, "deblur": own.pop("deblur_name")}
 
     @property

@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,24 @@ def test_images_that_are_still_blurred_give_photographs_back_at_a_smaller_k(
     assert "reblurred" not in prepare(made, tmp_path / "not", reblurred=0)
     unchanged = prepare(made, tmp_path / "unchanged", lambda images, numbers: images)["reblurred"]
     assert unchanged["rejected"] == "k_at_bound" and len(unchanged["curve"]) >= 7
+
+
+@dataclass(frozen=True)
+class NotCopied:
+    """Stands for a network of 12 billion weights."""
+
+    weights: object
+
+    def __call__(self, images: Tensor, numbers: Sequence[int]) -> Tensor:
+        return images / 2
+
+    def __deepcopy__(self, memo: dict) -> "NotCopied":
+        raise AssertionError("the network is copied")
+
+
+def test_a_network_is_named_and_never_copied(made: Path, tmp_path: Path) -> None:
+    summary = prepare(made, tmp_path, NotCopied(NotCopied(None)))
+    assert summary["set"]["parameters"]["settings"]["deblur"] == "halved"
 
 
 def test_what_cannot_be_used_is_in_the_ledger(made: Path, tmp_path: Path) -> None:
