@@ -28,7 +28,9 @@ from genrefocus.noise import seeded_generators
 from genrefocus.optics import (
     MAX_COC,
     BlurStrength,
+    blur_radius,
     defocus_map,
+    defocus_of_radius,
     depth_to_disparity,
     require_spread,
 )
@@ -189,7 +191,8 @@ class RefocusPipeline:
         """
         strength = photo.restated(strength)
         defocus = defocus_map(photo.disparity, photo.focus_disparity, strength)
-        control = resize_defocus(defocus, *_size(photo.whole_tokens))
+        missing = defocus_of_radius(self._missing(photo, strength))
+        control = resize_defocus(missing, *_size(photo.whole_tokens))
         self._warn_beyond_training(self.bokeh, "requested, and BokehNet", control)
         image = self.bokeh.generate(
             photo.whole_tokens[None],
@@ -198,6 +201,20 @@ class RefocusPipeline:
             report=report and partial(report, "bokeh"),
         )
         return Refocused(resize_image(image[0], *_size(photo.aif)), defocus, strength)
+
+    def _missing(self, photo: PreparedPhoto, strength: BlurStrength) -> Tensor:
+        """Radii (H, W) in px of the blur that the all-in-focus image lacks.
+
+        DeblurNet takes away the part ``k_ratio`` of a photograph's blur, and second moments of blur
+        add. What is left is known where DeblurNet was told the blur.
+        """
+        asked = blur_radius(photo.disparity, photo.focus_disparity, strength)
+        ratio = self.bokeh.k_ratio
+        if photo.told is None or ratio is None:
+            return asked
+        own, plane = photo.told
+        left = blur_radius(photo.disparity, plane, photo.restated(own)) ** 2 * (1 - ratio**2)
+        return (asked**2 - left.clamp_min(0)).clamp_min(0).sqrt()
 
     def _warn_beyond_training(self, network: Network, said: str, control: Tensor) -> None:
         radius, largest = float(control.max()) * MAX_COC, network.largest_radius

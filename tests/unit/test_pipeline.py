@@ -1,5 +1,6 @@
 """The camera: sizes, control signal, focus and noise, with networks whose answer is known."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -304,6 +305,27 @@ def test_a_network_is_told_the_blur_of_the_photograph(
     assert scaled.told == (near, 1.0)
     last = deblur.given[-1].control  # type: ignore[attr-defined]
     assert float(last.max()) == pytest.approx(10 * 0.5 / 100 * 56 / 101)
+
+
+@pytest.mark.parametrize(
+    ("k", "blind", "told"),
+    [(20.0, 10.0, math.sqrt(10**2 - 4**2)), (6.0, 3.0, 0.0)],
+)
+def test_bokeh_is_asked_for_what_the_deblurred_image_lacks(
+    backbone: Backbone, photo: Tensor, k: float, blind: float, told: float
+) -> None:
+    """The far half has 5 px of blur; of it DeblurNet takes 0.6 away, and leaves 4 px."""
+    bokeh = Answering(backbone, source, k_ratio=0.6)
+    pipeline = RefocusPipeline(Answering(backbone, blurred_twice, variant="told"), bokeh)
+    own = SourceBlur(BlurStrength(10.0, 101, 77), 1.0)
+    for given, radius in ((None, blind), (own, told)):
+        scene = pipeline.prepare(photo, focus=1.0, disparity=step(101, 77), source=given)
+        shown = pipeline.refocus(scene, BlurStrength(k, 101, 77))
+        asked = bokeh.given[-1].control[0, 0, 50]  # type: ignore[attr-defined]
+        expected = torch.tensor([0.0, radius]) / 100 * 104 / 101
+        torch.testing.assert_close(asked[[0, -1]], expected)
+        # What the user asked for is reported.
+        assert float(shown.defocus[50, -1]) == pytest.approx(blind / 100)
 
 
 def test_the_blur_of_a_photograph_is_found_by_rendering(backbone: Backbone) -> None:
