@@ -136,7 +136,8 @@ class InTheWild(Route):
         """See :func:`reblurred`."""
         if not (self.reblurred and (out / "train" / INDEX_NAME).is_file()):
             return {}
-        return {"reblurred": reblurred(ShardDataset(out / "train"), self.reblurred, advance)}
+        made = ShardDataset(out / "train")
+        return {"reblurred": reblurred(made, self.reblurred, advance)} if len(made) else {}
 
     def _all_in_focus(self, candidate: Candidate, photo: Photo, radius: Tensor) -> Tensor:
         """The final image of a photograph, (3, H, W), from blur radii (H, W) in px."""

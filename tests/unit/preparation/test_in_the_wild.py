@@ -182,6 +182,8 @@ def test_images_that_are_still_blurred_give_photographs_back_at_a_smaller_k(
         ratios.append(report["reblurred"]["ratio"])
     assert 0.1 < ratios[0] < ratios[1] - 0.1
     assert "reblurred" not in prepare(made, tmp_path / "not", reblurred=0)
+    none = prepare(made, tmp_path / "none", splits={"train": 0.0, "test": 1.0})
+    assert none["written"]["train"] == 0 and "reblurred" not in none
     unchanged = prepare(made, tmp_path / "unchanged", lambda images, numbers: images)["reblurred"]
     assert unchanged["rejected"] == "k_at_bound" and len(unchanged["curve"]) >= 7
 
