@@ -33,7 +33,7 @@ class KLabel:
         constant: K in px at 1/m for a photograph as stored, for ``constant``.
         seed: of the factors.
         ratio: of the blur that the all-in-focus images lack to that of the photographs, see
-            ``k_search.search_relative_k``; for ``reblurred``.
+            ``preparation.reblurring``; for ``reblurred``.
 
     Raises:
         ValueError: an unknown source, or one that lacks its number.

@@ -110,6 +110,20 @@ def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> No
     assert finding.remedy == "data.crop=32, or data.deblur=<folder of a finished set>"
 
 
+def test_only_a_validation_set_of_the_run_itself_may_be_empty(tmp_path: Path) -> None:
+    """A run that goes on without one has to be continued without one."""
+    for split in ("train", "val"):
+        write_set(tmp_path / split, [], parameters={})
+    for split, made_by, verdict in (
+        ("val", "stage in_the_wild", "warning"),
+        ("val", None, "error"),
+        ("train", "stage in_the_wild", "error"),
+    ):
+        given = {"crop": 16, "made_by": made_by, "option": "inputs.in_the_wild"}
+        finding, count = check_shards(tmp_path / split, **given)  # type: ignore[arg-type]
+        assert (finding.verdict, count) == (verdict, 0)
+
+
 def test_an_image_that_a_network_reads_is_missed_beforehand(tmp_path: Path) -> None:
     image = torch.zeros(3, 16, 16, dtype=torch.uint8)
     some = [Sample(f"s{n}", "synthetic", "train", image, image) for n in range(2)]
