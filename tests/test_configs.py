@@ -169,7 +169,9 @@ def test_prodigy_has_a_rate_of_its_own(conf: None) -> None:
 
 
 def test_values_that_a_stage_needs_are_named_together(conf: None) -> None:
-    assert missing_of("scale=paper") == ["deblur", "synthetic", "sweep", "photos", "estimates"]
+    shards, own = ["deblur", "synthetic", "sweep"], ["photos", "estimates"]
+    assert missing_of("scale=paper") == [*shards, *own, "aperture_series"]
+    assert missing_of("scale=paper", "mix.aperture_series=0") == [*shards, *own]
     assert missing_of("scale=paper", "experiment=deblur") == ["deblur"]
     assert missing_of("scale=paper", "experiment=deblur", "data.deblur=/d") == []
     assert composed("scale=paper", "experiment=deblur", "data.deblur=/d").data.photos is None
@@ -184,14 +186,16 @@ def test_inputs_of_late_stages_are_missed_before_the_first(conf: None, tmp_path:
     """Of the default experiment, whose embedded data and earlier stages do not exist yet."""
     fresh = [f"paths.data={tmp_path}", f"paths.run={tmp_path}/run"]
     require_inputs(composed(*fresh))
-    with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*mask\.folder=<folder>"):
+    with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*; data\.estimates=.*mask="):
         require_inputs(composed(*fresh, "data.photos=/none", "mask.folder=/none"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "unusable.jpg").touch()  # without EXIF it needs neither depth nor mask
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif).update({37386: 50.0, 33437: 1.8, 41989: 50})
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.jpg", exif=exif)
-    with pytest.raises(ValueError, match=r"a\.npy is needed; .*depth=depth_pro\n.*a\.png"):
+    with pytest.raises(
+        ValueError, match=r"a\.npy is needed; data\.estimates=.*depth_pro\n.*a\.png"
+    ):
         require_inputs(composed(*fresh, f"data.photos={tmp_path}/photos"))
     with pytest.raises(ValueError, match=r"inputs\.bokeh_lora=<file>"):
         require_inputs(composed(*fresh, "experiment=bokeh_semi_supervised"))

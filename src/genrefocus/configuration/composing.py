@@ -349,6 +349,10 @@ def _asked_for(config: DictConfig, key: str, missing: Sequence[str]) -> bool:
             OmegaConf.update(others, other, "given")
     try:
         for name in others.curriculum:
+            data = others.stages[name].get("datamodule", {})
+            for route in data.get("train", ()):
+                if not data.weights.get(route, 0) > 0:  # is not opened
+                    data.train[route] = None
             OmegaConf.to_container(others.stages[name], resolve=True, throw_on_missing=True)
     except (InterpolationToMissingValueError, MissingMandatoryValue):
         return True

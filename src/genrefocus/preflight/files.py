@@ -106,15 +106,22 @@ def check_sidecars(
         what: is looked for.
         by_exif: those that EXIF rejects need none.
     """
-    suffix, model = {"depth": (".npy", "depth_pro"), "mask": (".png", "detail_retention")}[what]
+    suffix = {"depth": ".npy", "mask": ".png"}[what]
     missing = [name for name in photos if not (folder / name).with_suffix(suffix).is_file()]
     needed = next((one for one in missing if not by_exif or _has_facts(photos[one])), None)
     if needed is None:
         return []
     first = (folder / needed).with_suffix(suffix)
     detail = f"{len(missing)} of {len(photos)} images have none; {first} is needed"
-    remedy = f"{what}.folder=<folder>, or {what}={model}"
-    return [Finding(what, "error", detail, remedy)]
+    return [Finding(what, "error", detail, estimates_remedy(what))]
+
+
+def estimates_remedy(what: Literal["depth", "mask"]) -> str:
+    """Where depth or masks of photographs may come from, as overrides."""
+    model = {"depth": "depth_pro", "mask": "detail_retention"}[what]
+    return (
+        f"data.estimates=<folder that holds {what}/>, or {what}.folder=<folder>, or {what}={model}"
+    )
 
 
 def check_sizes(photos: Path, *, long_edge: int, least_edge: int) -> list[Finding]:

@@ -25,6 +25,7 @@ from genrefocus.preflight.files import (
     check_shards,
     check_sidecars,
     check_sizes,
+    estimates_remedy,
     states_blur,
 )
 from genrefocus.terminal import counted
@@ -193,9 +194,10 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
     given |= {f"{w}.folder": Path(route[w].folder) for w in estimates if "folder" in route[w]}
     own = {key: folder for key, folder in given.items() if _maker(config, folder) is None}
     absent = {key: folder for key, folder in own.items() if not folder.is_dir()}
+    remedies = {f"{what}.folder": estimates_remedy(what) for what in estimates}
     for key, folder in absent.items():
-        detail = f"{folder} does not exist"
-        yield Finding(f"{stage}: {key}", "error", detail, f"{key}=<folder>")
+        remedy = remedies.get(key, f"{key}=<folder>")
+        yield Finding(f"{stage}: {key}", "error", f"{folder} does not exist", remedy)
     if "data.photos" in own and not absent:
         from genrefocus.data.images import images_below
 
