@@ -2,22 +2,18 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from genrefocus.configuration.composing import compose_training, settle_missing
 from genrefocus.preflight.files import Finding, check_metrics
 from genrefocus.preflight.inputs import find_data, find_inputs, find_parts, find_test_sets
 
 _GPU_MEMORY = "gpu_memory="
-_PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}
 _STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -35,10 +31,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         findings = [*dict.fromkeys(_look(config, missing, gpu))]
     console = Console()
-    console.print(_table(findings))
-    for one in findings:  # whole lines below the table, which can be copied
+    for one in findings:  # whole lines, so that paths can be copied
+        found = escape(f"{one.subject}: {one.detail}")
+        verdict = f"[{_STYLE[one.verdict]}]{one.verdict:8}[/]"
+        console.print(f"{verdict} {found}", soft_wrap=True, highlight=False)
         if one.remedy:
-            console.print(f"{one.subject}:\n  {one.remedy}", **_PLAIN)
+            console.print(f"  {one.remedy}", soft_wrap=True, markup=False, highlight=False)
     return int(any(one.verdict == "error" for one in findings))
 
 
@@ -78,15 +76,3 @@ def _gpu_memory(given: str) -> int:
     if not gib > 0:
         raise ValueError(f"{given}: give the memory of a GPU in GiB, such as gpu_memory=80")
     return int(gib * 1024**3)
-
-
-def _table(findings: list[Finding]) -> Table:
-    table = Table(title="Preflight", title_justify="left", show_lines=False)
-    here = f"{Path.cwd()}/"  # paths below it are short enough not to be broken
-    for column in ("", "checked", "found"):
-        table.add_column(column, overflow="fold")
-    for one in findings:
-        verdict = f"[{_STYLE[one.verdict]}]{one.verdict}[/]"
-        texts = (escape(text.replace(here, "")) for text in (one.subject, one.detail))
-        table.add_row(verdict, *texts)
-    return table
