@@ -172,7 +172,7 @@ def to_example(sample: Sample, size: int, place: tuple[float, float], mirrored: 
     height, width = sample.size
     if min(height, width) < size:
         raise ValueError(
-            f"sample {sample.key} is {height}x{width} px (HxW), smaller than the crop of {size}; "
+            f"sample {sample.key} is {width}x{height} px (WxH), smaller than the crop of {size}; "
             f"set data.crop={min(height, width)} or prepare larger samples"
         )
     top = min(int(place[0] * (height - size + 1)), height - size)

@@ -108,7 +108,7 @@ def fitted(
     # One px of rounding on the shorter edge of either is no change of proportions.
     if abs(rows * width - columns * height) > max(height, width, rows, columns):
         raise ValueError(
-            f"{name} is {rows}x{columns} px but the image is {height}x{width} px (HxW), of other "
+            f"{name} is {columns}x{rows} px but the image is {width}x{height} px (WxH), of other "
             "proportions; give one of the whole upright image"
         )
     return resize_disparity(values, height, width, mode=mode)
@@ -161,7 +161,7 @@ def crop(view: View, top: int, left: int, height: int, width: int) -> View:
     if top < 0 or left < 0 or bottom > view.height or right > view.width:
         raise ValueError(
             f"crop rows {top}:{bottom}, columns {left}:{right} leaves the "
-            f"{view.height}x{view.width} px image (HxW)"
+            f"{view.width}x{view.height} px image (WxH)"
         )
     return View(
         image=view.image[:, top:bottom, left:right],
@@ -205,7 +205,7 @@ def resize_long_edge_and_crop(
     cropped_width = width // multiple * multiple
     if not cropped_height or not cropped_width:
         raise ValueError(
-            f"a {view.height}x{view.width} px image (HxW) at long edge {long_edge} px has an edge "
+            f"a {view.width}x{view.height} px image (WxH) at long edge {long_edge} px has an edge "
             f"below {multiple} px; choose a larger long edge"
         )
     scaled = resize(view, height, width, depth=depth)
@@ -246,4 +246,4 @@ def _invert(field: Tensor) -> Tensor:
 
 def _require_size(height: int, width: int) -> None:
     if height < 1 or width < 1:
-        raise ValueError(f"target size {height}x{width} px (HxW) must be at least 1x1")
+        raise ValueError(f"target size {width}x{height} px (WxH) must be at least 1x1")

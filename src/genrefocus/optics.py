@@ -51,7 +51,7 @@ class BlurStrength:
         if self.k < 0:
             raise Rejected(Reason.K_NEGATIVE, self.k, "K must not be negative")
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"K is stated for an image of {self.height}x{self.width} px (HxW)")
+            raise ValueError(f"K is stated for an image of {self.width}x{self.height} px (WxH)")
 
     def resized(self, height: int, width: int) -> "BlurStrength":
         """K after the image was scaled to ``height`` x ``width``: k times the long-edge ratio."""
@@ -66,7 +66,7 @@ class BlurStrength:
         """
         if height > self.height or width > self.width:
             raise ValueError(
-                f"crop of {height}x{width} px exceeds the {self.height}x{self.width} px image"
+                f"crop of {width}x{height} px exceeds the {self.width}x{self.height} px image (WxH)"
             )
         return BlurStrength(self.k, height, width)
 
@@ -163,7 +163,7 @@ def focus_disparity(disparity: Tensor, mask: Tensor) -> float:
     """
     if mask.shape != disparity.shape:
         raise ValueError(
-            f"mask is {_size(mask)} px and disparity {_size(disparity)} px (HxW); sizes must agree"
+            f"mask is {_size(mask)} px and disparity {_size(disparity)} px (WxH); sizes must agree"
         )
     values = disparity[mask != 0]
     count = values.numel()
@@ -191,7 +191,7 @@ def signed_defocus(disparity: Tensor, focus_disparity: float, strength: BlurStre
     if tuple(disparity.shape[-2:]) != (strength.height, strength.width):
         raise ValueError(
             f"disparity is {_size(disparity)} px but K is stated for "
-            f"{strength.height}x{strength.width} px (HxW); use BlurStrength.resized or .cropped"
+            f"{strength.width}x{strength.height} px (WxH); use BlurStrength.resized or .cropped"
         )
     _require_focus(focus_disparity)
     _require_finite(disparity, "disparity")
@@ -282,4 +282,4 @@ def _require_finite(values: Tensor, name: str) -> None:
 
 
 def _size(values: Tensor) -> str:
-    return "x".join(str(n) for n in values.shape[-2:])
+    return f"{values.shape[-1]}x{values.shape[-2]}"

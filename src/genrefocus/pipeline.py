@@ -36,6 +36,10 @@ from genrefocus.optics import (
 )
 from genrefocus.rejection import Rejected
 
+_BEYOND: dict[NetworkTask, tuple[str, str]] = {
+    "bokeh": ("BokehNet is asked for a blur radius", "blurred too little"),
+    "deblur": ("DeblurNet is told a blur radius", "not sharp"),
+}
 Report = Callable[[str, int, int], None]
 """Called with (stage, evaluations done, evaluations in all): one for each tile and step."""
 
@@ -71,8 +75,8 @@ class PreparedPhoto:
         """
         if (strength.height, strength.width) != self.photo_size:
             raise ValueError(
-                f"K is stated for {strength.height}x{strength.width} px but the photograph is "
-                f"{self.photo_size[0]}x{self.photo_size[1]} px (HxW)"
+                f"K is stated for {strength.width}x{strength.height} px but the photograph is "
+                f"{self.photo_size[1]}x{self.photo_size[0]} px (WxH)"
             )
         return replace(self.unit, k=strength.k * self.unit.k)
 
@@ -93,7 +97,7 @@ class Refocused:
 
 
 class BeyondTraining(UserWarning):
-    """The requested blur is larger than any in the training of the network."""
+    """The blur that a network is asked for or told of is larger than any in its training."""
 
 
 class RefocusPipeline:
@@ -106,7 +110,7 @@ class RefocusPipeline:
 
     def __init__(self, deblur: Network | None, bokeh: Network) -> None:
         self.deblur, self.bokeh = deblur, bokeh
-        self._warned: set[str] = set()
+        self._warned: set[NetworkTask] = set()
 
     def prepare(
         self,
@@ -193,7 +197,7 @@ class RefocusPipeline:
         defocus = defocus_map(photo.disparity, photo.focus_disparity, strength)
         missing = defocus_of_radius(self._missing(photo, strength))
         control = resize_defocus(missing, *_size(photo.whole_tokens))
-        self._warn_beyond_training(self.bokeh, "requested, and BokehNet", control)
+        self._warn_beyond_training("bokeh", self.bokeh, control)
         image = self.bokeh.generate(
             photo.whole_tokens[None],
             seeded_generators(seed, [number]),
@@ -216,14 +220,15 @@ class RefocusPipeline:
         left = blur_radius(photo.disparity, plane, photo.restated(own)) ** 2 * (1 - ratio**2)
         return (asked**2 - left.clamp_min(0)).clamp_min(0).sqrt()
 
-    def _warn_beyond_training(self, network: Network, said: str, control: Tensor) -> None:
+    def _warn_beyond_training(self, task: NetworkTask, network: Network, control: Tensor) -> None:
         radius, largest = float(control.max()) * MAX_COC, network.largest_radius
-        if largest is None or said in self._warned or radius <= largest * 1.01:
+        if largest is None or task in self._warned or radius <= largest * 1.01:
             return
-        self._warned.add(said)
+        self._warned.add(task)
+        beginning, result = _BEYOND[task]
         warnings.warn(
-            f"a blur radius of {radius:.1f} px is {said} was trained up to {largest:.1f} px: the "
-            "image may be wrong, or blurred too little",
+            f"{beginning} of {radius:.1f} px, and was trained up to {largest:.1f} px: the image "
+            f"may be wrong, or {result}",
             BeyondTraining,
             stacklevel=3,
         )
@@ -243,8 +248,8 @@ class RefocusPipeline:
             raise ValueError("no DeblurNet takes part that reads a draft; leave the draft out")
         if draft is not None and _size(draft) != size:
             raise ValueError(
-                f"the draft is {_size(draft)[0]}x{_size(draft)[1]} px but the photograph is "
-                f"{size[0]}x{size[1]} px (HxW)"
+                f"the draft is {_size(draft)[1]}x{_size(draft)[0]} px but the photograph is "
+                f"{size[1]}x{size[0]} px (WxH)"
             )
 
     def _require_told(self, source: SourceBlur) -> SourceBlur:
@@ -297,7 +302,7 @@ class RefocusPipeline:
             remedy = "give --source-k K and --source-focus X,Y, or --source-k none to deblur blind"
             raise Rejected(error.reason, error.value, f"{error.detail}; {remedy}") from None
         control = defocus_map(photo.disparity, plane, photo.restated(strength))
-        self._warn_beyond_training(self.deblur, "told, and DeblurNet", control)
+        self._warn_beyond_training("deblur", self.deblur, control)
         sharp = self._deblurred(image, "deblur, told", seed, report, control=control)
         aif = resize_image(sharp, *_size(image))
         return replace(photo, aif=aif, whole_tokens=sharp, told=(strength, plane))

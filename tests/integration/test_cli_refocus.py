@@ -97,7 +97,7 @@ def test_depth_of_another_size_is_resized_with_a_notice(
     command = ["refocus", "photo.png", "--depth", "large.npy", "--no-deblur", *K]
     assert main([*command, "--focus", "50,3"]) == 0
     printed = capsys.readouterr()
-    assert "notice: large.npy is resized from 120x171 to 40x57 px (HxW), nearest" in printed.err
+    assert "notice: large.npy is resized from 171x120 to 57x40 px (WxH), nearest" in printed.err
     assert json.loads(printed.out)["focus_disparity"] == 0.25
 
 

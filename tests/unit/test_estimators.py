@@ -57,7 +57,7 @@ def test_sidecars_that_do_not_fit_are_named(tmp_path: Path) -> None:
         SidecarMask(tmp_path).mask([photo()])
     (tmp_path / "trip").mkdir()
     np.save(tmp_path / "trip/a.npy", np.ones((30, 20), np.float32))
-    with pytest.raises(ValueError, match=r"a\.npy is 30x20 px but the image is 20x30"):
+    with pytest.raises(ValueError, match=r"a\.npy is 20x30 px but the image is 30x20"):
         SidecarDepth(tmp_path).depth([photo()])
     np.save(tmp_path / "trip/a.npy", np.ones((20, 30), np.int32))
     with pytest.raises(ValueError, match="2-D floating point"):

@@ -88,7 +88,7 @@ def test_a_map_of_other_proportions_does_not_fit():
     assert fitted(disparity, 20, 30, "d.npy") is disparity
     assert torch.equal(fitted(disparity, 10, 15, "d.npy"), resize(view(), 10, 15).disparity)
     assert fitted(view().mask, 21, 31, "m.png").dtype == torch.bool  # off by rounding
-    with pytest.raises(ValueError, match=r"d\.npy is 20x30 px but the image is 30x20 px"):
+    with pytest.raises(ValueError, match=r"d\.npy is 30x20 px but the image is 20x30 px"):
         fitted(disparity, 30, 20, "d.npy")
 
 

@@ -114,7 +114,7 @@ def test_a_network_with_a_draft_is_asked_with_one(
     given = {"focus": (3, 3), "disparity": disparity}
     with pytest.raises(ValueError, match="give one .--draft FILE."):
         pipeline.prepare(photo, **given)
-    with pytest.raises(ValueError, match="the draft is 40x47 px"):
+    with pytest.raises(ValueError, match="the draft is 47x40 px"):
         pipeline.prepare(photo, **given, draft=draft[..., 1:])
     first, second = (pipeline.prepare(photo, **given, draft=one).aif for one in (draft, other))
     assert first.shape == photo.shape and not torch.equal(first, second)

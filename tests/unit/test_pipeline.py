@@ -255,7 +255,9 @@ def test_k_of_another_size_and_a_negative_focus_are_refused(
 ) -> None:
     pipeline = RefocusPipeline(None, Answering(backbone, source))
     scene = pipeline.prepare(photo, focus=(0, 0), disparity=step(101, 77))
-    with pytest.raises(ValueError, match="K is stated for 50x38 px"):
+    with pytest.raises(
+        ValueError, match="K is stated for 38x50 px but the photograph is 77x101 px"
+    ):
         pipeline.refocus(scene, BlurStrength(5, 50, 38))
     with pytest.raises(Rejected) as refusal:
         ask(pipeline, photo, focus=-0.5)
@@ -364,7 +366,13 @@ def test_blur_beyond_training_gives_one_warning_with_both_numbers(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipeline.refocus(scene, BlurStrength(9.0, 101, 77))  # 4.5 px of the photograph
-    with pytest.warns(BeyondTraining, match=r"1\d\.\d px is requested, .* up to 5\.0 px") as said:
+    with pytest.warns(BeyondTraining, match=r"Bokeh.* 1\d\.\d px, .* up to 5\.0 px") as said:
         pipeline.refocus(scene, BlurStrength(20.0, 101, 77))
         pipeline.refocus(scene, BlurStrength(30.0, 101, 77))
-    assert len(said) == 1
+    assert len(said) == 1 and "blurred too little" in str(said[0].message)
+    deblur = Answering(backbone, blurred_twice, variant="told", largest_radius=4.0)
+    told = SourceBlur(BlurStrength(20.0, 101, 77), 1.0)
+    with pytest.warns(BeyondTraining, match=r"Deblur.* 1\d\.\d px, .* up to 4\.0 px.* not sharp"):
+        RefocusPipeline(deblur, Answering(backbone, source)).prepare(
+            photo, focus=1.0, disparity=disparity, source=told
+        )

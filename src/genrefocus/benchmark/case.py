@@ -65,7 +65,8 @@ class Case:
             image = getattr(self, name)
             if image is not None and tuple(image.shape[-2:]) != size:
                 raise ValueError(
-                    f"case {self.key}: {name} is {tuple(image.shape)} but the input {size} (HxW)"
+                    f"case {self.key}: {name} is {image.shape[-1]}x{image.shape[-2]} px but the "
+                    f"input {size[1]}x{size[0]} px (WxH)"
                 )
 
     @property

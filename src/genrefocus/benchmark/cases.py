@@ -210,7 +210,10 @@ def cropped(case: Case, crop: tuple[int, int]) -> Case:
     """
     (height, width), size = crop, case.size
     if height > size[0] or width > size[1]:
-        raise ValueError(f"case {case.key} of {size} px (HxW) is smaller than the crop {crop}")
+        raise ValueError(
+            f"case {case.key} is {size[1]}x{size[0]} px, smaller than the crop of {width}x{height} "
+            "px (WxH)"
+        )
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
 
     def inner(value: Any) -> Any:

@@ -220,8 +220,8 @@ class Predictions:
         answer = load_image(found[0])
         if answer.shape != case.target.shape:
             raise ValueError(
-                f"{found[0]} is {tuple(answer.shape)} but the target is "
-                f"{tuple(case.target.shape)}; nothing is resized"
+                f"{found[0]} is {answer.shape[-1]}x{answer.shape[-2]} px but the target is "
+                f"{case.target.shape[-1]}x{case.target.shape[-2]} px (WxH); nothing is resized"
             )
         return answer
 

@@ -43,7 +43,7 @@ def fitted_with_notice(
     """As :func:`genrefocus.geometry.fitted`; a map that is resized is named on stderr."""
     resized = fitted(values, height, width, str(path), mode=mode)
     if resized.shape != values.shape:
-        sizes = f"from {values.shape[0]}x{values.shape[1]} to {height}x{width} px (HxW)"
+        sizes = f"from {values.shape[1]}x{values.shape[0]} to {width}x{height} px (WxH)"
         print(f"notice: {path} is resized {sizes}, {mode}", file=sys.stderr)
     return resized
 

@@ -55,7 +55,7 @@ def _table(name: str, facts: Mapping[str, Any], verified: bool) -> Table:
     checksums = ", checksums agree" if verified else ""
     table.add_row("fingerprint", f"{facts['fingerprint']}{checksums}")
     table.add_row("schema version", str(facts["schema_version"]))
-    names = {"route": "routes", "split": "splits", "size (HxW)": "sizes"}
+    names = {"route": "routes", "split": "splits", "size (WxH)": "sizes"}
     kinds = {title: facts[name] for title, name in names.items()}
     for kind, counts in {**kinds, **facts["origins"]}.items():
         if counts:  # there are none in an empty set

@@ -25,7 +25,7 @@ def inspect_set(dataset: ShardDataset) -> dict[str, Any]:
 
     Returns:
         JSON data: ``fingerprint`` of the content; ``schema_version``; ``shards``, ``samples`` and
-        ``bytes``; ``routes``, ``splits`` and ``sizes`` (HxW in px): name -> samples; ``origins``:
+        ``bytes``; ``routes``, ``splits`` and ``sizes`` (WxH in px): name -> samples; ``origins``:
         what made the samples (``ORIGINS``) -> name -> samples; ``distributions``: one of
         ``MEASURES`` (K in px at 1/m, focus disparity in 1/m) -> ``samples`` that have it, min, p5,
         median, p95, max. Origins and measures that no sample has are left out.
@@ -67,7 +67,7 @@ def preview(dataset: ShardDataset, most: int) -> Image.Image:
 
 def _facts(meta: Mapping[str, Any]) -> dict[str, Any]:
     provenance = meta["provenance"]
-    size = {"size": f"{meta['height']}x{meta['width']}"}
+    size = {"size": f"{meta['width']}x{meta['height']}"}
     return {**provenance, **provenance.get("measures", {}), **meta, **size}
 
 

@@ -153,12 +153,12 @@ def _check(sharp: Tensor, photo: Tensor) -> None:
         raise ValueError(
             f"images must be (3, H, W), got {tuple(sharp.shape)} and {tuple(photo.shape)}"
         )
-    sizes = ["x".join(map(str, x.shape[1:])) for x in (sharp, photo)]
+    sizes = [f"{x.shape[2]}x{x.shape[1]}" for x in (sharp, photo)]
     if sizes[0] != sizes[1]:
         raise Rejected(
             Reason.SIZES_DIFFER,
             f"{sizes[0]} and {sizes[1]}",
-            "sharp image and photograph (HxW px) must have one size",
+            "sharp image and photograph (WxH px) must have one size",
         )
     if min(sharp.shape[1:]) < LEAST_SIDE:
         raise Rejected(

@@ -144,7 +144,7 @@ def scaled_down(image: Tensor, long_edge: int, least_edge: int) -> Tensor:
         raise Rejected(
             Reason.IMAGE_TOO_SMALL,
             min(height, width),
-            f"the short edge must have {least_edge} px or more; this is {height}x{width} px (HxW)",
+            f"the short edge must have {least_edge} px or more; this is {width}x{height} px (WxH)",
         )
     return image
 

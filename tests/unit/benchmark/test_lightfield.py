@@ -101,7 +101,7 @@ def test_files_that_are_no_light_field_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no light field at"):
         open_light_field(tmp_path / "nothing", grid=3, order="camera")
     Image.new("RGB", (29, 28)).save(tmp_path / "odd.png")
-    with pytest.raises(ValueError, match="28x29 px .* no multiple of 14"):
+    with pytest.raises(ValueError, match="29x28 px .* no multiple of 14"):
         open_light_field(tmp_path / "odd.png", grid=9, order="camera")
 
 

@@ -75,13 +75,13 @@ def test_control_resizes_depth_and_mask_of_the_same_proportions(scene, capsys):
         printed = capsys.readouterr()
         assert json_lines(printed.out)[0]["focus_disparity"] == 0.25
         notices = printed.err.splitlines()
-        assert notices[0] == "notice: small.npy is resized from 2x3 to 4x6 px (HxW), nearest"
+        assert notices[0] == "notice: small.npy is resized from 3x2 to 6x4 px (WxH), nearest"
         assert len(notices) == (2 if "--mask" in focus else 1)
     np.save("other.npy", np.array([[1.0, 4.0, 4.0, 4.0, 4.0]] * 2))
     command[command.index("small.npy")] = "other.npy"
     assert main([*command, "--focus", "2,3"]) == 2
     error = capsys.readouterr().err
-    assert "other.npy is 2x5 px but the image is 4x6 px" in error and error.count("\n") == 1
+    assert "other.npy is 5x2 px but the image is 6x4 px" in error and error.count("\n") == 1
 
 
 def test_depth_that_may_be_in_millimetres_is_noticed(scene, capsys):

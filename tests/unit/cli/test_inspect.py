@@ -42,7 +42,7 @@ def test_facts_of_every_set(made: Path, capsys) -> None:
     assert train["bytes"] == sum(path.stat().st_size for path in made.glob("train/*.tar"))
     assert train["fingerprint"] == ShardDataset(made / "train").fingerprint
     assert train["routes"] == {"aperture_series": COUNT} and train["splits"] == {"train": COUNT}
-    assert train["sizes"] == {"12x16": COUNT}
+    assert train["sizes"] == {"16x12": COUNT}
     assert train["origins"] == {
         "renderer": {"layered": 11, "lens [sampled]": 10},
         "depth": {"Depth Pro": COUNT},

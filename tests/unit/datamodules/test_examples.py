@@ -44,7 +44,7 @@ def test_all_fields_are_cut_alike(mirrored: bool, place: tuple, top: int, left: 
 
 
 def test_a_crop_beyond_the_sample_names_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"sample s is 12x20 px.*data\.crop=12"):
+    with pytest.raises(ValueError, match=r"sample s is 20x12 px.*data\.crop=12"):
         to_example(make_sample(), 13, (0, 0), mirrored=False)
 
 

@@ -90,8 +90,8 @@ def read_folder(folder: Path) -> Tensor:
             view = load_image(places[v, u])
             if view.shape != first.shape:
                 raise ValueError(
-                    f"{places[v, u]} is {tuple(view.shape[1:])} px, other views are "
-                    f"{tuple(first.shape[1:])} (HxW)"
+                    f"{places[v, u]} is {view.shape[2]}x{view.shape[1]} px, other views are "
+                    f"{first.shape[2]}x{first.shape[1]} px (WxH)"
                 )
             views[i, j] = view
     return views
@@ -109,7 +109,7 @@ def read_eslf(path: Path, views: int = ESLF_VIEWS) -> Tensor:
     image = load_image(path)
     _, height, width = image.shape
     if height % views or width % views:
-        raise ValueError(f"{path} is {height}x{width} px (HxW), no multiple of {views} views")
+        raise ValueError(f"{path} is {width}x{height} px (WxH), no multiple of {views} views")
     parts = image.reshape(3, height // views, views, width // views, views)
     return parts.permute(2, 4, 0, 1, 3)
 

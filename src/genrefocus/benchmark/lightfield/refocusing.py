@@ -59,7 +59,7 @@ def refocus(
             not finite or moves everything out of the frame.
     """
     if tuple(disparity.shape) != field.size:
-        raise ValueError(f"disparity is {tuple(disparity.shape)}, the views are {field.size} (HxW)")
+        raise ValueError(f"disparity is {tuple(disparity.shape)}, views {field.size} (H, W)")
     if not bool(torch.isfinite(disparity).all()) or not radius >= 0:
         raise ValueError(f"disparity must be finite and the radius, {radius}, not negative")
     in_focus, surface = field.shift(focus), field.shift(disparity).float()
