@@ -95,6 +95,8 @@ class Progress(ProgressBar):
             self._tell(trainer)
 
     def on_exception(self, *args: Any) -> None:
+        if self._evaluation is not None:  # cut off, and nothing of it is kept
+            self._end()
         self._bars.stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,6 +1,7 @@
 """The real configurations compose, resolve and build what they say."""
 
 import inspect
+import logging
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 import yaml
 from diffusers import FluxTransformer2DModel
 from hydra import compose, initialize_config_dir
+from hydra.core.utils import configure_log
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import ExifTags, Image
@@ -31,6 +33,7 @@ from genrefocus.preflight.inputs import require_inputs
 from genrefocus.preparation.gates import Gates
 from genrefocus.preparation.sources import Pairs, RealBokeh3mp
 from genrefocus.sampling import Tiling
+from genrefocus.terminal import Bars
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPERIMENTS = option_names("experiment")
@@ -261,6 +264,25 @@ def test_the_commands_of_the_published_recipe_compose(conf: None, repo_root: Pat
             assert instantiate(config.source, _convert_="all").roles
             made.add(Path(config.out).name)
     assert made == {"deblur", "synthetic", "sweep", "aperture_series"}
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "measure", "prepare"])
+def test_a_line_of_progress_is_printed_once(
+    conf: None, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Hydra sets Python's logging up for a command."""
+    given = ["route=synthetic"] if command == "prepare" else []
+    config = compose(command, overrides=given, return_hydra_config=True).hydra
+    config.runtime.output_dir, config.job.name = str(tmp_path), command
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure_log(config.hydra_logging)
+        configure_log(config.job_logging)
+        Bars().say("half is done")
+    finally:
+        root.handlers[:], root.level = handlers, level
+    assert "".join(capsys.readouterr()).count("half is done") == 1
 
 
 @pytest.mark.parametrize("route", option_names("route"))

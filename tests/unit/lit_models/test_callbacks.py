@@ -136,7 +136,9 @@ def test_a_signal_in_a_validation_ends_it_within_a_batch_and_loses_no_step(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_no_validation_follows_the_checkpoint_of_a_signal(train: Train, tmp_path: Path) -> None:
+def test_no_validation_follows_the_checkpoint_of_a_signal(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class InTraining(Signal):
         def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
             if trainer.global_step == 2:
@@ -144,8 +146,10 @@ def test_no_validation_follows_the_checkpoint_of_a_signal(train: Train, tmp_path
 
     sent = InTraining(None)
     with pytest.raises(Interrupted):
-        train(tmp_path, sent)
+        train(tmp_path, sent, Progress())
     assert sent.batches == {2: VALIDATED}  # none after step 3, where it stopped
+    shown = capsys.readouterr().err
+    assert f"/{STEPS} loss" in shown and not re.search("^validation", shown, re.MULTILINE)
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
 
 
