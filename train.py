@@ -29,7 +29,7 @@ from genrefocus.configuration.composing import (
 )
 from genrefocus.configuration.summary import summary
 from genrefocus.configuration.sweeps import is_cell, run_cell
-from genrefocus.preflight.inputs import require_inputs
+from genrefocus.preflight.inputs import find_crowd, ranks_of, require_inputs
 from genrefocus.runs import CONFIG, FINISHED, RESULT_NAME, ends_cleanly, first_process, held
 from genrefocus.terminal import quiet_libraries
 
@@ -121,6 +121,9 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
     from lit_models.stages import learn_prompts
 
     if first_process():
+        alone = config.trainer.accelerator == "cpu" and ranks_of(config) == 1
+        for one in find_crowd() if alone else ():
+            CONSOLE.out(f"{one.subject} {one.detail}; {one.remedy}", highlight=False)
         if memory := settle_checkpointing(config):
             CONSOLE.out(f"memory     {memory.detail}", highlight=False)
         write_settings(config, folder)

@@ -1,6 +1,5 @@
 """Progress of a stage: bars on a terminal, lines in a log."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -8,31 +7,22 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from rich.progress import TaskID
-from torch import Tensor, get_num_threads
+from torch import Tensor
 
 from genrefocus.terminal import Bars, counted
 
 _NOTED_EVERY = 5.0  # seconds; reading the loss waits for the device
-_TIMED = range(2, 12)  # steps, after those that set up
-_CROWDED = (
-    "other programs use the processors, and threads that wait for one another are slow then: "
-    "OMP_NUM_THREADS=1 python train.py ... with resume=latest may be faster"
-)
 
 
 class Progress(ProgressBar):
     """Steps, time left, loss, learning rate and speed; what each validation has measured.
 
     The loss is the mean over all ranks and over the steps since it was shown last. See
-    :class:`Bars` for where it goes. A line is added, once in a process, where other programs slow
-    the steps down.
+    :class:`Bars` for where it goes.
     """
-
-    _told = False
 
     def __init__(self) -> None:
         super().__init__()
-        self._since = (0.0, 0.0)  # wall and processor time
         self._bars = Bars(visible=False)
         self._training: TaskID | None = None
         self._evaluation: TaskID | None = None
@@ -75,8 +65,6 @@ class Progress(ProgressBar):
             changed["note"] = f"loss {loss:.4g}, lr {self._rate:.1e}"
             self._loss, self._count, self._noted = 0.0, 0, now
         self._bars.update(self._training, completed=trainer.global_step, **changed)
-        if trainer.strategy.root_device.type == "cpu" and not Progress._told:
-            self._time(batch_idx // trainer.accumulate_grad_batches)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         what = "validation check" if trainer.sanity_checking else "validation"
@@ -101,16 +89,6 @@ class Progress(ProgressBar):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._bars.stop()
-
-    def _time(self, step: int) -> None:
-        now = (time.monotonic(), time.process_time())
-        if step == _TIMED.start:
-            self._since = now
-        elif step == _TIMED.stop:
-            wall, used = (one - before for one, before in zip(now, self._since, strict=True))
-            Progress._told = crowded(wall, used, get_num_threads())
-            if Progress._told:
-                self._bars.console.print(_CROWDED, soft_wrap=True, markup=False, highlight=False)
 
     def _begin(self, description: str, batches: Any) -> None:
         total = batches if isinstance(batches, int) else sum(batches)
@@ -145,14 +123,3 @@ class LearningRate(LearningRateMonitor):
 
 def _stage(trainer: Trainer) -> str:
     return Path(trainer.default_root_dir).name
-
-
-def crowded(wall: float, used: float, threads: int) -> bool:
-    """Whether threads got little of the processors, and other programs are why.
-
-    Args:
-        wall, used: seconds that passed, and seconds of processor time of all threads in them.
-        threads: of this process; one thread does not wait for another.
-    """
-    busy = os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
-    return threads > 1 and busy and used < 0.6 * wall * threads

@@ -13,6 +13,7 @@ from ctypes import CDLL
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from hydra.errors import HydraException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -152,6 +153,23 @@ def find_device(config: DictConfig) -> Iterator[Finding]:
     elif wanted > there:
         detail = f"{wanted} devices are asked for, torch finds {there}"
         yield Finding("trainer", "error", detail, f"trainer.devices={there}")
+
+
+def find_crowd() -> Iterator[Finding]:
+    """Whether other programs use processors that the threads of this process are meant for.
+
+    Threads wait for the one that gets none, at every operation: training is many times as slow.
+    Looking takes half a second.
+    """
+    import torch
+
+    cores = psutil.cpu_count() or 1
+    used = cores * psutil.cpu_percent(interval=0.5) / 100
+    free = max(1, round(cores - used))
+    if free < torch.get_num_threads():
+        detail = f"other programs use {used:.1f} of {cores}, which makes threads many times slower"
+        remedy = f"put OMP_NUM_THREADS={free} before the command"
+        yield Finding("processors", "warning", detail, remedy)
 
 
 def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
