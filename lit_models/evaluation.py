@@ -16,13 +16,14 @@ from genrefocus.benchmark.case import BenchmarkTask, Method
 from genrefocus.benchmark.cases import ShardCases
 from genrefocus.benchmark.methods import GroundTruth, Identity
 from genrefocus.benchmark.parts import VISIBLE, over_blur
+from genrefocus.benchmark.printed import shown
 from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.published import IDENTITY
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.runner import Entry
 from genrefocus.benchmark.suite import SIMULATED, baselines, conclude, entry_of, measure_all
-from genrefocus.benchmark.tables import RECORDS_NAME, build_tables, shown
+from genrefocus.benchmark.tables import RECORDS_NAME, build_tables
 from genrefocus.benchmark.typeset import number
 from genrefocus.network import Network, network_of
 from genrefocus.network_card import FILE_NAME, read_network_card
@@ -66,7 +67,7 @@ def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks)
         measure_all(entries, out, bars=bars, job=ranks.rank, jobs=ranks.world)
     with ranks.together("tables"):
         if first:
-            conclude(entries, out, Console(quiet=True), seed=config.seed)
+            conclude(entries, out, seed=config.seed)
             for one in entries:
                 _write_sheet(one, stages, out)
 

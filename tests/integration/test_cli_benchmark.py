@@ -199,7 +199,7 @@ def test_dpdd_from_its_folder_with_answers_of_others(
     crops = tmp_path / "crops"
     assert main(["benchmark", "benchmark=dpdd_crops", *given[2:-1], f"out={crops}"]) == 0
     text = (crops / "tables.md").read_text()
-    assert "is smaller than the crop (512, 512)" in text and "failed (2)" in text
+    assert "128x96 px, smaller than the crop of 512x512 px" in text and "failed (2)" in text
 
 
 def test_any_pairs_and_code_of_ones_own(

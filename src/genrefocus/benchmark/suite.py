@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
+from rich.progress import TaskID
 
 from genrefocus.benchmark.case import BenchmarkTask, Method
 from genrefocus.benchmark.cases import CaseSet, cropped
@@ -14,7 +15,7 @@ from genrefocus.benchmark.protocol import BenchmarkProtocol, write_protocol
 from genrefocus.benchmark.report import REPORT_NAME, write_report
 from genrefocus.benchmark.results import NOTES_NAME, read_results
 from genrefocus.benchmark.runner import Entry, gather, run
-from genrefocus.benchmark.tables import build_tables, shown, write_tables
+from genrefocus.benchmark.tables import BenchmarkTable, build_tables, write_tables
 from genrefocus.metrics.registry import METRICS
 from genrefocus.terminal import Bars, counted
 from genrefocus.writing import write_json
@@ -112,9 +113,9 @@ def measure_all(
             write_protocol(entry.protocol, out / "protocols" / f"{entry.name}.yaml")
         write_json(out / NOTES_NAME, {entry.name: list(entry.notes) for entry in entries})
     for entry in entries:
-        total = len(entry.cases.keys[job::jobs])
-        for method in entry.methods:
-            bar = bars.add_task(f"{entry.name}, {method.name}", total=total)
+        own = len(entry.cases.keys[job::jobs])
+        bar = bars.add_task(entry.name, total=own * len(entry.methods))
+        for number, method in enumerate(entry.methods):
             # Networks are not copied to processes, and code of users may hold anything.
             here = hasattr(method, "asked") or isinstance(method, UserMethod)
             run(
@@ -124,31 +125,33 @@ def measure_all(
                 workers=None if here else workers,
                 job=job,
                 jobs=jobs,
-                advance=lambda done, bar=bar: bars.update(bar, completed=done),  # type: ignore[misc]
+                advance=partial(_advance, bars, bar, method.name, number * own),
             )
 
 
-def conclude(entries: Sequence[Entry], out: Path, console: Console, *, seed: int) -> bool:
-    """Write figures, tables and report, and print the tables.
+def _advance(bars: Bars, bar: TaskID, method: str, before: int, done: int) -> None:
+    bars.update(bar, completed=before + done, note=method)
+
+
+def conclude(entries: Sequence[Entry], out: Path, *, seed: int) -> list[BenchmarkTable]:
+    """Write figures, tables and report.
 
     Args:
         entries: those that were measured.
         out: folder of the results.
-        console: what the tables are printed on.
         seed: of the bootstrap and of sign flips.
 
     Returns:
-        False where records of other jobs are still missing; nothing is written then.
+        The tables; none where records of other jobs are still missing, nothing is written then.
     """
     with FileLock(out / ".lock"):
         if not gather(out, entries):
-            return False
+            return []
         results = read_results(out)
         tables = build_tables(results, seed=seed)
-        console.print(*shown(tables, console.width), sep="\n")
         write_tables(tables, out)
         write_report(results, tables, out / REPORT_NAME)
-        return True
+        return tables
 
 
 def _require_asked_alike(method: Method, protocol: BenchmarkProtocol) -> None:

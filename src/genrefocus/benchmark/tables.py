@@ -1,8 +1,8 @@
 """Tables of a benchmark, from the long table of figures: what is averaged, compared and marked.
 
-``build_tables`` makes a table for each task and data set, ``shown`` puts them on a terminal, and
-``write_tables`` into files. A mean is marked as the best among means over the same images: rows
-with failures, and published rows that our protocol does not reproduce, are shown and never marked.
+``build_tables`` makes a table for each task and data set, and ``write_tables`` writes them into
+files. A mean is marked as the best among means over the same images: rows with failures, and
+published rows that our protocol does not reproduce, are shown and never marked.
 """
 
 import itertools
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import RenderableType
-from rich.text import Text
 
 from genrefocus.benchmark import typeset
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED
@@ -32,9 +30,9 @@ _MEANT = {
     "base": "the frozen network without LoRA",
     "chain": "DeblurNet, then BokehNet",
 }
+WITH_INTERVALS = "Means with their 95 % bootstrap interval, where there are 8 values or more"
 PAIRED_TITLE = "paired: mean of first minus second over the images that both have a value of"
 
-_WIDE = 100  # characters of a terminal that shows intervals
 _REASONS = 3  # of failures of a method that are shown in full
 
 MethodPairs = Callable[[str, str, Sequence[str]], Iterable[tuple[str, str]]]
@@ -83,6 +81,12 @@ class BenchmarkTable:
         """Metrics with figures of ours, in the order of the protocol."""
         present = set(self.figures["metric"])
         return [metric for metric in self.protocol.metrics if metric in present]
+
+    @property
+    def measured(self) -> list[str]:
+        """Those of ``metrics`` that have figures on this machine, or published ones."""
+        without = self.lines.groupby("metric")["remedy"].agg(lambda some: some.notna().all())
+        return [metric for metric in self.metrics if not without[metric]]
 
     @property
     def methods(self) -> list[str]:
@@ -135,37 +139,6 @@ def build_tables(
     return tables
 
 
-def shown(
-    tables: Sequence[BenchmarkTable], width: int, *, paired: bool = False
-) -> Iterator[RenderableType]:
-    """Tables and notes for a terminal so many characters wide; below 100 without intervals.
-
-    Args:
-        tables: to show.
-        width: of the terminal.
-        paired: whether to show the paired comparisons too.
-    """
-    for table in tables:
-        measured = [
-            metric
-            for metric, remedy in table.lines.groupby("metric")["remedy"]
-            if remedy.isna().any()
-        ]
-        metrics = [metric for metric in table.metrics if metric in measured]
-        texts = text_table(table, metrics, separator="\n", intervals=width >= _WIDE)
-        yield from typeset.terminal(texts, table.title, width)
-        yield Text("\n".join([legend(table), *table.notes, ""]), style="dim")
-        if len(table.parts):
-            by_part = parts_table(
-                table.parts, _headings(table, metrics), separator="\n", intervals=width >= _WIDE
-            )
-            yield from typeset.terminal(by_part, f"{table.task} on {table.dataset}, {TITLE}", width)
-        if paired and len(table.compared):
-            yield from typeset.terminal(paired_table(table, narrow=True), PAIRED_TITLE, width)
-    remedies = dict.fromkeys(remedy for table in tables for remedy in table.remedies)
-    yield Text("\n".join([*explanation(tables, width >= _WIDE), *remedies]), style="dim")
-
-
 def markdown(table: BenchmarkTable) -> str:
     """Best values in bold, lines that may not be compared struck out."""
     notes = (legend(table), *table.notes, *table.remedies)
@@ -174,7 +147,7 @@ def markdown(table: BenchmarkTable) -> str:
     by_part = ""
     if len(table.parts):
         head = typeset.escaped_markdown(f"{table.task} on {table.dataset}, {TITLE}")
-        texts = parts_table(table.parts, _headings(table, table.metrics))
+        texts = parts_table(table.parts, headings(table, table.metrics))
         by_part = f"\n{head}:\n\n{typeset.markdown(texts)}"
     whole = typeset.markdown(text_table(table, table.metrics))
     return f"### {title}\n\n{whole}\n{lines}\n{by_part}"
@@ -185,7 +158,7 @@ def latex(table: BenchmarkTable) -> str:
     notes = (table.title, legend(table), *table.notes, *table.remedies)
     comments = "".join(f"% {typeset.escaped_latex(note)}\n" for note in notes)
     texts = [text_table(table, table.metrics)]
-    texts += [parts_table(table.parts, _headings(table, table.metrics))] if len(table.parts) else []
+    texts += [parts_table(table.parts, headings(table, table.metrics))] if len(table.parts) else []
     return "\n".join(map(typeset.latex, texts)) + comments
 
 
@@ -288,6 +261,11 @@ def name_of(row: Mapping[str, Any]) -> str:
     return f"{row['method']} (published, {row['source']}{doubt})"
 
 
+def headings(table: BenchmarkTable, metrics: Sequence[str]) -> dict[str, str]:
+    """Metric -> its heading."""
+    return {metric: table.heading(metric) for metric in metrics}
+
+
 def legend(table: BenchmarkTable) -> str:
     """Over how many images the figures of a table are."""
     asked = table.figures.groupby("metric")["key"].nunique()[table.metrics]
@@ -297,11 +275,8 @@ def legend(table: BenchmarkTable) -> str:
     return f"Images (n): {counts}."
 
 
-def explanation(tables: Sequence[BenchmarkTable], intervals: bool = True) -> list[str]:
+def explanation(tables: Sequence[BenchmarkTable], means: str = WITH_INTERVALS) -> list[str]:
     """What the figures of all tables are, and what names of methods mean, in two lines."""
-    means = "Means; a terminal of 100 characters shows intervals, and so does tables.md"
-    if intervals:
-        means = "Means with their 95 % bootstrap interval, where there are 8 values or more"
     there = {method for table in tables for method in table.methods}
     named = [f"{name}: {meant}" for name, meant in _MEANT.items() if name in there]
     figures = (
@@ -309,10 +284,6 @@ def explanation(tables: Sequence[BenchmarkTable], intervals: bool = True) -> lis
         "Bold: the best of the comparable means. Units: docs/metrics.md."
     )
     return [figures, *([f"{'; '.join(named)}."] if named else [])]
-
-
-def _headings(table: BenchmarkTable, metrics: Sequence[str]) -> dict[str, str]:
-    return {metric: table.heading(metric) for metric in metrics}
 
 
 def _lines(figures: pd.DataFrame, protocol: BenchmarkProtocol, seed: int) -> pd.DataFrame:

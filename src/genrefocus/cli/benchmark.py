@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from genrefocus.network_card import (
     networks_of,
     released_card,
 )
+from genrefocus.preflight.inputs import find_crowd
 from genrefocus.terminal import Bars
 
 # Metrics and networks take seconds to import: what is wrong with the input is said before.
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from genrefocus.benchmark.runner import Entry
     from genrefocus.network_methods import CaseDepth
 
-_LOG_WIDTH = 140
 _TAKEN = {"identity", "input", "target", "unsharp", "richardson_lucy"}
 _TAKEN |= {"classical_scatter", "classical_layered", "unsharp_scatter", "richardson_lucy_layered"}
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False}
@@ -41,7 +42,7 @@ MethodNetworks = Mapping[str, tuple[Mapping[NetworkTask, NetworkCard], str]]
 
 def run_job(config: DictConfig) -> None:
     """One job of a benchmark; the one that finds all records writes tables and report."""
-    console, out = _console(), _folder(config)
+    console, out, started = Console(stderr=True), _folder(config), time.monotonic()
     chosen = [one for one in config.benchmark.sets if one.cases.task in config.tasks]
     if not chosen:
         raise ValueError(f"{config.name} has no data set for {', '.join(config.tasks)}")
@@ -62,6 +63,7 @@ def run_job(config: DictConfig) -> None:
     protocols = [_protocol(one, config) for one in chosen]
 
     from genrefocus.benchmark.methods import UserMethodError
+    from genrefocus.benchmark.printed import summary
     from genrefocus.benchmark.report import REPORT_NAME
     from genrefocus.benchmark.suite import conclude, measure_all
 
@@ -82,19 +84,14 @@ def run_job(config: DictConfig) -> None:
     except UserMethodError as error:
         print(f"genrefocus benchmark: {error}", file=sys.stderr)
         sys.exit(1)
-    if not conclude(entries, out, console, seed=config.seed):
+    if not (tables := conclude(entries, out, seed=config.seed)):
         console.print(f"job {job} of {jobs} is done; others are not yet")
         return
-    console.print(
-        f"figures of single images, tables and report in {out}\nreport {out / REPORT_NAME}",
-        **_PLAIN,
-    )
-
-
-def _console() -> Console:
-    """On stderr; a log is wide enough for intervals, whatever a terminal would be."""
-    wide = not sys.stderr.isatty() and "COLUMNS" not in os.environ
-    return Console(stderr=True, width=_LOG_WIDTH if wide else None)
+    console.print(*summary(tables, console.width), sep="\n")
+    places = {"all figures": out / "tables.md", "report": out / REPORT_NAME, "output folder": out}
+    for name, place in places.items():
+        console.print(f"{name:15}{place}", **_PLAIN)
+    console.print(f"time           {(time.monotonic() - started) / 60:.1f} min", highlight=False)
 
 
 def _folder(config: DictConfig) -> Path:
@@ -176,6 +173,8 @@ def _methods(
     from genrefocus.network import load_networks
     from genrefocus.network_methods import methods_of
 
+    for one in find_crowd() if trained and config.device == "cpu" and config.jobs == 1 else ():
+        console.print(f"{one.subject} {one.detail}; {one.remedy}", **_PLAIN)
     depth = _depth(config) if trained else None
     found: dict[BenchmarkTask, list[tuple[Method, str | None]]] = {task: [] for task in TASKS}
     for name, (cards, origin) in trained.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from genrefocus.benchmark import typeset
+from genrefocus.benchmark.printed import shown
 from genrefocus.benchmark.report import write_report
 from genrefocus.benchmark.results import merge, read_results
 from genrefocus.benchmark.tables import (
@@ -19,7 +20,6 @@ from genrefocus.benchmark.tables import (
     paired_table,
     plain,
     records,
-    shown,
 )
 
 

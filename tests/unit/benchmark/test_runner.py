@@ -186,6 +186,6 @@ def test_pairs_of_images_are_cases(tmp_path: Path) -> None:
     assert cases().fingerprint != before
     save_image(torch.zeros(3, 20, 25, dtype=torch.uint8), tmp_path / "sharp/day/0.png")
     record, *_ = measure(entry_of(cases()), Identity(), "0")
-    assert "target is (3, 20, 25)" in record["figures"]["psnr"][1]
+    assert "target is 25x20 px but the input 24x20 px" in record["figures"]["psnr"][1]
     with pytest.raises(ValueError, match="no pair of the split test"):
         PairCases("deblur", "pairs", Pairs(tmp_path), split="test")

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from genrefocus.benchmark import typeset
+from genrefocus.benchmark.printed import shown, summary
 from genrefocus.benchmark.protocol import load_protocol
 from genrefocus.benchmark.published import published_figures, tolerance
 from genrefocus.benchmark.results import Results, merge, read_results
@@ -22,7 +23,6 @@ from genrefocus.benchmark.tables import (
     markdown,
     paired_table,
     records,
-    shown,
     write_tables,
 )
 from genrefocus.benchmark.typeset import TextTable
@@ -219,6 +219,19 @@ def test_a_terminal_of_any_width_shows_all_in_full(
     assert text.count("[0.2") == (2 * len(metrics) if width >= 100 else 0)
     if width == 200:
         assert text.count(names[1]) == 1
+    console = Console(file=io.StringIO(), width=width)
+    console.print(*summary([table_of(folder)], width), sep="\n")
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width and "blur" in text
+    assert "dists" not in text and "[" not in text and text.count("0.4000") == 2 * 4
+
+
+def test_a_summary_names_what_the_machine_cannot_measure(table: BenchmarkTable) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(*summary([table], 140), sep="\n")
+    text = console.file.getvalue()
+    assert "Not available here: maniqa;" in text and AWAY not in text
+    assert "model_1 failed on" in text and "the answer is not finite" in text
 
 
 def test_heads_break_between_words_to_the_width_of_their_column() -> None:
