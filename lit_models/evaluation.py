@@ -21,7 +21,7 @@ from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.published import IDENTITY
 from genrefocus.benchmark.report import REPORT_NAME
 from genrefocus.benchmark.results import read_results
-from genrefocus.benchmark.runner import Entry
+from genrefocus.benchmark.runner import DEBLURRED, Entry
 from genrefocus.benchmark.suite import SIMULATED, baselines, conclude, entry_of, measure_all
 from genrefocus.benchmark.tables import RECORDS_NAME, build_tables
 from genrefocus.benchmark.typeset import number
@@ -174,14 +174,21 @@ def _prompts(entries: Sequence[Entry]) -> set[str]:
 
 
 def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
-    """A contact sheet of strong and slight blur: input, baselines, outputs, target, figures."""
+    """A contact sheet of strong and slight blur: input, baselines, outputs, target, figures.
+
+    Beside the output of a chain stands what its DeblurNet made.
+    """
     place, results = (entry.cases.task, entry.cases.name), read_results(out)
     images, trained = out.joinpath("images", *place), (*stages, CHAIN)
     metric, figures = next(iter(entry.protocol.metrics)), results.figures
     figures = figures[(figures[["task", "dataset"]] == place).all(axis=1)]
     values = figures[figures["metric"] == metric].set_index(["method", "key"])["value"].dropna()
-    columns, titles = [("input", IDENTITY)], ["input"]
+    shown = "true all-in-focus image" if entry.cases.task == "bokeh" else "photograph"
+    columns, titles = [("input", IDENTITY)], [f"input: {shown}"]
     for name in (one.name for one in entry.methods if not isinstance(one, (Identity, GroundTruth))):
+        if (images / f"{name}{DEBLURRED}").is_dir():
+            columns.append((f"{name}{DEBLURRED}", ""))
+            titles.append(f"all in focus: {name}")
         columns.append((name, name))
         titles.append(f"{'output' if name.removesuffix(TOLD) in trained else 'baseline'}: {name}")
     rows, captions = [], []

@@ -167,6 +167,10 @@ class RefocusMethod:
         shown = pipeline.refocus(self.scene(case), case.strength, seed=self.seed, number=number)
         return shown.image
 
+    def deblurred(self, case: Case) -> Tensor | None:
+        """What DeblurNet made of the case, (3, H, W) in [0, 1], if it takes part."""
+        return None if self.pipeline.deblur is None else self.scene(case).aif
+
     def scene(self, case: Case) -> PreparedPhoto:
         """What does not depend on K, kept for the case at hand."""
         if case.key not in self._prepared:

@@ -57,7 +57,9 @@ def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
         expected = {"lvcorr"} if dataset == "control" else {"psnr", "ssim"}
         assert expected <= set(some["metric"]), task
         assert some[some["metric"].isin(expected)]["failure"].isna().all()
-    assert Image.open(run / "benchmark/refocus-test.png").width > 3 * 32
+    made = {path.name for path in (run / "benchmark/images/refocus/test").iterdir()}
+    assert {f"{name}_deblurred" for name in chains} < made
+    assert Image.open(run / "benchmark/refocus-test.png").width > 8 * 192  # with these
     assert Image.open(run / "benchmark/deblur-test.png").width > 5 * 192  # with baselines
     assert json.loads((run / "result.json").read_text())["stage"] == STAGES[-1]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from genrefocus.backbone.tiny import build_tiny
 from genrefocus.benchmark.case import Case
-from genrefocus.benchmark.protocol import load_protocol
+from genrefocus.benchmark.protocol import load_protocol, protocol_at_given_k
+from genrefocus.benchmark.runner import Entry, measure
 from genrefocus.denoiser import Denoiser
 from genrefocus.estimators import SidecarDepth
 from genrefocus.flow import Flow
@@ -122,6 +123,26 @@ def test_a_network_that_can_be_told_the_blur_answers_told_and_blind(
     with pytest.raises(ValueError, match="does not say how its photograph is blurred"):
         chain.scene(replace(case, key="other"))
     assert len({one.fingerprint for one in by_task["deblur"]}) == 2  # type: ignore[attr-defined]
+
+
+class One(dict[str, Case]):
+    """A data set of one case."""
+
+    task, name, keys = "refocus", "one", ["k"]  # type: ignore[assignment]
+
+
+def test_a_chain_leaves_the_image_that_it_refocused(
+    networks: dict[NetworkTask, Network], case: Case
+) -> None:
+    protocol = protocol_at_given_k("refocus", "one", ["psnr"], crop=None, seed=0)
+    entry: Any = Entry(One(k=case), protocol, {})  # type: ignore[arg-type]
+    few = {task: replace(network, steps=1) for task, network in networks.items()}
+    chain, true = methods_of(few, "ours")["refocus"]
+    _, images, _ = measure(entry, chain, "k")
+    assert list(images) == ["input", "target", "ours", "ours_deblurred"]
+    assert (images["ours_deblurred"] - case.image).abs().max() < 1e-5
+    _, images, _ = measure(entry, true, "k")
+    assert list(images) == ["input", "target", "ours_true_aif"]
 
 
 def test_true_parts_are_swapped_in(networks: dict[NetworkTask, Network], case: Case) -> None:

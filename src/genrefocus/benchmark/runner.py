@@ -5,6 +5,7 @@ interrupted run left is kept, and any number of processes or jobs leave the same
 
     <out>/records/<task>-<dataset>/<method>/<key>.json  figures, K and the curve of its search
     <out>/images/<task>/<dataset>/<method>/<key>.png  the answer; likewise input and target
+    <out>/images/<task>/<dataset>/<method>_deblurred/<key>.png  what a chain refocused
     <out>/series/<task>/<dataset>/<method>/<key>-0.png  answers over K, of some cases
     <out>/rows.parquet, parts.json, curves.jsonl        written by `gather`
 """
@@ -28,7 +29,7 @@ from genrefocus.benchmark.cases import CaseSet, cropped
 from genrefocus.benchmark.figures import NOT_AVAILABLE, UNDEFINED, figure_table, write_figures
 from genrefocus.benchmark.parts import parts_of
 from genrefocus.benchmark.protocol import BenchmarkProtocol
-from genrefocus.benchmark.results import PARTS_NAME
+from genrefocus.benchmark.results import INPUT, PARTS_NAME, TARGET
 from genrefocus.data.order import spread
 from genrefocus.data.processes import ordered_map
 from genrefocus.data.sample import to_float, to_uint8
@@ -42,6 +43,9 @@ from genrefocus.writing import whole, write_atomically, write_json
 
 SERIES = 4
 """Cases of a set, at most, whose answers over K are kept as images."""
+
+DEBLURRED = "_deblurred"
+"""Behind the name of a chain: the folder of the images that it refocused."""
 
 Figure = tuple[float | None, str | None]
 """A value, or None and why there is none."""
@@ -160,7 +164,7 @@ def _measure_and_write(
     place = f"{entry.cases.task}/{entry.cases.name}"
     for name, image in images.items():
         path = out / "images" / place / name / f"{key}.png"
-        if name == method.name or not path.is_file():
+        if name not in (INPUT, TARGET) or not path.is_file():
             _save(image, path)
     keys = entry.cases.keys
     if series and keys.index(key) in spread(len(keys), SERIES):
@@ -201,10 +205,13 @@ def measure(
         case = entry.cases[key]
         if protocol.crop is not None:
             case = cropped(case, protocol.crop)
-        images = {"input": case.image, "target": case.target}
+        images = {INPUT: case.image, TARGET: case.target}
         record["parts"] = parts_of(case)
         answer, case, record["search"] = _answer(method, case, protocol, curves)
         images[method.name] = answer
+        deblurred = getattr(method, "deblurred", lambda case: None)(case)
+        if deblurred is not None:
+            images[method.name + DEBLURRED] = deblurred
     except (Rejected, ValueError, OSError) as error:
         figures |= dict.fromkeys(names, (None, " ".join(str(error).split())))
     else:
