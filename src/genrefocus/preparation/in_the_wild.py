@@ -17,7 +17,7 @@ from torch import Tensor
 from genrefocus.data.sample import to_uint8
 from genrefocus.data.shards import INDEX_NAME, ShardDataset
 from genrefocus.estimators import DepthEstimator, InFocus, MaskEstimator, Photo
-from genrefocus.optics import blur_radius, blur_strength_from_exif, defocus_of_radius
+from genrefocus.optics import blur_strength_from_exif, defocus_map
 from genrefocus.photograph.exif import ExposureFacts, read_photograph
 from genrefocus.preparation.reblurring import reblurred
 from genrefocus.preparation.route import (
@@ -35,8 +35,6 @@ Deblur = Callable[..., Tensor]
 One whose attribute ``takes_map`` is true is told the blur by ``maps`` (B, 1, H, W).
 """
 
-_FADE_PX = 0.5
-
 
 @dataclass(frozen=True)
 class InTheWild(Route):
@@ -52,8 +50,6 @@ class InTheWild(Route):
         batch_size: photographs at a time, for deblurring those of equal size and for estimators;
             what an interruption costs.
         told: tell ``deblur`` the blur of each photograph, if it takes a map.
-        keep_below: the all-in-focus image is the photograph itself where the label's blur radius is
-            below, px, and fades into the deblurred one over the next 0.5 px; None: nowhere.
         reblurred: photographs of the training split, spread over it, whose all-in-focus images are
             rendered to see how much of K they lack, see :func:`reblurred`; 0 measures nothing.
     """
@@ -66,7 +62,6 @@ class InTheWild(Route):
     least_edge: int
     batch_size: int
     told: bool = True
-    keep_below: float | None = None
     reblurred: int = 64
 
     name = "in_the_wild"
@@ -122,15 +117,17 @@ class InTheWild(Route):
         provenance = {"exif": asdict(facts), "deblur": "told" if self.tells else "blind"}
         # What is measured of the mask is measured beside the image that was made without it.
         sample, measures = estimates.sample(self.name, candidate, strength, self.mask, provenance)
-        radius = blur_radius(estimates.disparity, estimates.focus, strength)
-        sharp = self._all_in_focus(candidate, photo, radius)
+        if self.tells:
+            maps = defocus_map(estimates.disparity, estimates.focus, strength)[None, None]
+            answer = self.deblur(photo.image[None], [candidate.seed], maps=maps)
+            sample = replace(sample, aif=to_uint8(answer[0].detach().float().cpu()))
         measures |= {
             "pixel_ratio": facts.pixel_ratio,
             "focal_length_mm": facts.focal_length_mm,
             "f_number": facts.f_number,
             "mask_share": float(mask.region.float().mean()),
         }
-        return Prepared(replace(sample, aif=to_uint8(sharp)), measures)
+        return Prepared(sample, measures)
 
     def summary(self, out: Path, advance: Callable[[int, int], None]) -> dict[str, Any]:
         """See :func:`reblurred`."""
@@ -138,15 +135,3 @@ class InTheWild(Route):
             return {}
         made = ShardDataset(out / "train")
         return {"reblurred": reblurred(made, self.reblurred, advance)} if len(made) else {}
-
-    def _all_in_focus(self, candidate: Candidate, photo: Photo, radius: Tensor) -> Tensor:
-        """The final image of a photograph, (3, H, W), from blur radii (H, W) in px."""
-        sharp = photo.aif
-        if self.tells:
-            maps = defocus_of_radius(radius)[None, None]
-            answer = self.deblur(photo.image[None], [candidate.seed], maps=maps)
-            sharp = answer[0].detach().float().cpu()
-        if self.keep_below is not None:
-            made = ((radius - self.keep_below) / _FADE_PX).clamp(0, 1)
-            sharp = torch.lerp(photo.image, sharp, made)
-        return sharp

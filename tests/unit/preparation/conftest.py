@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genrefocus.embedded.sets import build_embedded
 from tests.trees import tree
 from tests.unit.preparation.copying import run
+from tests.unit.preparation.rolls import COUNT, landscape
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,28 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     out = tmp_path_factory.mktemp("whole") / "out"
     assert run(images, out) is not None
     return tree(out)
+
+
+@pytest.fixture(scope="session")
+def roll(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera roll, some of it in a sub-folder, with files that cannot be used."""
+    root = tmp_path_factory.mktemp("roll")
+    counts = {"camera_roll": {"train": COUNT}}
+    build_embedded(root, seed=1, counts=counts, size=32, workers=0, progress=False)
+    made = root / "camera_roll/train"
+    for kind in ("photos", "depth", "mask"):
+        (made / kind / "trip").mkdir()
+        for path in sorted((made / kind).glob("IMG_0000[0-3].*")):
+            path.rename(made / kind / "trip" / path.name)
+    Image.new("RGB", (48, 32)).save(made / "photos/screenshot.jpg")
+    cut = (made / "photos/IMG_00005.jpg").read_bytes()[:700]
+    (made / "photos/cut.jpg").write_bytes(cut)
+    (made / "photos/notes.txt").write_text("not a photograph")
+    np.save(made / "depth/flat.npy", np.full((32, 48), 2.0, np.float32))
+    wide = landscape(made / "photos").read_bytes()
+    (made / "photos/flat.jpg").write_bytes(wide + b"-")  # other bytes, or it is a copy
+    Image.new("L", (48, 32), 255).save(made / "mask/flat.png")
+    np.save(made / "depth/masked.npy", np.linspace(1, 2, 32 * 48, dtype=np.float32).reshape(32, 48))
+    (made / "photos/masked.jpg").write_bytes(wide + b"+")
+    Image.new("L", (48, 32), 0).save(made / "mask/masked.png")
+    return made
