@@ -72,7 +72,7 @@ def main() -> None:
             lambda done, total: bars.update(task, completed=done, total=total),
         )
     write_json(args.out / SUMMARY_NAME, {"reblurred": measured})
-    print(f"re-blurred K relative to EXIF: {measured.get('ratio', measured.get('rejected'))}")
+    print(f"restored radius, px: {measured.get('restored_radius', measured.get('rejected'))}")
 
 
 if __name__ == "__main__":

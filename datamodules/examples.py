@@ -15,7 +15,7 @@ from genrefocus.data.order import GlobalOrder, spread
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.geometry import View, crop, flip
-from genrefocus.optics import blur_radius, defocus_of_radius
+from genrefocus.optics import blur_radius, defocus_of_radius, lacking_radius
 
 Example = dict[str, Any]
 KSource = Literal["exif", "reblurred", "noisy", "constant"]
@@ -27,12 +27,13 @@ class KLabel:
     """Where K of the photographs (route ``in_the_wild``) comes from.
 
     Attributes:
-        source: ``exif`` is the label as stored; ``reblurred`` multiplies it by ``ratio``; ``noisy``
-            by a log-normal factor that is fixed per key; ``constant`` replaces it by one value.
+        source: ``exif`` is the label as stored; ``reblurred`` lowers its blur radii to what the
+            all-in-focus images lack; ``noisy`` multiplies it by a log-normal factor that is fixed
+            per key; ``constant`` replaces it by one value.
         deviation: of the logarithm of the factor, for ``noisy``.
         constant: K in px at 1/m for a photograph as stored, for ``constant``.
         seed: of the factors.
-        ratio: of the blur that the all-in-focus images lack to that of the photographs, see
+        restored_radius: px, see :func:`genrefocus.optics.lacking_radius` and
             ``preparation.reblurring``; for ``reblurred``.
 
     Raises:
@@ -43,7 +44,7 @@ class KLabel:
     deviation: float = 0.0
     constant: float | None = None
     seed: int = 0
-    ratio: float | None = None
+    restored_radius: float | None = None
 
     def __post_init__(self) -> None:
         if self.source not in get_args(KSource):
@@ -56,17 +57,26 @@ class KLabel:
     def apply(self, sample: Sample) -> Sample:
         """The sample with its K label replaced where the source says so."""
         strength = sample.strength
-        if self.source == "exif" or sample.route != LABELLED_ROUTE or strength is None:
+        if sample.route != LABELLED_ROUTE or strength is None:
+            return sample
+        if self.source in ("exif", "reblurred"):
             return sample
         if self.source == "constant":
             assert self.constant is not None
             return replace(sample, strength=replace(strength, k=self.constant))
-        if self.source == "reblurred":
-            assert self.ratio is not None
-            return replace(sample, strength=replace(strength, k=strength.k * self.ratio))
         entropy = SeedSequence((self.seed, zlib.crc32(sample.key.encode())))
         factor = RandomState(MT19937(entropy)).lognormal(sigma=self.deviation)
         return replace(sample, strength=replace(strength, k=strength.k * float(factor)))
+
+    def radius(self, sample: Sample, radius: Tensor) -> Tensor:
+        """What the network is to be told of the sample's blur radii in px, any shape."""
+        if self.source != "reblurred" or sample.route != LABELLED_ROUTE:
+            return radius
+        assert self.restored_radius is not None
+        return lacking_radius(radius, self.restored_radius)
+
+
+_AS_STORED = KLabel()
 
 
 class TrainDraws(Dataset[Example]):
@@ -101,7 +111,7 @@ class TrainDraws(Dataset[Example]):
         rng = random.Random(draw.sample_seed)
         place = (rng.random(), rng.random())
         mirrored = self.mirror and rng.random() < 0.5
-        return {"draw": n, **to_example(self.label.apply(sample), self.size, place, mirrored)}
+        return {"draw": n, **to_example(sample, self.size, place, mirrored, self.label)}
 
 
 class EvalExamples(Dataset[Example]):
@@ -148,18 +158,24 @@ class EvalSamples(EvalExamples):
 
     def __getitem__(self, n: int) -> Example:
         one, index = self.places[n]
-        sample = self.label.apply(one[index])
-        return {"draw": n, **to_example(sample, self.size, (0.5, 0.5), mirrored=False)}
+        return {"draw": n, **to_example(one[index], self.size, (0.5, 0.5), False, self.label)}
 
 
-def to_example(sample: Sample, size: int, place: tuple[float, float], mirrored: bool) -> Example:
-    """Crop, mirror, and derive the defocus map.
+def to_example(
+    sample: Sample,
+    size: int,
+    place: tuple[float, float],
+    mirrored: bool,
+    label: KLabel = _AS_STORED,
+) -> Example:
+    """Label, crop, mirror, and derive the defocus map.
 
     Args:
         sample: any.
         size: edge of the square crop in px; K stays as it is.
         place: of the crop, (0, 0) top left to (1, 1) bottom right.
         mirrored: left to right.
+        label: source of K.
 
     Returns:
         key, route, prompt; aif, bokeh and extras (3, size, size) in [0, 1]; and where they are
@@ -169,6 +185,7 @@ def to_example(sample: Sample, size: int, place: tuple[float, float], mirrored: 
     Raises:
         ValueError: the sample is smaller than the crop.
     """
+    sample = label.apply(sample)
     height, width = sample.size
     if min(height, width) < size:
         raise ValueError(
@@ -195,6 +212,7 @@ def to_example(sample: Sample, size: int, place: tuple[float, float], mirrored: 
         example["disparity"] = sharp.disparity[None]
         if sharp.strength is not None and sample.focus_disparity is not None:
             radius = blur_radius(sharp.disparity, sample.focus_disparity, sharp.strength)
+            radius = label.radius(sample, radius)
             example["defocus"] = defocus_of_radius(radius)[None]
             example["radius"] = float(radius.mean())
             example["k"] = sharp.strength.k

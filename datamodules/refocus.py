@@ -71,7 +71,7 @@ class RefocusDataModule(OrderedDataModule):
         """Open the shards that ``stage`` needs."""
         super().setup(stage)
         if self.label.source == "reblurred":
-            self.label = replace(self.label, ratio=self._reblurred())
+            self.label = replace(self.label, restored_radius=self._restored_radius())
         if stage in (None, "fit") and self.draws is None:
             self._open_train()
         if self.validated is None:
@@ -104,8 +104,8 @@ class RefocusDataModule(OrderedDataModule):
             "data": {name: one.fingerprint for name, one in self.train_sets.items()},
         }
 
-    def _reblurred(self) -> float | None:
-        """The ratio that was measured of the photographs; None where none are used.
+    def _restored_radius(self) -> float | None:
+        """What was measured of the photographs; None where none are used.
 
         Raises:
             ValueError: it was not measured, or could not be determined.
@@ -117,14 +117,14 @@ class RefocusDataModule(OrderedDataModule):
         if not used and folder.parent not in [one.parent for one in self.val_folders]:
             return None
         measured = read_summary(folder.parent).get("reblurred", {})
-        if "ratio" not in measured:
+        if "restored_radius" not in measured:
             why = measured.get("rejected", "made without route.reblurred")
             raise ValueError(
-                f"{folder.parent / SUMMARY_NAME} has no ratio of the re-blurred all-in-focus "
-                f"images ({why}); set stages.bokehnet_semi_supervised.datamodule.k_label=exif, "
-                "or prepare the photographs again"
+                f"{folder.parent / SUMMARY_NAME} does not say how much blur the all-in-focus "
+                f"images lack ({why}); prepare the photographs again, or set "
+                "stages.bokehnet_semi_supervised.datamodule.k_label=exif"
             )
-        return float(measured["ratio"])
+        return float(measured["restored_radius"])
 
     def _open_train(self) -> None:
         drawn = {name for name, weight in self.weights.items() if weight > 0}

@@ -86,13 +86,13 @@ def _account(made: Mapping[str, Any], out: Path) -> str:
     if away := made["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in away.items())
         lines.append(f"rejected       {reasons}; see {out / LEDGER_NAME}")
-    if (measured := made.get("reblurred")) and "ratio" in measured:
+    if (measured := made.get("reblurred")) and "restored_radius" in measured:
         lines.append(
-            f"re-blurring    {measured['photographs']} all-in-focus images give the photographs "
-            f"back at {measured['ratio']:.2f} of K by EXIF"
+            f"re-blurring    {measured['photographs']} photographs show that DeblurNet restores "
+            f"up to {measured['restored_radius']:.2f} px of blur radius"
         )
     elif measured:
-        lines.append(f"re-blurring    does not determine K: {measured['rejected']}")
+        lines.append(f"re-blurring    does not tell what is restored: {measured['rejected']}")
     if empty := [split for split in ("val", "test") if not written.get(split)]:
         lines.append(f"empty          {', '.join(empty)}: the run goes on without")
     return "\n".join(lines)

@@ -52,7 +52,9 @@ class TrainNetwork(Stage):
             trainer, lora = training.trainer, self.folder / module.lora_file
             if trainer.is_global_zero:
                 module.lora.save(lora, metadata={"adapter": module.adapter})
-                write_network_card(self.folder, self._card(module, training, data.label.ratio))
+                write_network_card(
+                    self.folder, self._card(module, training, data.label.restored_radius)
+                )
                 for logger in training.loggers:
                     logger.log_file(lora, "lora")
                 self.record.write_summary(
@@ -62,7 +64,7 @@ class TrainNetwork(Stage):
                 )
 
     def _card(
-        self, module: FlowMatching, training: TrainingResult, k_ratio: float | None
+        self, module: FlowMatching, training: TrainingResult, restored_radius: float | None
     ) -> NetworkCard:
         """What sampling has to know about the network, beside its LoRA."""
         kind: BackboneKind = "tiny" if isinstance(module.backbone, TinyBackbone) else "flux_dev"
@@ -79,6 +81,6 @@ class TrainNetwork(Stage):
             isolate_conditions=module.isolate_conditions,
             trained_steps=training.summary["steps"],
             largest_radius=training.largest_radius,
-            k_ratio=k_ratio,
+            restored_radius=restored_radius,
             trial=self.config.trial,
         )

@@ -63,7 +63,7 @@ class Network:
         steps: Euler steps.
         variant: see :class:`NetworkCard`.
         largest_radius: of the defocus maps that it was trained on, px; None: not known.
-        k_ratio: see :class:`NetworkCard`.
+        restored_radius: see :class:`NetworkCard`.
         seed: of the noise, when the network is called.
         weights: name of its LoRA file with a digest, for provenance.
         origin: path of the LoRA file, for messages.
@@ -77,7 +77,7 @@ class Network:
     steps: int
     variant: NetworkVariant = "standard"
     largest_radius: float | None = None
-    k_ratio: float | None = None
+    restored_radius: float | None = None
     seed: int = 0
     weights: str = ""
     origin: str = ""
@@ -288,7 +288,7 @@ def network_of(card: NetworkCard, backbone: Backbone) -> Network:
         card.steps,
         card.variant,
         card.largest_radius,
-        card.k_ratio,
+        card.restored_radius,
         weights=weights_name(card.lora),
         origin=card.lora,
     )

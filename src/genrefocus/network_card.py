@@ -68,8 +68,9 @@ class NetworkCard:
         isolate_conditions, draft_ids: see :class:`genrefocus.denoiser.Denoiser`.
         trained_steps: optimizer steps that it was trained for; None where that was not noted.
         largest_radius: in the defocus maps of its training, px; None where that was not noted.
-        k_ratio: part of their K that the all-in-focus images of the photographs lacked, which a
-            BokehNet was trained on (``k_label=reblurred``); None: they were taken for sharp.
+        restored_radius: px of blur that the all-in-focus images of the photographs lacked, see
+            :func:`genrefocus.optics.lacking_radius`, which a BokehNet was trained on
+            (``k_label=reblurred``); None: they were taken for sharp.
         trial: of a run with ``debug=...``, which shows that a set-up runs, and no quality.
         written: UTC time of writing, ISO 8601; :func:`write_network_card` fills it in.
 
@@ -90,7 +91,7 @@ class NetworkCard:
     draft_ids: DraftIds = "shifted"
     trained_steps: int | None = None
     largest_radius: float | None = None
-    k_ratio: float | None = None
+    restored_radius: float | None = None
     trial: bool = False
     written: str = ""
 

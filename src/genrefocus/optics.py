@@ -224,6 +224,17 @@ def defocus_of_radius(radius: Tensor) -> Tensor:
     return (radius / MAX_COC).clamp(0, 1)
 
 
+def lacking_radius(radius: Tensor, restored_radius: float) -> Tensor:
+    """Radii of the blur that a deblurred image lacks, of its photograph's radii (px, any shape).
+
+    A DeblurNet takes slight blur away, and of strong blur no more than it would of a radius of
+    ``restored_radius``. Second moments of blur add: what is left has the radius
+    ``sqrt(radius^2 - lacking^2)``. The form 1 / lacking^2 = 1 / radius^2 + 1 / restored_radius^2
+    is this project's, see docs/ablations.md.
+    """
+    return radius * restored_radius / (radius.square() + restored_radius**2).sqrt()
+
+
 def blur_strength_from_exif(
     facts: LensFacts, focus_disparity: float, height: int, width: int
 ) -> BlurStrength:

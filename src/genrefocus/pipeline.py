@@ -32,6 +32,7 @@ from genrefocus.optics import (
     defocus_map,
     defocus_of_radius,
     depth_to_disparity,
+    lacking_radius,
     require_spread,
 )
 from genrefocus.rejection import Rejected
@@ -209,16 +210,16 @@ class RefocusPipeline:
     def _missing(self, photo: PreparedPhoto, strength: BlurStrength) -> Tensor:
         """Radii (H, W) in px of the blur that the all-in-focus image lacks.
 
-        DeblurNet takes away the part ``k_ratio`` of a photograph's blur, and second moments of blur
-        add. What is left is known where DeblurNet was told the blur.
+        Second moments of blur add. What DeblurNet has left is known where it was told the blur.
         """
         asked = blur_radius(photo.disparity, photo.focus_disparity, strength)
-        ratio = self.bokeh.k_ratio
-        if photo.told is None or ratio is None:
+        restored = self.bokeh.restored_radius
+        if photo.told is None or restored is None:
             return asked
         own, plane = photo.told
-        left = blur_radius(photo.disparity, plane, photo.restated(own)) ** 2 * (1 - ratio**2)
-        return (asked**2 - left.clamp_min(0)).clamp_min(0).sqrt()
+        had = blur_radius(photo.disparity, plane, photo.restated(own))
+        left = had.square() - lacking_radius(had, restored).square()
+        return (asked.square() - left).clamp_min(0).sqrt()
 
     def _warn_beyond_training(self, task: NetworkTask, network: Network, control: Tensor) -> None:
         radius, largest = float(control.max()) * MAX_COC, network.largest_radius

@@ -308,7 +308,7 @@ def test_filters_and_limits(folders: dict[str, Path]) -> None:
     assert {key for batch in batches for key in batch["key"]} == {"in_the_wild-0", "in_the_wild-1"}
 
 
-def test_reblurred_labels_take_the_ratio_that_was_measured(folders: dict[str, Path]) -> None:
+def test_reblurred_labels_take_what_was_measured(folders: dict[str, Path]) -> None:
     summary = folders["in_the_wild"].parent / "summary.json"
     alone = {"k_label": "reblurred", "weights": {"in_the_wild": 1, "synthetic": 0}}
 
@@ -316,19 +316,21 @@ def test_reblurred_labels_take_the_ratio_that_was_measured(folders: dict[str, Pa
         module = data(folders, **alone)
         module.setup("fit")
         (batch,) = module.train_loader(start=0, count=1)
-        return float(batch["k"][0])
+        return float(batch["radius"][0])
 
     with pytest.raises(FileNotFoundError, match="no summary.json"):
         label()
     summary.write_text('{"reblurred": {"photographs": 5, "rejected": "score_flat"}}')
     with pytest.raises(ValueError, match=r"summary.json .*score_flat.*k_label=exif"):
         label()
-    summary.write_text('{"reblurred": {"photographs": 5, "ratio": 0.5}}')
-    assert label() == 1.5
+    summary.write_text('{"reblurred": {"photographs": 5, "restored_radius": 100.0}}')
+    whole = label()
+    summary.write_text('{"reblurred": {"photographs": 5, "restored_radius": 0.1}}')
+    assert 0 < label() < 0.1 < whole
     summary.unlink()
     weights = {"in_the_wild": 0, "synthetic": 1}
     module = data(folders, k_label="reblurred", weights=weights, val=[])
-    module.setup("fit")  # needs no ratio
+    module.setup("fit")  # needs no measurement
 
 
 def test_a_weight_for_a_missing_route_lists_what_was_found(folders: dict[str, Path]) -> None:

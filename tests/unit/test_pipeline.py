@@ -316,8 +316,8 @@ def test_a_network_is_told_the_blur_of_the_photograph(
 def test_bokeh_is_asked_for_what_the_deblurred_image_lacks(
     backbone: Backbone, photo: Tensor, k: float, blind: float, told: float
 ) -> None:
-    """The far half has 5 px of blur; of it DeblurNet takes 0.6 away, and leaves 4 px."""
-    bokeh = Answering(backbone, source, k_ratio=0.6)
+    """The far half has 5 px of blur; of it DeblurNet takes 3 px away, and leaves 4 px."""
+    bokeh = Answering(backbone, source, restored_radius=3.75)
     pipeline = RefocusPipeline(Answering(backbone, blurred_twice, variant="told"), bokeh)
     own = SourceBlur(BlurStrength(10.0, 101, 77), 1.0)
     for given, radius in ((None, blind), (own, told)):

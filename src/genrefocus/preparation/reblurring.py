@@ -1,100 +1,95 @@
 """How much of a photograph's blur its made-up all-in-focus image lacks.
 
 A DeblurNet leaves blur behind, and BokehNet is trained to turn its image into the photograph. So
-less than K by EXIF is missing between the two, and how much less is what rendering shows.
+less blur than the label says is missing between the two, and how much less is what rendering shows.
 """
 
 import itertools
 import math
-import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.optimize import minimize_scalar
 
 from genrefocus.data.order import spread
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
-from genrefocus.k_search import KSearch, search_k
-from genrefocus.rejection import Rejected
-from genrefocus.render.apertures import Aperture, disk
+from genrefocus.optics import MAX_COC, BlurStrength, lacking_radius, signed_defocus
+from genrefocus.rejection import Reason
+from genrefocus.render.apertures import disk
 from genrefocus.render.scatter import render_scatter
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
-_RATIOS = (0.1, 2.0)  # of K that is searched for to K that is known
-_RATIO_BUDGET = 12
+_RADII = (0.1, MAX_COC)  # px, that are searched
+_RENDERINGS = 16  # of a photograph, at most
+_TOLERANCE = 0.02  # part of the radius to which it is searched
+_LEAST_GAIN = 0.02  # dB over leaving the images as they are
 _LEAST_ERROR = 1e-10  # 100 dB: images that are equal
 
 
 def reblurred(
     photographs: ShardDataset, most: int, advance: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """How much of K the all-in-focus images of photographs lack, as plain JSON data.
+    """How much blur the all-in-focus images of photographs lack, as plain JSON data.
+
+    The images are rendered with the radii of :func:`genrefocus.optics.lacking_radius`, and the
+    ``restored_radius`` is searched at which they give their photographs back: one for all, since a
+    photograph alone often does not determine it, by the mean squared error, as networks are
+    trained. The renderer is the scatter renderer with a disk.
 
     Args:
-        photographs: samples of this route.
+        photographs: samples with disparity and K, at least one.
         most: photographs that are measured, spread over the set.
-        advance: is told what is done and how much there is.
-
-    Returns:
-        ``ratio`` of the K at which the images, rendered, give the photographs back to K by EXIF, or
-        ``rejected`` where they do not determine it; and ``psnr``, ``curve`` and ``photographs``.
-    """
-    samples = [photographs[index] for index in spread(len(photographs), most)]
-    try:
-        found = search_relative_k(samples, aperture=disk(), advance=advance)
-    except Rejected as error:
-        value: Any = error.value  # see search_k
-        found_none = {"rejected": error.reason.value, "curve": value["curve"]}
-        return {"photographs": len(samples), **found_none}
-    curve = [list(one) for one in found.curve]
-    return {"photographs": len(samples), "ratio": found.k, "psnr": 10 * found.score, "curve": curve}
-
-
-def search_relative_k(
-    samples: Sequence[Sample], *, aperture: Aperture, advance: Callable[[int, int], None]
-) -> KSearch:
-    """K relative to the samples' own at which their sharp images look most like their photographs.
-
-    1 where the sharp images are sharp and the labels right; less where the sharp images still have
-    part of the photographs' blur. One search for all samples, since a photograph alone often does
-    not determine its K, by the mean squared error, as networks are trained. The renderer is the
-    scatter renderer.
-
-    Args:
-        samples: with disparity and K, at least one.
-        aperture: of the renderer.
         advance: is told how many renderings are done, and of how many at most.
 
     Returns:
-        K as a ratio; the score is the PSNR of all renderings together in bel (10 dB).
-
-    Raises:
-        Rejected: as :func:`search_k`.
+        ``photographs``, their number; ``psnr`` of the images as they are, of those rendered with
+        the label and of those rendered with the found radius (all together, dB); and
+        ``restored_radius`` in px, ``MAX_COC`` where the images lack all of the blur. Where
+        rendering does not bring the images nearer to the photographs, they do not tell:
+        ``rejected`` in place of the radius.
     """
-
-    def error(sample: Sample, ratio: float) -> float:
-        assert sample.disparity is not None and sample.strength is not None
-        assert sample.focus_disparity is not None
-        rendered = render_scatter(
-            srgb_to_linear(to_float(sample.aif)),
-            sample.disparity,
-            focus_disparity=sample.focus_disparity,
-            strength=replace(sample.strength, k=ratio * sample.strength.k),
-            aperture=aperture,
-        )
-        return float((linear_to_srgb(rendered) - to_float(sample.bokeh)).square().mean())
-
+    samples = [photographs[index] for index in spread(len(photographs), most)]
     done = itertools.count(1)
 
-    def score(ratio: float) -> float:
+    def error(log_radius: float) -> float:
         errors = []
         for sample in samples:
-            errors.append(error(sample, ratio))
-            advance(next(done), _RATIO_BUDGET * len(samples))
-        return -math.log10(max(statistics.fmean(errors), _LEAST_ERROR))
+            errors.append(_error(sample, math.exp(log_radius)))
+            advance(next(done), _RENDERINGS * len(samples))
+        return max(sum(errors) / len(errors), _LEAST_ERROR)
 
-    low, high = _RATIOS
+    low, high = map(math.log, _RADII)
     with torch.inference_mode():
-        return search_k(score, low=low, high=high, budget=_RATIO_BUDGET)
+        least, most_restored = error(low), error(high)
+        search = {"maxiter": _RENDERINGS - 2, "xatol": _TOLERANCE}
+        found = minimize_scalar(error, bounds=(low, high), method="bounded", options=search)
+    # A search within bounds never reaches them.
+    best, radius = min((float(found.fun), math.exp(found.x)), (most_restored, MAX_COC))
+    measured = {"as_they_are": least, "by_label": most_restored, "best": best}
+    report: dict[str, Any] = {
+        "photographs": len(samples),
+        "psnr": {name: round(_decibels(one), 3) for name, one in measured.items()},
+    }
+    if _decibels(best) - _decibels(least) < _LEAST_GAIN:
+        return {**report, "rejected": Reason.SCORE_FLAT.value}
+    return {**report, "restored_radius": round(radius, 4)}
+
+
+def _error(sample: Sample, restored_radius: float) -> float:
+    assert sample.disparity is not None and sample.strength is not None
+    assert sample.focus_disparity is not None
+    defocus = signed_defocus(sample.disparity, sample.focus_disparity, sample.strength)
+    rendered = render_scatter(
+        srgb_to_linear(to_float(sample.aif)),
+        lacking_radius(defocus, restored_radius),
+        focus_disparity=0.0,
+        strength=BlurStrength(1.0, *sample.size),
+        aperture=disk(),
+    )
+    return float((linear_to_srgb(rendered) - to_float(sample.bokeh)).square().mean())
+
+
+def _decibels(error: float) -> float:
+    return -10 * math.log10(error)

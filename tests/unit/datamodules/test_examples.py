@@ -84,11 +84,24 @@ def test_k_labels() -> None:
     factors = np.log([noisy.apply(photo).strength.k / 30.0 for photo in photos])
     assert abs(factors.mean()) < 0.08
     assert factors.std() == pytest.approx(0.5, rel=0.1)
-    reblurred = KLabel("reblurred", ratio=0.5)
-    assert reblurred.apply(photos[0]).strength == BlurStrength(15.0, HEIGHT, WIDTH)
-    assert reblurred.apply(rendered) is rendered
     again = KLabel("noisy", deviation=0.5, seed=1).apply(photos[3])
     assert again.strength == noisy.apply(photos[3]).strength
+
+
+def test_reblurred_labels_lower_the_radii_of_photographs() -> None:
+    reblurred = KLabel("reblurred", restored_radius=3.0)
+    for route, expected in (
+        ("in_the_wild", lambda r: 3 * r / (9 + r**2) ** 0.5),
+        ("synthetic", None),
+    ):
+        stored, told = (
+            to_example(make_sample("one", route), 8, (0.3, 0.6), True, label)
+            for label in (KLabel(), reblurred)
+        )
+        radius = stored["defocus"] * MAX_COC
+        radius = radius if expected is None else expected(radius)
+        torch.testing.assert_close(told["defocus"] * MAX_COC, radius)
+        assert told["radius"] == pytest.approx(float(radius.mean()))
 
 
 @pytest.mark.parametrize("fields", [("nosy",), ("noisy",), ("constant",), ("constant", 0.0, -1.0)])

@@ -1,16 +1,18 @@
-"""K that all-in-focus images lack: by closed form, and against an exact lens."""
+"""Blur that all-in-focus images lack: by closed form, and against an exact lens."""
 
-import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from genrefocus.data.sample import Sample, to_uint8
-from genrefocus.optics import BlurStrength
-from genrefocus.preparation.reblurring import search_relative_k
+from genrefocus.data.shards import ShardDataset, write_set
+from genrefocus.optics import MAX_COC, BlurStrength, lacking_radius
+from genrefocus.preparation.reblurring import reblurred
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
 from genrefocus.render.scatter import render_scatter
@@ -35,15 +37,18 @@ def labelled(
     )
 
 
-def relative_k(samples: list[Sample]) -> float:
+def measured(samples: list[Sample], folder: Path) -> dict[str, Any]:
+    samples = [replace(one, key=f"photo-{n}") for n, one in enumerate(samples)]
+    write_set(folder, samples, parameters={}, samples_per_shard=8)
     steps: list[tuple[int, int]] = []
-    found = search_relative_k(samples, aperture=disk(), advance=lambda *step: steps.append(step))
-    assert [done for done, _ in steps] == list(range(1, len(found.curve) * len(samples) + 1))
+    found = reblurred(ShardDataset(folder), 8, lambda *step: steps.append(step))
+    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
     assert steps[-1][0] <= steps[-1][1]
-    return found.k
+    assert found["photographs"] == len(samples)
+    return found
 
 
-def test_sharp_images_give_photographs_back_at_their_own_k() -> None:
+def test_sharp_images_lack_all_of_the_blur(tmp_path: Path) -> None:
     samples = []
     for seed in (4, 5, 7, 8):
         scene = procedural_scene(seed, 96, 96, lights=0.0, margin=16)
@@ -53,25 +58,37 @@ def test_sharp_images_give_photographs_back_at_their_own_k() -> None:
         positions = disk().positions(64)
         photo = render_lens(scene, focus_disparity=focus, strength=strength, positions=positions)
         samples.append(labelled(scene_aif(scene), photo, scene_disparity(scene), focus, strength))
-    assert relative_k(samples) == pytest.approx(1.0, abs=0.06)
+    found = measured(samples, tmp_path)
+    lacking = lacking_radius(torch.tensor(4.0), found["restored_radius"])
+    assert float(lacking) == pytest.approx(4.0, rel=0.06)
+    assert found["psnr"]["by_label"] > found["psnr"]["as_they_are"] + 3
 
 
-@pytest.mark.parametrize("left", [0.5, 0.8])
-def test_images_that_keep_blur_give_photographs_back_at_a_smaller_k(left: float) -> None:
-    """Second moments of blur add: what is missing of K is about sqrt(1 - left^2) of it.
-
-    The shape of a disk blurred twice is no disk; by the transfer functions of disks and the
-    spectrum of photographs the best match is at up to 0.08 more.
-    """
+@pytest.mark.parametrize("restored", [1.0, 2.0, 4.0])
+def test_what_a_network_restores_is_found(restored: float, tmp_path: Path) -> None:
+    """Photographs with the blur that images lack by the closed form, labelled with more."""
     light = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
-    light = gaussian_blur(light, [5, 5])
     disparity = torch.linspace(0, 1, 96).expand(96, 96).contiguous()
+    lacking = 1 / (1 / (6.0 * disparity).square() + 1 / restored**2).sqrt()
+    unit = BlurStrength(1.0, 96, 96)
+    photo = render_scatter(light, lacking, focus_disparity=0.0, strength=unit, aperture=disk())
+    sample = labelled(light, photo, disparity, 0.0, BlurStrength(6.0, 96, 96))
+    found = measured([sample], tmp_path)
+    assert found["restored_radius"] == pytest.approx(restored, rel=0.05)
+    assert found["psnr"]["best"] > max(found["psnr"]["as_they_are"], found["psnr"]["by_label"]) + 3
 
-    def blurred(k: float) -> Tensor:
-        strength = BlurStrength(k, 96, 96)
-        kind = {"focus_disparity": 0.2, "strength": strength, "aperture": disk()}
-        return render_scatter(light, disparity, **kind)
 
-    sample = labelled(blurred(4.0 * left), blurred(4.0), disparity, 0.2, BlurStrength(4.0, 96, 96))
-    moments = math.sqrt(1 - left**2)
-    assert moments < relative_k([sample]) < moments + 0.1
+def test_photographs_themselves_lack_nothing(tmp_path: Path) -> None:
+    image = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    disparity = torch.linspace(0, 1, 48).expand(48, 48).contiguous()
+    sample = labelled(image, image, disparity, 0.0, BlurStrength(6.0, 48, 48))
+    found = measured([sample], tmp_path)
+    assert found["rejected"] == "score_flat" and "restored_radius" not in found
+
+
+def test_lacking_radius() -> None:
+    radius = torch.tensor([0.0, 1e-3, 2.0, 1e4])
+    expected = torch.tensor([0.0, 1e-3, 2**0.5, 2.0])
+    torch.testing.assert_close(lacking_radius(radius, 2.0), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(lacking_radius(-radius, 2.0), -expected, rtol=1e-5, atol=1e-6)
+    assert float(lacking_radius(torch.tensor(8.0), MAX_COC)) == pytest.approx(8.0, rel=0.01)
