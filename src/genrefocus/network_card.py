@@ -20,7 +20,7 @@ from genrefocus.terminal import counted
 from genrefocus.writing import write_json
 
 FILE_NAME = "network.json"
-VERSION = 1
+VERSION = 2
 
 # Prompts and settings of the released networks (released inference code).
 DEBLUR_PROMPT = "a sharp photo with everything in focus"

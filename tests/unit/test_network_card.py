@@ -73,7 +73,7 @@ def test_other_base_weights_are_refused(base: Path, tmp_path: Path, tiny_card: M
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version 2"),
+        ({"version": 1}, "version 1"),
         ({"task": "sharpen"}, "task 'sharpen' unknown: use deblur or bokeh"),
         ({"surprise": 1}, "surprise"),
         ({"backbone": {"kind": "huge", "path": "x"}}, "'huge' unknown"),
