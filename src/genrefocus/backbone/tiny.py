@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
+from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -170,8 +171,7 @@ class PixelCodec:
 class HashedWords:
     """A fixed random vector for every word: the text encoder of the tiny backbone.
 
-    It is no language model. It gives prompts distinct, reproducible embeddings, which are
-    enough for a model that is trained with a handful of prompts.
+    It is no language model: a handful of prompts get distinct, reproducible embeddings.
     """
 
     def __init__(self, tokens: int, token_dim: int, pooled_dim: int) -> None:
@@ -281,8 +281,14 @@ class PixelPath(nn.Module):
 
 
 def _filtered(values: Tensor, kernels: Tensor) -> Tensor:
-    """(N, 1, H, W) by kernels (M, 1, k, k) -> (N, M, H, W)."""
-    return F.conv2d(F.pad(values, (kernels.shape[-1] // 2,) * 4, mode="replicate"), kernels)
+    """(N, 1, H, W) by symmetric kernels (M, 1, k, k) -> (N, M, H, W); conv2d is half as fast."""
+    rim = kernels.shape[-1] // 2
+    padded = F.pad(values, (rim,) * 4, mode="replicate")
+    height, width = padded.shape[-2:]
+    size = next_fast_len(height, real=True), next_fast_len(width, real=True)
+    spectra = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernels[:, 0], s=size)
+    filtered = torch.fft.irfft2(spectra, s=size)
+    return filtered[..., 2 * rim : height, 2 * rim : width]
 
 
 def _stacked(kernels: Iterable[Tensor]) -> Tensor:
@@ -342,9 +348,8 @@ def _packed(halved: Tensor, patch: int) -> Tensor:
 def start_local(transformer: FluxTransformer2DModel) -> None:
     """Let every token attend to its own place in all branches at first, and let every block act.
 
-    Equal constant biases make query and key agree where the rotary phases do, that is at equal
-    positions; what a condition says about a place is then read from the first step on. Gates start
-    at one and modulation at the identity, so that the blocks begin as plain pre-norm ones.
+    Equal constant biases make query and key agree where the rotary phases do, at equal positions.
+    Gates start at one and modulation at the identity: the blocks begin as plain pre-norm ones.
     """
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
         attn = block.attn
@@ -365,10 +370,9 @@ def start_local(transformer: FluxTransformer2DModel) -> None:
 def start_whitened(backbone: TinyBackbone, images: Tensor) -> None:
     """Let the embedding start with whitened patches, and the output at zero, without the noise.
 
-    Noise that enters the U-Net as strongly as the source drowns it: hundreds of steps teach
-    nothing but to look away from it. And the blur of an image lives in principal components whose
-    variance is a few per cent of its mean level's; unless they are brought to one scale, training
-    spends its first hour on finding them.
+    Noise that enters the U-Net as strongly as the source drowns it for hundreds of steps. And the
+    blur of an image lives in principal components whose variance is a few per cent of its mean
+    level's, which training would have to find first.
 
     Args:
         backbone: a tiny backbone.
