@@ -80,9 +80,7 @@ def test_a_network_that_can_be_is_told_the_label(roll: Path, tmp_path: Path, tol
         assert sample.provenance["mask_agreement"] == before.provenance["mask_agreement"]
 
 
-def test_the_less_is_restored_the_less_blur_the_images_lack(
-    roll: Path, tmp_path: Path
-) -> None:
+def test_the_less_is_restored_the_less_blur_the_images_lack(roll: Path, tmp_path: Path) -> None:
     def sharpened(images: Tensor, numbers: Sequence[int], amount: float) -> Tensor:
         smooth = avg_pool2d(images, 3, 1, padding=1, count_include_pad=False)
         return (images + amount * (images - smooth)).clamp(0, 1)
