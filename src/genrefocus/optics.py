@@ -94,6 +94,15 @@ class LensFacts(Protocol):
     def sensor_width_mm(self) -> float: ...
 
 
+@dataclass(frozen=True)
+class Lens:
+    """The :class:`LensFacts` that a user states; lengths in mm."""
+
+    focal_length_mm: float
+    sensor_width_mm: float
+    f_number: float = 1.0
+
+
 def depth_to_disparity(depth: Tensor) -> Tensor:
     """Disparity of metric depth, 1/m.
 

@@ -128,12 +128,7 @@ def test_long_edge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read("out.png").shape == (16, 32, 3)
 
 
-def test_what_deblurnet_was_told_is_printed(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """K of the source as given, by Eq. 3 of its own EXIF, or none."""
-    card = folder / "outputs/semi_supervised/one/deblur/network.json"
-    card.write_text(json.dumps({**json.loads(card.read_text()), "variant": "told"}))
+def write_photo_of_a_50_mm_lens() -> None:
     lens = {
         piexif.ExifIFD.FocalLength: (50, 1),
         piexif.ExifIFD.FNumber: (2, 1),
@@ -141,6 +136,38 @@ def test_what_deblurnet_was_told_is_printed(
     }
     with Image.open("photo.png") as image:
         image.save("photo.jpg", exif=piexif.dump({"Exif": lens}), quality=95)
+
+
+def test_f_numbers_are_those_of_eq_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At 4 m, from the photograph's EXIF or a stated lens; K and F-number are both printed."""
+    write_photo_of_a_50_mm_lens()
+
+    def at_f1(focal: float, sensor: float) -> float:
+        return focal**2 / 2 / (1 - focal * 0.25) * WIDTH / sensor
+
+    stated = ["--focal-length", "85", "--sensor-width", "24"]
+    photo = ["refocus", "photo.jpg", "--depth", "depth.npy", "--no-deblur", "-o", "out.png"]
+    for focus, lens, f1 in (
+        (["--focus", "50,3"], [], at_f1(0.05, 0.036)),
+        (["--focus-distance", "4"], stated, at_f1(0.085, 0.024)),
+        (["--mask", "mask.png"], stated[:2], at_f1(0.085, 0.036)),
+    ):
+        assert main([*photo, *focus, *lens, "--f-number", "1.4,8"]) == 0
+        found = lines(capsys)
+        assert [line["output"] for line in found] == ["out_f1.4.png", "out_f8.png"]
+        assert [line["k"] for line in found] == pytest.approx([f1 / 1.4, f1 / 8])
+        assert [line["f_number"] for line in found] == [1.4, 8.0]
+    assert main([*photo, "--focus", "50,3", "--k", f"0,{at_f1(0.05, 0.036) / 2}"]) == 0
+    assert [line.get("f_number") for line in lines(capsys)] == [None, 2.0]
+
+
+def test_what_deblurnet_was_told_is_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """K of the source as given, by Eq. 3 of its own EXIF, or none."""
+    card = folder / "outputs/semi_supervised/one/deblur/network.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "variant": "told"}))
+    write_photo_of_a_50_mm_lens()
     own = 0.05 * 0.025 / 2 / (1 - 0.05 * 0.25) * WIDTH / 0.036
     for photo, given, expected in (
         ("photo.png", [], {"blind": "no_exif"}),
@@ -186,6 +213,12 @@ FOCUS = ["--focus", "1,1", *K]
             [*BASIC, "--focus", "1,1", "--k", "-1", "-o", "out.png"],
             "--k: '-1': give a number, 0 or more",
         ),
+        (
+            [*BASIC, "--focus", "1,1", "--f-number", "0", "-o", "out.png"],
+            "'0': give a number, above",
+        ),
+        ([*BASIC, "--focus", "1,1", "--f-number", "2", "-o", "out.png"], "--focal-length MM"),
+        ([*BASIC, *FOCUS, "--f-number", "2"], "not allowed with argument"),
         ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "out.xyz"], "out.xyz"),
         ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "no/out.png"], "no folder no"),
         ([*BASIC, *FOCUS, "--save-map", "map.jpg"], ".png"),

@@ -48,16 +48,22 @@ def _at_least(low: int) -> Callable[[str], Any]:
 
 
 _not_negative = _number("0 or more", 0, sys.float_info.max)
+_positive = _number("above 0", sys.float_info.min, sys.float_info.max)
 _part = _number("0 to 1", 0, 1)
 
 
-def _not_negative_list(text: str) -> list[float]:
-    try:
-        return list(dict.fromkeys(_not_negative(one) for one in text.split(",")))
-    except ArgumentTypeError:
-        raise ArgumentTypeError(
-            f"'{text}': give a number, 0 or more, or several as 0,5,10,15"
-        ) from None
+def _list(kind: Callable[[str], float], bounds: str) -> Callable[[str], list[float]]:
+    def numbers(text: str) -> list[float]:
+        try:
+            return list(dict.fromkeys(kind(one) for one in text.split(",")))
+        except ArgumentTypeError:
+            raise ArgumentTypeError(f"'{text}': give a number, {bounds}") from None
+
+    return numbers
+
+
+_not_negative_list = _list(_not_negative, "0 or more, or several as 0,5,10,15")
+_positive_list = _list(_positive, "above 0, or several as 1.4,2.8,5.6")
 
 
 def _pixel(text: str) -> tuple[int, int]:
@@ -196,6 +202,20 @@ def _memory(group: argparse._ArgumentGroup) -> None:
     _add(group, "--cache-gib GIB", _not_negative, text, default=8.0)
 
 
+def _blur(parser: argparse.ArgumentParser) -> None:
+    blur = _one_of(parser, required=True)
+    text = "F-number such as 1.4, or several as 1.4,2.8,5.6: K by Eq. 3 for the lens of PHOTO"
+    _add(blur, "--f-number F[,F...]", _positive_list, text)
+    text = (
+        "blur in px at 1/m for PHOTO's own size (before --long-edge), such as 0,50,100,150 for a "
+    )
+    text += "photograph of 2000 px; for several an image each, OUT_k50.png and so on"
+    _add(blur, "--k K[,K...]", _not_negative_list, text)
+    lens = parser.add_argument_group("lens of PHOTO, for F-numbers; by default as its EXIF says")
+    _add(lens, "--focal-length MM", _positive, "real focal length, not the 35 mm equivalent")
+    _add(lens, "--sensor-width MM", _positive, "long side of the sensor; 36 for full frame")
+
+
 def _refocus(parser: argparse.ArgumentParser) -> None:
     image = _new_file(*IMAGES)
     _add(parser, "photo PHOTO", _file)
@@ -203,11 +223,8 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     text = "pixel of PHOTO, in its own size (before --long-edge), that shall be sharp"
     _add(focus, "--focus X,Y", _pixel, text)
     _add(focus, "--mask M.png", _file, "sharp where half white or more")
-    text = (
-        "blur in px at 1/m for PHOTO's own size (before --long-edge), such as 0,50,100,150 for a "
-    )
-    text += "photograph of 2000 px; for several an image each, OUT_k50.png and so on"
-    _add(parser, "--k K[,K...]", _not_negative_list, text, required=True)
+    _add(focus, "--focus-distance M", _positive, "metres from the camera that shall be sharp")
+    _blur(parser)
     _add(parser, "-o OUT", image, required=True)
 
     networks = parser.add_argument_group("networks")

@@ -29,7 +29,7 @@ from genrefocus.network_card import (
     networks_of,
     released_card,
 )
-from genrefocus.optics import BlurStrength
+from genrefocus.optics import BlurStrength, Lens, blur_strength_from_exif
 from genrefocus.photograph.exif import read_exposure
 from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report, load_pipeline
 from genrefocus.rejection import Rejected
@@ -39,15 +39,12 @@ from genrefocus.terminal import Bars
 def run(args: argparse.Namespace) -> int:
     """Check all input first, for the networks take their time."""
     start = time.perf_counter()
-    outputs = {_numbered(args.output, k, len(args.k)): k for k in args.k}
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA device; use --device cpu")
     photo = load_image(args.photo)
     size = (photo.shape[-2], photo.shape[-1])
-    strengths = {path: BlurStrength(k, *size) for path, k in outputs.items()}
-    focus: Focus = load_focus_mask(args.mask, *size) if args.mask else args.focus
-    if args.mask is None:
-        require_inside(args.focus, *size)
+    lens = _lens(args)
+    focus = _focus(args, size)
     disparity = None
     if args.depth is not None:
         disparity = load_disparity(args.depth, *size, args.resize_depth)
@@ -71,16 +68,22 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.save_aif is not None:
         _save(scene.aif, args.save_aif)
-    for path, strength in strengths.items():
+    # Of F-number 1; K is proportional to the aperture.
+    widest = None
+    if lens is not None:
+        widest = blur_strength_from_exif(lens, scene.focus_disparity, *size).k
+    for label, k in _blurs(args, widest):
+        path, strength = _named(args.output, label), BlurStrength(k, *size)
         with _progress() as report:
             result = pipeline.refocus(scene, strength, seed=args.seed, report=report)
         _save(result.image, path)
         if args.save_map is not None:
-            save_map(result.defocus, _numbered(args.save_map, strength.k, len(strengths)))
+            save_map(result.defocus, _named(args.save_map, label))
         line = {
             "output": str(path),
             "focus_disparity": scene.focus_disparity,
-            "k": strength.k,
+            "k": k,
+            **({"f_number": round(widest / k, 4)} if widest and k else {}),
             "size": [result.strength.width, result.strength.height],
             "network": pipeline.bokeh.origin,
             "seconds": round(time.perf_counter() - start, 3),
@@ -92,8 +95,47 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _numbered(path: Path, k: float, count: int) -> Path:
-    return path if count == 1 else path.with_stem(f"{path.stem}_k{repr(k).removesuffix('.0')}")
+def _focus(args: argparse.Namespace, size: tuple[int, int]) -> Focus:
+    if args.mask:
+        return load_focus_mask(args.mask, *size)
+    if args.focus_distance:
+        return 1 / float(args.focus_distance)
+    pixel: tuple[int, int] = args.focus
+    require_inside(pixel, *size)
+    return pixel
+
+
+def _lens(args: argparse.Namespace) -> Lens | None:
+    """The lens of the photograph, as it is stated or by EXIF; None where nobody knows or asks."""
+    focal, sensor = args.focal_length, args.sensor_width
+    if focal is None or sensor is None:
+        try:
+            facts = read_exposure(args.photo)
+        except Rejected as error:
+            if args.f_number is None:
+                return None
+            remedy = "state the lens with --focal-length MM and --sensor-width MM"
+            raise Rejected(error.reason, error.value, f"{error.detail}; {remedy}") from None
+        focal, sensor = focal or facts.focal_length_mm, sensor or facts.sensor_width_mm
+    return Lens(focal, sensor)
+
+
+def _blurs(args: argparse.Namespace, widest: float | None) -> list[tuple[str, float]]:
+    """What each output's name gets, nothing for a single one, and its K."""
+    if args.k is not None:
+        asked = [(f"_k{_plain(k)}", k) for k in args.k]
+    else:
+        assert widest is not None
+        asked = [(f"_f{_plain(f)}", widest / f) for f in args.f_number]
+    return asked if len(asked) > 1 else [("", asked[0][1])]
+
+
+def _plain(value: float) -> str:
+    return repr(value).removesuffix(".0")
+
+
+def _named(path: Path, label: str) -> Path:
+    return path.with_stem(path.stem + label)
 
 
 def _source(
