@@ -12,6 +12,7 @@ from PIL import Image
 
 from genrefocus.cli import main
 from genrefocus.data.images import load_image
+from genrefocus.pipeline import RefocusPipeline
 
 HEIGHT, WIDTH = 40, 57
 
@@ -161,6 +162,38 @@ def test_f_numbers_are_those_of_eq_3(folder: Path, capsys: pytest.CaptureFixture
     assert [line.get("f_number") for line in lines(capsys)] == [None, 2.0]
 
 
+def test_pulls_are_even_in_disparity_and_in_k(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, float]] = []
+    refocus = RefocusPipeline.refocus
+
+    def noted(self: Any, scene: Any, strength: Any, **more: Any) -> Any:
+        asked.append((scene.focus_disparity, strength.k))
+        return refocus(self, scene, strength, **more)
+
+    monkeypatch.setattr(RefocusPipeline, "refocus", noted)
+    basic = [*BASIC, "--no-deblur", "--focus", "50,3", "--frames", "4"]
+    lens = ["--focal-length", "50", "--sensor-width", "36"]
+    at_f1 = 0.05**2 / 2 / (1 - 0.05 * 0.25) * WIDTH / 0.036
+    for given, planes, blurs in (
+        (["--k", "8", "--focus-to", "3,3"], [0.25, 0.5, 0.75, 1.0], [8.0] * 4),
+        (["--k", "0:6"], [0.25] * 4, [0.0, 2.0, 4.0, 6.0]),
+        (
+            [*lens, "--f-number", "8:2"],
+            [0.25] * 4,
+            [at_f1 / 8, at_f1 / 4, at_f1 * 3 / 8, at_f1 / 2],
+        ),
+    ):
+        assert main([*basic, *given, "-o", "out.gif"]) == 0
+        (line,) = lines(capsys)
+        assert (line["output"], line["frames"]) == ("out.gif", 4)
+        assert [plane for plane, _ in asked] == pytest.approx(planes)
+        assert [k for _, k in asked] == pytest.approx(blurs)
+        asked.clear()
+    assert Path("out.gif").is_file()
+
+
 def test_what_deblurnet_was_told_is_printed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +252,11 @@ FOCUS = ["--focus", "1,1", *K]
         ),
         ([*BASIC, "--focus", "1,1", "--f-number", "2", "-o", "out.png"], "--focal-length MM"),
         ([*BASIC, *FOCUS, "--f-number", "2"], "not allowed with argument"),
+        ([*BASIC, "--focus", "1,1", "--k", "0:9", "-o", "out.gif"], "--frames N"),
+        ([*BASIC, "--focus", "1,1", "--k", "9", "-o", "out.gif"], "for a pull"),
+        ([*BASIC, *FOCUS, "--frames", "5"], "needs what changes"),
+        ([*BASIC, *FOCUS, "--frames", "5", "--focus-to", "0,0"], "cannot hold frames"),
+        ([*BASIC, *FOCUS, "--frames", "5", "--focus-to", "0,99", "-o", "a.gif"], "outside"),
         ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "out.xyz"], "out.xyz"),
         ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "no/out.png"], "no folder no"),
         ([*BASIC, *FOCUS, "--save-map", "map.jpg"], ".png"),

@@ -52,18 +52,23 @@ _positive = _number("above 0", sys.float_info.min, sys.float_info.max)
 _part = _number("0 to 1", 0, 1)
 
 
-def _list(kind: Callable[[str], float], bounds: str) -> Callable[[str], list[float]]:
-    def numbers(text: str) -> list[float]:
+def _series(kind: Callable[[str], float], bounds: str) -> Callable[[str], Any]:
+    """Several numbers as a list; a first and a last one, of a pull, as a pair."""
+
+    def numbers(text: str) -> list[float] | tuple[float, float]:
         try:
+            if ":" in text:
+                first, last = map(kind, text.split(":"))
+                return first, last
             return list(dict.fromkeys(kind(one) for one in text.split(",")))
-        except ArgumentTypeError:
+        except (ArgumentTypeError, ValueError):
             raise ArgumentTypeError(f"'{text}': give a number, {bounds}") from None
 
     return numbers
 
 
-_not_negative_list = _list(_not_negative, "0 or more, or several as 0,5,10,15")
-_positive_list = _list(_positive, "above 0, or several as 1.4,2.8,5.6")
+_blur_series = _series(_not_negative, "0 or more, several as 0,5,10,15, or a pull as 0:15")
+_f_number_series = _series(_positive, "above 0, several as 1.4,2.8,5.6, or a pull as 16:1.4")
 
 
 def _pixel(text: str) -> tuple[int, int]:
@@ -205,15 +210,20 @@ def _memory(group: argparse._ArgumentGroup) -> None:
 def _blur(parser: argparse.ArgumentParser) -> None:
     blur = _one_of(parser, required=True)
     text = "F-number such as 1.4, or several as 1.4,2.8,5.6: K by Eq. 3 for the lens of PHOTO"
-    _add(blur, "--f-number F[,F...]", _positive_list, text)
+    _add(blur, "--f-number F[,F...]", _f_number_series, text)
     text = (
         "blur in px at 1/m for PHOTO's own size (before --long-edge), such as 0,50,100,150 for a "
     )
     text += "photograph of 2000 px; for several an image each, OUT_k50.png and so on"
-    _add(blur, "--k K[,K...]", _not_negative_list, text)
+    _add(blur, "--k K[,K...]", _blur_series, text)
     lens = parser.add_argument_group("lens of PHOTO, for F-numbers; by default as its EXIF says")
     _add(lens, "--focal-length MM", _positive, "real focal length, not the 35 mm equivalent")
     _add(lens, "--sensor-width MM", _positive, "long side of the sensor; 36 for full frame")
+    pull = parser.add_argument_group("a pull of focus or aperture, as an animation")
+    _add(pull, "--frames N", _at_least(2), "of OUT.gif, OUT.webp or OUT.mp4 (extra `video`)")
+    text = "pixel where the focus ends; for a pull of the aperture --k 0:15 or --f-number 16:1.4"
+    _add(pull, "--focus-to X,Y", _pixel, text)
+    _add(pull, "--fps N", _at_least(1), "frames a second", default=12)
 
 
 def _refocus(parser: argparse.ArgumentParser) -> None:
@@ -225,7 +235,7 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     _add(focus, "--mask M.png", _file, "sharp where half white or more")
     _add(focus, "--focus-distance M", _positive, "metres from the camera that shall be sharp")
     _blur(parser)
-    _add(parser, "-o OUT", image, required=True)
+    _add(parser, "-o OUT", _new_file(*IMAGES, *checks.ANIMATIONS), required=True)
 
     networks = parser.add_argument_group("networks")
     source = networks.add_mutually_exclusive_group()

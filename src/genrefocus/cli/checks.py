@@ -1,10 +1,14 @@
 """What is wrong with arguments together, before a single heavy library is imported."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from genrefocus.rejection import Rejected
 from genrefocus.runs import has_network, latest_of
+
+ANIMATIONS = (".gif", ".webp", ".mp4")
+MOVING = (".gif", ".mp4")  # hold nothing else
 
 
 def control(args: argparse.Namespace) -> None:
@@ -33,6 +37,7 @@ def refocus(args: argparse.Namespace) -> None:
             f"--depth-model {args.depth_model} is no local folder; for a hub id name the commit "
             f"too: {args.depth_model}@COMMIT"
         )
+    _pull(args)
     loras = args.deblur_lora is not None or args.bokeh_lora is not None
     if args.no_deblur and args.deblur_prompt is not None:
         raise ValueError("--deblur-prompt asks DeblurNet, which --no-deblur leaves out")
@@ -49,6 +54,35 @@ def refocus(args: argparse.Namespace) -> None:
     _focus_inside(args.focus, args.photo)
     if args.flux is None:
         _run_exists(args.run)
+
+
+def _pull(args: argparse.Namespace) -> None:
+    """Frames, what changes over them, and a file that can hold them go together."""
+    blur = args.k if args.f_number is None else args.f_number
+    pulled = isinstance(blur, tuple)
+    moving, animated = (
+        args.output.suffix.lower() in MOVING,
+        args.output.suffix.lower() in ANIMATIONS,
+    )
+    if args.frames is None:
+        if pulled or args.focus_to is not None:
+            raise ValueError("a pull of focus or aperture needs --frames N and -o OUT.gif")
+        if moving:
+            raise ValueError(f"{args.output} is for a pull: give --frames N and what changes")
+        return
+    if not pulled and args.focus_to is None:
+        raise ValueError("--frames needs what changes: --focus-to X,Y, --k 0:15 or --f-number 16:2")
+    if not pulled and len(blur) > 1:
+        raise ValueError("--frames takes one --k or --f-number, or the ends of a pull as 0:15")
+    if not animated:
+        raise ValueError(f"--frames: {args.output} cannot hold frames; give {' '.join(ANIMATIONS)}")
+    if args.output.suffix.lower() == ".mp4" and find_spec("av") is None:
+        raise ValueError(
+            "MP4 needs PyAV (`pip install av`, the extra `video`); or give OUT.gif or OUT.webp"
+        )
+    if args.save_map is not None:
+        raise ValueError("--save-map is for single images; leave it or --frames out")
+    _focus_inside(args.focus_to, args.photo)
 
 
 def lightfield(args: argparse.Namespace) -> None:

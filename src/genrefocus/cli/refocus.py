@@ -5,10 +5,13 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,10 +19,10 @@ from genrefocus.cli.inputs import (
     load_disparity,
     load_focus_mask,
 )
-from genrefocus.data.images import load_image, save_map
+from genrefocus.data.images import load_image, save_animation, save_map
 from genrefocus.estimators import DepthEstimator, DepthPro
-from genrefocus.focus import Focus, SourceBlur
-from genrefocus.geometry import require_inside
+from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
+from genrefocus.geometry import View, require_inside
 from genrefocus.network import MemoryUse
 from genrefocus.network_card import (
     NetworkCard,
@@ -68,22 +71,28 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.save_aif is not None:
         _save(scene.aif, args.save_aif)
-    # Of F-number 1; K is proportional to the aperture.
-    widest = None
-    if lens is not None:
-        widest = blur_strength_from_exif(lens, scene.focus_disparity, *size).k
-    for label, k in _blurs(args, widest):
-        path, strength = _named(args.output, label), BlurStrength(k, *size)
+    frames = []
+    shots = _shots(args, scene, lens, size)
+    for number, shot in enumerate(shots, 1):
+        path, strength = _named(args.output, shot.label), BlurStrength(shot.k, *size)
+        planned = replace(scene, focus_disparity=shot.focus_disparity)
         with _progress() as report:
-            result = pipeline.refocus(scene, strength, seed=args.seed, report=report)
-        _save(result.image, path)
+            result = pipeline.refocus(planned, strength, seed=args.seed, report=report)
+        if args.frames is None:
+            _save(result.image, path)
+        else:
+            frames.append(_pixels(result.image))
+            if number < len(shots):
+                continue
+            save_animation(frames, path, args.fps)
         if args.save_map is not None:
-            save_map(result.defocus, _named(args.save_map, label))
+            save_map(result.defocus, _named(args.save_map, shot.label))
         line = {
             "output": str(path),
-            "focus_disparity": scene.focus_disparity,
-            "k": k,
-            **({"f_number": round(widest / k, 4)} if widest and k else {}),
+            **({"frames": len(frames)} if frames else {}),
+            "focus_disparity": shot.focus_disparity,
+            "k": shot.k,
+            **({"f_number": round(shot.f_number, 4)} if shot.f_number else {}),
             "size": [result.strength.width, result.strength.height],
             "network": pipeline.bokeh.origin,
             "seconds": round(time.perf_counter() - start, 3),
@@ -120,18 +129,43 @@ def _lens(args: argparse.Namespace) -> Lens | None:
     return Lens(focal, sensor)
 
 
-def _blurs(args: argparse.Namespace, widest: float | None) -> list[tuple[str, float]]:
-    """What each output's name gets, nothing for a single one, and its K."""
-    if args.k is not None:
-        asked = [(f"_k{_plain(k)}", k) for k in args.k]
-    else:
-        assert widest is not None
-        asked = [(f"_f{_plain(f)}", widest / f) for f in args.f_number]
-    return asked if len(asked) > 1 else [("", asked[0][1])]
+class _Shot(NamedTuple):
+    """An image: what its name gets, plane of focus in 1/m, K, and the F-number of K if known."""
+
+    label: str
+    focus_disparity: float
+    k: float
+    f_number: float | None
 
 
-def _plain(value: float) -> str:
-    return repr(value).removesuffix(".0")
+def _shots(
+    args: argparse.Namespace, scene: PreparedPhoto, lens: Lens | None, size: tuple[int, int]
+) -> list[_Shot]:
+    """The images that are asked for, or the frames of a pull: even in disparity and in K."""
+    by_k = args.f_number is None
+    values = args.k if by_k else [1 / f for f in args.f_number]  # K is proportional to 1 / F
+    planes = [scene.focus_disparity] * len(values)
+    labels = [
+        f"_{'k' if by_k else 'f'}{repr(v).removesuffix('.0')}" for v in args.k or args.f_number
+    ]
+    if args.frames is not None:
+        last = scene.focus_disparity
+        if args.focus_to is not None:
+            pixel = args.focus_to
+            if args.long_edge is not None:
+                pixel = carried(pixel, size, View(scene.aif), args.long_edge)
+            last = plane_of_focus(scene.disparity, pixel)
+        planes = np.linspace(scene.focus_disparity, last, args.frames).tolist()
+        values = np.linspace(values[0], values[-1], args.frames).tolist()
+    if len(labels) == 1 or args.frames is not None:
+        labels = [""] * len(values)
+    shots = []
+    for label, plane, value in zip(labels, planes, values, strict=True):
+        # Of F-number 1.
+        widest = None if lens is None else blur_strength_from_exif(lens, plane, *size).k
+        k = value if by_k else value * (widest or 0.0)
+        shots.append(_Shot(label, plane, k, widest / k if widest and k else None))
+    return shots
 
 
 def _named(path: Path, label: str) -> Path:
@@ -205,8 +239,12 @@ def _estimator(args: argparse.Namespace, device: str) -> DepthEstimator | None:
 
 
 def _save(image: Tensor, path: Path) -> None:
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(path, quality=95)
+    Image.fromarray(_pixels(image)).save(path, quality=95)
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1] -> (H, W, 3)."""
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -111,6 +113,25 @@ def save_image(image: Tensor, path: str | Path) -> None:
     """Write (3, H, W) or (H, W) uint8 to a file; its suffix says the format (JPEG quality 95)."""
     pixels = image.numpy() if image.ndim == 2 else image.permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path, quality=95)  # which formats without quality ignore
+
+
+def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path, fps: int) -> None:
+    """Write frames (H, W, 3) as GIF or WebP that repeat, or as MP4 (H.264, needs PyAV)."""
+    if path.suffix.lower() == ".mp4":
+        import imageio.v3
+
+        # The usual 4:2:0 colour needs even sides.
+        height, width = (side + side % 2 for side in frames[0].shape[:2])
+        even = [
+            np.pad(f, ((0, height - len(f)), (0, width - f.shape[1]), (0, 0)), "edge")
+            for f in frames
+        ]
+        imageio.v3.imwrite(path, np.stack(even), plugin="pyav", codec="libx264", fps=fps)
+        return
+    first, *rest = map(Image.fromarray, frames)
+    first.save(
+        path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, quality=90
+    )
 
 
 def save_map(defocus: Tensor, path: str | Path) -> None:

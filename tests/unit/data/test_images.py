@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from genrefocus.data.images import load_image, load_map, load_mask, save_image
+from genrefocus.data.images import load_image, load_map, load_mask, save_animation, save_image
 from genrefocus.rejection import Reason, Rejected
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -18,6 +18,24 @@ def test_sixteen_bit_grey_is_kept(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "grey.png")
     expected = torch.from_numpy(grey.astype(np.float32) / 65535).expand(3, -1, -1)
     assert torch.equal(load_image(tmp_path / "grey.png"), expected)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "mp4"])
+def test_animations_hold_their_frames_in_order(suffix: str, tmp_path: Path) -> None:
+    if suffix == "mp4":
+        pytest.importorskip("av")
+    frames = [np.full((21, 33, 3), level, np.uint8) for level in (20, 120, 220)]
+    save_animation(frames, tmp_path / f"a.{suffix}", 10)
+    if suffix == "mp4":
+        import imageio.v3
+
+        shown = imageio.v3.imread(tmp_path / "a.mp4", plugin="pyav")[:, :21, :33]
+    else:
+        with Image.open(tmp_path / f"a.{suffix}") as animation:
+            assert animation.info.get("duration", 100) == 100 and animation.info["loop"] == 0
+            shown = [np.array(one.convert("RGB")) for one in ImageSequence.Iterator(animation)]
+    for frame, one in zip(frames, shown, strict=True):
+        assert np.abs(one.astype(int) - frame).max() <= 4
 
 
 def test_masks_and_saving(tmp_path: Path) -> None:
