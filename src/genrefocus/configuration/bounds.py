@@ -37,8 +37,8 @@ def require_bounds(config: DictConfig) -> None:
             a test set without a folder, which would end a run after minutes, or only when their
             stage comes; all are named.
     """
-    counts = ["global_batch", "val_samples", "test_samples", "data.crop", "data.long_edge"]
-    counts += ["trainer.num_nodes"]
+    counts = ["global_batch", "batch_size", "val_samples", "test_samples"]
+    counts += ["data.crop", "data.long_edge", "trainer.num_nodes"]
     for name in config.curriculum:
         for key in ("global_batch", "fit.max_steps", "fit.val_check_interval", "module.rank"):
             counts.append(f"stages.{name}.{key}")

@@ -8,7 +8,7 @@ _STEPS = "training is counted in optimiser steps: stages.<stage>.fit.max_steps=.
 _VALIDATION = "it counts optimiser steps, by stage: stages.<stage>.fit.val_check_interval=..."
 _BATCH = (
     "global_batch=... is the number of samples of a step over all processes, accumulation follows "
-    "from it and from stages.<stage>.datamodule.batch_size=..., what a process takes at once"
+    "from it and from batch_size=..., what a process takes at once"
 )
 _RESUME = (
     "resume=<folder of a run> goes on with a run, stages.<stage>.module.init_lora=<file> starts "
@@ -40,7 +40,6 @@ MEANT = {
     "model": "stages.<stage>.module.<option>=..., backbone=... for the frozen network",
     "datamodule": "stages.<stage>.datamodule.<option>=..., data=... for the sets",
     "lr": "learning_rate=...",
-    "batch_size": _BATCH,
     "data.batch_size": _BATCH,
 }
 """Key -> what does it."""

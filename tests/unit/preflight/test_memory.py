@@ -42,6 +42,12 @@ def test_auto_takes_the_first_that_fits_with_a_tenth_left(
         assert finding.verdict == ("warning" if gib == 1 else "ok")
 
 
+def test_a_larger_micro_batch_is_computed_again_sooner(transformer: FluxTransformer2DModel) -> None:
+    expected = {1: "none", 2: 4, 4: "all"}
+    for samples, chosen in expected.items():
+        assert training_memory(paper(f"batch_size={samples}"), transformer, 80 * GIB)[1] == chosen
+
+
 def test_what_is_given_is_kept(transformer: FluxTransformer2DModel) -> None:
     config = paper("backbone.checkpointing=7")
     for given in (7, "none", "all"):
