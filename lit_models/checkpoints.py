@@ -81,7 +81,7 @@ class Snapshots(Callback):
             return
         measured = {n: float(v) for n, v in trainer.callback_metrics.items() if n[:4] == "val/"}
         described = {name: repr(value) for name, value in measured.items()}
-        described |= {"adapter": pl_module.adapter, "step": str(trainer.global_step)}
+        described |= {**pl_module.lora_metadata, "step": str(trainer.global_step)}
         described["validated"] = repr(trainer.datamodule.validated.sizes)  # type: ignore[attr-defined]
         lora = _averaged(trainer, pl_module)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from genrefocus.denoiser import Conditions, Denoiser, Latents
 from genrefocus.flow import Flow, SigmaDistribution
 from genrefocus.metrics.held_out_loss import SIGMAS, HeldOutLoss
 from genrefocus.network import Network
-from genrefocus.network_card import NetworkVariant
+from genrefocus.network_card import TRAINED_OPTIONS, NetworkVariant
 from genrefocus.noise import seeded_generators, to_device
 from lit_models.fidelity import Fidelity
 from lit_models.training import Batch, OptimizerFactory, TrainingModule
@@ -45,6 +45,7 @@ class FlowMatching(TrainingModule):
         radius_bins: upper edges, in px, of the bins of mean blur radius that the held-out loss is
             split by.
         isolate_conditions: a condition attends to itself alone.
+        half_control: the control map enters at half resolution, see :class:`Denoiser`.
         failure_dir: where the keys of a batch with a non-finite loss are written.
     """
 
@@ -72,6 +73,7 @@ class FlowMatching(TrainingModule):
         validation_sigmas: Sequence[float] = SIGMAS,
         radius_bins: Sequence[float] = (1.0, 2.0, 4.0),
         isolate_conditions: bool = False,
+        half_control: bool = False,
         failure_dir: str | Path = ".",
     ) -> None:
         super().__init__(
@@ -94,7 +96,7 @@ class FlowMatching(TrainingModule):
         # In a function: an averaged copy of this module shares it, and with it the frozen base.
         self._backbone = lambda: backbone
         self.flow, self.guidance = flow, guidance
-        self.isolate_conditions = isolate_conditions
+        self.isolate_conditions, self.half_control = isolate_conditions, half_control
         self.sigma, self.prompt, self.steps, self.seed = sigma, prompt, steps, seed
         self.validation_sigmas = tuple(validation_sigmas)
         self.held_out: Any = nn.ModuleDict(
@@ -104,6 +106,7 @@ class FlowMatching(TrainingModule):
             }
         )
         self.fidelity = Fidelity()
+        _ = self.denoiser  # refuses at once what the backbone does not take
 
     @property
     def backbone(self) -> Backbone:
@@ -119,12 +122,19 @@ class FlowMatching(TrainingModule):
             self.lora,
             guidance=self.guidance,
             isolate_conditions=self.isolate_conditions,
+            half_control=self.half_control,
         )
 
     @property
     def network(self) -> Network:
         """This module as a network for use outside of training."""
         return Network(self.denoiser, self.prompt, self.steps, self.variant, seed=self.seed)
+
+    @property
+    def lora_metadata(self) -> dict[str, str]:
+        """Of its LoRA files: the adapter, and how it is sampled other than as released."""
+        options = {name: "true" for name in TRAINED_OPTIONS if getattr(self, name)}
+        return {"adapter": self.adapter, **options}
 
     def conditions(self, batch: Batch) -> Conditions:
         """What the network is given."""

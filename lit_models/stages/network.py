@@ -51,7 +51,7 @@ class TrainNetwork(Stage):
         with fitted(self, module, data, fit=self.fit, global_batch=self.global_batch) as training:
             trainer, lora = training.trainer, self.folder / module.lora_file
             if trainer.is_global_zero:
-                module.lora.save(lora, metadata={"adapter": module.adapter})
+                module.lora.save(lora, metadata=module.lora_metadata)
                 write_network_card(
                     self.folder, self._card(module, training, data.label.restored_radius)
                 )
@@ -79,6 +79,7 @@ class TrainNetwork(Stage):
             lora=module.lora_file,
             variant=module.variant,
             isolate_conditions=module.isolate_conditions,
+            half_control=module.half_control,
             trained_steps=training.summary["steps"],
             largest_radius=training.largest_radius,
             restored_radius=restored_radius,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from genrefocus.backbone import Backbone, Branch, KvCache, Lora, Role, TextEmbedding
 from genrefocus.flow import Flow, interpolate, schedule
@@ -16,6 +17,9 @@ from genrefocus.noise import noise_like, to_device
 from genrefocus.sampling import DraftIds, Tile, cut, denoise, tiled
 
 Grid = tuple[int, int]
+
+#: tokens of the image from one token of a control map at half resolution to the next
+_HALF = 2
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,28 @@ class ConditionTokens:
     """Packed tokens (B, N, C) of a condition image, and its role.
 
     ``shift`` is added to its position ids, as (rows, columns) of the token grid: the released
-    pre-deblur condition uses (0, 32).
+    pre-deblur condition uses (0, 32). From one of its tokens to the next are ``pitch`` of the
+    image's.
     """
 
     tokens: Tensor
     shift: tuple[int, int] = (0, 0)
     role: Role = "source"
+    pitch: int = 1
+
+    def branch(self, grid: Grid, timestep: Tensor, guidance: Tensor) -> Branch:
+        """Beside an image of the token grid ``grid``."""
+        rows, columns = _coarser(grid, self.pitch)
+        ids = image_ids(
+            rows, columns, shift=self.shift, pitch=self.pitch, device=self.tokens.device
+        )
+        return Branch(self.tokens, ids, timestep, guidance, self.role)
+
+    def cut(self, windows: Sequence[Tile], grid: Grid, *, drop_shift: bool) -> "ConditionTokens":
+        """What lies in windows of one size of the image, whose token grid is ``grid``."""
+        own = [one.coarser(self.pitch) for one in windows]
+        tokens = cut(self.tokens, own, _coarser(grid, self.pitch))
+        return replace(self, tokens=tokens, shift=(0, 0) if drop_shift else self.shift)
 
 
 @dataclass(frozen=True)
@@ -98,6 +118,12 @@ class Denoiser:
         draft_ids: position ids of a deblurred draft beside the photograph. ``shifted``: beside the
             image in training and in sampling, whole and in tiles, as networks trained here are
             trained. ``released``: as the release samples, which drops the shift in tiles.
+        half_control: the control map enters at half its resolution, as a quarter of its tokens (an
+            option for weights trained here). Sides are then multiples of two tokens, so that a tile
+            of a large image sees what an image of its size does.
+
+    Raises:
+        ValueError: the backbone takes control maps at full resolution alone.
     """
 
     backbone: Backbone
@@ -107,6 +133,19 @@ class Denoiser:
     isolate_conditions: bool = False
     cache_gib: float = 8.0
     draft_ids: DraftIds = "shifted"
+    half_control: bool = False
+
+    def __post_init__(self) -> None:
+        if self.half_control and not self.backbone.takes_half_control:
+            raise ValueError(
+                "half_control: backbone=tiny reads the control map pixel by pixel; set "
+                "half_control=false, or backbone=flux_dev"
+            )
+
+    @property
+    def pixel_multiple(self) -> int:
+        """Of which the sides of an image are multiples, px."""
+        return self.backbone.pixels_per_token * (_HALF if self.half_control else 1)
 
     def encode(
         self,
@@ -117,6 +156,9 @@ class Denoiser:
         """Conditions, and where it is known the target (B, 3, H, W) in [0, 1], as tokens.
 
         There is one generator a row, so that a sample's noise does not depend on its batch.
+
+        Raises:
+            ValueError: sides are no multiples of :attr:`pixel_multiple`.
         """
         backbone, encoded = self.backbone, []
         with torch.no_grad():
@@ -126,8 +168,7 @@ class Denoiser:
             source = backbone.encode_image(conditions.source, generators)
             encoded.append(ConditionTokens(source))
             if conditions.control is not None:
-                tokens = backbone.encode_control(conditions.control, generators)
-                encoded.append(ConditionTokens(tokens, role="control"))
+                encoded.append(self._control(conditions.control, generators))
             clean = None if target is None else backbone.encode_image(target, generators)
         text, noise = backbone.embed(conditions.prompts), noise_like(source, generators)
         grid = backbone.grid(*conditions.source.shape[-2:])
@@ -138,10 +179,20 @@ class Denoiser:
     ) -> Latents:
         """The same edits by another control map (B, 1, H, W) in [0, 1]."""
         with torch.no_grad():
-            last = ConditionTokens(
-                self.backbone.encode_control(control, generators), role="control"
-            )
+            last = self._control(control, generators)
         return replace(latents, conditions=[*latents.conditions[:-1], last])
+
+    def _control(self, control: Tensor, generators: Sequence[Generator]) -> ConditionTokens:
+        pitch, (height, width) = 1, control.shape[-2:]
+        if self.half_control:
+            if height % self.pixel_multiple or width % self.pixel_multiple:
+                raise ValueError(
+                    f"image is {width}x{height} px: with half_control both sides must be "
+                    f"multiples of {self.pixel_multiple}"
+                )
+            pitch, control = _HALF, F.avg_pool2d(control, _HALF)
+        tokens = self.backbone.encode_control(control, generators)
+        return ConditionTokens(tokens, role="control", pitch=pitch)
 
     def loss(self, latents: Latents, sigma: Tensor) -> Tensor:
         """Flow-matching loss per sample (B,) towards the target.
@@ -174,14 +225,7 @@ class Denoiser:
 
         def velocity(x: Tensor, sigma: float, tiles: Sequence[Tile]) -> Tensor:
             level = x.new_full((x.shape[0],), sigma, dtype=torch.float32)
-            inside = [
-                replace(
-                    c,
-                    tokens=cut(c.tokens, tiles, grid),
-                    shift=(0, 0) if drop_shift else c.shift,
-                )
-                for c in latents.conditions
-            ]
+            inside = [c.cut(tiles, grid, drop_shift=drop_shift) for c in latents.conditions]
             if self.isolate_conditions and _gib(caches.values()) < self.cache_gib:
                 caches.setdefault(tiles[0], {})
             text, window = latents.text.repeated(len(tiles)), (tiles[0].rows, tiles[0].columns)
@@ -207,10 +251,7 @@ class Denoiser:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance, "image")
-        branches = [
-            Branch(c.tokens, image_ids(*grid, shift=c.shift, device=x.device), zero, one, c.role)
-            for c in conditions
-        ]
+        branches = [condition.branch(grid, zero, one) for condition in conditions]
         isolated = self.isolate_conditions
         return self.backbone(
             text, image, branches, grid, lora=self.lora, isolated=isolated, cache=cache
@@ -221,11 +262,24 @@ def _gib(caches: Iterable[KvCache]) -> float:
     return sum(x.nbytes for cache in caches for pair in cache.values() for x in pair) / 2**30
 
 
+def _coarser(grid: Grid, pitch: int) -> Grid:
+    return grid[0] // pitch, grid[1] // pitch
+
+
 def image_ids(
-    rows: int, columns: int, *, shift: tuple[int, int] = (0, 0), device: torch.device | str = "cpu"
+    rows: int,
+    columns: int,
+    *,
+    shift: tuple[int, int] = (0, 0),
+    pitch: int = 1,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Position ids (rows * columns, 3) as in diffusers: (0, row, column), plus ``shift``."""
-    ids = torch.zeros(rows, columns, 3, device=device)
-    ids[..., 1] = torch.arange(rows, device=device)[:, None] + shift[0]
-    ids[..., 2] = torch.arange(columns, device=device)[None, :] + shift[1]
+    """Position ids (rows * columns, 3) as in diffusers: (0, row, column), plus ``shift``.
+
+    A token that covers ``pitch`` x ``pitch`` of the image's has the position of their middle, as
+    smaller conditions have in the released code.
+    """
+    ids, middle = torch.zeros(rows, columns, 3, device=device), (pitch - 1) / 2
+    ids[..., 1] = torch.arange(rows, device=device)[:, None] * pitch + middle + shift[0]
+    ids[..., 2] = torch.arange(columns, device=device)[None, :] * pitch + middle + shift[1]
     return ids.reshape(-1, 3)

@@ -11,12 +11,13 @@ from torch import Generator, Tensor
 
 from genrefocus.backbone import Backbone, load_flux_dev, load_tiny
 from genrefocus.backbone.codec import VaeCodec
-from genrefocus.backbone.lora import load_lora
+from genrefocus.backbone.lora import load_lora, read_metadata
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.geometry import View, resize_defocus, resize_image, round_up_to_multiple
 from genrefocus.network_card import (
     DEBLUR_PROMPT,
     STEPS,
+    TRAINED_OPTIONS,
     BackboneSource,
     NetworkCard,
     NetworkTask,
@@ -126,9 +127,9 @@ class Network:
         if drafts is None:
             self.require_no_draft()
         else:
-            drafts = torch.stack([self.to_whole_tokens(one) for one in drafts])
+            drafts = torch.stack([self._to_whole_tokens(one) for one in drafts])
         height, width = photographs.shape[-2:]
-        whole = torch.stack([self.to_whole_tokens(one) for one in photographs])
+        whole = torch.stack([self._to_whole_tokens(one) for one in photographs])
         if maps is not None:
             size = whole.shape[-2:]
             maps = torch.stack([resize_defocus(one[0], *size)[None] for one in maps])
@@ -136,9 +137,9 @@ class Network:
         edited = self.generate(whole, noise, control=maps, draft=drafts)
         return torch.stack([resize_image(one, height, width) for one in edited])
 
-    def to_whole_tokens(self, image: Tensor) -> Tensor:
+    def _to_whole_tokens(self, image: Tensor) -> Tensor:
         """An image (3, H, W) scaled up so that both sides are whole tokens (released size rule)."""
-        return round_up_to_multiple(View(image), self.denoiser.backbone.pixels_per_token).image
+        return round_up_to_multiple(View(image), self.denoiser.pixel_multiple).image
 
     def generate(
         self,
@@ -149,7 +150,9 @@ class Network:
         draft: Tensor | None = None,
         report: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Edited images (B, 3, H, W) in [0, 1], fp32 on the CPU; sides are whole tokens.
+        """Edited images (B, 3, H, W) in [0, 1], fp32 on the CPU.
+
+        Sides are multiples of the denoiser's ``pixel_multiple``.
 
         Args:
             source, control, draft: see :class:`Conditions`.
@@ -274,6 +277,13 @@ def network_of(card: NetworkCard, backbone: Backbone) -> Network:
     lora = load_lora(card.lora, backbone.transformer).requires_grad_(False)
     if card.rank not in (None, lora.rank):
         raise ValueError(f"{card.lora} has rank {lora.rank} but its card says {card.rank}")
+    trained = read_metadata(card.lora)
+    for option in TRAINED_OPTIONS:
+        if trained.get(option) == "true" and not getattr(card, option):
+            raise ValueError(
+                f"{card.lora} was trained with {option}=true, which a LoRA file alone is not "
+                "sampled with; name the folder that it was trained in (--run, run=, deblur.run=)"
+            )
     denoiser = Denoiser(
         backbone,
         card.flow,
@@ -281,6 +291,7 @@ def network_of(card: NetworkCard, backbone: Backbone) -> Network:
         guidance=card.guidance,
         isolate_conditions=card.isolate_conditions,
         draft_ids=card.draft_ids,
+        half_control=card.half_control,
     )
     return Network(
         denoiser,

@@ -29,6 +29,9 @@ BOKEH_PROMPT = "an excellent photo with a large aperture"
 BOKEH_GUIDANCE = 1.0
 STEPS = 28
 
+#: fields of a card whose value "true" is in the metadata of the LoRA file too
+TRAINED_OPTIONS = ("isolate_conditions", "half_control")
+
 NetworkTask = Literal["deblur", "bokeh"]
 BackboneKind = Literal["tiny", "flux_dev"]
 NetworkVariant = Literal["standard", "pre_deblur", "told", "direct"]
@@ -65,7 +68,7 @@ class NetworkCard:
         variant: ``pre_deblur`` has a deblurred draft as a further condition; ``told`` takes the
             defocus map of the photograph as one, and does without; ``direct`` is a BokehNet that
             takes the blurred photograph in place of the all-in-focus image.
-        isolate_conditions, draft_ids: see :class:`genrefocus.denoiser.Denoiser`.
+        isolate_conditions, draft_ids, half_control: see :class:`genrefocus.denoiser.Denoiser`.
         trained_steps: optimizer steps that it was trained for; None where that was not noted.
         largest_radius: in the defocus maps of its training, px; None where that was not noted.
         restored_radius: px of blur that the all-in-focus images of the photographs lacked, see
@@ -89,6 +92,7 @@ class NetworkCard:
     variant: NetworkVariant = "standard"
     isolate_conditions: bool = False
     draft_ids: DraftIds = "shifted"
+    half_control: bool = False
     trained_steps: int | None = None
     largest_radius: float | None = None
     restored_radius: float | None = None

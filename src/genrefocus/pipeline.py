@@ -5,6 +5,7 @@ Networks take sizes that are whole tokens, so the image is resized for them (Lan
 is resized back; the backbone cuts larger images than those of its training into tiles.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from genrefocus.geometry import (
     resize_defocus,
     resize_image,
     resize_long_edge_and_crop,
+    round_up_to_multiple,
 )
 from genrefocus.network import DEFAULT_MEMORY, Device, MemoryUse, Network, load_networks
 from genrefocus.network_card import NetworkCard, NetworkTask, require_deblurnet
@@ -236,7 +238,12 @@ class RefocusPipeline:
 
     @property
     def _token(self) -> int:
-        return self.bokeh.denoiser.backbone.pixels_per_token
+        """Of which the sides of an image are multiples for both networks, px."""
+        networks = [one for one in (self.deblur, self.bokeh) if one is not None]
+        return math.lcm(*(one.denoiser.pixel_multiple for one in networks))
+
+    def _to_whole_tokens(self, image: Tensor) -> Tensor:
+        return round_up_to_multiple(View(image), self._token).image
 
     def _require_draft(self, draft: Tensor | None, size: tuple[int, int]) -> None:
         wanted = self.deblur is not None and self.deblur.takes_draft
@@ -319,7 +326,7 @@ class RefocusPipeline:
         control: Tensor | None = None,
     ) -> Tensor:
         """An image at the size of whole tokens, deblurred where there is a DeblurNet."""
-        whole = self.bokeh.to_whole_tokens(image)
+        whole = self._to_whole_tokens(image)
         if self.deblur is None:
             return whole
         if control is not None:
@@ -328,7 +335,7 @@ class RefocusPipeline:
             whole[None],
             seeded_generators(seed, [0]),
             control=control,
-            draft=None if draft is None else self.bokeh.to_whole_tokens(draft)[None],
+            draft=None if draft is None else self._to_whole_tokens(draft)[None],
             report=report and partial(report, stage),
         )[0]
 

@@ -71,6 +71,12 @@ class Tile:
     rows: int
     columns: int
 
+    def coarser(self, pitch: int) -> "Tile":
+        """The same window of a grid of which a token is ``pitch`` of these wide and high."""
+        edges = self.row, self.column, self.rows, self.columns
+        assert not any(edge % pitch for edge in edges), edges
+        return Tile(*(edge // pitch for edge in edges))
+
     def cut(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """The window's tokens (B, rows * columns, C) of tokens (B, N, C) on ``grid``."""
         x = rearrange(tokens, "b (h w) c -> b h w c", h=grid[0])

@@ -20,6 +20,8 @@ from lit_models import DeblurNet
 class Recording(nn.Module):
     """A backbone that answers with half of x, and keeps what it was given."""
 
+    takes_half_control = True
+
     def __init__(self, tiling=None, answer=lambda image, conditions: image.tokens * 0.5):
         super().__init__()
         self.shift, self.tiling = Shift(), tiling or Tiling()
@@ -141,6 +143,77 @@ def test_a_draft_lies_beside_the_image_in_training_and_in_sampling(grid):
         assert torch.equal(edited.ids, call.image.ids)
         shift = torch.tensor([0, 0, 32]).expand(len(edited.ids), 3)
         assert torch.equal(beside.ids - edited.ids, shift)
+
+
+# Control maps at half resolution.
+
+
+def places(grid):
+    """Tokens whose channels are their own position in the grid."""
+    rows, columns = (torch.arange(n, dtype=torch.float32) for n in grid)
+    at = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+    return torch.cat([at, at], dim=-1).reshape(1, -1, 4).repeat(2, 1, 1)
+
+
+def middles(tokens, rows, columns):
+    """Means of 2 x 2 tokens (..., rows * columns, C)."""
+    blocks = tokens.unflatten(-2, (rows // 2, 2, columns // 2, 2))
+    return blocks.mean((-4, -2)).flatten(-3, -2)
+
+
+@pytest.mark.parametrize("grid", [(32, 32), (30, 48), (40, 50), (64, 34)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_half_control_map_lies_where_the_image_does_in_training_and_in_tiles(grid, batch):
+    """Its tokens have the ids, and the content, of the middles of two by two of the image's."""
+    image = places(grid)
+    control = ConditionTokens(middles(image, *grid), role="control", pitch=2)
+    conditions = [ConditionTokens(image), control]
+    tiling = Tiling(batch=batch)
+    denoiser = Denoiser(Recording(tiling), Flow(), half_control=True)
+    given = latents(grid, conditions, image, torch.zeros_like(image), image)
+    denoiser.loss(given, torch.ones(2))
+    denoiser.sample_tokens(given, 1)
+    trained, *sampled = denoiser.backbone.calls
+    assert len(sampled) == tiling.forwards(grid)
+    for call, cut in [(trained, False), *((one, tiling.applies(grid)) for one in sampled)]:
+        rows, columns = (32, 32) if cut else grid
+        source, coarse = call.conditions
+        assert torch.equal(source.ids, image_ids(rows, columns))
+        assert torch.equal(coarse.ids, middles(source.ids, rows, columns))
+        assert torch.equal(coarse.tokens, middles(source.tokens, rows, columns))
+
+
+class Pixels(Recording):
+    """Tokens are the means of 4 x 4 px."""
+
+    pixels_per_token = 4
+
+    def grid(self, height, width):
+        return height // 4, width // 4
+
+    def embed(self, prompts):
+        return TEXT
+
+    def encode_image(self, image, generators):
+        return nn.functional.avg_pool2d(image, 4).flatten(2).mT
+
+    encode_control = encode_image
+
+
+def test_a_control_map_is_halved_with_whole_tokens_left():
+    generator = torch.Generator().manual_seed(0)
+    source, control = (torch.rand(2, n, 16, 24, generator=generator) for n in (3, 1))
+    noise, found = seeded_generators(0, [1, 2]), {}
+    for half in (False, True):
+        denoiser = Denoiser(Pixels(), Flow(), half_control=half)
+        encoded = denoiser.encode(Conditions(["a", "b"], source, control), noise)
+        found[half] = encoded.conditions[-1]
+        changed = denoiser.with_control(encoded, control.flip(-1), noise).conditions[-1]
+        assert changed.pitch == found[half].pitch == 1 + half
+        assert not torch.equal(changed.tokens, found[half].tokens)
+    torch.testing.assert_close(found[True].tokens, middles(found[False].tokens, 4, 6))
+    with pytest.raises(ValueError, match="image is 20x16 px: with half_control .* multiples of 8"):
+        denoiser.encode(Conditions(["a", "b"], source[..., :20], control[..., :20]), noise)
 
 
 # Randomness.
@@ -282,6 +355,15 @@ def test_tiles_in_one_forward_are_tiles_one_by_one(isolated, backbone, lora, mon
     assert backbone.tiling.forwards(backbone.grid(48, 48)) == 1
     torch.testing.assert_close(found[3], found[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[4], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_tiny_backbone_takes_no_half_control(backbone, lora, network_settings):
+    for build in (
+        lambda: Denoiser(backbone, Flow(), lora, half_control=True),
+        lambda: DeblurNet(backbone, half_control=True, **network_settings),
+    ):
+        with pytest.raises(ValueError, match="reads the control map pixel by pixel"):
+            build()
 
 
 # What is frozen is shared, what is trained is copied.

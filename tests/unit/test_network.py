@@ -23,8 +23,10 @@ from genrefocus.network_card import (
     write_network_card,
 )
 from genrefocus.noise import seeded_generators
+from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import RefocusPipeline, load_pipeline
 from genrefocus.sampling import Tiling
+from lit_models import BokehNet
 
 MakeCard = Callable[..., NetworkCard]
 PHOTO = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(0))
@@ -189,6 +191,34 @@ def test_offloaded_flux_gives_the_same_image(
     assert {p.device.type for p in flux.transformer.parameters()} == {"meta"}
     assert names == [name for name, _ in flux.transformer.named_parameters()]
     assert flux.device.type == "cpu" and flux.dtype == torch.float32
+
+
+def test_a_half_control_network_is_sampled_as_it_was_trained(
+    flux: Backbone, tmp_path: Path, network_settings: dict[str, Any]
+) -> None:
+    """By its card whole and in tiles, at any size; its LoRA file alone is refused."""
+    flux.tiling = Tiling(4, 2)
+    module = BokehNet(flux, half_control=True, **network_settings)
+    torch.nn.init.normal_(module.lora.lora_b["x_embedder"], std=0.5)
+    file = tmp_path / "bokehNet.safetensors"
+    module.lora.save(file, metadata=module.lora_metadata)
+    card = released_card("bokeh", "folder", file, steps=2)
+    with pytest.raises(ValueError, match=r"trained with half_control=true.*--run"):
+        load_networks({"bokeh": card})
+    network = load_networks({"bokeh": replace(card, half_control=True)})["bokeh"]
+    assert network.denoiser.half_control
+    seen: list[int] = []
+    flux.transformer.x_embedder.register_forward_hook(lambda _, __, x: seen.append(x.shape[1]))
+    pipeline = RefocusPipeline(None, network)
+    for photo, tokens in ((PHOTO, 16 + 16 + 4), (PHOTO[:, :7, :15], 8 + 8 + 2)):
+        disparity = torch.linspace(0.1, 1, photo[0].numel()).reshape(photo.shape[1:])
+        scene = pipeline.prepare(photo, focus=(0, 0), disparity=disparity)
+        assert not any(side % 8 for side in scene.whole_tokens.shape[1:])
+        size = photo.shape[-2], photo.shape[-1]
+        images = [pipeline.refocus(scene, BlurStrength(k, *size)).image for k in (0.0, 500.0)]
+        assert images[0].shape == photo.shape and not torch.equal(*images)
+        assert {*seen} == {tokens}
+        seen.clear()
 
 
 def test_the_text_encoders_are_gone_before_flux_moves(

@@ -43,7 +43,7 @@ def stage(folder: Path, card: NetworkCard) -> NetworkCard:
 def test_a_card_comes_back_as_it_was_written(
     base: Path, tmp_path: Path, tiny_card: MakeCard
 ) -> None:
-    card = tiny_card("bokeh", base, variant="direct", isolate_conditions=True)
+    card = tiny_card("bokeh", base, variant="direct", isolate_conditions=True, half_control=True)
     found = stage(tmp_path / "run" / "bokehnet", card)
     assert found.lora == str(tmp_path / "run" / "bokehnet" / card.lora)
     assert replace(found, written="", backbone=card.backbone, lora=card.lora) == card

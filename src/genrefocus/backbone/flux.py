@@ -51,6 +51,9 @@ class Backbone(nn.Module):
             :func:`multi_condition_forward`.
     """
 
+    #: whether a control map may have a coarser token grid than the image
+    takes_half_control = True
+
     def __init__(
         self,
         transformer: FluxTransformer2DModel,

@@ -169,6 +169,12 @@ def read_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[s
         raise ValueError(f"{path} is no readable safetensors file ({error})") from error
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Metadata of a safetensors file that is known to be one."""
+    with safe_open(str(path), framework="pt") as handle:
+        return handle.metadata() or {}
+
+
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """A safetensors file, whose failures are those of any other file.
 

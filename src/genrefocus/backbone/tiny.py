@@ -46,6 +46,8 @@ _SHARPNESS = 6.0  # product of the query and key norm weights: how local attenti
 class TinyBackbone(Backbone):
     """A backbone whose transformer steers a :class:`PixelPath`, a child of the transformer."""
 
+    takes_half_control = False  # the path adds the maps of all branches pixel by pixel
+
     def forward(
         self,
         text: TextEmbedding,

@@ -51,7 +51,7 @@ def require_bounds(config: DictConfig) -> None:
         if isinstance(value, (int, float)) and not low <= value <= high:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
-    wrong += _of_checkpointing(config.backbone)
+    wrong += [*_of_checkpointing(config.backbone), *_of_half_control(config)]
     sets: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
     for key in ("deblur", "bokeh", "control", "validation"):
         if sets[key] is None:
@@ -65,6 +65,20 @@ def _of_checkpointing(backbone: DictConfig) -> Iterator[str]:
     if not re.fullmatch(r"auto|none|feed_forward|all|[1-9]\d*", str(value)):
         given = "auto, none, feed_forward, all, or n for every n-th block"
         yield f"backbone.checkpointing={value}: give {given}"
+
+
+def _of_half_control(config: DictConfig) -> Iterator[str]:
+    for name in config.curriculum:
+        module, key = config.stages[name].get("module", {}), f"stages.{name}.module.half_control"
+        if not module.get("half_control"):
+            continue
+        if not str(config.backbone._target_).endswith("load_flux_dev"):
+            yield f"{key}=true: this backbone reads maps pixel by pixel; give backbone=flux_dev"
+        if module.get("told") == 0:
+            yield f"{key}=true: this DeblurNet takes no map; give stages.{name}.module.told=0.5"
+        if config.data.crop % 32:
+            low = max(config.data.crop // 32 * 32, 32)
+            yield f"{key}=true: data.crop={config.data.crop} is no multiple of 32; give {low}"
 
 
 def _of_trainer(trainer: DictConfig) -> Iterator[str]:

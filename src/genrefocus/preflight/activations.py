@@ -5,6 +5,7 @@ one kind: what the second adds is what a block keeps, so that any number of bloc
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ def activation_bytes(
     rank: int,
     dtype: torch.dtype,
     checkpointing: Checkpointing,
+    half_control: bool = False,
 ) -> int:
     """Bytes of one micro-batch; attention is taken for fused.
 
@@ -43,14 +45,18 @@ def activation_bytes(
         dtype: of the base.
         checkpointing: what backward computes again, see :func:`multi_condition_forward`; of that,
             one block or one feed-forward is there at a time.
+        half_control: the last condition has a quarter of the tokens.
     """
+    lengths = (grid[0] * grid[1],) * conditions
+    if half_control:
+        lengths = (*lengths[:-1], lengths[-1] // 4)
 
     def parts(how: _Uniform) -> tuple[int, int, int]:
         """Bytes outside of blocks, of a double block, and of a single one."""
 
         def kept(doubles: int, singles: int) -> int:
             some = {**config, "num_layers": doubles, "num_single_layers": singles}
-            shape = (batch, grid, text, conditions, rank, dtype)
+            shape = (batch, grid, text, lengths, rank, dtype)
             return _kept(tuple(some.items()), *shape, how)
 
         both = kept(1, 1)
@@ -77,7 +83,7 @@ def _kept(
     batch: int,
     grid: tuple[int, int],
     text: int,
-    conditions: int,
+    conditions: tuple[int, ...],
     rank: int,
     dtype: torch.dtype,
     checkpointing: _Uniform,
@@ -94,7 +100,7 @@ def _kept(
         prompt = torch.zeros(batch, text, shape.joint_attention_dim, dtype=dtype)
         pooled = torch.zeros(batch, shape.pooled_projection_dim, dtype=dtype)
         image = Branch(tokens, ids, level, level)
-        images = image, [image] * conditions
+        given = [replace(image, tokens=tokens[:, :n].clone(), ids=ids[:n]) for n in conditions]
         saved: dict[int, Tensor] = {}
 
         def pack(x: Tensor) -> Tensor:
@@ -103,7 +109,7 @@ def _kept(
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), _FusedAttention():
             multi_condition_forward(
-                transformer, prompt, pooled, *images, lora=lora, checkpointing=checkpointing
+                transformer, prompt, pooled, image, given, lora=lora, checkpointing=checkpointing
             )
     return sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in weights)
 

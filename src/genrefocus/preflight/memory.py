@@ -202,6 +202,7 @@ def _activations(config: DictConfig, checkpointing: Checkpointing) -> Iterator[i
             rank=stage.module.rank,
             dtype=instantiate(config.backbone.dtype),
             checkpointing=checkpointing,
+            half_control=stage.module.get("half_control", False),
         )
 
 

@@ -74,16 +74,40 @@ def test_flops_of_flux_fall_with_what_nobody_sees(
 
 
 def counted(
-    flux: FluxTransformer2DModel, text: int, tokens: int, conditions: int, **options: Any
+    flux: FluxTransformer2DModel,
+    text: int,
+    tokens: int,
+    conditions: int,
+    *,
+    half_control: bool = False,
+    **options: Any,
 ) -> FlopCounterMode:
-    """FLOPs of a forward of a square image."""
+    """FLOPs of a forward of a square image; of the last condition at half resolution if asked."""
     side = round(tokens**0.5)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        level, ids = torch.zeros(1), image_ids(side, side, device="meta")
-        image = Branch(torch.zeros(1, tokens, 64), ids, level, level)
+        level = torch.zeros(1)
+        whole, half = (
+            Branch(torch.zeros(1, n * n, 64), image_ids(n, n, device="meta"), level, level)
+            for n in (side, side // 2)
+        )
+        given = [whole] * (conditions - 1) + [half if half_control else whole]
         inputs = torch.zeros(1, text, 4096), torch.zeros(1, 768)
-        multi_condition_forward(flux, *inputs, image, [image] * conditions, **options)
+        multi_condition_forward(flux, *inputs, whole, given, **options)
     return counter
+
+
+@torch.no_grad()
+def test_flops_of_a_step_with_the_control_map_at_half_resolution(
+    flux: FluxTransformer2DModel,
+) -> None:
+    """At 512 px with rank 64: a quarter of the map's tokens run through all layers."""
+    text, lengths, width = 512, [1024, 1024, 256], 24 * 128
+    options = {"lora": Lora.for_transformer(flux, 64), "half_control": True}
+    found = counted(flux, text, 1024, 2, **options).get_total_flops()
+    pairs = int(visible(text, lengths, isolated=False).sum())
+    blocks = (19 + 38) * (24 * (text + sum(lengths)) * width**2 + 4 * pairs * width)
+    assert 0 < found - blocks < 0.02 * blocks  # LoRA, modulation, embeddings
+    assert found / 1e12 == pytest.approx(42.0, abs=0.05)
 
 
 @pytest.mark.parametrize(("conditions", "teraflops"), [(1, 22.6), (2, 23.7)])

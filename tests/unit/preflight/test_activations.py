@@ -29,7 +29,7 @@ SMALL = {
 BATCH, GRID, TEXT, RANK = 2, (8, 6), 10, 4
 
 
-def measured(conditions: int, checkpointing: Checkpointing) -> int:
+def measured(conditions: int, checkpointing: Checkpointing, half_control: bool = False) -> int:
     """Bytes of saved tensors of a real forward on the CPU."""
     transformer = FluxTransformer2DModel(**SMALL).requires_grad_(False)
     lora = Lora.for_transformer(transformer, RANK)
@@ -44,6 +44,9 @@ def measured(conditions: int, checkpointing: Checkpointing) -> int:
     image, *others = (
         Branch(torch.randn(BATCH, len(ids), 16), ids, level, level) for _ in range(1 + conditions)
     )
+    if half_control:
+        quarter = torch.randn(BATCH, len(ids) // 4, 16)
+        others[-1] = Branch(quarter, ids[: len(ids) // 4], level, level)
     text, pooled = torch.randn(BATCH, TEXT, 24), torch.randn(BATCH, 24)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         multi_condition_forward(
@@ -52,7 +55,12 @@ def measured(conditions: int, checkpointing: Checkpointing) -> int:
     return sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in own)
 
 
-def counted(conditions: int, checkpointing: Checkpointing, dtype: torch.dtype) -> int:
+def counted(
+    conditions: int,
+    checkpointing: Checkpointing,
+    dtype: torch.dtype,
+    half_control: bool = False,
+) -> int:
     """The same, on shapes alone."""
     return activation_bytes(
         SMALL,
@@ -63,13 +71,14 @@ def counted(conditions: int, checkpointing: Checkpointing, dtype: torch.dtype) -
         rank=RANK,
         dtype=dtype,
         checkpointing=checkpointing,
+        half_control=half_control,
     )
 
 
-@pytest.mark.parametrize("conditions", [1, 2])
-def test_a_real_forward_keeps_as_much(conditions: int) -> None:
-    whole = measured(conditions, "none")
-    assert counted(conditions, "none", torch.float32) == pytest.approx(whole, rel=0.01)
+@pytest.mark.parametrize(("conditions", "half"), [(1, False), (2, False), (2, True)])
+def test_a_real_forward_keeps_as_much(conditions: int, half: bool) -> None:
+    whole = measured(conditions, "none", half)
+    assert counted(conditions, "none", torch.float32, half) == pytest.approx(whole, rel=0.01)
 
 
 @pytest.mark.parametrize("checkpointing", ["feed_forward", 3, "all"])

@@ -1,0 +1,31 @@
+"""Options that do not fit one another are refused before a run begins."""
+
+import pytest
+
+from genrefocus.configuration.bounds import require_bounds
+from genrefocus.configuration.composing import compose_training
+
+HALF = "stages.{}.module.half_control=true"
+FLUX = ("scale=paper", "experiment=deblur")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["experiment=bokeh_synthetic", HALF.format("bokehnet_synthetic")], "backbone=flux_dev"),
+        ([*FLUX, HALF.format("deblurnet")], "takes no map; give .*told=0.5"),
+        (
+            [*FLUX, HALF.format("deblurnet"), "stages.deblurnet.module.told=0.5", "data.crop=528"],
+            "data.crop=528 is no multiple of 32; give 512",
+        ),
+    ],
+)
+def test_a_half_control_map_needs_flux_a_map_and_a_crop_of_whole_tokens(
+    given: list[str], said: str
+) -> None:
+    with pytest.raises(ValueError, match=r"module\.half_control=true: .*" + said):
+        require_bounds(compose_training(given))
+
+
+def test_a_half_control_map_where_it_fits() -> None:
+    require_bounds(compose_training(["scale=paper", HALF.format("bokehnet_synthetic")]))
