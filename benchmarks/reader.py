@@ -128,8 +128,9 @@ class Case:
 def draws(dataset: Any, crop: int) -> TrainDraws:
     """Training's draws from either layout."""
     kept, order = range(len(dataset)), GlobalOrder({ROUTE: len(dataset)}, {ROUTE: 1.0}, 0)
+    crops = {ROUTE: [(crop, crop)] * len(kept)}
     return TrainDraws(
-        {ROUTE: dataset}, {ROUTE: kept}, order, size=crop, label=KLabel(), mirror=True
+        {ROUTE: dataset}, {ROUTE: kept}, order, crops=crops, label=KLabel(), mirror=True
     )
 
 

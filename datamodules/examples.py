@@ -11,6 +11,7 @@ from numpy.random import MT19937, RandomState, SeedSequence
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from genrefocus.data.buckets import Size, crops_of
 from genrefocus.data.order import GlobalOrder, spread
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
@@ -86,7 +87,7 @@ class TrainDraws(Dataset[Example]):
         sets: shards per route.
         kept: per route, the indices into its set that may be drawn.
         order: over ``kept``.
-        size: edge of the square crop in px.
+        crops: per route, height and width in px of the crop of each of ``kept``.
         label: source of K.
         mirror: flip left to right at random.
     """
@@ -97,12 +98,12 @@ class TrainDraws(Dataset[Example]):
         kept: Mapping[str, Sequence[int]],
         order: GlobalOrder,
         *,
-        size: int,
+        crops: Mapping[str, Sequence[Size]],
         label: KLabel,
         mirror: bool,
     ) -> None:
         self.sets, self.kept, self.order = dict(sets), dict(kept), order
-        self.size, self.label, self.mirror = size, label, mirror
+        self.crops, self.label, self.mirror = dict(crops), label, mirror
 
     def __getitem__(self, n: int) -> Example:
         draw = self.order.draw(n)
@@ -111,7 +112,8 @@ class TrainDraws(Dataset[Example]):
         rng = random.Random(draw.sample_seed)
         place = (rng.random(), rng.random())
         mirrored = self.mirror and rng.random() < 0.5
-        return {"draw": n, **to_example(sample, self.size, place, mirrored, self.label)}
+        size = self.crops[draw.route][draw.index]
+        return {"draw": n, **to_example(sample, size, place, mirrored, self.label)}
 
 
 class EvalExamples(Dataset[Example]):
@@ -133,37 +135,53 @@ class EvalSamples(EvalExamples):
 
     Args:
         sets: shards.
-        size: edge of the square crop in px.
+        crop: edge of the square crop in px.
+        buckets: crops in its place, see :func:`crops_of`; samples of one come after those of
+            another, as sets of their own.
         label: source of K.
         most: samples of a set, spread over it; None takes all.
     """
 
     def __init__(
-        self, sets: Sequence[ShardDataset], *, size: int, label: KLabel, most: int | None = None
+        self,
+        sets: Sequence[ShardDataset],
+        *,
+        crop: int,
+        buckets: Sequence[Size] | None = None,
+        label: KLabel,
+        most: int | None = None,
     ) -> None:
-        self.size, self.label = size, label
-        self.taken = [(one, spread(len(one), most)) for one in sets]
-        self.places = [(one, index) for one, taken in self.taken for index in taken]
+        self.label = label
+        self.taken: list[tuple[ShardDataset, Size, list[int]]] = []
+        for one in sets:
+            crops = crops_of(one, spread(len(one), most), crop, buckets)
+            for size in buckets or [(crop, crop)]:
+                self.taken.append((one, size, [n for n, own in crops.items() if own == size]))
+        self.places = [(one, size, n) for one, size, taken in self.taken for n in taken]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return tuple(len(taken) for _, taken in self.taken)
+        return tuple(len(taken) for *_, taken in self.taken)
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple("/".join(one.folder.parts[-3:]) for one, _ in self.taken)
+        several = len({size for _, size, _ in self.taken}) > 1
+        return tuple(
+            "/".join(one.folder.parts[-3:]) + (f" at {height}x{width} px" if several else "")
+            for one, (height, width), _ in self.taken
+        )
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, n: int) -> Example:
-        one, index = self.places[n]
-        return {"draw": n, **to_example(one[index], self.size, (0.5, 0.5), False, self.label)}
+        one, size, index = self.places[n]
+        return {"draw": n, **to_example(one[index], size, (0.5, 0.5), False, self.label)}
 
 
 def to_example(
     sample: Sample,
-    size: int,
+    size: Size,
     place: tuple[float, float],
     mirrored: bool,
     label: KLabel = _AS_STORED,
@@ -172,31 +190,31 @@ def to_example(
 
     Args:
         sample: any.
-        size: edge of the square crop in px; K stays as it is.
+        size: height and width of the crop in px; K stays as it is.
         place: of the crop, (0, 0) top left to (1, 1) bottom right.
         mirrored: left to right.
         label: source of K.
 
     Returns:
-        key, route, prompt; aif, bokeh and extras (3, size, size) in [0, 1]; and where they are
-        known: disparity (1, size, size) in 1/m, and defocus (1, size, size) in [0, 1], k, the size
-        that k is stated for being the crop's, focus_disparity, radius (mean blur radius in px).
+        key, route, prompt; aif, bokeh and extras (3, *size) in [0, 1]; and where they are
+        known: disparity (1, *size) in 1/m, and defocus (1, *size) in [0, 1], k, the size that k is
+        stated for being the crop's, focus_disparity, radius (mean blur radius in px).
 
     Raises:
         ValueError: the sample is smaller than the crop.
     """
     sample = label.apply(sample)
     height, width = sample.size
-    if min(height, width) < size:
+    if height < size[0] or width < size[1]:
         raise ValueError(
-            f"sample {sample.key} is {width}x{height} px (WxH), smaller than the crop of {size}; "
-            f"set data.crop={min(height, width)} or prepare larger samples"
+            f"sample {sample.key} is {width}x{height} px (WxH), smaller than the crop of "
+            f"{size[1]}x{size[0]}; set data.crop={min(height, width)} or prepare larger samples"
         )
-    top = min(int(place[0] * (height - size + 1)), height - size)
-    left = min(int(place[1] * (width - size + 1)), width - size)
+    top = min(int(place[0] * (height - size[0] + 1)), height - size[0])
+    left = min(int(place[1] * (width - size[1] + 1)), width - size[1])
 
     def seen(view: View) -> View:
-        part = crop(view, top, left, size, size)
+        part = crop(view, top, left, *size)
         return flip(part) if mirrored else part
 
     sharp = seen(View(sample.aif, sample.disparity, sample.mask, sample.strength))

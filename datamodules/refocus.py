@@ -7,6 +7,7 @@ from typing import Any
 
 from datamodules.examples import LABELLED_ROUTE, EvalSamples, KLabel, KSource, TrainDraws
 from datamodules.ordered import OrderedDataModule
+from genrefocus.data.buckets import crops_of, least_edge
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.shards import INDEX_NAME, ShardDataset, require_crop
 from genrefocus.preparation.ledger import SUMMARY_NAME, read_summary
@@ -22,6 +23,9 @@ class RefocusDataModule(OrderedDataModule):
         val_samples: of each set in ``val``, spread over it, the same at every validation; None
             takes all.
         crop: edge of the square crop in px; random in training, central in evaluation.
+        buckets: heights and widths of crops in its place, px: each sample has the one that is
+            nearest to its proportions, and each micro-batch is of one. Micro-batches then belong to
+            the order: a resumed run has the same ``batch_size``.
         seed: of the order, the crops and flips, and label noise.
         flip: mirror at random.
         limit: draw from the first samples of every route only, for overfitting and learning curves.
@@ -47,6 +51,7 @@ class RefocusDataModule(OrderedDataModule):
         val: Sequence[str | Path],
         crop: int,
         seed: int,
+        buckets: Sequence[Sequence[int]] | None = None,
         flip: bool = True,
         limit: int | None = None,
         k_label: KSource = "exif",
@@ -61,6 +66,7 @@ class RefocusDataModule(OrderedDataModule):
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.val_folders = _folders(val)
         self.crop, self.mirror, self.limit = crop, flip, limit
+        self.buckets = None if buckets is None else [(one[0], one[1]) for one in buckets]
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
         self.val_samples = val_samples
@@ -77,7 +83,11 @@ class RefocusDataModule(OrderedDataModule):
         if self.validated is None:
             self.val_sets = [self._opened(folder) for folder in self.val_folders]
             self.validated = EvalSamples(
-                self.val_sets, size=self.crop, label=self.label, most=self.val_samples
+                self.val_sets,
+                crop=self.crop,
+                buckets=self.buckets,
+                label=self.label,
+                most=self.val_samples,
             )
 
     @property
@@ -102,6 +112,8 @@ class RefocusDataModule(OrderedDataModule):
             "limit": self.limit,
             "min_mask_agreement": self.min_mask_agreement,
             "data": {name: one.fingerprint for name, one in self.train_sets.items()},
+            "buckets": self.buckets,
+            **({} if self.buckets is None else {"batch_size": self.batch_size}),
         }
 
     def _restored_radius(self) -> float | None:
@@ -131,16 +143,26 @@ class RefocusDataModule(OrderedDataModule):
         for name, folder in self.train_folders.items():
             if name in drawn:
                 self.train_sets[name] = self._opened(folder)
-        kept = {name: self._kept(name, one) for name, one in self.train_sets.items()}
+        found = {
+            name: crops_of(one, self._kept(name, one), self.crop, self.buckets)
+            for name, one in self.train_sets.items()
+        }
+        kept = {name: list(crops) for name, crops in found.items()}
+        crops = {name: list(own.values()) for name, own in found.items()}
         sizes = {name: len(indices) for name, indices in kept.items()}
-        order = GlobalOrder(sizes, self.weights, self.seed)
+        buckets, run = self.buckets or [(self.crop, self.crop)], 1
+        if self.buckets is not None:
+            assert self.batch_size is not None, "deal_out comes first"
+            run = self.batch_size
+        kinds = {name: bytes(map(buckets.index, own)) for name, own in crops.items()}
+        order = GlobalOrder(sizes, self.weights, self.seed, run=run, kinds=kinds)
         self.draws = TrainDraws(
-            self.train_sets, kept, order, size=self.crop, label=self.label, mirror=self.mirror
+            self.train_sets, kept, order, crops=crops, label=self.label, mirror=self.mirror
         )
 
     def _opened(self, folder: Path) -> ShardDataset:
         one = ShardDataset(folder)
-        require_crop(one, self.crop)
+        require_crop(one, least_edge(self.crop, self.buckets))
         return one
 
     def _kept(self, name: str, one: ShardDataset) -> Sequence[int]:

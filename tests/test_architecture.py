@@ -102,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"runs", "terminal", "writing"},
     "runs": {"writing"},
     # Configurations are composed and checked here.
-    "configuration": {"runs", "terminal", "writing"},
+    "configuration": {"data", "runs", "terminal", "writing"},
     "preflight": (
         {"configuration", "photograph", "data", "data.sample", "metrics", "backbone", "denoiser"}
         | {"geometry", "rejection", "terminal"}

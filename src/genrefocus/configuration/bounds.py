@@ -52,6 +52,7 @@ def require_bounds(config: DictConfig) -> None:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
     wrong += [*_of_checkpointing(config.backbone), *_of_half_control(config)]
+    wrong += _of_buckets(config)
     sets: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
     for key in ("deblur", "bokeh", "control", "validation"):
         if sets[key] is None:
@@ -79,6 +80,22 @@ def _of_half_control(config: DictConfig) -> Iterator[str]:
         if config.data.crop % 32:
             low = max(config.data.crop // 32 * 32, 32)
             yield f"{key}=true: data.crop={config.data.crop} is no multiple of 32; give {low}"
+
+
+def _of_buckets(config: DictConfig) -> Iterator[str]:
+    buckets = config.data.get("buckets")
+    half = any(one.get("module", {}).get("half_control") for one in config.stages.values())
+    multiple = 32 if half else 16
+    if buckets is not None and not (
+        isinstance(buckets, ListConfig) and buckets and all(_is_size(b, multiple) for b in buckets)
+    ):
+        given = f"heights and widths, multiples of {multiple} px"
+        yield f"data.buckets={buckets}: give {given}, such as [[512,512],[416,624],[624,416]]"
+
+
+def _is_size(value: object, multiple: int) -> bool:
+    edges = list(value) if isinstance(value, ListConfig) else []
+    return len(edges) == 2 and all(type(e) is int and e > 0 and e % multiple == 0 for e in edges)
 
 
 def _of_trainer(trainer: DictConfig) -> Iterator[str]:

@@ -28,6 +28,7 @@ from omegaconf.errors import (
 
 from genrefocus.configuration.bounds import require_bounds
 from genrefocus.configuration.spellings import MEANT, require_read, without_null_groups
+from genrefocus.data.buckets import least_edge
 from genrefocus.runs import CONFIG, ROOT, run_folder, sweep_folder
 from genrefocus.terminal import any_terminal
 
@@ -59,6 +60,7 @@ def _run_folder(*arguments: Any) -> str:
 # For the files in conf/.
 OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+OmegaConf.register_new_resolver("least_edge", least_edge, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True, replace=True)
 

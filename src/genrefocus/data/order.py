@@ -6,6 +6,7 @@ on n see the same samples in the same order, and a resumed run needs to know one
 
 import itertools
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,33 +37,52 @@ class GlobalOrder:
     by (seed, block). So the number of draws that a route had before any block is a product, and
     ``draw`` takes constant time but for the permutations, which are cached.
 
+    With ``run`` above 1, draws ``run * g`` to ``run * (g + 1) - 1`` are samples of one route and of
+    one kind, and a block has ``MIX_BLOCK`` such runs. Samples of a kind that do not fill the last
+    of its runs in an epoch are repeated to fill it.
+
     Args:
         sizes: samples per route.
         weights: relative weight per route, >= 0. Routes without a weight are not drawn from.
         seed: of the whole order.
+        run: draws in a row that are of one kind.
+        kinds: per route, a byte for each sample, its kind; None: all are of one.
 
     Raises:
         ValueError: a weight for a route that is not there, negative or all zero weights, or a
             weighted route without samples.
     """
 
-    def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, float], seed: int) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        weights: Mapping[str, float],
+        seed: int,
+        *,
+        run: int = 1,
+        kinds: Mapping[str, bytes] | None = None,
+    ) -> None:
         _check(sizes, weights)
-        self.seed = seed
+        self.seed, self.run = seed, run
         self.routes = tuple(sorted(name for name, weight in weights.items() if weight > 0))
-        self.sizes = {name: sizes[name] for name in self.routes}
         self.quotas = tuple(_quotas([weights[name] for name in self.routes]))
+        self.kinds = {name: kinds[name] if kinds else bytes(sizes[name]) for name in self.routes}
+        self.lengths = {
+            name: sum(-(-count // run) * run for count in Counter(own).values())
+            for name, own in self.kinds.items()
+        }
 
     def draw(self, n: int) -> Draw:
         """The n-th draw, n >= 0."""
         assert n >= 0, n
-        block, position = divmod(n, MIX_BLOCK)
+        group, within = divmod(n, self.run)
+        block, position = divmod(group, MIX_BLOCK)
         which, occurrence = _mixed_block(self.seed, self.quotas, block)
         number = int(which[position])
         name = self.routes[number]
-        drawn_before = block * self.quotas[number] + int(occurrence[position])
-        epoch, at = divmod(drawn_before, self.sizes[name])
-        index = int(_permutation(self.seed, name, self.sizes[name], epoch)[at])
+        runs_before = block * self.quotas[number] + int(occurrence[position])
+        epoch, at = divmod(runs_before * self.run + within, self.lengths[name])
+        index = int(_permutation(self.seed, name, self.kinds[name], self.run, epoch)[at])
         return Draw(name, index, _seed_of(self.seed, _SAMPLE, n))
 
 
@@ -80,9 +100,17 @@ def _mixed_block(
 
 
 @lru_cache(maxsize=16)
-def _permutation(seed: int, route: str, size: int, epoch: int) -> NDArray[np.int64]:
+def _permutation(seed: int, route: str, kinds: bytes, run: int, epoch: int) -> NDArray[np.int64]:
     random = _random(seed, _PERMUTATION, zlib.crc32(route.encode()), epoch)
-    return random.permutation(size)
+    if run == 1:
+        return random.permutation(len(kinds))
+    rows, of_sample = [], np.frombuffer(kinds, np.uint8)
+    for kind in np.unique(of_sample):
+        own = random.permutation(np.flatnonzero(of_sample == kind))
+        rows.append(np.resize(own, (-(-len(own) // run), run)))  # the last begins anew
+    together = np.concatenate(rows)
+    random.shuffle(together)
+    return together.ravel()
 
 
 def _check(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:

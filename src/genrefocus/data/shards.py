@@ -166,6 +166,11 @@ class ShardDataset:
                 raise ValueError(f"expected the metadata first, found {info.name}")
             return decode_metadata(_pread(path, start + _BLOCK, info.size))
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a sample in px, read without its images; errors as for the sample."""
+        found = self.metadata(index)
+        return found["height"], found["width"]
+
     def verify(self) -> None:
         """Compare every shard with its checksum in the index.
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.configuration.composing import training_stages
 from genrefocus.data.batches import micro_batches
+from genrefocus.data.buckets import least_edge
 from genrefocus.preflight.files import (
     Finding,
     check_flux,
@@ -243,7 +244,8 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
                 continue
             inner = f"stages.{name}.datamodule.{key if split == 'train' else split}"
             reads = _reads(stage.module)
-            finding, count = _check_set(config, folder, option=inner, crop=data.crop, reads=reads)
+            edge = least_edge(data.crop, data.get("buckets"))
+            finding, count = _check_set(config, folder, option=inner, crop=edge, reads=reads)
             if (folder, finding.verdict) not in seen:
                 seen.add((folder, finding.verdict))
                 yield finding

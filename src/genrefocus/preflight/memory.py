@@ -190,13 +190,15 @@ def _ranks(config: DictConfig) -> dict[str, int]:
 
 def _activations(config: DictConfig, checkpointing: Checkpointing) -> Iterator[int]:
     """Bytes that each stage keeps for backward at its micro-batch."""
-    side, ranks = config.data.crop // _FLUX_PIXELS_PER_TOKEN, ranks_of(config)
+    crop, ranks = config.data.crop, ranks_of(config)
+    buckets = config.data.get("buckets") or [(crop, crop)]
+    height, width = max(buckets, key=lambda one: one[0] * one[1])
     for stage in training_stages(config).values():
         batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, ranks)
         yield activation_bytes(
             FLUX_DEV_CONFIG,
             batch=batch,
-            grid=(side, side),
+            grid=(height // _FLUX_PIXELS_PER_TOKEN, width // _FLUX_PIXELS_PER_TOKEN),
             text=config.backbone.max_text_length,
             conditions=condition_count(stage.module),
             rank=stage.module.rank,

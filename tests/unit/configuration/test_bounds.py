@@ -29,3 +29,27 @@ def test_a_half_control_map_needs_flux_a_map_and_a_crop_of_whole_tokens(
 
 def test_a_half_control_map_where_it_fits() -> None:
     require_bounds(compose_training(["scale=paper", HALF.format("bokehnet_synthetic")]))
+
+
+@pytest.mark.parametrize(
+    ("buckets", "multiple", "more"),
+    [
+        ("512", 16, []),
+        ("[]", 16, []),
+        ("[512,512]", 16, []),
+        ("[[512,512],[410,624]]", 16, []),
+        ("[[512,512],[416,624]]", 32, [HALF.format("bokehnet_synthetic")]),
+    ],
+)
+def test_buckets_are_heights_and_widths_of_whole_tokens(
+    buckets: str, multiple: int, more: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=rf"data\.buckets=.*multiples of {multiple} px"):
+        require_bounds(compose_training(["scale=paper", f"data.buckets={buckets}", *more]))
+
+
+def test_buckets_say_which_photographs_are_too_small() -> None:
+    config = compose_training(["scale=paper", "data.buckets=[[512,512],[416,624]]"])
+    require_bounds(config)
+    assert config.stages.in_the_wild.route.least_edge == 416
+    assert compose_training(["scale=paper"]).stages.in_the_wild.route.least_edge == 512

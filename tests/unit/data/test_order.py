@@ -81,6 +81,40 @@ def test_the_order_is_frozen() -> None:
     assert [astuple(order.draw(n)) for n in (0, 1, 2, 123456)] == FROZEN
 
 
+@pytest.mark.parametrize("run", [2, 3, 8])
+def test_runs_are_of_one_route_and_kind_and_leave_out_no_sample(run: int) -> None:
+    rng = np.random.default_rng(run)
+    kinds = {name: bytes(rng.integers(0, 5, size).tolist()) for name, size in SIZES.items()}
+    order = GlobalOrder(SIZES, WEIGHTS, 3, run=run, kinds=kinds)
+    draws = [order.draw(n) for n in range(2 * MIX_BLOCK * run)]
+    seen: dict[str, list[int]] = {name: [] for name in SIZES}
+    for first in range(0, len(draws), run):
+        together = {(x.route, kinds[x.route][x.index]) for x in draws[first : first + run]}
+        assert len(together) == 1
+        for draw in draws[first : first + run]:
+            seen[draw.route].append(draw.index)
+    shares = [len(seen[name]) for name in ("aperture_series", "in_the_wild", "synthetic")]
+    assert shares == [400 * run, 600 * run, 1000 * run]
+    for name, indices in seen.items():
+        counts = Counter(kinds[name])
+        epoch = sum(-(-count // run) * run for count in counts.values())
+        for first in range(0, len(indices) - epoch + 1, epoch):
+            times = Counter(indices[first : first + epoch])
+            assert set(times) == set(range(SIZES[name]))
+            for kind, count in counts.items():  # what fills the last run is spread evenly
+                own = [times[i] for i in range(SIZES[name]) if kinds[name][i] == kind]
+                assert max(own) - min(own) <= 1 and sum(own) - count < run
+    again = pickle.loads(pickle.dumps(order))
+    for n in rng.permutation(len(draws))[:300]:
+        assert again.draw(int(n)) == draws[n]
+
+
+def test_kinds_mean_nothing_to_runs_of_one() -> None:
+    kinds = {name: bytes(n % 3 for n in range(size)) for name, size in SIZES.items()}
+    order = GlobalOrder(SIZES, WEIGHTS, 3, kinds=kinds)
+    assert [astuple(order.draw(n)) for n in (0, 1, 2, 123456)] == FROZEN
+
+
 def test_a_weight_without_samples_names_what_was_found() -> None:
     with pytest.raises(ValueError, match=r"route synthetc has weight 1.*synthetic \(137 samples\)"):
         GlobalOrder(SIZES, {"synthetc": 1}, 0)

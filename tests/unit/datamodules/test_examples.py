@@ -28,11 +28,11 @@ def make_sample(key: str = "s", route: str = "in_the_wild", **changes) -> Sample
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize(("place", "top", "left"), [((0, 0), 0, 0), ((0.99, 0.5), 4, 6)])
+@pytest.mark.parametrize(("place", "top", "left"), [((0, 0), 0, 0), ((0.99, 0.5), 4, 7)])
 def test_all_fields_are_cut_alike(mirrored: bool, place: tuple, top: int, left: int) -> None:
-    item = to_example(make_sample(), 8, place, mirrored)
+    item = to_example(make_sample(), (8, 6), place, mirrored)
     whole = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
-    expected = torch.from_numpy(whole[top : top + 8, left : left + 8].copy()).float() / 255
+    expected = torch.from_numpy(whole[top : top + 8, left : left + 6].copy()).float() / 255
     expected = expected.flip(-1) if mirrored else expected
     for name in ("aif", "bokeh", "pre_deblur"):
         assert torch.equal(item[name], expected.expand(3, -1, -1))
@@ -45,15 +45,18 @@ def test_all_fields_are_cut_alike(mirrored: bool, place: tuple, top: int, left: 
 
 def test_a_crop_beyond_the_sample_names_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"sample s is 20x12 px.*data\.crop=12"):
-        to_example(make_sample(), 13, (0, 0), mirrored=False)
+        to_example(make_sample(), (13, 13), (0, 0), mirrored=False)
 
 
 def test_batches_hold_what_all_items_have() -> None:
-    known = to_example(make_sample("a", prompt="hello"), 8, (0, 0), mirrored=False)
+    known = to_example(make_sample("a", prompt="hello"), (8, 8), (0, 0), mirrored=False)
     unknown = make_sample(
         "b", "deblur", disparity=None, strength=None, focus_disparity=None, extras={}
     )
-    items = [{"draw": 5, **known}, {"draw": 6, **to_example(unknown, 8, (0, 0), mirrored=False)}]
+    items = [
+        {"draw": 5, **known},
+        {"draw": 6, **to_example(unknown, (8, 8), (0, 0), mirrored=False)},
+    ]
     batch = collate(items)
     assert set(batch) == {"draw", "key", "route", "prompt", "aif", "bokeh"}
     assert batch["aif"].shape == (2, 3, 8, 8)
@@ -95,7 +98,7 @@ def test_reblurred_labels_lower_the_radii_of_photographs() -> None:
         ("synthetic", None),
     ):
         stored, told = (
-            to_example(make_sample("one", route), 8, (0.3, 0.6), True, label)
+            to_example(make_sample("one", route), (8, 8), (0.3, 0.6), True, label)
             for label in (KLabel(), reblurred)
         )
         radius = stored["defocus"] * MAX_COC

@@ -48,6 +48,16 @@ def test_a_larger_micro_batch_is_computed_again_sooner(transformer: FluxTransfor
         assert training_memory(paper(f"batch_size={samples}"), transformer, 80 * GIB)[1] == chosen
 
 
+def test_the_largest_bucket_counts(transformer: FluxTransformer2DModel) -> None:
+    def activations(*given: str) -> float:
+        detail = training_memory(paper("backbone.checkpointing=none", *given), transformer, GIB)[0]
+        return float(detail.detail.partition("activations ")[2].split()[0])
+
+    crop, larger = activations(), activations("data.buckets=[[512,512],[640,512],[480,544]]")
+    tokens = 512 + 3 * 40 * 32, 512 + 3 * 32 * 32
+    assert larger / crop == pytest.approx(tokens[0] / tokens[1], rel=0.01)
+
+
 def test_what_is_given_is_kept(transformer: FluxTransformer2DModel) -> None:
     config = paper("backbone.checkpointing=7")
     for given in (7, "none", "all"):

@@ -256,7 +256,7 @@ def test_scenes_hold_what_the_chain_and_lvcorr_are_measured_on(
         weaker = replace(one.strength, k=one.strength.k * 5 / 15)
         truth = to_float(photograph(scene, one.focus_disparity, weaker))
         assert float(psnr(to_float(more.extras["sweep_5"])[None], truth[None])) > 45
-    item = to_example(full[0], 48, (0.5, 0.5), mirrored=False)
+    item = to_example(full[0], (48, 48), (0.5, 0.5), mirrored=False)
     assert item["blurry"].shape == item["sweep_1"].shape == (3, 48, 48)
 
 
