@@ -21,6 +21,7 @@ from genrefocus.optics import blur_radius, defocus_of_radius, lacking_radius
 Example = dict[str, Any]
 KSource = Literal["exif", "reblurred", "noisy", "constant"]
 LABELLED_ROUTE = "in_the_wild"
+_CENTRE = (0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class TrainDraws(Dataset[Example]):
         crops: per route, height and width in px of the crop of each of ``kept``.
         label: source of K.
         mirror: flip left to right at random.
+        fixed: crop about the centre, not at random.
     """
 
     def __init__(
@@ -101,16 +103,17 @@ class TrainDraws(Dataset[Example]):
         crops: Mapping[str, Sequence[Size]],
         label: KLabel,
         mirror: bool,
+        fixed: bool = False,
     ) -> None:
         self.sets, self.kept, self.order = dict(sets), dict(kept), order
-        self.crops, self.label, self.mirror = dict(crops), label, mirror
+        self.crops, self.label, self.mirror, self.fixed = dict(crops), label, mirror, fixed
 
     def __getitem__(self, n: int) -> Example:
         draw = self.order.draw(n)
         sample = self.sets[draw.route][self.kept[draw.route][draw.index]]
         # Of random.Random only random() is promised to stay the same over Python versions.
         rng = random.Random(draw.sample_seed)
-        place = (rng.random(), rng.random())
+        place = _CENTRE if self.fixed else (rng.random(), rng.random())
         mirrored = self.mirror and rng.random() < 0.5
         size = self.crops[draw.route][draw.index]
         return {"draw": n, **to_example(sample, size, place, mirrored, self.label)}
@@ -176,7 +179,7 @@ class EvalSamples(EvalExamples):
 
     def __getitem__(self, n: int) -> Example:
         one, size, index = self.places[n]
-        return {"draw": n, **to_example(one[index], size, (0.5, 0.5), False, self.label)}
+        return {"draw": n, **to_example(one[index], size, _CENTRE, False, self.label)}
 
 
 def to_example(

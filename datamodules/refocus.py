@@ -28,6 +28,8 @@ class RefocusDataModule(OrderedDataModule):
             the order: a resumed run has the same ``batch_size``.
         seed: of the order, the crops and flips, and label noise.
         flip: mirror at random.
+        fixed_crops: crop about the centre in training too, and mirror nothing: every epoch has the
+            same images.
         limit: draw from the first samples of every route only, for overfitting and learning curves.
         k_label, k_deviation, k_constant: source of K of photographs, see ``examples.KLabel``.
         min_mask_agreement: drop training samples whose estimated in-focus mask agrees less with
@@ -53,6 +55,7 @@ class RefocusDataModule(OrderedDataModule):
         seed: int,
         buckets: Sequence[Sequence[int]] | None = None,
         flip: bool = True,
+        fixed_crops: bool = False,
         limit: int | None = None,
         k_label: KSource = "exif",
         k_deviation: float = 0.0,
@@ -65,7 +68,8 @@ class RefocusDataModule(OrderedDataModule):
         self.train_folders = {name: Path(folder) for name, folder in train.items()}
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.val_folders = _folders(val)
-        self.crop, self.mirror, self.limit = crop, flip, limit
+        self.crop, self.limit = crop, limit
+        self.fixed_crops, self.mirror = fixed_crops, flip and not fixed_crops
         self.buckets = None if buckets is None else [(one[0], one[1]) for one in buckets]
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
@@ -157,7 +161,13 @@ class RefocusDataModule(OrderedDataModule):
         kinds = {name: bytes(map(buckets.index, own)) for name, own in crops.items()}
         order = GlobalOrder(sizes, self.weights, self.seed, run=run, kinds=kinds)
         self.draws = TrainDraws(
-            self.train_sets, kept, order, crops=crops, label=self.label, mirror=self.mirror
+            self.train_sets,
+            kept,
+            order,
+            crops=crops,
+            label=self.label,
+            mirror=self.mirror,
+            fixed=self.fixed_crops,
         )
 
     def _opened(self, folder: Path) -> ShardDataset:

@@ -155,21 +155,24 @@ class Denoiser:
     ) -> Latents:
         """Conditions, and where it is known the target (B, 3, H, W) in [0, 1], as tokens.
 
-        There is one generator a row, so that a sample's noise does not depend on its batch.
+        There is one generator a row, so that a sample's noise does not depend on its batch. Images
+        that have a target are those of a data set: they are encoded again, see :class:`Codec`.
 
         Raises:
             ValueError: sides are no multiples of :attr:`pixel_multiple`.
         """
-        backbone, encoded = self.backbone, []
+        backbone, encoded, keep = self.backbone, [], target is not None
         with torch.no_grad():
             if conditions.draft is not None:
-                tokens = backbone.encode_image(conditions.draft, generators)
+                tokens = backbone.encode_image(conditions.draft, generators, keep=keep)
                 encoded.append(ConditionTokens(tokens, (0, backbone.tiling.size), "draft"))
-            source = backbone.encode_image(conditions.source, generators)
+            source = backbone.encode_image(conditions.source, generators, keep=keep)
             encoded.append(ConditionTokens(source))
             if conditions.control is not None:
-                encoded.append(self._control(conditions.control, generators))
-            clean = None if target is None else backbone.encode_image(target, generators)
+                encoded.append(self._control(conditions.control, generators, keep=keep))
+            clean = None
+            if target is not None:
+                clean = backbone.encode_image(target, generators, keep=True)
         text, noise = backbone.embed(conditions.prompts), noise_like(source, generators)
         grid = backbone.grid(*conditions.source.shape[-2:])
         return Latents(text, encoded, source, noise, clean, grid)
@@ -182,7 +185,9 @@ class Denoiser:
             last = self._control(control, generators)
         return replace(latents, conditions=[*latents.conditions[:-1], last])
 
-    def _control(self, control: Tensor, generators: Sequence[Generator]) -> ConditionTokens:
+    def _control(
+        self, control: Tensor, generators: Sequence[Generator], *, keep: bool = False
+    ) -> ConditionTokens:
         pitch, (height, width) = 1, control.shape[-2:]
         if self.half_control:
             if height % self.pixel_multiple or width % self.pixel_multiple:
@@ -191,7 +196,7 @@ class Denoiser:
                     f"multiples of {self.pixel_multiple}"
                 )
             pitch, control = _HALF, F.avg_pool2d(control, _HALF)
-        tokens = self.backbone.encode_control(control, generators)
+        tokens = self.backbone.encode_control(control, generators, keep=keep)
         return ConditionTokens(tokens, role="control", pitch=pitch)
 
     def loss(self, latents: Latents, sigma: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ COST = (
     "datamodule.num_workers",
     "datamodule.val_samples",
     "backbone.checkpointing",
+    "backbone.latents",
     "prepare.*.device",
     "prepare.*.batch_size",
     "trainer.accelerator",

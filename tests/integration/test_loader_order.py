@@ -190,6 +190,18 @@ def test_a_checkpoint_of_other_data_is_refused(folders: dict[str, Path], tmp_pat
             fit(data(folders, **change), tmp_path, resume=tmp_path / "step=2.ckpt")
 
 
+def test_fixed_crops_show_a_sample_alike_in_every_epoch(folders: dict[str, Path]) -> None:
+    module = data(folders, fixed_crops=True, batch_size=1)
+    module.setup("fit")
+    seen: dict[str, list[torch.Tensor]] = {}
+    for batch in module.train_loader(start=0, count=80):
+        seen.setdefault(batch["key"][0], []).append(batch["bokeh"][0])
+    assert len(seen) == sum(COUNTS.values()) and min(map(len, seen.values())) > 1
+    assert all(torch.equal(one, images[0]) for images in seen.values() for one in images)
+    image = module.train_sets["synthetic"][3].bokeh  # 10 x 12 px
+    assert torch.equal(seen["synthetic-3"][0], image[:, 1:9, 2:10] / 255)
+
+
 def test_loading_leaves_the_global_generator_alone(folders: dict[str, Path]) -> None:
     module = data(folders, num_workers=1)
     module.setup("fit")

@@ -194,7 +194,7 @@ class Pixels(Recording):
     def embed(self, prompts):
         return TEXT
 
-    def encode_image(self, image, generators):
+    def encode_image(self, image, generators, *, keep=False):
         return nn.functional.avg_pool2d(image, 4).flatten(2).mT
 
     encode_control = encode_image

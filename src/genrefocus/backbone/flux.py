@@ -140,16 +140,26 @@ class Backbone(nn.Module):
             )
         return height // side, width // side
 
-    def encode_image(self, image: Tensor, generators: Sequence[torch.Generator] = ()) -> Tensor:
-        """Tokens (B, N, C) of an image (B, 3, H, W) in [0, 1], which is rescaled to [-1, 1]."""
-        self.grid(*image.shape[-2:])
-        return pack(self.codec.encode(image.to(self.device) * 2 - 1, generators)).to(self.dtype)
+    def encode_image(
+        self, image: Tensor, generators: Sequence[torch.Generator] = (), *, keep: bool = False
+    ) -> Tensor:
+        """Tokens (B, N, C) of an image (B, 3, H, W) in [0, 1], which is rescaled to [-1, 1].
 
-    def encode_control(self, defocus: Tensor, generators: Sequence[torch.Generator] = ()) -> Tensor:
+        ``keep``: see :class:`Codec`.
+        """
+        self.grid(*image.shape[-2:])
+        return self._tokens(image.to(self.device) * 2 - 1, generators, keep)
+
+    def encode_control(
+        self, defocus: Tensor, generators: Sequence[torch.Generator] = (), *, keep: bool = False
+    ) -> Tensor:
         """Tokens of a defocus map (B, 1, H, W) in [0, 1]: three equal channels, *not* rescaled."""
         self.grid(*defocus.shape[-2:])
         three = (defocus.to(self.device) * self.control_gain).expand(-1, 3, -1, -1)
-        return pack(self.codec.encode(three, generators)).to(self.dtype)
+        return self._tokens(three, generators, keep)
+
+    def _tokens(self, image: Tensor, generators: Sequence[torch.Generator], keep: bool) -> Tensor:
+        return pack(self.codec.encode(image, generators, keep=keep)).to(self.dtype)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Image (B, 3, H, W) in [0, 1], fp32, of packed tokens on a grid (rows, columns)."""
@@ -169,11 +179,13 @@ def load_flux_dev(
     checkpointing: Checkpointing = "none",
     max_text_length: int = 512,
     prompts: str | Path | None = None,
+    latents: str | Path | None = None,
 ) -> Backbone:
     """FLUX.1-dev from a local folder or a hub id, frozen.
 
     The text encoders are in memory only while prompts are encoded, whose embeddings are kept in the
-    folder ``prompts``, if there is one.
+    folder ``prompts``, if there is one; posteriors of training images in ``latents``, see
+    :class:`VaeCodec`.
 
     Raises:
         OSError: neither a local folder nor reachable on the hub.
@@ -195,7 +207,7 @@ def load_flux_dev(
         raise ValueError(f"{path}: its scheduler has no dynamic shifting; give FLUX.1-dev's folder")
     return Backbone(
         transformer.requires_grad_(False).eval().to(device),
-        VaeCodec(vae.to(device)),
+        VaeCodec(vae.to(device), latents),
         FluxTextEncoders(path, dtype=dtype, max_length=max_text_length),
         shift=Shift.of_scheduler(scheduler),
         tiling=Tiling(),

@@ -163,7 +163,9 @@ class PixelCodec:
         self.factor = factor
         self.channels = 3 * factor * factor
 
-    def encode(self, image: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def encode(
+        self, image: Tensor, generators: Sequence[torch.Generator], *, keep: bool = False
+    ) -> Tensor:
         return F.pixel_unshuffle(image, self.factor)
 
     def decode(self, latents: Tensor) -> Tensor:

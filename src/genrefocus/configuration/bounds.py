@@ -52,7 +52,7 @@ def require_bounds(config: DictConfig) -> None:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
     wrong += [*_of_checkpointing(config.backbone), *_of_half_control(config)]
-    wrong += _of_buckets(config)
+    wrong += [*_of_buckets(config), *_of_latents(config)]
     sets: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
     for key in ("deblur", "bokeh", "control", "validation"):
         if sets[key] is None:
@@ -96,6 +96,18 @@ def _of_buckets(config: DictConfig) -> Iterator[str]:
 def _is_size(value: object, multiple: int) -> bool:
     edges = list(value) if isinstance(value, ListConfig) else []
     return len(edges) == 2 and all(type(e) is int and e > 0 and e % multiple == 0 for e in edges)
+
+
+def _of_latents(config: DictConfig) -> Iterator[str]:
+    if config.backbone.get("latents") is None:
+        return
+    key = f"backbone.latents={config.backbone.latents}"
+    if not config.data.fixed_crops:
+        yield f"{key}: random crops are never met again; give data.fixed_crops=true"
+    for name in config.curriculum:
+        if config.stages[name].get("module", {}).get("told", 0) > 0:
+            told = f"stages.{name}.module.told"
+            yield f"{key}: maps that DeblurNet is told change with every draw; give {told}=0"
 
 
 def _of_trainer(trainer: DictConfig) -> Iterator[str]:

@@ -56,6 +56,8 @@ def find_disk(
         WrittenFolder("paths.data", Path(config.paths.data), {}),
         WrittenFolder("TMPDIR", Path(tempfile.gettempdir()), {}),
     ]
+    if config.backbone.get("latents") is not None:
+        written.append(WrittenFolder("backbone.latents", Path(config.backbone.latents), {}))
     if download:
         from huggingface_hub.constants import HF_HUB_CACHE
 

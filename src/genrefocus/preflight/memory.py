@@ -94,7 +94,8 @@ def training_memory(
     """
     flux, ranks = is_flux(config), _ranks(config)
     largest = max((lora_parameters(transformer, rank) for rank in ranks.values()), default=0)
-    frozen = sum(one.numel() for one in transformer.parameters()) + flux * _FLUX_CODEC
+    codec = flux and config.backbone.get("latents") is None  # else it is away in training
+    frozen = sum(one.numel() for one in transformer.parameters()) + codec * _FLUX_CODEC
     parts = {
         "base": frozen * (instantiate(config.backbone.dtype).itemsize if flux else 4),
         "LoRA and gradient": largest * 8,

@@ -71,3 +71,36 @@ def test_a_vae_in_tiles_sees_no_more_than_a_tile_at_once(tiny_vae):
     assert latents.shape[-2:] == (12, 16) and decoded.shape[-2:] == (24, 32)
     assert latents.dtype == decoded.dtype == torch.bfloat16
     assert len(seen) == 2 * 2 * 3 and max(map(max, seen)) == 16
+
+
+def test_posteriors_are_kept_by_image_and_by_autoencoder(tiny_vae, tmp_path):
+    settings = {"block_out_channels": (8, 8, 16), "latent_channels": 6}
+    plain, keeping = (VaeCodec(tiny_vae(**settings), folder) for folder in (None, tmp_path))
+    asked = []
+    keeping.vae.encoder.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    for seed in (1, 2):
+        noise = seeded_generators(seed, [1, 2])
+        kept = keeping.encode(image(), seeded_generators(seed, [1, 2]), keep=True)
+        assert torch.equal(kept, plain.encode(image(), noise))
+    three = torch.cat([image()[1:], image().flip(-1)])
+    keeping.encode(three, seeded_generators(0, [1, 2, 3]), keep=True)
+    assert asked == [2, 2]  # both at first, and the two that were new
+    other = tiny_vae(**settings)
+    other.encoder.conv_in.bias += 1
+    other = VaeCodec(other, tmp_path)
+    noise = [seeded_generators(0, [1, 2]) for _ in "ab"]
+    assert not torch.equal(
+        other.encode(image(), noise[0], keep=True), plain.encode(image(), noise[1])
+    )
+
+
+def test_an_autoencoder_that_keeps_posteriors_is_on_the_device_while_it_computes(
+    tiny_vae, tmp_path, monkeypatch
+):
+    codec, moved = VaeCodec(tiny_vae(), tmp_path), []
+    codec.to("meta")
+    assert {one.device.type for one in codec.vae.parameters()} == {"cpu"}
+    monkeypatch.setattr(codec.vae, "to", lambda device: moved.append(torch.device(device).type))
+    latents = codec.encode(image(), seeded_generators(0, [1, 2]))
+    codec.decode(latents)
+    assert moved == ["cpu"] * 4  # there and back, twice

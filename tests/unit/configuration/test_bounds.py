@@ -53,3 +53,13 @@ def test_buckets_say_which_photographs_are_too_small() -> None:
     require_bounds(config)
     assert config.stages.in_the_wild.route.least_edge == 416
     assert compose_training(["scale=paper"]).stages.in_the_wild.route.least_edge == 512
+
+
+def test_latents_are_kept_of_what_comes_again() -> None:
+    kept = ["scale=paper", "backbone.latents=/latents"]
+    with pytest.raises(ValueError, match=r"backbone\.latents=/latents: .*data\.fixed_crops=true"):
+        require_bounds(compose_training(kept))
+    kept += ["data.fixed_crops=true"]
+    require_bounds(compose_training(kept))
+    with pytest.raises(ValueError, match=r"backbone\.latents=.*deblurnet\.module\.told=0$"):
+        require_bounds(compose_training([*kept, "stages.deblurnet.module.told=0.5"]))

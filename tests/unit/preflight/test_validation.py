@@ -34,7 +34,7 @@ class Counted:
     def forward(self, layer: Any, given: Any, output: Tensor) -> None:
         self.cost += [len(output), 0]
 
-    def encode(self, image: Tensor, generators: Any) -> Tensor:
+    def encode(self, image: Tensor, generators: Any, **_: Any) -> Tensor:
         self.cost += [0, len(image)]
         return self.codec.encode(image, generators)
 
