@@ -171,6 +171,34 @@ def test_prodigy_has_a_rate_of_its_own(conf: None) -> None:
     assert composed().optimizer.lr != composed("scale=paper", *SHARDS).optimizer.lr
 
 
+@pytest.mark.parametrize("name", option_names("optimizer"))
+def test_every_optimiser_goes_on_from_its_state_bit_for_bit(
+    conf: None, name: str, tmp_path: Path
+) -> None:
+    """Read as checkpoints are, without running code that is in them."""
+    settings = composed(f"optimizer={name}").optimizer
+    pytest.importorskip(settings._target_.partition(".")[0])
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(6, 64, 128, generator=generator)
+
+    def trained(start: torch.Tensor, steps: range, state: dict | None = None) -> tuple:
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = instantiate(settings)([weight])
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for step in steps:
+            weight.grad = gradients[step].clone()
+            optimizer.step()
+        return weight.detach(), optimizer.state_dict()
+
+    begun = torch.ones(64, 128)
+    whole, _ = trained(begun, range(6))
+    torch.save(trained(begun, range(3)), tmp_path / "half.ckpt")
+    half, state = torch.load(tmp_path / "half.ckpt", weights_only=True)
+    resumed, _ = trained(half, range(3, 6), state)
+    assert torch.equal(whole, resumed) and not torch.equal(whole, half)
+
+
 def test_values_that_a_stage_needs_are_named_together(conf: None) -> None:
     shards, own = ["deblur", "synthetic", "sweep"], ["photos", "estimates"]
     assert missing_of("scale=paper") == [*shards, *own, "aperture_series"]

@@ -38,15 +38,22 @@ _SAID = (
     ".*.torch_dtype. is deprecated.*",
 )
 # Modules, since Lightning sets the level of the whole package when it is imported.
-_TALKERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed")
+_TALKERS = {
+    "lightning.pytorch.utilities.rank_zero": logging.WARNING,
+    "lightning.fabric.utilities.distributed": logging.WARNING,
+    # of the extra `quantise`: kernels and files that nothing here reads, and its own old calls
+    "bitsandbytes.backends.cpu.ops": logging.ERROR,
+    "diffusers.quantizers.torchao.torchao_quantizer": logging.ERROR,
+    "torch.utils._pytree": logging.ERROR,
+}
 
 
 def quiet_libraries() -> None:
-    """Leave out what Lightning and torchmetrics say that means nothing to a user."""
+    """Leave out what libraries say of themselves that means nothing to a user."""
     for said in _SAID:
         warnings.filterwarnings("ignore", said)
-    for talker in _TALKERS:
-        logging.getLogger(talker).setLevel(logging.WARNING)
+    for talker, level in _TALKERS.items():
+        logging.getLogger(talker).setLevel(level)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from genrefocus.cli.arguments import ARGUMENTS
-from genrefocus.terminal import any_terminal
+from genrefocus.terminal import any_terminal, quiet_libraries
 
 COMMANDS = {
     "control": "print the control signal of a photograph with depth: d_f, K, defocus map",
@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 2 for wrong input, with one line on stderr."""
+    quiet_libraries()
     arguments = list(sys.argv[1:] if argv is None else argv)
     with any_terminal():
         try:

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from ctypes import CDLL
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,9 @@ from genrefocus.preflight.files import (
     states_blur,
 )
 from genrefocus.terminal import counted
+
+#: packages of an extra, and how they are installed
+_EXTRAS = dict.fromkeys(("bitsandbytes", "torchao"), "pip install -e '.[quantise]'")
 
 
 def require_inputs(config: DictConfig) -> None:
@@ -104,6 +108,10 @@ def find_parts(config: DictConfig) -> Iterator[Finding]:
 
 def _unfit(config: DictConfig, place: str, target: str) -> Iterator[Finding]:
     """What is wrong with the name of a class, or with those of its options."""
+    package = target.partition(".")[0]
+    if package in _EXTRAS and find_spec(package) is None:
+        yield Finding(place, "error", f"{package} is not installed", _EXTRAS[package])
+        return
     try:
         known = _known_options(get_object(target))
     except (HydraException, ImportError, ValueError) as error:

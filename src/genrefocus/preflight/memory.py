@@ -57,12 +57,12 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
         yield check_main_memory(size * bytes_each, _FLUX_TEXT * bytes_each, _main_memory())
     yield training_memory(config, transformer, gpu)[0]
     sizes = [lora_parameters(transformer, rank) for rank in _ranks(config).values()]
-    moments = optimizer_numbers(instantiate(config.optimizer))
+    kept_each = optimizer_bytes(instantiate(config.optimizer))
     kept = config.callbacks.get("snapshots")
     files = 1 if kept is None else 2 + kept.newest  # what is exported, the newest, and the best
     yield from find_disk(
         config,
-        checkpoints=[4 * size * (2 + moments) for size in sizes],
+        checkpoints=[round(size * (8 + kept_each)) for size in sizes],
         loras=[4 * size * files for size in sizes],
         download=download,
     )
@@ -99,7 +99,7 @@ def training_memory(
     parts = {
         "base": frozen * (instantiate(config.backbone.dtype).itemsize if flux else 4),
         "LoRA and gradient": largest * 8,
-        "optimiser": largest * 4 * optimizer_numbers(instantiate(config.optimizer)),
+        "optimiser": round(largest * optimizer_bytes(instantiate(config.optimizer))),
         "EMA": largest * 4,
     }
     where, available = ("the GPU", gpu) if gpu else _memory(config)
@@ -141,14 +141,17 @@ def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
     return sum(one.numel() for one in Lora(shapes, rank, device="meta").parameters())
 
 
-def optimizer_numbers(optimizer: Callable[[list[torch.nn.Parameter]], Optimizer]) -> int:
-    """Numbers that an optimiser keeps of each parameter, counted after a step of it."""
-    weight = torch.nn.Parameter(torch.ones(8, 8))
+def optimizer_bytes(optimizer: Callable[[list[torch.nn.Parameter]], Optimizer]) -> float:
+    """Bytes that an optimiser keeps of each number of a matrix, counted after a step of it.
+
+    The matrix has the size of one of FLUX.1-dev's LoRA: small ones are not kept in 8 bit.
+    """
+    weight = torch.nn.Parameter(torch.ones(64, 3072))
     weight.grad = torch.ones_like(weight)
     built = optimizer([weight])
     built.step()
     kept = built.state[weight].values()
-    return sum(one.numel() for one in kept if isinstance(one, Tensor)) // weight.numel()
+    return sum(one.nbytes for one in kept if isinstance(one, Tensor)) / weight.numel()
 
 
 def check_memory(

@@ -1,6 +1,7 @@
 """``genrefocus doctor`` finds what it says and names what mends it."""
 
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,14 +25,14 @@ from genrefocus.preflight.files import (
     check_sidecars,
     check_sizes,
 )
-from genrefocus.preflight.inputs import find_data
+from genrefocus.preflight.inputs import find_data, find_parts
 from genrefocus.preflight.memory import (
     check_lora,
     check_main_memory,
     check_memory,
     flux_dev_on_meta,
     lora_parameters,
-    optimizer_numbers,
+    optimizer_bytes,
 )
 
 
@@ -66,16 +67,30 @@ def test_too_few_samples_too_many_workers_and_absent_maps_are_found(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("numbers", "optimizer"),
+    ("size", "optimizer"),
     [
         (0, partial(torch.optim.SGD, lr=1.0)),
-        (1, partial(torch.optim.SGD, lr=1.0, momentum=0.9)),
-        (2, torch.optim.AdamW),
-        (4, Prodigy),  # both moments, the start and a running sum
+        (4, partial(torch.optim.SGD, lr=1.0, momentum=0.9)),
+        (8, torch.optim.AdamW),
+        (16, Prodigy),  # both moments, the start and a running sum
     ],
 )
-def test_what_an_optimiser_keeps_is_counted(numbers: int, optimizer: Any) -> None:
-    assert optimizer_numbers(optimizer) == numbers
+def test_what_an_optimiser_keeps_is_counted(size: int, optimizer: Any) -> None:
+    assert optimizer_bytes(optimizer) == pytest.approx(size, abs=0.01)
+
+
+def test_adamw_in_8_bit_keeps_a_quarter_and_the_scales_of_its_blocks() -> None:
+    optim = pytest.importorskip("bitsandbytes").optim
+    scales, tables = 2 * 4 / 256, 2 * 4 * 256 / (64 * 3072)
+    assert optimizer_bytes(optim.AdamW8bit) == pytest.approx(2 + scales + tables)
+
+
+def test_a_package_of_an_extra_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    config = compose_training(["experiment=deblur", "optimizer=adamw_8bit"])
+    (found,) = find_parts(config)
+    assert (found.verdict, found.detail) == ("error", "bitsandbytes is not installed")
+    assert found.remedy == "pip install -e '.[quantise]'"
 
 
 def test_memory_is_compared_with_what_is_there() -> None:
