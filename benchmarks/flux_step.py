@@ -1,7 +1,8 @@
 """A LoRA training step of FLUX at full width and reduced depth: attention and checkpointing.
 
 Random weights. All ways run in turn in one process, on the same inputs and LoRA: attention in one
-call with a mask or without one, then what backward computes again::
+call with a mask or without one, then what backward computes again, and with --compile the latter
+once more with compiled blocks::
 
     python benchmarks/flux_step.py --pixels 256 --repeats 3
 """
@@ -12,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -52,7 +54,7 @@ class Step:
         seen = (query == 0) | (query == query.T)
         self.mask = seen if args.isolated else seen | (query.T == 0)
 
-    def run(self, checkpointing: Checkpointing) -> None:
+    def run(self, checkpointing: Checkpointing, *, compiled: bool = False) -> None:
         """With attention without a mask."""
         out = multi_condition_forward(
             self.transformer,
@@ -62,6 +64,7 @@ class Step:
             lora=self.lora,
             isolated=self.isolated,
             checkpointing=checkpointing,
+            compiled=compiled,
         )
         out.float().square().mean().backward()
         self.lora.zero_grad()
@@ -69,7 +72,7 @@ class Step:
     def run_masked(self) -> None:
         """With attention as one call with a mask, and nothing computed again."""
 
-        def masked(q: Tensor, k: Tensor, v: Tensor, layout: branches._Layout, _: str) -> Tensor:
+        def masked(q: Tensor, k: Tensor, v: Tensor, layout: branches._Layout) -> Tensor:
             q = apply_rotary_emb(q, layout.rotary, sequence_dim=1)
             k = apply_rotary_emb(k, layout.rotary, sequence_dim=1)
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -93,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--isolated", action="store_true", help="conditions see themselves alone")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compiled blocks too")
     args = parser.parse_args(arguments)
     if args.pixels % 16:
         parser.error(f"--pixels {args.pixels} is no multiple of 16")
@@ -101,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step = Step(random_transformer(config, args.device, dtype), args)
     ways: dict[str, Callable[[], None]] = {"one call with a mask, none": step.run_masked}
     for one in CHECKPOINTINGS:
-        ways[f"without a mask, {one}"] = lambda one=one: step.run(one)  # type: ignore[misc]
+        ways[f"without a mask, {one}"] = partial(step.run, one)
+        if args.compile:
+            ways[f"compiled, {one}"] = partial(step.run, one, compiled=True)
     seconds = measure(ways, args)
     show(seconds, f"{args.doubles} + {args.singles} blocks, {len(step.mask)} tokens")
     print(json.dumps(seconds))

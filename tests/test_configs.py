@@ -18,8 +18,9 @@ from PIL import ExifTags, Image
 
 import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
+from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.tiny import HashedWords, PixelCodec
+from genrefocus.backbone.tiny import HashedWords
 from genrefocus.configuration.composing import option_names, settle_missing
 from genrefocus.flow import Shift
 from genrefocus.network_card import (

@@ -43,6 +43,7 @@ COST = (
     "datamodule.val_samples",
     "backbone.checkpointing",
     "backbone.latents",
+    "backbone.compile",
     "prepare.*.device",
     "prepare.*.batch_size",
     "trainer.accelerator",

@@ -22,8 +22,9 @@ from genrefocus.backbone import (
     branches,
     multi_condition_forward,
 )
-from genrefocus.backbone.lora import lora_from_state
-from genrefocus.backbone.tiny import HashedWords, PixelCodec
+from genrefocus.backbone.codec import PixelCodec
+from genrefocus.backbone.lora import lora_from_state, low_rank
+from genrefocus.backbone.tiny import HashedWords
 from genrefocus.cli import main
 from genrefocus.compat import TOLERANCE, relative_error
 from genrefocus.denoiser import ConditionTokens, Denoiser, Latents
@@ -97,7 +98,8 @@ def test_lora_on_the_noisy_image_shows(error, monkeypatch):
     def from_the_first(self, module, x, name, start, last=False):
         first = start - (self.lengths[0] if x.shape[1] > len(self.lengths) else 1)
         y = module(x)
-        return torch.cat([y[:, :first], y[:, first:] + self.lora.delta(name, x[:, first:])], 1)
+        delta = low_rank(x[:, first:], *self.lora[name])
+        return torch.cat([y[:, :first], y[:, first:] + delta], 1)
 
     monkeypatch.setattr(layout, "_with_lora", from_the_first)
     assert error() == pytest.approx(0.2, rel=0.5)

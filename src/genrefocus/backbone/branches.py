@@ -7,10 +7,11 @@ conditions alone (released inference forward of Generative Refocusing).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache as once
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from genrefocus.backbone.lora import Lora
+from genrefocus.backbone.lora import Lora, Pairs, low_rank
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -37,8 +38,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 #: every n-th block, or all blocks
 Checkpointing = Literal["none", "feed_forward", "all"] | int
 
-#: keys, rotated, and values of isolated conditions by the name of a block, each (B, M, H, D)
-KvCache = dict[str, tuple[Tensor, Tensor]]
+#: keys, rotated, and values of isolated conditions, each (B, M, H, D), by the name of a block
+KvCache = dict[str, list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,33 @@ class Branch:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The packed sequence: tokens of the text and of each branch, and the LoRA of the conditions.
+    """The packed sequence: tokens of the text and of each branch, and what is of one block.
 
-    The host reads no value of it back from the device.
+    The host reads no value of it back from the device. A compiled block is the same program for all
+    blocks of its kind, and so must find neither its name nor its number here.
+
+    Attributes:
+        lora: of the conditions in the block, by the names of its layers.
+        cache: keys and values of the cached conditions in the block; still empty at the first step.
     """
 
     text: int
     lengths: tuple[int, ...]
     rotary: tuple[Tensor, Tensor]
-    lora: Lora | None
     isolated: bool
-    checkpointing: Checkpointing
-    cache: KvCache | None = None
+    recomputes_feed_forward: bool
+    lora: Pairs | None = None
+    cache: list[Tensor] | None = None
+
+    def of_blocks(
+        self, kind: str, blocks: Iterable[nn.Module], lora: Lora | None, cache: KvCache | None
+    ) -> Iterator[tuple[nn.Module, _Layout]]:
+        """The blocks of a kind, each with its own layout."""
+        for index, block in enumerate(blocks):
+            name = f"{kind}.{index}"
+            pairs = None if lora is None else lora.below(f"{name}.")
+            kept = None if cache is None else cache.setdefault(name, [])
+            yield block, replace(self, lora=pairs, cache=kept)
 
     def visibility(self) -> list[tuple[int, list[slice]]]:
         """Who sees whom: counts of queries, in order, and the parts of the keys that they see."""
@@ -90,18 +106,17 @@ class _Layout:
             seen = [[slice(0, ends[1])], *([image, own] for own in conditions[1:])]
         return list(zip(segments, [everything, *seen], strict=True))
 
-    def with_cached(self, name: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of block ``name`` and, behind them, those of the cached conditions.
+    def with_cached(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the block and, behind them, those of the cached conditions.
 
         An empty cache takes those of the conditions that are here.
         """
         if self.cache is None:
             return k, v
-        if name in self.cache:
-            k_cached, v_cached = self.cache[name]
-            return torch.cat([k, k_cached], dim=1), torch.cat([v, v_cached], dim=1)
+        if self.cache:
+            return torch.cat([k, self.cache[0]], dim=1), torch.cat([v, self.cache[1]], dim=1)
         start = self.text + self.lengths[0]
-        self.cache[name] = k[:, start:].clone(), v[:, start:].clone()  # a view would keep the rest
+        self.cache.extend(x[:, start:].clone() for x in (k, v))  # a view would keep the rest
         return k, v
 
     def linear(
@@ -122,7 +137,7 @@ class _Layout:
 
     def feed_forward(self, run: Callable[..., Tensor], *args: Tensor) -> Tensor:
         """``run(*args)``, which backward computes again where it does so for feed-forwards."""
-        return _recomputed(run, *args) if self.checkpointing == "feed_forward" else run(*args)
+        return _recomputed(run, *args) if self.recomputes_feed_forward else run(*args)
 
     def _with_lora(
         self, module: nn.Module, x: Tensor, name: str, start: int, last: bool = False
@@ -131,9 +146,9 @@ class _Layout:
         if self.lora is None or len(self.lengths) == 1:
             return module(x)
         if last:
-            delta, y = self.lora.delta(name, x[:, start:]), module(x)
+            delta, y = low_rank(x[:, start:], *self.lora[name]), module(x)
         else:
-            y, delta = module(x), self.lora.delta(name, x[:, start:])
+            y, delta = module(x), low_rank(x[:, start:], *self.lora[name])
         return torch.cat([y[:, :start], y[:, start:] + delta], dim=1)
 
 
@@ -148,6 +163,7 @@ def multi_condition_forward(
     isolated: bool = False,
     checkpointing: Checkpointing = "none",
     cache: KvCache | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """Output of the noisy image's tokens, (B, N, C).
 
@@ -165,6 +181,8 @@ def multi_condition_forward(
         isolated: a condition attends to itself alone (an option of OminiControl2).
         checkpointing: what backward computes again; without gradients nothing is kept anyway.
         cache: of these isolated conditions, in sampling: empty at the first step, which fills it.
+        compiled: every block runs as one program of ``torch.compile``, compiled once for each of
+            the two kinds of blocks and each shape of the tokens.
     """
     assert cache is None or isolated, "other conditions change with the noisy image"
     branches = (image,) if cache else (image, *conditions)
@@ -172,42 +190,48 @@ def multi_condition_forward(
     ids = torch.cat([image.ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
     rotary = transformer.pos_embed(ids)
     again = checkpointing if torch.is_grad_enabled() else "none"
-    layout = _Layout(text.shape[1], lengths, rotary, lora, isolated, again, cache)
+    pairs = None if lora is None else lora.below("")
+    layout = _Layout(text.shape[1], lengths, rotary, isolated, again == "feed_forward", pairs)
     temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
     context = transformer.context_embedder(text)
     x = layout.linear(
         transformer.x_embedder, "x_embedder", torch.cat([b.tokens for b in branches], dim=1)
     )
 
-    for index, block in enumerate(transformer.transformer_blocks):
-        name = f"transformer_blocks.{index}"
-        context, x = _run(index, _double_block, block, name, layout, context, x, temb)
+    if compiled and x.requires_grad:  # the first block is then the same program as the others
+        context.requires_grad_()
+    double, single = map(_compiled, _BLOCKS) if compiled else _BLOCKS
+    doubles, singles = transformer.transformer_blocks, transformer.single_transformer_blocks
+    every = again if isinstance(again, int) else int(again == "all")  # 0: no block
+    repeats = (every > 0 and number % every == 0 for number in count())
+    for block, own in layout.of_blocks("transformer_blocks", doubles, lora, cache):
+        context, x = _run(double, block, own, next(repeats), context, x, temb)
     x = torch.cat([context, x], dim=1)
-    doubles = len(transformer.transformer_blocks)
-    for index, block in enumerate(transformer.single_transformer_blocks):
-        name = f"single_transformer_blocks.{index}"
-        x = _run(doubles + index, _single_block, block, name, layout, x, temb)
+    for block, own in layout.of_blocks("single_transformer_blocks", singles, lora, cache):
+        x = _run(single, block, own, next(repeats), x, temb)
 
     x = x[:, layout.text : layout.text + layout.lengths[0]]
     return transformer.proj_out(transformer.norm_out(x, temb[:, 0]))
 
 
+@once
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    # One program for each shape of training, validation and tests, and each rank of the LoRA; DDP
+    # would cut it where one of its buckets ends.
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.optimize_ddp = False
+    return torch.compile(forward, fullgraph=True, dynamic=False)
+
+
 def _run(
-    index: int,
-    forward: Callable[..., T],
-    block: nn.Module,
-    name: str,
-    layout: _Layout,
-    *args: Any,
+    forward: Callable[..., T], block: nn.Module, layout: _Layout, again: bool, *args: Any
 ) -> T:
     from torch.distributed.fsdp import FSDPModule
 
-    run: Callable[..., T] = partial(forward, block, name, layout)
+    run: Callable[..., T] = partial(forward, block, layout)
     if isinstance(block, FSDPModule):  # its weights are there during a call of the module itself
         block.forward = run
         run = block
-    every = 1 if layout.checkpointing == "all" else layout.checkpointing
-    again = isinstance(every, int) and index % every == 0
     return _recomputed(run, *args) if again else run(*args)
 
 
@@ -217,16 +241,11 @@ def _recomputed(run: Callable[..., T], *args: Any) -> T:
 
 
 def _double_block(
-    block: FluxTransformerBlock,
-    name: str,
-    layout: _Layout,
-    context: Tensor,
-    x: Tensor,
-    temb: Tensor,
+    block: FluxTransformerBlock, layout: _Layout, context: Tensor, x: Tensor, temb: Tensor
 ) -> tuple[Tensor, Tensor]:
     lengths = layout.lengths
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = layout.modulation(
-        block.norm1.linear, f"{name}.norm1.linear", temb, 6
+        block.norm1.linear, "norm1.linear", temb, 6
     )
     normed_context, c_gate, c_shift_mlp, c_scale_mlp, c_gate_mlp = block.norm1_context(
         context, emb=temb[:, 0]
@@ -236,7 +255,7 @@ def _double_block(
     attn = block.attn
     q, k, v = (
         _heads(
-            torch.cat([added(normed_context), layout.linear(own, f"{name}.attn.{key}", normed)], 1),
+            torch.cat([added(normed_context), layout.linear(own, f"attn.{key}", normed)], 1),
             attn,
         )
         for key, own, added in (
@@ -247,13 +266,13 @@ def _double_block(
     )
     q = torch.cat([attn.norm_added_q(q[:, : layout.text]), attn.norm_q(q[:, layout.text :])], 1)
     k = torch.cat([attn.norm_added_k(k[:, : layout.text]), attn.norm_k(k[:, layout.text :])], 1)
-    mixed = _attention(q, k, v, layout, name)
-    out = layout.linear(attn.to_out[0], f"{name}.attn.to_out.0", mixed[:, layout.text :])
+    mixed = _attention(q, k, v, layout)
+    out = layout.linear(attn.to_out[0], "attn.to_out.0", mixed[:, layout.text :])
 
     def feed_forward(x: Tensor) -> Tensor:
         normed = _modulate(block.norm2(x), scale_mlp, shift_mlp, lengths)
         inner = block.ff.net[0](normed)
-        return layout.linear(block.ff.net[2], f"{name}.ff.net.2", inner, last=True)
+        return layout.linear(block.ff.net[2], "ff.net.2", inner, last=True)
 
     def feed_context(x: Tensor) -> Tensor:
         normed = block.norm2_context(x) * (1 + c_scale_mlp[:, None]) + c_shift_mlp[:, None]
@@ -266,15 +285,15 @@ def _double_block(
 
 
 def _single_block(
-    block: FluxSingleTransformerBlock, name: str, layout: _Layout, x: Tensor, temb: Tensor
+    block: FluxSingleTransformerBlock, layout: _Layout, x: Tensor, temb: Tensor
 ) -> Tensor:
     # Text is modulated by the noisy image's embedding, so the two count as one segment here.
     lengths = (layout.text + layout.lengths[0], *layout.lengths[1:])
-    shift, scale, gate = layout.modulation(block.norm.linear, f"{name}.norm.linear", temb, 3)
+    shift, scale, gate = layout.modulation(block.norm.linear, "norm.linear", temb, 3)
     normed = _modulate(block.norm.norm(x), scale, shift, lengths)
 
     def linear(module: nn.Module, key: str, value: Tensor, *, last: bool = False) -> Tensor:
-        return layout.linear(module, f"{name}.{key}", value, offset=layout.text, last=last)
+        return layout.linear(module, key, value, offset=layout.text, last=last)
 
     attn = block.attn
     q = attn.norm_q(_heads(linear(attn.to_q, "attn.to_q", normed), attn))
@@ -285,12 +304,15 @@ def _single_block(
         inner = block.act_mlp(linear(block.proj_mlp, "proj_mlp", normed))
         return linear(block.proj_out, "proj_out", torch.cat([mixed, inner], dim=-1), last=True)
 
-    mixed = _attention(q, k, v, layout, name)
+    mixed = _attention(q, k, v, layout)
     return x + _scale(layout.feed_forward(feed_forward, normed, mixed), gate, lengths)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout, name: str) -> Tensor:
-    """(B, L, H, D) each -> (B, L, H * D) of block ``name``, through torch's fused attention.
+_BLOCKS = _double_block, _single_block
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> Tensor:
+    """(B, L, H, D) each -> (B, L, H * D), through torch's fused attention.
 
     Queries that see the same keys are one call. None has a mask, which flash kernels do not take.
     """
@@ -298,7 +320,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, layout: _Layout, name: str) -> T
 
     q = apply_rotary_emb(q, layout.rotary, sequence_dim=1)
     k = apply_rotary_emb(k, layout.rotary, sequence_dim=1)
-    k, v = layout.with_cached(name, k, v)
+    k, v = layout.with_cached(k, v)
     counts, seen = zip(*layout.visibility(), strict=True)
     parts = [
         F.scaled_dot_product_attention(

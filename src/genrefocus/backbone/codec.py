@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from genrefocus.noise import noise_like, to_device
 from genrefocus.writing import whole
@@ -115,6 +116,22 @@ def _digest(*tensors: Tensor) -> str:
         digest.update(f"{one.dtype} {tuple(one.shape)}".encode())
         digest.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+class PixelCodec:
+    """Lossless rearrangement of pixels into latents, in place of an autoencoder."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+        self.channels = 3 * factor * factor
+
+    def encode(
+        self, image: Tensor, generators: Sequence[torch.Generator], *, keep: bool = False
+    ) -> Tensor:
+        return F.pixel_unshuffle(image, self.factor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return F.pixel_shuffle(latents, self.factor)
 
 
 def pack(latents: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Backbone(nn.Module):
             images of some 64 px, where blur radii are a few per cent of MAX_COC, may need more to
             read it.
         prompts: folder of embeddings, see :class:`PromptCache`.
-        checkpointing: what backward computes again in training, see
+        checkpointing, compiled: of training, and of every forward, see
             :func:`multi_condition_forward`.
     """
 
@@ -65,6 +65,7 @@ class Backbone(nn.Module):
         control_gain: float = 1.0,
         prompts: str | Path | None = None,
         checkpointing: Checkpointing = "none",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -73,12 +74,18 @@ class Backbone(nn.Module):
         self.shift = shift
         self.tiling = tiling
         self.control_gain = control_gain
-        self.checkpointing = checkpointing
+        self.checkpointing, self.compiled = checkpointing, compiled
         self._computes_on: torch.device | None = None
 
     def offload(self, device: str | torch.device) -> None:
         """Keep the transformer's weights in main memory: each layer has its own on ``device`` only
-        while it computes."""
+        while it computes.
+
+        Raises:
+            ValueError: its blocks are compiled, which needs their weights where they compute.
+        """
+        if self.compiled:
+            raise ValueError("a compiled backbone cannot be offloaded; load it with compile=False")
         from accelerate import cpu_offload
 
         self._computes_on = torch.device(device)
@@ -112,6 +119,7 @@ class Backbone(nn.Module):
             isolated=isolated,
             checkpointing=self.checkpointing,
             cache=cache,
+            compiled=self.compiled,
         )
 
     @property
@@ -177,6 +185,7 @@ def load_flux_dev(
     dtype: torch.dtype = torch.bfloat16,
     device: str | torch.device = "cpu",
     checkpointing: Checkpointing = "none",
+    compile: bool = False,
     max_text_length: int = 512,
     prompts: str | Path | None = None,
     latents: str | Path | None = None,
@@ -185,7 +194,7 @@ def load_flux_dev(
 
     The text encoders are in memory only while prompts are encoded, whose embeddings are kept in the
     folder ``prompts``, if there is one; posteriors of training images in ``latents``, see
-    :class:`VaeCodec`.
+    :class:`VaeCodec`. For ``checkpointing`` and ``compile`` see :func:`multi_condition_forward`.
 
     Raises:
         OSError: neither a local folder nor reachable on the hub.
@@ -213,4 +222,5 @@ def load_flux_dev(
         tiling=Tiling(),
         prompts=prompts,
         checkpointing=checkpointing,
+        compiled=compile,
     )

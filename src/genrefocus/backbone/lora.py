@@ -27,6 +27,15 @@ _TARGET = re.compile(
 )
 
 
+#: A (rank, in) and B (out, rank) by the name of a layer
+Pairs = dict[str, tuple[Tensor, Tensor]]
+
+
+def low_rank(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """``B A x`` for x (..., in), in the dtype of x."""
+    return F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
+
+
 def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """Layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev, as released, all linear."""
     return {
@@ -39,9 +48,10 @@ def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
 class Lora(nn.Module):
     """Low-rank deltas ``B A x`` for named layers, with alpha = rank, so the scale is 1.
 
-    The weights are fp32 masters; :meth:`delta` computes in the dtype of its input. The transformer
-    is not patched: the forward calls :meth:`delta` for the slice that a branch occupies, and
-    :meth:`merged` for convolutions, which act on all places alike.
+    The weights are fp32 masters; :func:`low_rank` computes in the dtype of its input. The
+    transformer is not patched: the forward gives every block the pairs :meth:`below` its name, for
+    the slice that a branch occupies, and :meth:`merged` is for convolutions, which act on all
+    places alike.
 
     Args:
         shapes: module name -> shape of its weight, (out, in) or (out, in, rows, columns).
@@ -89,10 +99,13 @@ class Lora(nn.Module):
             device=device,
         )
 
-    def delta(self, name: str, x: Tensor) -> Tensor:
-        """``B A x`` of module ``name`` for x (..., in_features), in the dtype of x."""
-        slot = _slot(name)
-        return F.linear(F.linear(x, self.lora_a[slot].to(x.dtype)), self.lora_b[slot].to(x.dtype))
+    def below(self, prefix: str) -> Pairs:
+        """A and B of the layers whose names begin with ``prefix``, by the rest of the name."""
+        return {
+            name.removeprefix(prefix): (self.lora_a[_slot(name)], self.lora_b[_slot(name)])
+            for name in self.names
+            if name.startswith(prefix)
+        }
 
     def merged(self, prefix: str, module: nn.Module) -> dict[str, Tensor]:
         """Weights of the convolutions of ``module``, which has the name ``prefix``, plus ``B A``.
@@ -101,15 +114,10 @@ class Lora(nn.Module):
             name of the weight within the module -> tensor, for ``torch.func.functional_call``.
         """
         weights = {}
-        for name in self.names:
-            if name.startswith(f"{prefix}."):
-                inner = f"{name.removeprefix(prefix + '.')}.weight"
-                slot = _slot(name)
-                delta = torch.einsum(
-                    "or,rikl->oikl", self.lora_b[slot][..., 0, 0], self.lora_a[slot]
-                )
-                weight = module.get_parameter(inner)
-                weights[inner] = weight + delta.to(weight.dtype)
+        for name, (a, b) in self.below(f"{prefix}.").items():
+            weight = module.get_parameter(f"{name}.weight")
+            delta = torch.einsum("or,rikl->oikl", b[..., 0, 0], a)
+            weights[f"{name}.weight"] = weight + delta.to(weight.dtype)
         return weights
 
     def released_state(self) -> dict[str, Tensor]:

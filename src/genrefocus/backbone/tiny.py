@@ -22,6 +22,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from genrefocus.backbone.branches import ROLES, Branch, KvCache, Role
+from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import Backbone
 from genrefocus.backbone.lora import Lora, read_tensors, save_tensors
 from genrefocus.backbone.text import Encode, TextEmbedding
@@ -137,8 +138,12 @@ def save_tiny(
         save_tensors(state, partial, {"settings": json.dumps(settings), **card})
 
 
-def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> TinyBackbone:
+def load_tiny(
+    path: str | Path, *, device: str | torch.device = "cpu", compile: bool = False
+) -> TinyBackbone:
     """The tiny backbone from a weight file; computed in fp32.
+
+    With ``compile`` the transformer's blocks are compiled, see :func:`multi_condition_forward`.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or no file that :func:`save_tiny` has written.
@@ -153,23 +158,8 @@ def load_tiny(path: str | Path, *, device: str | torch.device = "cpu") -> TinyBa
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} holds no tiny base weights ({reason}); {remedy}") from error
+    backbone.compiled = compile
     return backbone.requires_grad_(False).eval().to(device)
-
-
-class PixelCodec:
-    """Lossless rearrangement of pixels into latents, in place of an autoencoder."""
-
-    def __init__(self, factor: int) -> None:
-        self.factor = factor
-        self.channels = 3 * factor * factor
-
-    def encode(
-        self, image: Tensor, generators: Sequence[torch.Generator], *, keep: bool = False
-    ) -> Tensor:
-        return F.pixel_unshuffle(image, self.factor)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return F.pixel_shuffle(latents, self.factor)
 
 
 class HashedWords:

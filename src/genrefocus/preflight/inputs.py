@@ -8,6 +8,7 @@ import difflib
 import inspect
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from ctypes import CDLL
 from importlib.util import find_spec
@@ -89,6 +90,7 @@ def find_parts(config: DictConfig) -> Iterator[Finding]:
     parts = {name: config.get(name) for name in groups}
     parts |= {f"stages.{name}": config.stages[name] for name in config.curriculum}
     found = [one for place, target in _targets(parts) for one in _unfit(config, place, target)]
+    found += _needs_of_base(config)
     built = [f"callbacks.{name}" for name in config.callbacks]
     for name in config.curriculum:
         kinds = ("module", "network", "datamodule")
@@ -104,6 +106,15 @@ def find_parts(config: DictConfig) -> Iterator[Finding]:
     yield from found
     if not found:
         yield Finding("configuration", "ok", f"{config.name}: {', '.join(config.curriculum)}")
+
+
+def _needs_of_base(config: DictConfig) -> Iterator[Finding]:
+    """What the way that the base is run needs, and is not there."""
+    compilers = (os.environ.get("CXX", ""), os.environ.get("CC", ""), "g++", "gcc", "clang")
+    if config.backbone.get("compile") and not any(map(shutil.which, compilers)):
+        detail = "torch.compile needs a C++ compiler, and there is none"
+        remedy = "backbone.compile=false, or install g++"
+        yield Finding("backbone.compile", "error", detail, remedy)
 
 
 def _unfit(config: DictConfig, place: str, target: str) -> Iterator[Finding]:

@@ -31,9 +31,9 @@ def test_it_equals_one_call_with_a_mask(conditions: int, isolated: bool, seed: i
     text, lengths = drawn.randint(0, 9), [drawn.randint(1, 40) for _ in range(1 + conditions)]
     total, head = text + sum(lengths), 8
     still = torch.ones(total, head), torch.zeros(total, head)  # a rotation by nothing
-    layout = branches._Layout(text, tuple(lengths), still, None, isolated, "none")
+    layout = branches._Layout(text, tuple(lengths), still, isolated, recomputes_feed_forward=False)
     leaves = [torch.randn(2, total, 3, head, requires_grad=True) for _ in "qkv"]
-    ours = branches._attention(*leaves, layout, "a block")
+    ours = branches._attention(*leaves, layout)
 
     q, k, v = (x.transpose(1, 2) for x in leaves)
     mask = visible(text, lengths, isolated=isolated)

@@ -4,8 +4,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from genrefocus.backbone.codec import VaeCodec, pack, unpack
-from genrefocus.backbone.tiny import PixelCodec
+from genrefocus.backbone.codec import PixelCodec, VaeCodec, pack, unpack
 from genrefocus.noise import seeded_generators
 
 

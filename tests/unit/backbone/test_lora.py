@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from genrefocus.backbone import Branch, Lora, branches, lora_modules, multi_condition_forward
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.lora import load_lora, read_lora
+from genrefocus.backbone.lora import load_lora, low_rank, read_lora
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_flux_dev_has_686_tensors(flux_dev, rank):
 def test_a_new_lora_does_nothing_but_learns(tiny_flux):
     lora = Lora.for_transformer(tiny_flux(), 4, generator=torch.Generator().manual_seed(0))
     x = torch.randn(2, 3, 16)
-    delta = lora.delta("x_embedder", x)
+    delta = low_rank(x, *lora.below("x_emb")["edder"])
     assert torch.equal(delta, torch.zeros(2, 3, 32))
     delta.sum().backward()
     assert lora.lora_b["x_embedder"].grad.abs().sum() > 0
@@ -184,7 +184,7 @@ def ours_with_lora_everywhere(monkeypatch):
     """Our forward with the LoRA on the noisy image, where peft has it."""
 
     def whole(layout, module, x, name, start, last=False):
-        return module(x) + layout.lora.delta(name, x)
+        return module(x) + low_rank(x, *layout.lora[name])
 
     def forward(transformer, lora, text, pooled, tokens, ids):
         monkeypatch.setattr(branches._Layout, "_with_lora", whole)

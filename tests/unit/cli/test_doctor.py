@@ -93,6 +93,14 @@ def test_a_package_of_an_extra_that_is_not_there(monkeypatch: pytest.MonkeyPatch
     assert found.remedy == "pip install -e '.[quantise]'"
 
 
+def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    (found,) = find_parts(compose_training(["experiment=deblur", "backbone.compile=true"]))
+    assert (found.subject, found.verdict) == ("backbone.compile", "error")
+
+
 def test_memory_is_compared_with_what_is_there() -> None:
     assert check_memory({"base": 2}, available=1, where="x", remedy="r").verdict == "warning"
     assert check_memory({"base": 1}, available=1, where="x", remedy="r").verdict == "ok"

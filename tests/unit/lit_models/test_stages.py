@@ -42,6 +42,7 @@ COSTS = [
     "data.num_workers=3",
     "data.eval_batch_size=1",
     "+backbone.checkpointing=all",
+    "backbone.compile=true",
     "stages.deblurnet.datamodule.batch_size=4",
     "stages.deblurnet.fit.val_check_interval=7",
     "+stages.deblurnet.fit.limit_val_batches=2",

@@ -1,0 +1,164 @@
+"""Compiled blocks: the values of the plain ones, and one program for all blocks of a kind."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
+from torch.distributed.device_mesh import init_device_mesh
+
+from genrefocus.backbone import Branch, Lora, branches, multi_condition_forward
+from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
+from genrefocus.denoiser import image_ids
+
+GRID, TEXT, KINDS = (3, 4), 5, 2
+
+
+class Forwards:
+    """Forwards and gradients of one transformer with its LoRA."""
+
+    def __init__(self, transformer: nn.Module, lora: Lora) -> None:
+        self.transformer, self.lora = transformer, lora
+
+    def __call__(self, conditions: int = 2, rows: int = 2, **options: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        draw = partial(torch.randn, generator=generator)
+        ids, level = image_ids(*GRID), torch.full((rows,), 0.5)
+        text, pooled = draw(rows, TEXT, 12), draw(rows, 10)
+        image, *others = (
+            Branch(draw(rows, len(ids), 16), ids, level, level) for _ in range(1 + conditions)
+        )
+        given = self.transformer, text, pooled, image, others
+        return multi_condition_forward(*given, lora=self.lora, **options)  # type: ignore[arg-type]
+
+    def gradients(self, **options: Any) -> list[Tensor]:
+        """The output, and the gradients of all of the LoRA."""
+        self.lora.zero_grad()
+        output = self(**options)
+        output.square().mean().backward()
+        return [output.detach(), *(one.grad.clone() for one in self.lora.parameters())]  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def forwards(tiny_flux: Any, random_lora: Any) -> Forwards:
+    """With three double and two single blocks."""
+    transformer = tiny_flux(num_layers=3)
+    return Forwards(transformer, random_lora(transformer))
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """How many were made since it was asked last. They are run by torch's eager backend."""
+    counter, before = CompileCounter(), [0]
+    torch.compiler.reset()
+    counters.clear()
+    branches._compiled.cache_clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+
+    def made() -> int:
+        assert not counters["graph_break"]
+        before.append(counter.frame_count)
+        return before[-1] - before[-2]
+
+    yield made
+    branches._compiled.cache_clear()
+    torch.compiler.reset()
+
+
+def assert_equal(ours: list[Tensor], expected: list[Tensor]) -> None:
+    assert all(torch.equal(one, other) for one, other in zip(ours, expected, strict=True))
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_all_blocks_of_a_kind_are_one_program_whatever_is_computed_again(
+    isolated: bool, forwards: Forwards, programs: Callable[[], int]
+) -> None:
+    plain = forwards.gradients(isolated=isolated)
+    for checkpointing, made in {"none": KINDS, 2: 0, "all": 0, "feed_forward": KINDS}.items():
+        for again in (made, 0):  # the second step finds the programs of the first
+            given = {"isolated": isolated, "checkpointing": checkpointing}
+            assert_equal(forwards.gradients(**given, compiled=True), plain)
+            assert programs() == again, checkpointing
+
+
+@torch.no_grad()
+def test_a_shape_has_its_own_program_and_finds_it_again(
+    tiny_flux: Any, random_lora: Any, programs: Callable[[], int]
+) -> None:
+    transformer = tiny_flux(num_layers=0, num_single_layers=1)
+    forwards = Forwards(transformer, random_lora(transformer))
+    shapes = [(n, rows) for n in (0, 1, 2) for rows in (1, 2, 3)]
+    for made in (1, 0):  # of 9 shapes, more than torch keeps unless it is told to
+        for conditions, rows in shapes:
+            ours = forwards(conditions, rows, compiled=True)
+            assert torch.equal(ours, forwards(conditions, rows)) and programs() == made
+
+
+@torch.no_grad()
+def test_the_steps_that_take_cached_conditions_are_one_program(
+    forwards: Forwards, programs: Callable[[], int]
+) -> None:
+    plain: branches.KvCache = {}
+    cache: branches.KvCache = {}
+    for made in (KINDS, KINDS, 0, 0):  # of the first step, and of those that read what it left
+        given = {"isolated": True, "compiled": True}
+        ours = forwards(**given, cache=cache)
+        assert torch.equal(ours, forwards(isolated=True, cache=plain)) and programs() == made
+    assert cache.keys() == plain.keys()
+    assert_equal([x for one in cache.values() for x in one], [x for y in plain.values() for x in y])
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A group of one process."""
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_blocks_in_shards(alone: None, forwards: Forwards, programs: Callable[[], int]) -> None:
+    plain = forwards.gradients()
+    transformer: Any = forwards.transformer
+    shard_blocks(transformer, init_device_mesh("cpu", (1,)))
+    for checkpointing, made in {"none": KINDS, "all": 0}.items():
+        assert_equal(forwards.gradients(checkpointing=checkpointing, compiled=True), plain)
+        assert programs() == made
+    gather_blocks(transformer)
+    with torch.no_grad():
+        assert torch.equal(forwards(compiled=True), plain[0]) and programs() == KINDS
+    scatter_blocks(transformer)
+    assert_equal(forwards.gradients(compiled=True), plain)
+    assert programs() == 0
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "feed_forward"])
+def test_buckets_of_ddp_do_not_cut_a_program(
+    checkpointing: str,
+    alone: None,
+    forwards: Forwards,
+    programs: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Loss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lora = forwards.lora
+
+        def forward(self) -> Tensor:
+            output = forwards(checkpointing=checkpointing, compiled=True)
+            return output.square().mean()
+
+    plain = forwards.gradients()[1:]
+    monkeypatch.setattr(dist, "_DEFAULT_FIRST_BUCKET_BYTES", 1000)
+    loss = nn.parallel.DistributedDataParallel(Loss(), bucket_cap_mb=0.001)
+    forwards.lora.zero_grad()
+    loss().backward()
+    assert_equal([one.grad for one in forwards.lora.parameters()], plain)  # type: ignore[misc]
+    assert programs() == KINDS
