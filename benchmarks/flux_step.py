@@ -2,7 +2,7 @@
 
 Random weights. All ways run in turn in one process, on the same inputs and LoRA: attention in one
 call with a mask or without one, then what backward computes again, and with --compile the latter
-once more with compiled blocks::
+once more with compiled blocks. With --quantise all of them have a base in 8 or 4 bit::
 
     python benchmarks/flux_step.py --pixels 256 --repeats 3
 """
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import get_args
 from unittest.mock import patch
 
 import torch
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from genrefocus.backbone import Branch, Checkpointing, Lora, branches, multi_condition_forward
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
+from genrefocus.backbone.quantised import Quantise, quantise_blocks
 from genrefocus.denoiser import image_ids
 
 CHECKPOINTINGS: tuple[Checkpointing, ...] = ("none", 2, "feed_forward", "all")
@@ -97,19 +99,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compiled blocks too")
+    parser.add_argument("--quantise", choices=get_args(Quantise), help="weights of the blocks")
     args = parser.parse_args(arguments)
     if args.pixels % 16:
         parser.error(f"--pixels {args.pixels} is no multiple of 16")
     depth = {"num_layers": args.doubles, "num_single_layers": args.singles}
     config, dtype = {**FLUX_DEV_CONFIG, **depth}, getattr(torch, args.dtype)
-    step = Step(random_transformer(config, args.device, dtype), args)
+    transformer = random_transformer(config, args.device, dtype)
+    if args.quantise:
+        quantise_blocks(transformer, args.quantise)
+    step = Step(transformer, args)
     ways: dict[str, Callable[[], None]] = {"one call with a mask, none": step.run_masked}
     for one in CHECKPOINTINGS:
         ways[f"without a mask, {one}"] = partial(step.run, one)
         if args.compile:
             ways[f"compiled, {one}"] = partial(step.run, one, compiled=True)
     seconds = measure(ways, args)
-    show(seconds, f"{args.doubles} + {args.singles} blocks, {len(step.mask)} tokens")
+    weights = args.quantise or args.dtype
+    show(seconds, f"{args.doubles} + {args.singles} blocks, {weights}, {len(step.mask)} tokens")
     print(json.dumps(seconds))
     return 0
 

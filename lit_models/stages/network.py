@@ -67,10 +67,11 @@ class TrainNetwork(Stage):
         self, module: FlowMatching, training: TrainingResult, restored_radius: float | None
     ) -> NetworkCard:
         """What sampling has to know about the network, beside its LoRA."""
+        base = self.config.backbone
         kind: BackboneKind = "tiny" if isinstance(module.backbone, TinyBackbone) else "flux_dev"
         return NetworkCard(
             task=module.task,
-            backbone=BackboneSource(kind, self.config.backbone.path),
+            backbone=BackboneSource(kind, base.path, quantise=base.get("quantise")),
             flow=module.flow,
             prompt=module.prompt,
             guidance=module.guidance,

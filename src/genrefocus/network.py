@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from genrefocus.backbone import Backbone, load_flux_dev, load_tiny
+from genrefocus.backbone import Backbone, Quantise, load_flux_dev, load_tiny
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.lora import load_lora, read_metadata
 from genrefocus.denoiser import Conditions, Denoiser
@@ -35,17 +36,19 @@ Device = str | torch.device
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """How sampling trades time for memory; but for ``vae_tiling``, images are equal to rounding.
+    """How sampling trades time for memory; images are equal to rounding but for the first two.
 
     Attributes:
         vae_tiling: encode and decode large images in tiles, which bounds the memory of FLUX's
             autoencoder and changes the result a little.
+        quantise: the frozen base, see :func:`quantise_blocks`; None: as the networks were trained.
         offload: see :meth:`Backbone.offload`; of FLUX.
         tile_batch: tiles in one forward, see :class:`genrefocus.sampling.Tiling`.
         cache_gib: see :class:`Denoiser`.
     """
 
     vae_tiling: bool = False
+    quantise: Quantise | Literal["none"] | None = None
     offload: bool = False
     tile_batch: int = 1
     cache_gib: float = Denoiser.cache_gib
@@ -211,11 +214,17 @@ def load_networks(
     for card in cards.values():
         if not Path(card.lora).is_file():
             raise FileNotFoundError(f"LoRA file {card.lora} does not exist")
+    if memory.quantise is not None:
+        how = None if memory.quantise == "none" else memory.quantise
+        cards = {
+            task: replace(card, backbone=replace(card.backbone, quantise=how))
+            for task, card in cards.items()
+        }
     backbones: dict[BackboneSource, Backbone] = {}
     for source in map(require_backbone, cards.values()):
         if source not in backbones:
-            load = load_tiny if source.kind == "tiny" else load_flux_dev
-            backbones[source] = load(source.path)
+            load: Any = load_tiny if source.kind == "tiny" else load_flux_dev
+            backbones[source] = load(source.path, quantise=source.quantise)
     networks = {task: network_of(card, backbones[card.backbone]) for task, card in cards.items()}
     for source, backbone in backbones.items():
         prompts = {card.prompt for card in cards.values() if card.backbone == source}

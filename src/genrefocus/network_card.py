@@ -45,11 +45,14 @@ class BackboneSource:
         kind: ``tiny`` or ``flux_dev``.
         path: weight file of a tiny backbone; folder or hub id of FLUX.
         sha256: of a tiny backbone's weight file; :func:`write_network_card` fills it in.
+        quantise: how they were quantised when the LoRA was trained, see ``quantise_blocks``; None:
+            not at all.
     """
 
     kind: BackboneKind
     path: str
     sha256: str | None = None
+    quantise: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import torch
 from genrefocus import network
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.codec import VaeCodec
+from genrefocus.backbone.quantised import quantise_blocks
 from genrefocus.backbone.tiny import HashedWords, build_tiny, save_tiny
+from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow, Shift
 from genrefocus.network import MemoryUse, deblurnet_of_run, load_networks
 from genrefocus.network_card import (
@@ -171,6 +173,39 @@ def test_flux_with_released_loras(flux: Backbone, tmp_path: Path) -> None:
     assert flux.words.calls == [  # type: ignore[union-attr]
         sorted([DEBLUR_PROMPT, BOKEH_PROMPT])
     ]
+
+
+def test_the_base_is_quantised_as_in_training_or_as_asked(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchao")
+    cards = networks_of(run)
+    trained = replace(cards["deblur"], backbone=replace(cards["deblur"].backbone, quantise="fp8"))
+    write_network_card(run / "deblurnet", trained)
+    assert networks_of(run)["deblur"].backbone.quantise == "fp8"
+    for one in (None, "none", "int8"):
+        networks = load_networks(networks_of(run), memory=MemoryUse(quantise=one))  # type: ignore[arg-type]
+        bases = [networks[task].denoiser.backbone.transformer for task in ("deblur", "bokeh")]  # type: ignore[index]
+        assert (bases[0] is bases[1]) == (one is not None)
+        dtypes = [base.transformer_blocks[0].attn.to_q.weight.dtype for base in bases]
+        expected = {None: [torch.float8_e4m3fn, torch.float32], "int8": [torch.int8] * 2}
+        assert dtypes == expected.get(one, [torch.float32] * 2)
+
+
+@pytest.mark.parametrize("how", ["int8", "fp8", "nf4"])
+def test_quantised_flux_is_offloaded_where_it_can_be(how: Any, flux: Backbone) -> None:
+    pytest.importorskip("bitsandbytes" if how == "nf4" else "torchao")
+    quantise_blocks(flux.transformer, how)
+    if how == "nf4":
+        with pytest.raises(ValueError, match="nf4 weights cannot be offloaded; take int8 or fp8"):
+            flux.offload("cpu")
+        return
+    conditions = Conditions(["a photo"], torch.rand(1, 3, 16, 16))
+    latents = Denoiser(flux, Flow()).encode(conditions, seeded_generators(0, [0]))
+    before = Denoiser(flux, Flow()).sample_tokens(latents, 1)
+    flux.offload("cpu")
+    assert torch.equal(Denoiser(flux, Flow()).sample_tokens(latents, 1), before)
+    assert {p.device.type for p in flux.transformer.parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize("isolated", [False, True])

@@ -13,6 +13,7 @@ from genrefocus.backbone.branches import (
 )
 from genrefocus.backbone.flux import Backbone, load_flux_dev
 from genrefocus.backbone.lora import Lora, lora_modules
+from genrefocus.backbone.quantised import Quantise
 from genrefocus.backbone.text import TextEmbedding
 from genrefocus.backbone.tiny import load_tiny
 
@@ -22,6 +23,7 @@ __all__ = [
     "Checkpointing",
     "KvCache",
     "Lora",
+    "Quantise",
     "Role",
     "TextEmbedding",
     "load_flux_dev",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genrefocus.backbone.branches import Branch, Checkpointing, KvCache, multi_condition_forward
 from genrefocus.backbone.codec import Codec, VaeCodec, pack, unpack
 from genrefocus.backbone.lora import Lora
+from genrefocus.backbone.quantised import Quantise, is_nf4, quantise_blocks
 from genrefocus.backbone.text import FluxTextEncoders, PromptCache, TextEmbedding, TextEncoder
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
@@ -82,10 +83,12 @@ class Backbone(nn.Module):
         while it computes.
 
         Raises:
-            ValueError: its blocks are compiled, which needs their weights where they compute.
+            ValueError: its blocks are compiled, or its weights nf4, which cannot be fetched so.
         """
         if self.compiled:
-            raise ValueError("a compiled backbone cannot be offloaded; load it with compile=False")
+            raise ValueError("compiled blocks cannot be offloaded; load them with compile=False")
+        if is_nf4(self.transformer):
+            raise ValueError("nf4 weights cannot be offloaded; take int8 or fp8, which can")
         from accelerate import cpu_offload
 
         self._computes_on = torch.device(device)
@@ -186,6 +189,7 @@ def load_flux_dev(
     device: str | torch.device = "cpu",
     checkpointing: Checkpointing = "none",
     compile: bool = False,
+    quantise: Quantise | None = None,
     max_text_length: int = 512,
     prompts: str | Path | None = None,
     latents: str | Path | None = None,
@@ -194,12 +198,13 @@ def load_flux_dev(
 
     The text encoders are in memory only while prompts are encoded, whose embeddings are kept in the
     folder ``prompts``, if there is one; posteriors of training images in ``latents``, see
-    :class:`VaeCodec`. For ``checkpointing`` and ``compile`` see :func:`multi_condition_forward`.
+    :class:`VaeCodec`. For ``checkpointing`` and ``compile`` see :func:`multi_condition_forward`,
+    for ``quantise`` :func:`quantise_blocks`.
 
     Raises:
         OSError: neither a local folder nor reachable on the hub.
         ValueError: the noise schedule is not shifted by resolution, so it is not FLUX.1-dev; or
-            there is no such checkpointing.
+            there is no such checkpointing or quantisation, or its package is not installed.
     """
     every_nth = type(checkpointing) is int and checkpointing >= 1  # not a truth value
     if not every_nth and checkpointing not in ("none", "feed_forward", "all"):
@@ -214,6 +219,8 @@ def load_flux_dev(
     scheduler = FlowMatchEulerDiscreteScheduler.load_config(path, subfolder="scheduler")
     if not scheduler.get("use_dynamic_shifting"):
         raise ValueError(f"{path}: its scheduler has no dynamic shifting; give FLUX.1-dev's folder")
+    if quantise is not None:
+        quantise_blocks(transformer, quantise)
     return Backbone(
         transformer.requires_grad_(False).eval().to(device),
         VaeCodec(vae.to(device), latents),

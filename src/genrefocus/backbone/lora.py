@@ -45,6 +45,17 @@ def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     }
 
 
+def lora_shapes(transformer: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of these layers: (out, in), also where they are quantised, or
+    (out, in, rows, columns)."""
+    return {
+        name: (one.out_features, one.in_features)
+        if isinstance(one, nn.Linear)
+        else tuple(one.weight.shape)
+        for name, one in lora_modules(transformer).items()
+    }
+
+
 class Lora(nn.Module):
     """Low-rank deltas ``B A x`` for named layers, with alpha = rank, so the scale is 1.
 
@@ -90,14 +101,8 @@ class Lora(nn.Module):
         cls, transformer: nn.Module, rank: int, *, generator: torch.Generator | None = None
     ) -> "Lora":
         """Fresh LoRA for every target module of ``transformer``, on its device."""
-        modules = lora_modules(transformer)
         device = next(transformer.parameters()).device
-        return cls(
-            {name: module.weight.shape for name, module in modules.items()},
-            rank,
-            generator=generator,
-            device=device,
-        )
+        return cls(lora_shapes(transformer), rank, generator=generator, device=device)
 
     def below(self, prefix: str) -> Pairs:
         """A and B of the layers whose names begin with ``prefix``, by the rest of the name."""

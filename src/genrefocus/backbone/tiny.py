@@ -25,6 +25,7 @@ from genrefocus.backbone.branches import ROLES, Branch, KvCache, Role
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import Backbone
 from genrefocus.backbone.lora import Lora, read_tensors, save_tensors
+from genrefocus.backbone.quantised import Quantise, quantise_blocks
 from genrefocus.backbone.text import Encode, TextEmbedding
 from genrefocus.flow import Shift
 from genrefocus.render.apertures import disk
@@ -139,14 +140,19 @@ def save_tiny(
 
 
 def load_tiny(
-    path: str | Path, *, device: str | torch.device = "cpu", compile: bool = False
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    compile: bool = False,
+    quantise: Quantise | None = None,
 ) -> TinyBackbone:
     """The tiny backbone from a weight file; computed in fp32.
 
-    With ``compile`` the transformer's blocks are compiled, see :func:`multi_condition_forward`.
+    Its blocks may be compiled, see :func:`multi_condition_forward`, and :func:`quantise_blocks`.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or no file that :func:`save_tiny` has written.
+        FileNotFoundError, ValueError: no such file, or no file that :func:`save_tiny` has written;
+            or see :func:`quantise_blocks`.
     """
     remedy = "train them with: python train.py experiment=tiny_base"
     if not Path(path).is_file():
@@ -159,6 +165,8 @@ def load_tiny(
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} holds no tiny base weights ({reason}); {remedy}") from error
     backbone.compiled = compile
+    if quantise is not None:
+        quantise_blocks(backbone.transformer, quantise)
     return backbone.requires_grad_(False).eval().to(device)
 
 

@@ -200,6 +200,8 @@ def _render(parser: argparse.ArgumentParser) -> None:
 
 def _memory(group: argparse._ArgumentGroup) -> None:
     _add(group, "--vae-tiling", None, "encode and decode large images in tiles (FLUX)")
+    text = "weights of the frozen base (default: as in training; with --flux: none)"
+    _add(group, "--quantise", None, text, choices=("none", "int8", "fp8", "nf4"))
     text = "FLUX in main memory; each layer is on the GPU only while it computes (slow)"
     _add(group, "--offload", None, text)
     _add(group, "--tile-batch N", _at_least(1), "tiles in one forward", default=1)

@@ -222,6 +222,7 @@ def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
         device=device,
         memory=MemoryUse(
             vae_tiling=args.vae_tiling,
+            quantise=args.quantise,
             offload=args.offload,
             tile_batch=args.tile_batch,
             cache_gib=args.cache_gib,

@@ -51,7 +51,7 @@ def require_bounds(config: DictConfig) -> None:
         if isinstance(value, (int, float)) and not low <= value <= high:
             given = f"{low} or more" if high == math.inf else f"{low} to {high}"
             wrong.append(f"{key}={value}: give {given}")
-    wrong += [*_of_checkpointing(config.backbone), *_of_half_control(config)]
+    wrong += [*_of_backbone(config.backbone), *_of_half_control(config)]
     wrong += [*_of_buckets(config), *_of_latents(config)]
     sets: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
     for key in ("deblur", "bokeh", "control", "validation"):
@@ -61,11 +61,14 @@ def require_bounds(config: DictConfig) -> None:
         raise ValueError("; ".join(wrong))
 
 
-def _of_checkpointing(backbone: DictConfig) -> Iterator[str]:
+def _of_backbone(backbone: DictConfig) -> Iterator[str]:
     value = backbone.get("checkpointing", "auto")
     if not re.fullmatch(r"auto|none|feed_forward|all|[1-9]\d*", str(value)):
         given = "auto, none, feed_forward, all, or n for every n-th block"
         yield f"backbone.checkpointing={value}: give {given}"
+    how = backbone.get("quantise")
+    if how not in (None, "int8", "fp8", "nf4"):
+        yield f"backbone.quantise={how}: give null, int8, fp8 or nf4"
 
 
 def _of_half_control(config: DictConfig) -> Iterator[str]:

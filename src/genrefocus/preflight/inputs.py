@@ -115,6 +115,11 @@ def _needs_of_base(config: DictConfig) -> Iterator[Finding]:
         detail = "torch.compile needs a C++ compiler, and there is none"
         remedy = "backbone.compile=false, or install g++"
         yield Finding("backbone.compile", "error", detail, remedy)
+    if how := config.backbone.get("quantise"):
+        package = "bitsandbytes" if how == "nf4" else "torchao"
+        if find_spec(package) is None:
+            detail = f"{package} is not installed"
+            yield Finding(f"backbone.quantise={how}", "error", detail, _EXTRAS[package])
 
 
 def _unfit(config: DictConfig, place: str, target: str) -> Iterator[Finding]:

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from genrefocus.backbone import Checkpointing
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.lora import Lora, lora_modules
+from genrefocus.backbone.lora import Lora, lora_modules, lora_shapes
+from genrefocus.backbone.quantised import quantise_blocks, weight_bytes
 from genrefocus.configuration.composing import training_stages
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight.activations import activation_bytes
@@ -52,9 +53,12 @@ def check_training(config: DictConfig, gpu: int | None) -> Iterator[Finding]:
     if flux:
         bytes_each = instantiate(config.backbone.dtype).itemsize
         size = sum(one.numel() for one in transformer.parameters()) + _FLUX_CODEC
+        here = ranks_of(config) // int(config.trainer.num_nodes)
+        own = here * base_bytes(config, transformer) if config.backbone.get("quantise") else 0
         if base[0].verdict == "ok" and not Path(path).is_dir() and not in_hub_cache(path):
             download = (size + _FLUX_TEXT) * bytes_each
-        yield check_main_memory(size * bytes_each, _FLUX_TEXT * bytes_each, _main_memory())
+        text = _FLUX_TEXT * bytes_each
+        yield check_main_memory(size * bytes_each, text, _main_memory(), quantised=own)
     yield training_memory(config, transformer, gpu)[0]
     sizes = [lora_parameters(transformer, rank) for rank in _ranks(config).values()]
     kept_each = optimizer_bytes(instantiate(config.optimizer))
@@ -94,10 +98,9 @@ def training_memory(
     """
     flux, ranks = is_flux(config), _ranks(config)
     largest = max((lora_parameters(transformer, rank) for rank in ranks.values()), default=0)
-    codec = flux and config.backbone.get("latents") is None  # else it is away in training
-    frozen = sum(one.numel() for one in transformer.parameters()) + codec * _FLUX_CODEC
+    codec = config.backbone.get("latents") is None  # else it is away in training
     parts = {
-        "base": frozen * (instantiate(config.backbone.dtype).itemsize if flux else 4),
+        "base": base_bytes(config, transformer, codec=codec),
         "LoRA and gradient": largest * 8,
         "optimiser": round(largest * optimizer_bytes(instantiate(config.optimizer))),
         "EMA": largest * 4,
@@ -113,9 +116,29 @@ def training_memory(
     remedy = smaller if parts["base"] < available else _LARGER
     if flux and given not in ("auto", "all"):
         remedy = "backbone.checkpointing=auto"
+    elif flux and config.backbone.get("quantise") is None:
+        remedy = "backbone.quantise=int8"
     how = f" with checkpointing={chosen}" if flux else ""
     finding = check_memory(parts, available=available, where=where, remedy=remedy, how=how)
     return finding, chosen
+
+
+def base_bytes(config: DictConfig, transformer: torch.nn.Module, *, codec: bool = True) -> int:
+    """Bytes of the frozen base, FLUX.1-dev's autoencoder included if ``codec``.
+
+    Args:
+        config: of train.py, resolved; it says how FLUX.1-dev is quantised.
+        transformer: of the base, with or without storage; the tiny one as it is computed with.
+    """
+    if not is_flux(config):
+        return weight_bytes(transformer)
+    dtype, how = instantiate(config.backbone.dtype), config.backbone.get("quantise")
+    if how is None:
+        numbers = sum(one.numel() for one in transformer.parameters())
+        return int((numbers + codec * _FLUX_CODEC) * dtype.itemsize)
+    quantised = torch.nn.Module.to(flux_dev_on_meta(), dtype)  # diffusers' own warns
+    quantise_blocks(quantised, how)
+    return weight_bytes(quantised) + int(codec * _FLUX_CODEC * dtype.itemsize)
 
 
 def flux_dev_on_meta() -> FluxTransformer2DModel:
@@ -137,8 +160,8 @@ def check_lora(transformer: torch.nn.Module, layers: Mapping[str, int]) -> Findi
 
 def lora_parameters(transformer: torch.nn.Module, rank: int) -> int:
     """Trainable numbers at a rank."""
-    shapes = {name: one.weight.shape for name, one in lora_modules(transformer).items()}
-    return sum(one.numel() for one in Lora(shapes, rank, device="meta").parameters())
+    lora = Lora(lora_shapes(transformer), rank, device="meta")
+    return sum(one.numel() for one in lora.parameters())
 
 
 def optimizer_bytes(optimizer: Callable[[list[torch.nn.Parameter]], Optimizer]) -> float:
@@ -167,7 +190,7 @@ def check_memory(
     return Finding("memory", "ok", detail)
 
 
-def check_main_memory(base: int, text: int, available: int) -> Finding:
+def check_main_memory(base: int, text: int, available: int, *, quantised: int = 0) -> Finding:
     """Bytes of main memory that FLUX.1-dev takes on a machine, however many its ranks.
 
     Args:
@@ -175,13 +198,15 @@ def check_main_memory(base: int, text: int, available: int) -> Finding:
             system may drop again.
         text: of its text encoders, which one rank holds while it encodes new prompts.
         available: of the machine.
+        quantised: of what all ranks together hold of a base that is quantised when it is loaded.
     """
+    own = f"; {shown_size(quantised)} quantised, until ranks move them to GPUs" if quantised else ""
     detail = (
         f"{shown_size(text)} for the text encoders, on one rank and only until the prompts are "
-        f"encoded; {shown_size(base)} of the base are mapped from its files, shared by all ranks; "
-        f"this machine has {shown_size(available)}"
+        f"encoded; {shown_size(base)} of the base are mapped from its files, shared by all ranks"
+        f"{own}; this machine has {shown_size(available)}"
     )
-    if text > available:
+    if text + quantised > available:
         remedy = "backbone.prompts=<folder of embeddings from a larger machine>"
         return Finding("main memory", "warning", detail, remedy)
     return Finding("main memory", "ok", detail)

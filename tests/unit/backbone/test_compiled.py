@@ -1,48 +1,20 @@
 """Compiled blocks: the values of the plain ones, and one program for all blocks of a kind."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch._dynamo.testing import CompileCounter
-from torch._dynamo.utils import counters
 from torch.distributed.device_mesh import init_device_mesh
 
-from genrefocus.backbone import Branch, Lora, branches, multi_condition_forward
+from genrefocus.backbone import branches
+from genrefocus.backbone.quantised import quantise_blocks
 from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
-from genrefocus.denoiser import image_ids
+from tests.unit.backbone.forwards import Forwards
 
-GRID, TEXT, KINDS = (3, 4), 5, 2
-
-
-class Forwards:
-    """Forwards and gradients of one transformer with its LoRA."""
-
-    def __init__(self, transformer: nn.Module, lora: Lora) -> None:
-        self.transformer, self.lora = transformer, lora
-
-    def __call__(self, conditions: int = 2, rows: int = 2, **options: Any) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        draw = partial(torch.randn, generator=generator)
-        ids, level = image_ids(*GRID), torch.full((rows,), 0.5)
-        text, pooled = draw(rows, TEXT, 12), draw(rows, 10)
-        image, *others = (
-            Branch(draw(rows, len(ids), 16), ids, level, level) for _ in range(1 + conditions)
-        )
-        given = self.transformer, text, pooled, image, others
-        return multi_condition_forward(*given, lora=self.lora, **options)  # type: ignore[arg-type]
-
-    def gradients(self, **options: Any) -> list[Tensor]:
-        """The output, and the gradients of all of the LoRA."""
-        self.lora.zero_grad()
-        output = self(**options)
-        output.square().mean().backward()
-        return [output.detach(), *(one.grad.clone() for one in self.lora.parameters())]  # type: ignore[union-attr]
+KINDS = 2  # double blocks and single ones
 
 
 @pytest.fixture
@@ -50,25 +22,6 @@ def forwards(tiny_flux: Any, random_lora: Any) -> Forwards:
     """With three double and two single blocks."""
     transformer = tiny_flux(num_layers=3)
     return Forwards(transformer, random_lora(transformer))
-
-
-@pytest.fixture
-def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
-    """How many were made since it was asked last. They are run by torch's eager backend."""
-    counter, before = CompileCounter(), [0]
-    torch.compiler.reset()
-    counters.clear()
-    branches._compiled.cache_clear()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-
-    def made() -> int:
-        assert not counters["graph_break"]
-        before.append(counter.frame_count)
-        return before[-1] - before[-2]
-
-    yield made
-    branches._compiled.cache_clear()
-    torch.compiler.reset()
 
 
 def assert_equal(ours: list[Tensor], expected: list[Tensor]) -> None:
@@ -100,6 +53,19 @@ def test_a_shape_has_its_own_program_and_finds_it_again(
             assert torch.equal(ours, forwards(conditions, rows)) and programs() == made
 
 
+@pytest.mark.parametrize("how", ["int8", "fp8", "nf4"])
+def test_quantised_blocks_are_one_program_too(
+    how: Any, forwards: Forwards, programs: Callable[[], int]
+) -> None:
+    pytest.importorskip("bitsandbytes" if how == "nf4" else "torchao")
+    quantise_blocks(forwards.transformer, how)  # type: ignore[arg-type]
+    plain = forwards.gradients()
+    for checkpointing, made in {"none": KINDS, "all": 0}.items():
+        assert_equal(forwards.gradients(checkpointing=checkpointing, compiled=True), plain)
+        assert programs() == made
+        forwards.transformer.to("cpu")  # as every stage does, when programs have seen the weights
+
+
 @torch.no_grad()
 def test_the_steps_that_take_cached_conditions_are_one_program(
     forwards: Forwards, programs: Callable[[], int]
@@ -112,15 +78,6 @@ def test_the_steps_that_take_cached_conditions_are_one_program(
         assert torch.equal(ours, forwards(isolated=True, cache=plain)) and programs() == made
     assert cache.keys() == plain.keys()
     assert_equal([x for one in cache.values() for x in one], [x for y in plain.values() for x in y])
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[None]:
-    """A group of one process."""
-    store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def test_blocks_in_shards(alone: None, forwards: Forwards, programs: Callable[[], int]) -> None:

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from genrefocus.backbone import Lora, load_flux_dev
+from genrefocus.backbone.quantised import weight_bytes
 from genrefocus.denoiser import Conditions, Denoiser, Latents
 from genrefocus.flow import Flow
 from genrefocus.noise import seeded_generators
@@ -137,6 +138,23 @@ def test_a_schedule_without_shift_is_refused(folder, tmp_path):
 def test_a_checkpointing_that_is_not_there(given, folder):
     with pytest.raises(ValueError, match=f"checkpointing={given}: give none, feed_forward, all,"):
         load_flux_dev(folder, checkpointing=given)
+
+
+@pytest.mark.parametrize("how", ["int8", "fp8", "nf4"])
+def test_it_is_loaded_quantised(how, folder, backbone):
+    pytest.importorskip("bitsandbytes" if how == "nf4" else "torchao")
+    small = load_flux_dev(folder, dtype=torch.float32, max_text_length=40, quantise=how)
+    sizes = [weight_bytes(one.transformer) for one in (small, backbone)]
+    assert sizes[0] < 0.6 * sizes[1]
+    assert small.dtype == torch.float32 and not any(p.requires_grad for p in small.parameters())
+    source, _, target = images()
+    given = Conditions([PROMPT] * 2, source), seeded_generators(0, [0, 1]), target
+    losses = []
+    for one in (small, backbone):
+        denoiser = Denoiser(one, Flow())
+        losses.append(denoiser.loss(denoiser.encode(*given), torch.tensor([0.3, 0.7])))
+    torch.testing.assert_close(*losses, rtol=0.1, atol=0)
+    assert not torch.equal(*losses)
 
 
 # Against the pipeline.

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,21 @@ def test_adamw_in_8_bit_keeps_a_quarter_and_the_scales_of_its_blocks() -> None:
     assert optimizer_bytes(optim.AdamW8bit) == pytest.approx(2 + scales + tables)
 
 
-def test_a_package_of_an_extra_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    config = compose_training(["experiment=deblur", "optimizer=adamw_8bit"])
-    (found,) = find_parts(config)
-    assert (found.verdict, found.detail) == ("error", "bitsandbytes is not installed")
+@pytest.mark.parametrize(
+    ("option", "package"),
+    [
+        ("optimizer=adamw_8bit", "bitsandbytes"),
+        ("backbone.quantise=nf4", "bitsandbytes"),
+        ("backbone.quantise=fp8", "torchao"),
+    ],
+)
+def test_a_package_of_an_extra_that_is_not_there(
+    option: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    (found,) = find_parts(compose_training(["experiment=deblur", option]))
+    assert found.verdict == "error"
+    assert f"{package} is not installed" in found.detail
     assert found.remedy == "pip install -e '.[quantise]'"
 
 
@@ -106,6 +117,7 @@ def test_memory_is_compared_with_what_is_there() -> None:
     assert check_memory({"base": 1}, available=1, where="x", remedy="r").verdict == "ok"
     assert check_main_memory(base=9, text=2, available=2).verdict == "ok", "the base is mapped"
     assert check_main_memory(base=9, text=2, available=1).verdict == "warning"
+    assert check_main_memory(base=9, text=2, available=5, quantised=4).verdict == "warning"
 
 
 def test_what_is_smaller_than_the_crop_is_found_beforehand(tmp_path: Path) -> None:
@@ -264,7 +276,10 @@ def test_memory_of_training_on_a_stated_gpu(
     assert f"error    shards {tmp_path}/[y]/train: " in printed
     assert "  data.deblur=<folder of a finished set>\n" in printed
     main(["doctor", *given, "gpu_memory=24"])
-    assert "\n  stages.deblurnet.module.rank=64\n" in capsys.readouterr().out
+    assert "\n  backbone.quantise=int8\n" in capsys.readouterr().out
+    if find_spec("torchao"):
+        main(["doctor", *given, "gpu_memory=20", "backbone.quantise=int8"])
+        assert "\n  stages.deblurnet.module.rank=64\n" in capsys.readouterr().out
     main(["doctor", *given, "gpu_memory=40", "backbone.checkpointing=4"])
     assert "\n  backbone.checkpointing=auto\n" in capsys.readouterr().out
     assert main(["doctor", *given, "gpu_memory=large"]) == 2

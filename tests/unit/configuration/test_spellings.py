@@ -49,6 +49,7 @@ def test_what_works() -> None:
         ("max_steps=9", "Did you mean stages.deblurnet.fit.max_steps or"),
         ("num_workers=9", "Did you mean data.num_workers"),
         ("+unheard_of=1", "nothing reads unheard_of"),
+        ("backbone.quantise=none", "backbone.quantise=none: give null, int8, fp8 or nf4"),
         ("callbacks=null", "callbacks=null: a run needs this group"),
         ("data=null", "data=null: a run needs this group"),
     ],

@@ -6,7 +6,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.configuration.composing import compose_training, settle_missing
 from genrefocus.preflight import memory
-from genrefocus.preflight.memory import flux_dev_on_meta, settle_checkpointing, training_memory
+from genrefocus.preflight.memory import (
+    base_bytes,
+    flux_dev_on_meta,
+    settle_checkpointing,
+    training_memory,
+)
 
 GIB = 1024**3
 
@@ -66,6 +71,24 @@ def test_what_is_given_is_kept(transformer: FluxTransformer2DModel) -> None:
         assert chosen == given and f"checkpointing={given} (" in finding.detail
         assert finding.verdict == ("ok" if given == "all" else "warning")
         assert settle_checkpointing(config) is None and config.backbone.checkpointing == given
+
+
+@pytest.mark.parametrize(
+    ("how", "size"),
+    # 11.8e9 weights of blocks with their scales, 83e6 others and the autoencoder in bf16
+    [("int8", 11.82e9 * 1.0013), ("fp8", 11.82e9 * 1.0013), ("nf4", 11.82e9 * (1 / 2 + 1 / 64))],
+)
+def test_a_quantised_base_trains_in_24_gib(
+    how: str, size: float, transformer: FluxTransformer2DModel
+) -> None:
+    """At 512 px with rank 64 and two conditions; a plain one does not, and says what would."""
+    pytest.importorskip("bitsandbytes" if how == "nf4" else "torchao")
+    config = paper(f"backbone.quantise={how}")
+    found, chosen = training_memory(config, transformer, 24 * GIB)
+    assert (found.verdict, chosen) == ("ok", "all")
+    assert base_bytes(config, transformer) == pytest.approx(size + 0.33e9, rel=0.01)
+    plain, _ = training_memory(paper(), transformer, 24 * GIB)
+    assert (plain.verdict, plain.remedy) == ("warning", "backbone.quantise=int8")
 
 
 def test_a_run_settles_for_what_its_device_holds(monkeypatch: pytest.MonkeyPatch) -> None:
