@@ -1,24 +1,12 @@
 """What training steps compute: samples, tokens and floating-point operations."""
 
-import functools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop, sdpa_flop
 
+from genrefocus.backbone.flops import FlopCount
 from genrefocus.denoiser import Latents
-
-Formula = Callable[..., int]
-
-_ATEN = torch.ops.aten
-_REGISTERED: dict[Any, Formula] = {
-    **flop_registry,
-    # which torch has no formula for
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
-}
 
 
 class Work:
@@ -52,48 +40,26 @@ class Work:
             shape: micro-batches of equal shape have equal FLOPs.
         """
         self._shape = shape
-        with self._counted(("forward", shape), _FORWARD):
+        with self._counted(("forward", shape)):
             yield
 
     @contextmanager
     def backward(self) -> Iterator[None]:
         """The block is the backward pass of the last :meth:`forward`."""
-        with self._counted(("backward", self._shape), _BACKWARD):
+        with self._counted(("backward", self._shape)):
             yield
 
     @contextmanager
-    def _counted(self, part: Hashable, formulas: dict[Any, Formula]) -> Iterator[None]:
+    def _counted(self, part: tuple[str, Hashable]) -> Iterator[None]:
         if not self.counts_flops:
             yield
             return
         if part in self._known:
             yield
         else:
-            counter = FlopCounterMode(display=False, custom_mapping=formulas)
-            with torch.compiler.set_stance("force_eager"), counter:  # it sees no compiled program
+            # It sees no compiled program.
+            with torch.compiler.set_stance("force_eager"), FlopCount() as counter:
                 yield
-            self._known[part] = counter.get_total_flops()
+            again = counter.again if part[0] == "backward" else 0
+            self._known[part] = counter.total - again
         self.flops += self._known[part]
-
-
-def _counting(formula: Formula, *, again: bool) -> Formula:
-    """A registered formula for a counter.
-
-    Args:
-        formula: takes tensors.
-        again: count what runs with gradients enabled; in a backward pass, that is what gradient
-            checkpointing computes again.
-    """
-
-    @functools.wraps(formula)
-    def count(*args: Any, **kwargs: Any) -> int:
-        return formula(*args, **kwargs) if again or not torch.is_grad_enabled() else 0
-
-    count._get_raw = True  # type: ignore[attr-defined]  # it takes tensors
-    return count
-
-
-_FORWARD, _BACKWARD = (
-    {operator: _counting(formula, again=again) for operator, formula in _REGISTERED.items()}
-    for again in (True, False)
-)

@@ -18,6 +18,7 @@ from genrefocus.flow import Flow, Shift
 from genrefocus.noise import seeded_generators
 from genrefocus.sampling import Tiling
 from lit_models.work import Work
+from tests.allocator import peak_bytes
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -96,3 +97,23 @@ def test_a_checkpointed_flux_step_counts_as_one_without(
     of_compiled = Work()
     of_compiled.counts_flops = True  # the first block has a gradient more, towards the text
     assert measured(checkpointing, of_compiled, compiled=True) == pytest.approx(plain, rel=0.02)
+
+
+def test_counting_takes_no_memory() -> None:
+    """What gradient checkpointing drops is dropped also where FLOPs are counted."""
+    layers = [nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 64)) for _ in range(8)]
+
+    def step(counts_flops: bool) -> None:
+        work = Work()
+        work.counts_flops = counts_flops
+        x = torch.ones(256, 64, requires_grad=True)
+        with work.forward(None):
+            for layer in layers:
+                x = checkpoint(layer, x, use_reentrant=False)
+            loss = x.sum()
+        with work.backward():
+            loss.backward()
+
+    step(False)  # gradients are there from now on
+    plain = peak_bytes(lambda: step(False))
+    assert peak_bytes(lambda: step(True)) == pytest.approx(plain, rel=0.01)
