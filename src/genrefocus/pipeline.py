@@ -40,8 +40,8 @@ from genrefocus.optics import (
 from genrefocus.rejection import Rejected
 
 _BEYOND: dict[NetworkTask, tuple[str, str]] = {
-    "bokeh": ("BokehNet is asked for a blur radius", "blurred too little"),
-    "deblur": ("DeblurNet is told a blur radius", "not sharp"),
+    "bokeh": ("BokehNet is asked for a blur radius", "expect halos, patterns, or too little blur"),
+    "deblur": ("DeblurNet is told a blur radius", "the image may be wrong, or not sharp"),
 }
 Report = Callable[[str, int, int], None]
 """Called with (stage, evaluations done, evaluations in all): one for each tile and step."""
@@ -113,7 +113,7 @@ class RefocusPipeline:
 
     def __init__(self, deblur: Network | None, bokeh: Network) -> None:
         self.deblur, self.bokeh = deblur, bokeh
-        self._warned: set[NetworkTask] = set()
+        self._warned: dict[NetworkTask, float] = {}
 
     def prepare(
         self,
@@ -196,11 +196,11 @@ class RefocusPipeline:
         Raises:
             ValueError: K is stated for another size.
         """
-        strength = photo.restated(strength)
+        asked, strength = strength.k, photo.restated(strength)
         defocus = defocus_map(photo.disparity, photo.focus_disparity, strength)
         missing = defocus_of_radius(self._missing(photo, strength))
         control = resize_defocus(missing, *_size(photo.whole_tokens))
-        self._warn_beyond_training("bokeh", self.bokeh, control)
+        self._warn_beyond_training("bokeh", self.bokeh, control, asked)
         image = self.bokeh.generate(
             photo.whole_tokens[None],
             seeded_generators(seed, [number]),
@@ -223,15 +223,20 @@ class RefocusPipeline:
         left = had.square() - lacking_radius(had, restored).square()
         return (asked.square() - left).clamp_min(0).sqrt()
 
-    def _warn_beyond_training(self, task: NetworkTask, network: Network, control: Tensor) -> None:
+    def _warn_beyond_training(
+        self, task: NetworkTask, network: Network, control: Tensor, k: float | None = None
+    ) -> None:
+        """Once, and again for radii that are a quarter larger; ``k`` is what was asked for."""
         radius, largest = float(control.max()) * MAX_COC, network.largest_radius
-        if largest is None or task in self._warned or radius <= largest * 1.01:
+        if largest is None or radius <= max(1.01 * largest, 1.25 * self._warned.get(task, 0.0)):
             return
-        self._warned.add(task)
+        self._warned[task] = radius
         beginning, result = _BEYOND[task]
+        asked = "" if k is None else f" for K {k:g}"
+        within = "" if k is None else f"; K up to {0.99 * k * largest / radius:.3g} stays within"
         warnings.warn(
-            f"{beginning} of {radius:.1f} px, and was trained up to {largest:.1f} px: the image "
-            f"may be wrong, or {result}",
+            f"{beginning} of {radius:.1f} px{asked}, and was trained up to {largest:.1f} px: "
+            f"{result}{within}",
             BeyondTraining,
             stacklevel=3,
         )

@@ -356,7 +356,7 @@ def test_the_blur_of_a_photograph_is_found_by_rendering(backbone: Backbone) -> N
         blind.prepare(photo, focus=0.5, disparity=disparity, source=SourceBlur(strength))
 
 
-def test_blur_beyond_training_gives_one_warning_with_both_numbers(
+def test_blur_beyond_training_gives_a_warning_with_both_numbers_and_the_largest_k(
     backbone: Backbone, photo: Tensor
 ) -> None:
     disparity = torch.ones(101, 77)
@@ -366,10 +366,17 @@ def test_blur_beyond_training_gives_one_warning_with_both_numbers(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipeline.refocus(scene, BlurStrength(9.0, 101, 77))  # 4.5 px of the photograph
-    with pytest.warns(BeyondTraining, match=r"Bokeh.* 1\d\.\d px, .* up to 5\.0 px") as said:
-        pipeline.refocus(scene, BlurStrength(20.0, 101, 77))
-        pipeline.refocus(scene, BlurStrength(30.0, 101, 77))
-    assert len(said) == 1 and "blurred too little" in str(said[0].message)
+    with pytest.warns(BeyondTraining, match=r"Bokeh.* 1\d\.\d px.* up to 5\.0 px") as said:
+        for k in (20.0, 21.0, 30.0):
+            pipeline.refocus(scene, BlurStrength(k, 101, 77))
+    first, second = (str(one.message) for one in said)
+    assert "too little blur" in first and "for K 20," in first and "for K 30," in second
+    within = float(first.split("K up to ")[1].split()[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fresh = RefocusPipeline(pipeline.deblur, pipeline.bokeh)
+        fresh.refocus(scene, BlurStrength(within, 101, 77))
+    assert within == pytest.approx(10.0 * 101 / 104, rel=0.05)
     deblur = Answering(backbone, blurred_twice, variant="told", largest_radius=4.0)
     told = SourceBlur(BlurStrength(20.0, 101, 77), 1.0)
     with pytest.warns(BeyondTraining, match=r"Deblur.* 1\d\.\d px, .* up to 4\.0 px.* not sharp"):

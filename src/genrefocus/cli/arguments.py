@@ -241,7 +241,7 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
 
     networks = parser.add_argument_group("networks")
     source = networks.add_mutually_exclusive_group()
-    text = "training run, or latest: the newest below ./outputs"
+    text = "training run, or latest: the newest below ./outputs that is no trial"
     _add(source, "--run FOLDER", None, text, default="latest")
     _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
     _add(networks, "--deblur-lora FILE", _file, "for --flux")
