@@ -158,6 +158,9 @@ def test_f_numbers_are_those_of_eq_3(folder: Path, capsys: pytest.CaptureFixture
         assert [line["output"] for line in found] == ["out_f1.4.png", "out_f8.png"]
         assert [line["k"] for line in found] == pytest.approx([f1 / 1.4, f1 / 8])
         assert [line["f_number"] for line in found] == [1.4, 8.0]
+    # A lens that cannot focus there has no F-number, which K does not need.
+    assert main([*photo, "--focus-distance", "0.04", "--k", "3"]) == 0
+    assert "f_number" not in lines(capsys)[0]
     assert main([*photo, "--focus", "50,3", "--k", f"0,{at_f1(0.05, 0.036) / 2}"]) == 0
     assert [line.get("f_number") for line in lines(capsys)] == [None, 2.0]
 
@@ -252,6 +255,7 @@ FOCUS = ["--focus", "1,1", *K]
         ),
         ([*BASIC, "--focus", "1,1", "--f-number", "2", "-o", "out.png"], "--focal-length MM"),
         ([*BASIC, *FOCUS, "--f-number", "2"], "not allowed with argument"),
+        ([*BASIC, *FOCUS, "--focal-length", "50"], "--sensor-width MM"),
         ([*BASIC, "--focus", "1,1", "--k", "0:9", "-o", "out.gif"], "--frames N"),
         ([*BASIC, "--focus", "1,1", "--k", "9", "-o", "out.gif"], "for a pull"),
         ([*BASIC, *FOCUS, "--frames", "5"], "needs what changes"),

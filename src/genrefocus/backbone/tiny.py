@@ -146,9 +146,7 @@ def load_tiny(
     compile: bool = False,
     quantise: Quantise | None = None,
 ) -> TinyBackbone:
-    """The tiny backbone from a weight file; computed in fp32.
-
-    Its blocks may be compiled, see :func:`multi_condition_forward`, and :func:`quantise_blocks`.
+    """The tiny backbone from a weight file, in fp32; see :func:`load_flux_dev` for the options.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or no file that :func:`save_tiny` has written;

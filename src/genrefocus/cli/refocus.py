@@ -11,15 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from genrefocus.cli.inputs import (
     load_disparity,
     load_focus_mask,
 )
-from genrefocus.data.images import load_image, save_animation, save_map
+from genrefocus.data.images import load_image, save_animation, save_image, save_map
+from genrefocus.data.sample import to_uint8
 from genrefocus.estimators import DepthEstimator, DepthPro
 from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
 from genrefocus.geometry import View, require_inside
@@ -48,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     size = (photo.shape[-2], photo.shape[-1])
     lens = _lens(args)
     focus = _focus(args, size)
+    if args.focus_to is not None:
+        require_inside(args.focus_to, *size)
     disparity = None
     if args.depth is not None:
         disparity = load_disparity(args.depth, *size, args.resize_depth)
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             source=source,
         )
     if args.save_aif is not None:
-        _save(scene.aif, args.save_aif)
+        save_image(to_uint8(scene.aif), args.save_aif)
     frames = []
     shots = _shots(args, scene, lens, size)
     for number, shot in enumerate(shots, 1):
@@ -79,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
         with _progress() as report:
             result = pipeline.refocus(planned, strength, seed=args.seed, report=report)
         if args.frames is None:
-            _save(result.image, path)
+            save_image(to_uint8(result.image), path)
         else:
-            frames.append(_pixels(result.image))
+            frames.append(to_uint8(result.image).permute(1, 2, 0).numpy())
             if number < len(shots):
                 continue
             save_animation(frames, path, args.fps)
@@ -115,13 +115,14 @@ def _focus(args: argparse.Namespace, size: tuple[int, int]) -> Focus:
 
 
 def _lens(args: argparse.Namespace) -> Lens | None:
-    """The lens of the photograph, as it is stated or by EXIF; None where nobody knows or asks."""
+    """The lens of the photograph, as it is stated or by EXIF; None where K does without it."""
     focal, sensor = args.focal_length, args.sensor_width
+    needed = args.f_number is not None or focal is not None or sensor is not None
     if focal is None or sensor is None:
         try:
             facts = read_exposure(args.photo)
         except Rejected as error:
-            if args.f_number is None:
+            if not needed:
                 return None
             remedy = "state the lens with --focal-length MM and --sensor-width MM"
             raise Rejected(error.reason, error.value, f"{error.detail}; {remedy}") from None
@@ -161,9 +162,17 @@ def _shots(
         labels = [""] * len(values)
     shots = []
     for label, plane, value in zip(labels, planes, values, strict=True):
-        # Of F-number 1.
-        widest = None if lens is None else blur_strength_from_exif(lens, plane, *size).k
-        k = value if by_k else value * (widest or 0.0)
+        try:
+            # Of F-number 1.
+            widest = None if lens is None else blur_strength_from_exif(lens, plane, *size).k
+        except Rejected:
+            if not by_k:
+                raise
+            widest = None  # K needs no lens
+        k = value
+        if not by_k:
+            assert widest is not None
+            k = value * widest
         shots.append(_Shot(label, plane, k, widest / k if widest and k else None))
     return shots
 
@@ -237,15 +246,6 @@ def _estimator(args: argparse.Namespace, device: str) -> DepthEstimator | None:
         return DepthPro(args.depth_model, device=device)
     model, _, revision = args.depth_model.partition("@")
     return DepthPro(model, revision=revision, device=device)
-
-
-def _save(image: Tensor, path: Path) -> None:
-    Image.fromarray(_pixels(image)).save(path, quality=95)
-
-
-def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) in [0, 1] -> (H, W, 3)."""
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 @contextmanager

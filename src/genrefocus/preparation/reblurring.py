@@ -51,13 +51,13 @@ def reblurred(
         ``rejected`` in place of the radius.
     """
     samples = [photographs[index] for index in spread(len(photographs), most)]
-    done = itertools.count(1)
+    done, total = itertools.count(1), _RENDERINGS * len(samples)
 
     def error(log_radius: float) -> float:
         errors = []
         for sample in samples:
             errors.append(_error(sample, math.exp(log_radius)))
-            advance(next(done), _RENDERINGS * len(samples))
+            advance(next(done), total)
         return max(sum(errors) / len(errors), _LEAST_ERROR)
 
     low, high = map(math.log, _RADII)
@@ -65,6 +65,7 @@ def reblurred(
         least, most_restored = error(low), error(high)
         search = {"maxiter": _RENDERINGS - 2, "xatol": _TOLERANCE}
         found = minimize_scalar(error, bounds=(low, high), method="bounded", options=search)
+    advance(total, total)  # the search may need less
     # A search within bounds never reaches them.
     best, radius = min((float(found.fun), math.exp(found.x)), (most_restored, MAX_COC))
     measured = {"as_they_are": least, "by_label": most_restored, "best": best}
