@@ -11,14 +11,20 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from flux_forward import Case, install_peft, load_released, random_lora, random_transformer
+from flux_case import (
+    Case,
+    clock,
+    install_peft,
+    load_released,
+    random_lora,
+    random_transformer,
+)
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -134,20 +140,16 @@ def measure(
     first: dict[str, list[float]] = {name: [] for name in ways}
     others: dict[str, list[float]] = {name: [] for name in ways}
     images = {}
-    for round_ in range(args.repeats + 1):
+    warm = args.device.startswith("cuda")
+    for round_ in range(args.repeats + warm):
         for name, sample in ways.items():
-            if args.device.startswith("cuda"):
-                torch.cuda.synchronize()
-            times = [time.perf_counter()]
+            times = [clock(args.device)]
 
             def ended(times: list[float] = times) -> None:
-                if args.device.startswith("cuda"):
-                    torch.cuda.synchronize()
-                times.append(time.perf_counter())
+                times.append(clock(args.device))
 
-            # The round that warms up needs no more than a step of each kind.
-            images[name] = sample(args.steps if round_ else 2, ended)
-            if round_:
+            images[name] = sample(args.steps, ended)
+            if round_ >= warm:
                 first[name].append(times[1] - times[0])
                 others[name] += [b - a for a, b in zip(times[1:-1], times[2:], strict=True)]
     medians = {

@@ -62,7 +62,7 @@ def any_terminal() -> Iterator[None]:
 
     Ctrl-C ends the command with a line and status 130.
 
-    Warnings of this project are one line.
+    Warnings of this project and plain warnings of libraries are one line without a place in code.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -70,8 +70,8 @@ def any_terminal() -> Iterator[None]:
     default = warnings.formatwarning
 
     def one_line(message: Any, category: type[Warning], *place: Any, **line: Any) -> str:
-        ours = category.__module__.startswith("genrefocus.")
-        return f"warning: {message}\n" if ours else default(message, category, *place, **line)
+        told = category is UserWarning or category.__module__.startswith("genrefocus.")
+        return f"warning: {message}\n" if told else default(message, category, *place, **line)
 
     warnings.formatwarning = one_line
     try:

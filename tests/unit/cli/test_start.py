@@ -204,3 +204,14 @@ def test_a_terminal_without_the_letters_of_a_message() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "? 5 ? 1\n", "")
+
+
+def test_a_warning_shows_what_it_says_and_no_code() -> None:
+    code = "import warnings\nfrom genrefocus.terminal import any_terminal\nwith any_terminal():\n"
+    code += "  warnings.warn('depth in millimetres?')\n  warnings.warn('old', FutureWarning)"
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True
+    )
+    first, second = done.stderr.splitlines()[:2]
+    assert first == "warning: depth in millimetres?"
+    assert "FutureWarning: old" in second
