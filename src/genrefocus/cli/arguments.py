@@ -228,6 +228,29 @@ def _blur(parser: argparse.ArgumentParser) -> None:
     _add(pull, "--fps N", _at_least(1), "frames a second", default=12)
 
 
+def _depth_model(where: Any) -> None:
+    _add(where, "--depth-model MODEL", None, "Depth Pro: folder, or hub id as ID@COMMIT")
+
+
+def _networks(parser: argparse.ArgumentParser) -> None:
+    """The networks that refocus, and how they sample."""
+    networks = parser.add_argument_group("networks")
+    source = networks.add_mutually_exclusive_group()
+    text = "training run, or latest: the newest below ./outputs that is no trial"
+    _add(source, "--run FOLDER", None, text, default="latest")
+    _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
+    _add(networks, "--deblur-lora FILE", _file, "for --flux")
+    _add(networks, "--bokeh-lora FILE", _file, "for --flux")
+    text = "default: cuda where there is one"
+    _add(networks, "--device", None, text, choices=["cpu", "cuda"])
+    _add(networks, "--no-deblur", None, "photographs are sharp everywhere")
+    _add(networks, "--deblur-prompt TEXT", None, "in place of DeblurNet's own prompt")
+    _add(networks, "--steps N", _at_least(1), "Euler steps of both networks")
+    _add(networks, "--long-edge N", _at_least(1), "scale to N px, crop to tokens")
+    _add(networks, "--seed S", _at_least(0), "of the noise", default=0)
+    _memory(parser.add_argument_group("memory of the networks"))
+
+
 def _refocus(parser: argparse.ArgumentParser) -> None:
     image = _new_file(*IMAGES)
     _add(parser, "photo PHOTO", _file)
@@ -239,23 +262,11 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     _blur(parser)
     _add(parser, "-o OUT", _new_file(*IMAGES, *checks.ANIMATIONS), required=True)
 
-    networks = parser.add_argument_group("networks")
-    source = networks.add_mutually_exclusive_group()
-    text = "training run, or latest: the newest below ./outputs that is no trial"
-    _add(source, "--run FOLDER", None, text, default="latest")
-    _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
-    _add(networks, "--deblur-lora FILE", _file, "for --flux")
-    _add(networks, "--bokeh-lora FILE", _file, "for --flux")
-    text = "default: cuda where there is one"
-    _add(networks, "--device", None, text, choices=["cpu", "cuda"])
-    _memory(parser.add_argument_group("memory of the networks"))
-
     depth = _one_of(parser)
     _add(depth, "--depth D.npy", _file, "metres, (H, W)")
-    _add(depth, "--depth-model MODEL", None, "Depth Pro: folder, or hub id as ID@COMMIT")
+    _depth_model(depth)
     _resize_depth(parser)
-
-    _add(parser, "--no-deblur", None, "PHOTO is sharp everywhere")
+    _networks(parser)
     text = "PHOTO deblurred by another method, for a DeblurNet of the pre-deblur variant"
     _add(parser, "--draft FILE", _file, text)
     own = parser.add_argument_group("blur of PHOTO itself, for a DeblurNet that can be told it")
@@ -264,10 +275,6 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     text = "px at 1/m; exif (default, if it has any); auto: by re-blurring; none: deblur blind"
     _add(own, "--source-k K", source_k, text)
     _add(own, "--source-focus X,Y", _pixel, "pixel that is sharp in PHOTO (default: estimated)")
-    _add(parser, "--deblur-prompt TEXT", None, "in place of DeblurNet's own prompt")
-    _add(parser, "--steps N", _at_least(1), "Euler steps of both networks")
-    _add(parser, "--long-edge N", _at_least(1), "scale to N px, crop to tokens")
-    _add(parser, "--seed S", _at_least(0), "of the noise", default=0)
     _add(parser, "--save-aif FILE", image, "write the all-in-focus image")
     _add(parser, "--save-map FILE.png", _new_file(".png"), DEFOCUS_MAP)
     parser.set_defaults(check=checks.refocus)

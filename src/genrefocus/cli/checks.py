@@ -32,26 +32,41 @@ def refocus(args: argparse.Namespace) -> None:
             "no depth: give --depth D.npy, metres of the upright photograph, or --depth-model with "
             "a folder of Depth Pro"
         )
+    _depth_model(args)
+    _pull(args)
+    if args.no_deblur and args.draft is not None:
+        raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
+    if args.no_deblur and (args.source_k is not None or args.source_focus is not None):
+        raise ValueError("--source-k, --source-focus: for DeblurNet, which --no-deblur leaves out")
+    _networks(args)
+    _focus_inside(args.focus, args.photo)
+
+
+def serve(args: argparse.Namespace) -> None:
+    _depth_model(args)
+    _networks(args)
+    if find_spec("gradio") is None:
+        raise ValueError("the page needs Gradio: pip install -e '.[app]'")
+
+
+def _depth_model(args: argparse.Namespace) -> None:
     if args.depth_model and not Path(args.depth_model).is_dir() and "@" not in args.depth_model:
         raise ValueError(
             f"--depth-model {args.depth_model} is no local folder; for a hub id name the commit "
             f"too: {args.depth_model}@COMMIT"
         )
-    _pull(args)
+
+
+def _networks(args: argparse.Namespace) -> None:
     loras = args.deblur_lora is not None or args.bokeh_lora is not None
     if args.no_deblur and args.deblur_prompt is not None:
         raise ValueError("--deblur-prompt asks DeblurNet, which --no-deblur leaves out")
-    if args.no_deblur and args.draft is not None:
-        raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
-    if args.no_deblur and (args.source_k is not None or args.source_focus is not None):
-        raise ValueError("--source-k, --source-focus: for DeblurNet, which --no-deblur leaves out")
     if args.flux is None and loras:
         raise ValueError("--deblur-lora and --bokeh-lora belong to --flux PATH; a run has its own")
     if args.flux is not None and args.bokeh_lora is None:
         raise ValueError("--flux needs --bokeh-lora FILE")
     if args.flux is not None and (args.deblur_lora is None) != args.no_deblur:
         raise ValueError("--flux needs either --deblur-lora FILE or --no-deblur")
-    _focus_inside(args.focus, args.photo)
     if args.flux is None:
         _run_exists(args.run)
 

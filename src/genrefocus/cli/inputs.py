@@ -1,5 +1,6 @@
 """What several commands read alike: image, depth, in-focus mask, point in focus, aperture."""
 
+import argparse
 import math
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from genrefocus.optics import depth_to_disparity
 from genrefocus.rejection import Reason, Rejected
 
 if TYPE_CHECKING:
+    from genrefocus.estimators import DepthEstimator
     from genrefocus.render.apertures import Aperture
 
 
@@ -60,6 +62,20 @@ def load_focus_mask(path: Path, height: int, width: int) -> Tensor:
         detail = f"{path} is nowhere half white; paint the region in focus white"
         raise Rejected(Reason.EMPTY_MASK, 0, detail)
     return mask
+
+
+def depth_estimator(args: argparse.Namespace, device: str) -> "DepthEstimator":
+    """The network that ``--depth-model`` names.
+
+    Raises:
+        ValueError, FileNotFoundError: it cannot be loaded.
+    """
+    from genrefocus.estimators import DepthPro
+
+    if Path(args.depth_model).is_dir():
+        return DepthPro(args.depth_model, device=device)
+    model, _, revision = args.depth_model.partition("@")
+    return DepthPro(model, revision=revision, device=device)
 
 
 def focus_at_point(disparity: Tensor, pixel: tuple[int, int]) -> float:

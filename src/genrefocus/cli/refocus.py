@@ -10,29 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from genrefocus.cli.inputs import (
+    depth_estimator,
     load_disparity,
     load_focus_mask,
 )
+from genrefocus.cli.networks import device_of, pipeline_of
 from genrefocus.data.images import load_image, save_animation, save_image, save_map
 from genrefocus.data.sample import to_uint8
-from genrefocus.estimators import DepthEstimator, DepthPro
 from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
 from genrefocus.geometry import View, require_inside
-from genrefocus.network import MemoryUse
-from genrefocus.network_card import (
-    NetworkCard,
-    NetworkTask,
-    NetworkVariant,
-    latest_run,
-    networks_of,
-    released_card,
-)
+from genrefocus.network_card import NetworkVariant
 from genrefocus.optics import BlurStrength, Lens, blur_strength_from_exif
 from genrefocus.photograph.exif import read_exposure
-from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report, load_pipeline
+from genrefocus.pipeline import PreparedPhoto, Report
 from genrefocus.rejection import Rejected
 from genrefocus.terminal import Bars
 
@@ -40,8 +32,7 @@ from genrefocus.terminal import Bars
 def run(args: argparse.Namespace) -> int:
     """Check all input first, for the networks take their time."""
     start = time.perf_counter()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no CUDA device; use --device cpu")
+    device = device_of(args)
     photo = load_image(args.photo)
     size = (photo.shape[-2], photo.shape[-1])
     lens = _lens(args)
@@ -52,9 +43,10 @@ def run(args: argparse.Namespace) -> int:
     if args.depth is not None:
         disparity = load_disparity(args.depth, *size, args.resize_depth)
     draft = None if args.draft is None else load_image(args.draft)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    pipeline = _pipeline(args, device)
-    estimator = _estimator(args, device)
+    told = args.source_k not in (None, "none") or args.source_focus is not None
+    variant: NetworkVariant = "pre_deblur" if args.draft else "told" if told else "standard"
+    pipeline = pipeline_of(args, device, variant=variant)
+    estimator = None if args.depth_model is None else depth_estimator(args, device)
     takes_map = pipeline.deblur is not None and pipeline.deblur.takes_map
     source, origin = _source(args, size, takes_map)
     with _progress() as report:
@@ -206,46 +198,6 @@ def _told(scene: PreparedPhoto, origin: str) -> dict[str, Any]:
         return {"blind": origin}
     strength, focus = scene.told
     return {"k": round(strength.k, 4), "focus_disparity": focus, "from": origin}
-
-
-def _pipeline(args: argparse.Namespace, device: str) -> RefocusPipeline:
-    origin, cards = args.flux, dict[NetworkTask, NetworkCard]()
-    if args.flux is not None:
-        cards["bokeh"] = released_card("bokeh", args.flux, args.bokeh_lora)
-        if args.deblur_lora is not None:
-            told = args.source_k not in (None, "none") or args.source_focus is not None
-            variant: NetworkVariant = "pre_deblur" if args.draft else "told" if told else "standard"
-            cards["deblur"] = released_card("deblur", args.flux, args.deblur_lora, variant=variant)
-    else:
-        origin = args.run
-        if origin == "latest":
-            wanted: tuple[NetworkTask, ...] = ("bokeh",) if args.no_deblur else ("deblur", "bokeh")
-            origin = latest_run("outputs", wanted, option="--run")
-        cards = networks_of(origin)
-    return load_pipeline(
-        cards,
-        origin,
-        deblur=not args.no_deblur,
-        deblur_prompt=args.deblur_prompt,
-        steps=args.steps,
-        device=device,
-        memory=MemoryUse(
-            vae_tiling=args.vae_tiling,
-            quantise=args.quantise,
-            offload=args.offload,
-            tile_batch=args.tile_batch,
-            cache_gib=args.cache_gib,
-        ),
-    )
-
-
-def _estimator(args: argparse.Namespace, device: str) -> DepthEstimator | None:
-    if args.depth_model is None:
-        return None
-    if Path(args.depth_model).is_dir():
-        return DepthPro(args.depth_model, device=device)
-    model, _, revision = args.depth_model.partition("@")
-    return DepthPro(model, revision=revision, device=device)
 
 
 @contextmanager
