@@ -38,10 +38,11 @@ ALLOWED: dict[str, set[str]] = {
     "denoiser": {"noise", "backbone", "flow", "sampling"},
     "network_card": {"flow", "sampling", "runs", "terminal", "writing"},
     "network": {"noise", "denoiser", "backbone", "sampling", "network_card", "geometry"},
+    "hub": {"network", "network_card", "runs", "writing"},
     "compat": {"backbone", "denoiser", "flow", "sampling"},
     "estimators": CORE | {"data"},
     "focus": CORE | {"estimators", "k_search", "render"},
-    "pipeline": CORE | MODEL | {"estimators", "focus"},
+    "pipeline": CORE | MODEL | {"estimators", "focus", "hub"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
     "data.sample": CORE,
     "data": CORE | {"data.sample", "photograph", "writing"},

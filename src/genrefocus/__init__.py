@@ -18,6 +18,7 @@ The method
 - ``denoiser``   conditions to tokens, training loss, sampling
 - ``network``    trained networks from their files
 - ``network_card`` what sampling has to know about how a network was trained
+- ``hub``        a pipeline as a folder: LoRA files under released names, model card
 - ``pipeline``   the camera: deblur, depth, focus, defocus map, bokeh
 - ``compat``     parity with the released forward, by golden tensors
 

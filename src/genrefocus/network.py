@@ -71,6 +71,7 @@ class Network:
         seed: of the noise, when the network is called.
         weights: name of its LoRA file with a digest, for provenance.
         origin: path of the LoRA file, for messages.
+        card: that it was loaded by; None: it was not loaded from files.
 
     Raises:
         ValueError: less than one step.
@@ -85,6 +86,7 @@ class Network:
     seed: int = 0
     weights: str = ""
     origin: str = ""
+    card: NetworkCard | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -311,6 +313,7 @@ def network_of(card: NetworkCard, backbone: Backbone) -> Network:
         card.restored_radius,
         weights=weights_name(card.lora),
         origin=card.lora,
+        card=card,
     )
 
 

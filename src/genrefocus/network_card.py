@@ -145,7 +145,12 @@ def released_card(
     )
 
 
-def write_network_card(folder: str | Path, card: NetworkCard) -> Path:
+def released_name(task: NetworkTask, variant: NetworkVariant = "standard") -> str:
+    """File name of a LoRA in the release."""
+    return f"{task}Net{'_with_pre_deblur' if variant == 'pre_deblur' else ''}.safetensors"
+
+
+def write_network_card(folder: str | Path, card: NetworkCard, name: str = FILE_NAME) -> Path:
     """Write ``network.json`` into the folder of the LoRA file, atomically.
 
     A tiny backbone is recorded with its checksum, and relative to the folder, so that a checkout
@@ -164,7 +169,7 @@ def write_network_card(folder: str | Path, card: NetworkCard) -> Path:
         source = replace(source, path=str(path))
     written = datetime.now(UTC).isoformat()
     card = replace(card, backbone=source, lora=Path(card.lora).name, written=written)
-    target = folder / FILE_NAME
+    target = folder / name
     write_json(target, {"version": VERSION, **asdict(card)})
     return target
 
@@ -228,10 +233,12 @@ def require_backbone(card: NetworkCard) -> BackboneSource:
 def networks_of(run: str | Path) -> dict[NetworkTask, NetworkCard]:
     """The networks of a run, by task: of several with one task the one that was written last.
 
-    A card counts when its LoRA file is there. ``run`` may also be the folder of one stage.
+    A card counts when its LoRA file is there. ``run`` may also be the folder of one stage, or one
+    that was exported (``genrefocus.hub``), whose cards have the names of their LoRA files.
     """
     run, found = Path(run), dict[NetworkTask, NetworkCard]()
-    for file in sorted([*run.glob(FILE_NAME), *run.glob(f"*/{FILE_NAME}")]):
+    patterns = (FILE_NAME, f"*/{FILE_NAME}", "*Net*.json")
+    for file in sorted(file for pattern in patterns for file in run.glob(pattern)):
         card = read_network_card(file)
         rival = found.get(card.task)
         if Path(card.lora).is_file() and (not rival or rival.written < card.written):

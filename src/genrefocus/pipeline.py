@@ -24,6 +24,7 @@ from genrefocus.geometry import (
     resize_long_edge_and_crop,
     round_up_to_multiple,
 )
+from genrefocus.hub import Pretrained
 from genrefocus.network import DEFAULT_MEMORY, Device, MemoryUse, Network, load_networks
 from genrefocus.network_card import NetworkCard, NetworkTask, require_deblurnet
 from genrefocus.noise import seeded_generators
@@ -103,7 +104,7 @@ class BeyondTraining(UserWarning):
     """The blur that a network is asked for or told of is larger than any in its training."""
 
 
-class RefocusPipeline:
+class RefocusPipeline(Pretrained):
     """Two networks and the optics between them.
 
     Args:

@@ -15,6 +15,7 @@ COMMANDS = {
     "render": "render depth of field into a sharp image with depth",
     "refocus": "refocus a photograph: deblur, depth, focus, bokeh",
     "compat": "check golden tensors of the released forward against this code",
+    "export": "make a folder for the Hugging Face Hub of a run: LoRA files, cards, model card",
     "benchmark": "measure methods on data sets under their protocols: run=latest ... (Hydra)",
     "prepare": "make shards of photographs, pairs or scenes: route=... source=... (Hydra)",
     "lightfield": "make the sets lf_bokeh and lf_refocus of a folder of light fields",

@@ -236,7 +236,7 @@ def _networks(parser: argparse.ArgumentParser) -> None:
     """The networks that refocus, and how they sample."""
     networks = parser.add_argument_group("networks")
     source = networks.add_mutually_exclusive_group()
-    text = "training run, or latest: the newest below ./outputs that is no trial"
+    text = "training run, exported folder, or latest: the newest run below ./outputs, no trial"
     _add(source, "--run FOLDER", None, text, default="latest")
     _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
     _add(networks, "--deblur-lora FILE", _file, "for --flux")
@@ -282,6 +282,16 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
 
 def _compat(parser: argparse.ArgumentParser) -> None:
     _add(parser, "files FILE", Path, "golden .safetensors file", nargs="+")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    text = "training run, or latest: the newest below ./outputs that is no trial"
+    _add(parser, "run RUN", None, text)
+    _add(parser, "folder FOLDER", Path, "to make; RefocusPipeline.from_pretrained reads it")
+    text = "of a benchmark, for the figures of the model card (default: those of the run)"
+    _add(parser, "--results FOLDER", Path, text)
+    _add(parser, "--merge", None, "say why the LoRA cannot be merged into the base")
+    parser.set_defaults(check=checks.export)
 
 
 def _lightfield(parser: argparse.ArgumentParser) -> None:
@@ -380,6 +390,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "render": _render,
     "refocus": _refocus,
     "compat": _compat,
+    "export": _export,
     "lightfield": _lightfield,
     "inspect": _inspect,
     "calibrate": _calibrate,

@@ -100,6 +100,12 @@ def _pull(args: argparse.Namespace) -> None:
     _focus_inside(args.focus_to, args.photo)
 
 
+def export(args: argparse.Namespace) -> None:
+    if args.folder.is_dir() and any(args.folder.iterdir()):
+        raise ValueError(f"{args.folder} is not empty; name a new folder")
+    _run_exists(args.run, "RUN")
+
+
 def lightfield(args: argparse.Namespace) -> None:
     low, high = args.blur
     if not 0 < low <= high:
@@ -123,11 +129,11 @@ def verify_resume(args: argparse.Namespace) -> None:
         raise ValueError(f"--kill-at {args.kill_at} of --steps {args.steps}: give 0 < M < N")
 
 
-def _run_exists(run: str) -> None:
+def _run_exists(run: str, option: str = "--run") -> None:
     if run == "latest":
-        latest_of("outputs", has_network, "a network", "--run")
+        latest_of("outputs", has_network, "a network", option)
     elif not Path(run).is_dir():
-        raise FileNotFoundError(f"--run {run} does not exist; give the folder of a run")
+        raise FileNotFoundError(f"{option} {run} does not exist; give the folder of a run")
 
 
 def _focus_inside(focus: tuple[int, int] | None, image: Path) -> None:
