@@ -100,6 +100,12 @@ class RefocusDataModule(OrderedDataModule):
         sets = [*self.train_sets.values(), *self.val_sets]
         return {"/".join(one.folder.parts[-2:]): one.fingerprint for one in sets}
 
+    @property
+    def depth(self) -> str | None:
+        """Estimators of the depth in the opened training sets, by name."""
+        settings = [one.parameters.get("settings", {}) for one in self.train_sets.values()]
+        return ", ".join(sorted({one["depth"] for one in settings if one.get("depth")})) or None
+
     def prompts(self) -> set[str]:
         """Prompts that samples bring, in all sets that are there by now."""
         folders = [f for name, f in self.train_folders.items() if self.weights.get(name, 0) > 0]

@@ -226,7 +226,7 @@ def test_inputs_of_late_stages_are_missed_before_the_first(conf: None, tmp_path:
     exif.get_ifd(ExifTags.IFD.Exif).update({37386: 50.0, 33437: 1.8, 41989: 50})
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.jpg", exif=exif)
     with pytest.raises(
-        ValueError, match=r"a\.npy is needed; data\.estimates=.*depth_pro\n.*a\.png"
+        ValueError, match=r"a\.npy is needed; data\.estimates=.*depth=pretrained.*\n.*a\.png"
     ):
         require_inputs(composed(*fresh, f"data.photos={tmp_path}/photos"))
     with pytest.raises(ValueError, match=r"inputs\.bokeh_lora=<file>"):

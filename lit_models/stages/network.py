@@ -52,9 +52,7 @@ class TrainNetwork(Stage):
             trainer, lora = training.trainer, self.folder / module.lora_file
             if trainer.is_global_zero:
                 module.lora.save(lora, metadata=module.lora_metadata)
-                write_network_card(
-                    self.folder, self._card(module, training, data.label.restored_radius)
-                )
+                write_network_card(self.folder, self._card(module, training, data))
                 for logger in training.loggers:
                     logger.log_file(lora, "lora")
                 self.record.write_summary(
@@ -63,9 +61,7 @@ class TrainNetwork(Stage):
                     dataset=data.fingerprints,
                 )
 
-    def _card(
-        self, module: FlowMatching, training: TrainingResult, restored_radius: float | None
-    ) -> NetworkCard:
+    def _card(self, module: FlowMatching, training: TrainingResult, data: Any) -> NetworkCard:
         """What sampling has to know about the network, beside its LoRA."""
         base = self.config.backbone
         kind: BackboneKind = "tiny" if isinstance(module.backbone, TinyBackbone) else "flux_dev"
@@ -83,6 +79,7 @@ class TrainNetwork(Stage):
             half_control=module.half_control,
             trained_steps=training.summary["steps"],
             largest_radius=training.largest_radius,
-            restored_radius=restored_radius,
+            restored_radius=data.label.restored_radius,
+            depth=data.depth,
             trial=self.config.trial,
         )

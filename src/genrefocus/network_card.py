@@ -77,6 +77,8 @@ class NetworkCard:
         restored_radius: px of blur that the all-in-focus images of the photographs lacked, see
             :func:`genrefocus.optics.lacking_radius`, which a BokehNet was trained on
             (``k_label=reblurred``); None: they were taken for sharp.
+        depth: estimators of the depth in its training, by name; of relative depth with the range of
+            metres that was assumed. None: its depth was exact or simulated, or that was not noted.
         trial: of a run with ``debug=...``, which shows that a set-up runs, and no quality.
         written: UTC time of writing, ISO 8601; :func:`write_network_card` fills it in.
 
@@ -99,6 +101,7 @@ class NetworkCard:
     trained_steps: int | None = None
     largest_radius: float | None = None
     restored_radius: float | None = None
+    depth: str | None = None
     trial: bool = False
     written: str = ""
 

@@ -81,6 +81,42 @@ def test_a_sweep_writes_one_image_for_each_k(
     assert highest == [round(k * 0.75 / 100 * 65535) for k in (0, 2.5, 15)]
 
 
+def test_depth_and_subject_of_onnx_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Networks that answer with red: relative disparity of an assumed range, and the subject."""
+    onnx = pytest.importorskip("onnx", reason="the package onnx makes the files")
+    pytest.importorskip("onnxruntime", reason="extra onnx")
+    h, kind = onnx.helper, onnx.TensorProto.FLOAT
+    whole = [1, 3, HEIGHT, WIDTH]
+    red = onnx.numpy_helper.from_array(np.array([0], np.int64), "red")
+    graph = h.make_graph(
+        [h.make_node("Gather", ["image", "red"], ["map"], axis=1)],
+        "red",
+        [h.make_tensor_value_info("image", kind, whole)],
+        [h.make_tensor_value_info("map", kind, [1, 1, *whole[2:]])],
+        [red],
+    )
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), "red.onnx")
+    seen = read("photo.png")[..., 0]
+    part = (seen - seen.min()) / (seen.max() - seen.min())
+    disparity = 1 / 20 + part * (1 / 2 - 1 / 20)
+    command = ["refocus", "photo.png", "--no-deblur", "--k", "8", "-o", "out.png"]
+    command += ["--depth-model", "red.onnx", "--depth-pixels", "unit", "--depth-range", "2,20"]
+    command += ["--depth-kind", "relative_disparity"]
+    subject = ["--subject", "--subject-model", "red.onnx", "--subject-pixels", "unit"]
+    for focus, expected in (
+        (["--focus", "50,3"], disparity[3, 50]),
+        (subject, np.sort(disparity[seen >= 128])[(seen >= 128).sum() // 2]),
+    ):
+        assert main([*command, *focus]) == 0
+        (line,) = lines(capsys)
+        assert line["focus_disparity"] == pytest.approx(expected, rel=0.02)
+        assert line["depth"].startswith("red.onnx (sha256 ")
+        assert line["depth"].endswith("), relative_disparity, assumed from 2 to 20 m")
+    Image.new("RGB", (WIDTH, HEIGHT), "navy").save("dark.png")
+    assert main(["refocus", "dark.png", "--depth", "depth.npy", *K, *subject]) == 2
+    assert "finds no subject; name what shall be sharp" in capsys.readouterr().err
+
+
 def test_values_of_k_that_are_nearly_equal_have_files_of_their_own(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,7 +274,13 @@ FOCUS = ["--focus", "1,1", *K]
     ("arguments", "message"),
     [
         (["refocus", "photo.png", *FOCUS], "--depth D.npy"),
-        (["refocus", "photo.png", *FOCUS], "--depth-model"),
+        (["refocus", "photo.png", *FOCUS], "--depth-model with an ONNX file, or with a depth net"),
+        (["refocus", "photo.png", *FOCUS, "--depth-model", "a.onnx"], "a.onnx does not exist"),
+        ([*BASIC, *FOCUS, "--depth-range", "1,9"], "does nothing without --depth-model"),
+        ([*BASIC, *FOCUS, "--depth-range", "near"], "metres as NEAR,FAR"),
+        ([*BASIC, *K, "--subject"], "--subject needs --subject-model"),
+        ([*BASIC, *K, "--subject", "--subject-model", "some/net"], "some/net@COMMIT"),
+        ([*BASIC, *FOCUS, "--subject-model", "a.onnx"], "does nothing without --subject"),
         (["refocus", "absent.png", "--depth", "depth.npy", *FOCUS], "absent.png"),
         (["refocus", "depth.npy", "--depth", "depth.npy", *FOCUS], "not_an_image"),
         ([*BASIC, *K, "--focus", "57,0"], "57x40 px"),

@@ -1,6 +1,5 @@
-"""Estimators: sidecars at any scale, detail retention on rendered blur, the model classes."""
+"""Estimators: sidecars at any scale, detail retention on rendered blur."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,6 @@ import torch
 
 from genrefocus.data.images import save_image
 from genrefocus.estimators import (
-    BiRefNet,
-    DepthPro,
     DetailRetention,
     Photo,
     SidecarDepth,
@@ -18,7 +15,6 @@ from genrefocus.estimators import (
     detail_retention,
     mask_agreement,
 )
-from genrefocus.geometry import View, resize
 from genrefocus.optics import blur_radius
 from genrefocus.render.apertures import disk
 from genrefocus.render.lens import render_lens
@@ -111,94 +107,6 @@ def test_agreement_tells_true_masks_from_false_ones(
         assert abs(mask_agreement(chance, one) - 0.5) < 0.05
 
 
-def test_depth_pro_from_a_folder(tmp_path: Path) -> None:
-    """The class with a tiny network of random weights: loading, batches, sizes, finite depth."""
-    from transformers import DepthProConfig, DepthProForDepthEstimation, DepthProImageProcessor
-
-    encoder = {
-        "model_type": "dinov2",
-        "image_size": 16,
-        "patch_size": 8,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    config = DepthProConfig(
-        patch_size=16,
-        fusion_hidden_size=16,
-        intermediate_hook_ids=[1, 0],
-        intermediate_feature_dims=[12, 12],
-        scaled_images_ratios=[0.5, 1.0],
-        scaled_images_overlap_ratios=[0.0, 0.25],
-        scaled_images_feature_dims=[12, 12],
-        merge_padding_value=1,
-        use_fov_model=True,
-        image_model_config=encoder,
-        patch_model_config=encoder,
-        fov_model_config=encoder,
-    )
-    torch.manual_seed(1)
-    DepthProForDepthEstimation(config).save_pretrained(tmp_path / "tiny")
-    DepthProImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "tiny")
-    estimator = DepthPro(tmp_path / "tiny", batch_size=2)
-    photos = [photo(str(n), height=20 + n, width=30) for n in range(3)]
-    maps = estimator.depth(photos)
-    assert [tuple(one.shape) for one in maps] == [(20, 30), (21, 30), (22, 30)]
-    assert all(one.dtype == torch.float32 and (one > 0).all() for one in maps)
-    assert all(torch.isfinite(one).all() for one in maps)
-    assert estimator.name == "Depth Pro from folder tiny"
-    alone = DepthPro(tmp_path / "tiny").depth(photos[1:2])[0]
-    torch.testing.assert_close(1 / alone, 1 / maps[1], rtol=1e-3, atol=1e-5)  # far is 1e-4
-
-
-MODEL_CODE = """
-import torch
-from transformers import PretrainedConfig, PreTrainedModel
-
-class Config(PretrainedConfig):
-    model_type = "SegformerForSemanticSegmentation"
-
-class Model(PreTrainedModel):
-    config_class = Config
-    def __init__(self, config):
-        super().__init__(config)
-        self.gain = torch.nn.Parameter(torch.tensor(50.0))
-        self.post_init()
-    def forward(self, x):
-        return [x.mean(1, keepdim=True) * 0, self.gain * x.mean(1, keepdim=True)]
-"""
-
-
-def test_birefnet_runs_the_code_beside_its_weights(tmp_path: Path) -> None:
-    """A stand-in with BiRefNet's interface: logits per stage, of normalised square images."""
-    from safetensors.torch import save_file
-
-    folder = tmp_path / "bright_is_salient"
-    folder.mkdir()
-    (folder / "birefnet.py").write_text(MODEL_CODE)
-    save_file({"gain": torch.tensor(50.0)}, folder / "model.safetensors", {"format": "pt"})
-    auto_map = {
-        "AutoConfig": "birefnet.Config",
-        "AutoModelForImageSegmentation": "birefnet.Model",
-    }
-    (folder / "config.json").write_text(json.dumps({"auto_map": auto_map}))
-    estimator = BiRefNet(folder, batch_size=2)
-    estimator.size = 64
-    bright = torch.zeros(20, 30, dtype=torch.bool)
-    bright[4:16, 10:25] = True
-    image = resize(View(bright.float().expand(3, -1, -1) * 0.9), 20, 30).image
-    found = estimator.mask([Photo("a", image, image), photo("b", 33, 17), photo("c", 16, 16)])
-    masks = [one.region for one in found]
-    assert [tuple(one.shape) for one in masks] == [(20, 30), (33, 17), (16, 16)]
-    assert (masks[0] == bright).float().mean() > 0.97
-
-
-def test_hub_models_need_a_commit_and_say_when_they_cannot_be_loaded(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"mask model ZhengPeng7/BiRefNet.*revision="):
-        BiRefNet("ZhengPeng7/BiRefNet")
-    with pytest.raises(FileNotFoundError, match="depth model apple/DepthPro-hf cannot be loaded"):
-        DepthPro("apple/DepthPro-hf", revision="0" * 40)
-    with pytest.raises(FileNotFoundError, match="cannot be loaded"):
-        DepthPro(tmp_path)
+def test_a_window_has_a_middle() -> None:
     with pytest.raises(ValueError, match="odd number"):
         DetailRetention(window=4)

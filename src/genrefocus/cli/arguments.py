@@ -71,20 +71,27 @@ _blur_series = _series(_not_negative, "0 or more, several as 0,5,10,15, or a pul
 _f_number_series = _series(_positive, "above 0, several as 1.4,2.8,5.6, or a pull as 16:1.4")
 
 
-def _pixel(text: str) -> tuple[int, int]:
-    try:
-        x, y = (int(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentTypeError(f"'{text}': give the pixel as X,Y, for example 256,128") from None
-    return x, y
+def _pair(kind: Callable[[str], float], given: str) -> Callable[[str], Any]:
+    """Two numbers, which the message asks for as they are ``given``."""
+
+    def pair(text: str) -> tuple[float, float]:
+        try:
+            first, second = map(kind, text.split(","))
+        except ValueError:
+            raise ArgumentTypeError(f"'{text}': give {given}") from None
+        return first, second
+
+    return pair
+
+
+_pixel = _pair(int, "the pixel as X,Y, for example 256,128")
+_range = _pair(float, "metres as NEAR,FAR, for example 1,20")
 
 
 def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise ArgumentTypeError(
-            f"file {path} {'is a folder' if path.is_dir() else 'does not exist'}"
-        )
+    if not (path := Path(text)).is_file():
+        wrong = "is a folder" if path.is_dir() else "does not exist"
+        raise ArgumentTypeError(f"file {path} {wrong}")
     return path
 
 
@@ -213,10 +220,8 @@ def _blur(parser: argparse.ArgumentParser) -> None:
     blur = _one_of(parser, required=True)
     text = "F-number such as 1.4, or several as 1.4,2.8,5.6: K by Eq. 3 for the lens of PHOTO"
     _add(blur, "--f-number F[,F...]", _f_number_series, text)
-    text = (
-        "blur in px at 1/m for PHOTO's own size (before --long-edge), such as 0,50,100,150 for a "
-    )
-    text += "photograph of 2000 px; for several an image each, OUT_k50.png and so on"
+    text = "blur in px at 1/m for PHOTO's own size (before --long-edge), such as 0,50,100,150 for "
+    text += "a photograph of 2000 px; for several an image each, OUT_k50.png and so on"
     _add(blur, "--k K[,K...]", _blur_series, text)
     lens = parser.add_argument_group("lens of PHOTO, for F-numbers; by default as its EXIF says")
     _add(lens, "--focal-length MM", _positive, "real focal length, not the 35 mm equivalent")
@@ -228,8 +233,24 @@ def _blur(parser: argparse.ArgumentParser) -> None:
     _add(pull, "--fps N", _at_least(1), "frames a second", default=12)
 
 
-def _depth_model(where: Any) -> None:
-    _add(where, "--depth-model MODEL", None, "Depth Pro: folder, or hub id as ID@COMMIT")
+def _estimators(parser: argparse.ArgumentParser, *, file: bool = True) -> None:
+    """Depth from a file or by a network; the salient subject by another."""
+    group = parser.add_argument_group("depth and subject")
+    depth = group.add_mutually_exclusive_group()
+    if file:
+        _add(depth, "--depth D.npy", _file, "metres, (H, W)")
+        _resize_depth(parser)
+    pixels = "unit (0 to 1), bytes, centred (-1 to 1), shifted or imagenet; more as :WxH, :bgr"
+    text = "network: ONNX file, folder for transformers, or hub id as ID@COMMIT"
+    _add(depth, "--depth-model MODEL", None, text)
+    text, kinds = "of an ONNX file", ("metric", "relative_disparity", "relative_depth")
+    _add(group, "--depth-kind", None, f"{text}: what it answers", choices=kinds)
+    _add(group, "--depth-pixels RANGE", None, f"{text}: {pixels}")
+    text = "assumed metres of the nearest and the farthest pixel, where it answers relative depth"
+    _add(group, "--depth-range NEAR,FAR", _range, text)
+    text = "saliency network: ONNX file, folder of BiRefNet, or hub id as ID@COMMIT"
+    _add(group, "--subject-model MODEL", None, text)
+    _add(group, "--subject-pixels RANGE", None, "as --depth-pixels")
 
 
 def _networks(parser: argparse.ArgumentParser) -> None:
@@ -259,13 +280,11 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
     _add(focus, "--focus X,Y", _pixel, text)
     _add(focus, "--mask M.png", _file, "sharp where half white or more")
     _add(focus, "--focus-distance M", _positive, "metres from the camera that shall be sharp")
+    _add(focus, "--subject", None, "the salient subject shall be sharp, by --subject-model")
     _blur(parser)
     _add(parser, "-o OUT", _new_file(*IMAGES, *checks.ANIMATIONS), required=True)
 
-    depth = _one_of(parser)
-    _add(depth, "--depth D.npy", _file, "metres, (H, W)")
-    _depth_model(depth)
-    _resize_depth(parser)
+    _estimators(parser)
     _networks(parser)
     text = "PHOTO deblurred by another method, for a DeblurNet of the pre-deblur variant"
     _add(parser, "--draft FILE", _file, text)
@@ -304,14 +323,9 @@ def _lightfield(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--order", None, text, choices=("camera", "aperture"), default="camera")
     text = "largest motion between neighbouring views that is searched"
     _add(parser, "--reach PX", _not_negative, text, default=2.0)
-    parser.add_argument(
-        "--blur",
-        type=_number(),
-        nargs=2,
-        default=(1.0, math.inf),
-        metavar=("LOW", "HIGH"),
-        help="range of the largest blur radius, px (default: 1 to what the views allow)",
-    )
+    text = "range of the largest blur radius, px (default: 1 to what the views allow)"
+    more: dict[str, Any] = {"metavar": ("LOW", "HIGH"), "default": (1.0, math.inf)}
+    parser.add_argument("--blur", help=text, nargs=2, type=_number(), **more)
     _add(parser, "--aperture SHAPE", None, "as of genrefocus render", default="disk")
     _add(parser, "--workers N", _at_least(0), "processes", default=2)
     parser.set_defaults(check=checks.lightfield)

@@ -30,9 +30,11 @@ def refocus(args: argparse.Namespace) -> None:
     if args.depth is None and args.depth_model is None:
         raise ValueError(
             "no depth: give --depth D.npy, metres of the upright photograph, or --depth-model with "
-            "a folder of Depth Pro"
+            "an ONNX file, or with a depth network of transformers as FOLDER or ID@COMMIT"
         )
-    _depth_model(args)
+    if args.subject and args.subject_model is None:
+        raise ValueError("--subject needs --subject-model, an ONNX file or a folder of BiRefNet")
+    _estimators(args, subject=args.subject)
     _pull(args)
     if args.no_deblur and args.draft is not None:
         raise ValueError("--draft is for DeblurNet, which --no-deblur leaves out")
@@ -43,18 +45,10 @@ def refocus(args: argparse.Namespace) -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    _depth_model(args)
+    _estimators(args, subject=args.subject_model is not None)
     _networks(args)
     if find_spec("gradio") is None:
         raise ValueError("the page needs Gradio: pip install -e '.[app]'")
-
-
-def _depth_model(args: argparse.Namespace) -> None:
-    if args.depth_model and not Path(args.depth_model).is_dir() and "@" not in args.depth_model:
-        raise ValueError(
-            f"--depth-model {args.depth_model} is no local folder; for a hub id name the commit "
-            f"too: {args.depth_model}@COMMIT"
-        )
 
 
 def _networks(args: argparse.Namespace) -> None:
@@ -69,6 +63,24 @@ def _networks(args: argparse.Namespace) -> None:
         raise ValueError("--flux needs either --deblur-lora FILE or --no-deblur")
     if args.flux is None:
         _run_exists(args.run)
+
+
+def _estimators(args: argparse.Namespace, *, subject: bool) -> None:
+    """Options of networks have their network; ``subject`` says whether that one is used."""
+    for what, used in (("depth", args.depth_model), ("subject", subject)):
+        model = getattr(args, f"{what}_model")
+        is_file = model is not None and model.endswith(".onnx")
+        for more in ("kind", "range", "pixels", "model"):
+            if getattr(args, f"{what}_{more}", None) and not used:
+                needed = "--depth-model" if what == "depth" else "--subject"
+                raise ValueError(f"--{what}-{more} does nothing without {needed}")
+        if model and getattr(args, f"{what}_pixels") and not is_file:
+            raise ValueError(f"--{what}-pixels is for ONNX files; {model} says it itself")
+        if model and not is_file and not Path(model).is_dir() and "@" not in model:
+            raise ValueError(
+                f"--{what}-model {model} is no local folder; for a hub id name the commit too: "
+                f"{model}@COMMIT"
+            )
 
 
 def _pull(args: argparse.Namespace) -> None:

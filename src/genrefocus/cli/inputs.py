@@ -4,7 +4,7 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -65,17 +65,44 @@ def load_focus_mask(path: Path, height: int, width: int) -> Tensor:
 
 
 def depth_estimator(args: argparse.Namespace, device: str) -> "DepthEstimator":
-    """The network that ``--depth-model`` names.
+    """The network that ``--depth-model`` names: an ONNX file, or one of transformers.
 
     Raises:
-        ValueError, FileNotFoundError: it cannot be loaded.
+        ValueError, FileNotFoundError: it cannot be loaded, or does not fit the other options.
     """
-    from genrefocus.estimators import DepthPro
+    from genrefocus.estimators import OnnxDepth, PretrainedDepth
 
-    if Path(args.depth_model).is_dir():
-        return DepthPro(args.depth_model, device=device)
-    model, _, revision = args.depth_model.partition("@")
-    return DepthPro(model, revision=revision, device=device)
+    told = {"kind": args.depth_kind, "range": args.depth_range}
+    if args.depth_model.endswith(".onnx"):
+        return OnnxDepth(args.depth_model, pixels=args.depth_pixels, **told)
+    return PretrainedDepth(**_folder_or_commit(args.depth_model), device=device, **told)
+
+
+def subject_of(photo: Tensor, args: argparse.Namespace, device: str) -> Tensor:
+    """Mask (H, W) bool of the salient subject of a photograph (3, H, W), by ``--subject-model``.
+
+    Raises:
+        ValueError, FileNotFoundError: the network cannot be loaded, or answers no mask.
+        Rejected: ``empty_mask``: it finds none.
+    """
+    from genrefocus.estimators import BiRefNet, OnnxSaliency, Photo
+
+    if (model := args.subject_model).endswith(".onnx"):
+        network: OnnxSaliency | BiRefNet = OnnxSaliency(model, pixels=args.subject_pixels)
+    else:
+        network = BiRefNet(**_folder_or_commit(model), device=device)
+    ((region, name),) = network.mask([Photo("photograph", photo, photo)])
+    if not region.any():
+        detail = f"{name} finds no subject; name what shall be sharp with --focus X,Y"
+        raise Rejected(Reason.EMPTY_MASK, 0, detail)
+    return region
+
+
+def _folder_or_commit(model: str) -> dict[str, Any]:
+    if Path(model).is_dir():
+        return {"model": model}
+    name, _, revision = model.partition("@")
+    return {"model": name, "revision": revision}
 
 
 def focus_at_point(disparity: Tensor, pixel: tuple[int, int]) -> float:

@@ -15,6 +15,7 @@ from genrefocus.cli.inputs import (
     depth_estimator,
     load_disparity,
     load_focus_mask,
+    subject_of,
 )
 from genrefocus.cli.networks import device_of, pipeline_of
 from genrefocus.data.images import load_image, save_animation, save_image, save_map
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     photo = load_image(args.photo)
     size = (photo.shape[-2], photo.shape[-1])
     lens = _lens(args)
-    focus = _focus(args, size)
+    estimator = None if args.depth_model is None else depth_estimator(args, device)
+    focus = subject_of(photo, args, device) if args.subject else _focus(args, size)
     if args.focus_to is not None:
         require_inside(args.focus_to, *size)
     disparity = None
@@ -46,7 +48,6 @@ def run(args: argparse.Namespace) -> int:
     told = args.source_k not in (None, "none") or args.source_focus is not None
     variant: NetworkVariant = "pre_deblur" if args.draft else "told" if told else "standard"
     pipeline = pipeline_of(args, device, variant=variant)
-    estimator = None if args.depth_model is None else depth_estimator(args, device)
     takes_map = pipeline.deblur is not None and pipeline.deblur.takes_map
     source, origin = _source(args, size, takes_map)
     with _progress() as report:
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             **({"f_number": round(shot.f_number, 4)} if shot.f_number else {}),
             "size": [result.strength.width, result.strength.height],
             "network": pipeline.bokeh.origin,
+            **({} if estimator is None else {"depth": estimator.name}),
             "seconds": round(time.perf_counter() - start, 3),
         }
         if takes_map:

@@ -118,9 +118,13 @@ def check_sidecars(
 
 def estimates_remedy(what: Literal["depth", "mask"]) -> str:
     """Where depth or masks of photographs may come from, as overrides."""
-    model = {"depth": "depth_pro", "mask": "detail_retention"}[what]
+    network = {
+        "depth": "depth=pretrained depth.model=<network of transformers>",
+        "mask": "mask=detail_retention",
+    }[what]
     return (
-        f"data.estimates=<folder that holds {what}/>, or {what}.folder=<folder>, or {what}={model}"
+        f"data.estimates=<folder that holds {what}/>, or {what}.folder=<folder>, or {network}, or "
+        f"{what}=onnx {what}.file=<ONNX file>"
     )
 
 

@@ -238,6 +238,12 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
     own = {key: folder for key, folder in given.items() if _maker(config, folder) is None}
     absent = {key: folder for key, folder in own.items() if not folder.is_dir()}
     remedies = {f"{what}.folder": estimates_remedy(what) for what in estimates}
+    for what in estimates:
+        for key in ("file", "model"):
+            network = route[what].get(key)
+            if network and not route[what].get("revision") and not Path(network).exists():
+                remedy = f"{what}.{key}=<{key}>" + ", or its commit as revision" * (key == "model")
+                yield Finding(f"{stage}: {what}", "error", f"{network} does not exist", remedy)
     for key, folder in absent.items():
         remedy = remedies.get(key, f"{key}=<folder>")
         yield Finding(f"{stage}: {key}", "error", f"{folder} does not exist", remedy)

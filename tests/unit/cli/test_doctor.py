@@ -193,7 +193,7 @@ def test_missing_estimates_are_named_with_the_way_out(tmp_path: Path) -> None:
     (found,) = check_sidecars(photos, tmp_path, "mask", by_exif=False)
     assert "1 of 2" in found.detail and f"{tmp_path}/trip/b.png is needed" in found.detail
     assert found.remedy.startswith("data.estimates=<folder that holds mask/>, or mask.folder=")
-    assert found.remedy.endswith("or mask=detail_retention")
+    assert "or mask=detail_retention, or mask=onnx mask.file=<ONNX file>" in found.remedy
     assert check_sidecars(photos, tmp_path, "mask", by_exif=True) == []  # EXIF rejects it first
 
 

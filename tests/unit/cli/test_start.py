@@ -16,6 +16,7 @@ from genrefocus.benchmark.lightfield.building import GRID
 from genrefocus.benchmark.lightfield.reading import Order
 from genrefocus.cli import COMMANDS, applications, build_parser, main
 from genrefocus.cli.arguments import ARGUMENTS
+from genrefocus.estimators import DepthKind
 from genrefocus.geometry import DepthResize
 from genrefocus.metrics.trunks import PACKAGE, VERSION
 from genrefocus.network import MemoryUse
@@ -183,6 +184,7 @@ def test_arguments_agree_with_the_library() -> None:
     for command in ("control", "render", "refocus"):
         assert action(command, "--resize-depth").choices == get_args(DepthResize)
     assert action("render", "--response").choices == RESPONSES
+    assert action("refocus", "--depth-kind").choices == get_args(DepthKind)
     assert action("lightfield", "--order").choices == get_args(Order)
     assert action("lightfield", "--grid").default == GRID
     assert action("refocus", "--tile-batch").default == MemoryUse.tile_batch
