@@ -150,9 +150,15 @@ def test_orientation_is_applied_once_and_colours_become_srgb(
     for name in ("turned.jpg", "adobe.jpg"):
         command = ["refocus", name, "--depth", "depth.npy", "--focus", "56,39", "--k", "3"]
         assert main([*command, "-o", f"of_{name}", "--no-deblur"]) == 0
-        assert lines(capsys)[0]["focus_disparity"] == 0.25
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["focus_disparity"] == 0.25
         with Image.open(f"of_{name}") as out:
-            assert out.getexif().get(0x0112, 1) == 1 and "icc_profile" not in out.info
+            assert out.getexif().get(0x0112, 1) == 1
+            assert out.getexif().get_ifd(34665).get(40961, 1) == 1
+            # What was converted says that it is sRGB now.
+            assert ("icc_profile" in out.info) == (name == "adobe.jpg")
+        said = "notice: adobe.jpg: colours are converted from Adobe RGB to sRGB"
+        assert (said in printed.err) == (name == "adobe.jpg")
     assert np.abs(read("of_turned.jpg") - read("photo.png")).mean() < 3
     expected = (load_image("adobe.jpg").permute(1, 2, 0).numpy() * 255).astype(int)
     assert np.abs(read("of_adobe.jpg") - expected).mean() < 3

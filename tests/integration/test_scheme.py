@@ -72,6 +72,10 @@ def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: 
     assert shards[0].provenance["deblur"] == "told"
     trained = summary(run, "bokehnet_semi_supervised")["dataset"]
     assert shards.fingerprint in trained.values()
+    cards = [
+        json.loads((run / stage / "network.json").read_text()) for stage in (STAGES[0], STAGES[-1])
+    ]
+    assert [card["depth"] for card in cards] == [None, "sidecar depth"]
 
 
 def test_photographs_prepared_by_command_are_trained_on(

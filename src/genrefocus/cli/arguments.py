@@ -196,12 +196,12 @@ def _render(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--cats-eye V", _part, text)
     text = "px over which edges of estimated depth are smeared; 0 (default) for exact depth"
     _add(parser, "--edge-width PX", _at_least(0), text)
-    text, choices = "how IMAGE encodes light, and OUT.png will", ("srgb", "gamma", "linear")
+    text, choices = "how IMAGE encodes light, and OUT will", ("srgb", "gamma", "linear")
     _add(parser, "--response", None, text, choices=choices, default="srgb")
     text = "layered fills what edges hide; scatter is the classical one"
     _add(parser, "--renderer", None, text, choices=("layered", "scatter"), default="layered")
     _resize_depth(parser)
-    _add(parser, "-o OUT.png", _new_file(".png"), required=True)
+    _add(parser, "-o OUT", _new_file(*IMAGES), "PNG and TIFF keep 16 bits", required=True)
     parser.set_defaults(check=checks.render)
 
 

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from genrefocus.render.apertures import Aperture
 
 
+def read_photograph(path: Path, *, deep: bool = False) -> images.Photograph:
+    """As :func:`images.load_photograph`; what was done to the image is said on stderr."""
+    photo = images.load_photograph(path, deep=deep)
+    shallow = ["16 bits are read at 8, as networks work; results have 8"] * (photo.bits > 8)
+    for notice in photo.notices + shallow * (not deep):
+        print(f"notice: {path}: {notice}", file=sys.stderr)
+    return photo
+
+
 def load_disparity(
     path: Path, height: int, width: int, resize_depth: DepthResize = "nearest"
 ) -> Tensor:

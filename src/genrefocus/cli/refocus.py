@@ -15,10 +15,11 @@ from genrefocus.cli.inputs import (
     depth_estimator,
     load_disparity,
     load_focus_mask,
+    read_photograph,
     subject_of,
 )
 from genrefocus.cli.networks import device_of, pipeline_of
-from genrefocus.data.images import load_image, save_animation, save_image, save_map
+from genrefocus.data.images import load_image, save_animation, save_map
 from genrefocus.data.sample import to_uint8
 from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
 from genrefocus.geometry import View, require_inside
@@ -34,11 +35,12 @@ def run(args: argparse.Namespace) -> int:
     """Check all input first, for the networks take their time."""
     start = time.perf_counter()
     device = device_of(args)
-    photo = load_image(args.photo)
-    size = (photo.shape[-2], photo.shape[-1])
+    photo = read_photograph(args.photo)
+    size = photo.size
+    scale = 1.0 if args.long_edge is None else args.long_edge / max(size)
     lens = _lens(args)
     estimator = None if args.depth_model is None else depth_estimator(args, device)
-    focus = subject_of(photo, args, device) if args.subject else _focus(args, size)
+    focus = subject_of(photo.image, args, device) if args.subject else _focus(args, size)
     if args.focus_to is not None:
         require_inside(args.focus_to, *size)
     disparity = None
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     source, origin = _source(args, size, takes_map)
     with _progress() as report:
         scene = pipeline.prepare(
-            photo,
+            photo.image,
             focus=focus,
             disparity=disparity,
             estimator=estimator,
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             source=source,
         )
     if args.save_aif is not None:
-        save_image(to_uint8(scene.aif), args.save_aif)
+        photo.save(scene.aif, args.save_aif, scale=scale)
     frames = []
     shots = _shots(args, scene, lens, size)
     for number, shot in enumerate(shots, 1):
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         with _progress() as report:
             result = pipeline.refocus(planned, strength, seed=args.seed, report=report)
         if args.frames is None:
-            save_image(to_uint8(result.image), path)
+            photo.save(result.image, path, scale=scale)
         else:
             frames.append(to_uint8(result.image).permute(1, 2, 0).numpy())
             if number < len(shots):

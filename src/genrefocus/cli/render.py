@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genrefocus.cli.inputs import (
@@ -14,8 +13,9 @@ from genrefocus.cli.inputs import (
     fitted_with_notice,
     focus_at_point,
     load_disparity,
+    read_photograph,
 )
-from genrefocus.data.images import load_image, load_map
+from genrefocus.data.images import load_map
 from genrefocus.geometry import DepthResize
 from genrefocus.optics import BlurStrength, require_spread
 from genrefocus.render.layered import render_layered
@@ -24,8 +24,8 @@ from genrefocus.render.tone import in_linear_light
 
 
 def run(args: argparse.Namespace) -> int:
-    image = load_image(args.image)
-    height, width = image.shape[1:]
+    photo = read_photograph(args.image, deep=True)
+    height, width = photo.size
     strength = BlurStrength(args.k, height, width)
     if args.depth is not None:
         disparity = load_disparity(args.depth, height, width, args.resize_depth)
@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         strength=strength,
         aperture=aperture_named(args.aperture, args.rotation, args.curvature),
     )
-    encoded = (in_linear_light(render, image, args.response) * 255.0).round().to(torch.uint8)
-    Image.fromarray(encoded.permute(1, 2, 0).numpy()).save(args.output)
+    rendered = in_linear_light(render, photo.image, args.response)
+    photo.save(rendered, args.output, bits=photo.bits)
     return 0
 
 

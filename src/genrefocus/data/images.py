@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from genrefocus.photograph.carried import Carried, carried_by
 from genrefocus.photograph.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from genrefocus.photograph.decoding import image_size as image_size
 from genrefocus.photograph.decoding import is_image as is_image
 from genrefocus.photograph.decoding import read_file, read_pixels
+from genrefocus.photograph.encoding import DEEP_SUFFIXES, encoded
 from genrefocus.rejection import Rejected
 
 _FAR = 200.0
@@ -37,6 +40,57 @@ def load_image(path: str | Path) -> Tensor:
 def image_of(data: bytes, name: str) -> Tensor:
     """As :func:`load_image`, of an encoded image's bytes; ``name`` is for messages."""
     return torch.from_numpy(read_pixels(data, name).colour).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph for images that carry on its EXIF and profile.
+
+    Attributes:
+        image: (3, H, W) float32 sRGB in [0, 1], upright.
+        bits: of the samples of its file, 8 or 16.
+        carried: EXIF and profile.
+        notices: what was done to the image, or to its EXIF, in words.
+    """
+
+    image: Tensor
+    bits: int
+    carried: Carried
+    notices: list[str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def save(self, image: Tensor, path: str | Path, *, bits: int = 8, scale: float = 1.0) -> None:
+        """Write an image (3, H, W) in [0, 1] that was made of it.
+
+        Args:
+            image: values outside are clipped.
+            path: its suffix says the format.
+            bits: 16 is for PNG and TIFF; other files get 8.
+            scale: px of the image for one of the photograph.
+        """
+        bits = bits if Path(path).suffix.lower() in DEEP_SUFFIXES else 8
+        levels = (image.clamp(0, 1) * (2**bits - 1)).round().permute(1, 2, 0).numpy()
+        samples = levels.astype(np.uint16 if bits == 16 else np.uint8)
+        Path(path).write_bytes(encoded(samples, Path(path).suffix, self.carried, scale))
+
+
+def load_photograph(path: str | Path, *, deep: bool = False) -> Photograph:
+    """As :func:`load_image`, with what images that are made of it carry on.
+
+    Args:
+        path: of the file.
+        deep: read colour at 16 bits where the file has them.
+    """
+    data = read_file(path)
+    pixels = read_pixels(data, str(path), deep=deep)
+    carried = carried_by(data, str(path), pixels)
+    notices = pixels.conversions + [carried.lost] * (carried.lost is not None)
+    image = torch.from_numpy(pixels.colour).permute(2, 0, 1)
+    return Photograph(image, pixels.bits, carried, [str(one) for one in notices])
 
 
 def load_mask(path: str | Path) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
+from genrefocus.photograph.profiles import to_linear_srgb
 from genrefocus.rejection import Reason, Rejected
 
 Array = NDArray[np.floating[Any]]
@@ -52,11 +53,22 @@ class Pixels:
         opacity: (H, W) float32 in [0, 1], or None where the image is opaque.
         space: colour space of the file, which the colours were converted from; "sRGB" where they
             were not.
+        bits: of the samples of the file, 16 where it has more than 8.
+        is_grey: the file has no colour.
     """
 
     colour: Array
     opacity: Array | None
     space: str
+    bits: int = 8
+    is_grey: bool = False
+
+    @property
+    def conversions(self) -> list[str]:
+        """What was done to the image that the file holds, in words."""
+        found = [f"colours are converted from {self.space} to {SRGB}"] * (self.space != SRGB)
+        found += ["grey becomes three equal channels"] * self.is_grey
+        return found + ["transparency is dropped"] * (self.opacity is not None)
 
     @property
     def light(self) -> Array:
@@ -75,28 +87,57 @@ def orientation_of(image: Image.Image) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def pixels_of(image: Image.Image, name: str) -> Pixels:
+def pixels_of(image: Image.Image, name: str, low: Image.Image | None = None) -> Pixels:
     """The image of an opened file; see :func:`genrefocus.photograph.decoding.opened`.
 
-    Grey keeps 16 bits and floating point; colour is read at 8 bits. Of the EXIF, orientation and
-    colour space are read.
+    Grey keeps 16 bits and floating point; colour is read at 8 bits unless ``low`` is given. Of the
+    EXIF, orientation and colour space are read.
+
+    Args:
+        image: opened.
+        name: for messages.
+        low: the same image with the lower 8 of 16 bits, see ``decoding.low_bytes``.
 
     Raises:
-        Rejected: ``format_unsupported``: values without a known range, or a colour space of HDR.
+        Rejected: ``format_unsupported``: values without a known range, a colour space of HDR, or 16
+            bits in a plane for each colour.
     """
+    bits = 16 if image.mode.startswith(("I", "F")) else _bits(image, name)
     image.load()
-    orientation = orientation_of(image)
-    upright = image.transpose(_TURNS[orientation]) if orientation > 1 else image
+    upright = _upright(image, orientation_of(image))
     if image.mode in _GREY:
         levels, opacity = _levels(image, upright, name)
         levels, space = _grey_to_srgb(levels, image.info.get("icc_profile"))
-        return Pixels(np.repeat(levels[..., None], 3, axis=2), opacity, space)
+        colour = np.repeat(levels[..., None], 3, axis=2)
+        return Pixels(colour, opacity, space, bits, is_grey=True)
     opacity = None
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
         opacity = np.asarray(upright.getchannel("A"), np.float32) / 255
     colour, space = _to_srgb(upright, image, name)
-    return Pixels(colour, opacity, space)
+    if low is not None:
+        low = _upright(low, orientation_of(image))
+        high = np.asarray(upright.convert("RGB"), np.float32)
+        deep = (256 * high + np.asarray(low.convert("RGB"), np.float32)) / 65535
+        colour = _deep_to_srgb(deep, colour, space, image.info.get("icc_profile"))
+    return Pixels(colour, opacity, space, bits)
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation > 1 else image
+
+
+def _bits(image: Image.Image, name: str) -> int:
+    """Of the samples of an image that is not decoded yet: 8, or 16 for more.
+
+    Raises:
+        Rejected: see :func:`pixels_of`.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if max(tags.get(258, (8,))) > 8 and tags.get(284) == 2:  # which Pillow takes for 8 bits
+        detail = f"{name}: TIFF with a plane for each colour; save it with interleaved samples"
+        raise Rejected(Reason.FORMAT_UNSUPPORTED, f"{max(tags[258])} bits", detail)
+    return 16 if any(";16" in str(one.args) for one in getattr(image, "tile", ())) else 8
 
 
 def _levels(image: Image.Image, upright: Image.Image, name: str) -> tuple[Array, Array | None]:
@@ -204,12 +245,33 @@ def _named_space(image: Image.Image, name: str) -> str:
     return SRGB
 
 
+def _deep_to_srgb(deep: Array, colour: Array, space: str, profile: bytes | None) -> Array:
+    """Colours of 16 bits; those of 8 bits, converted, where the profile needs Little CMS."""
+    if space == SRGB:
+        return deep
+    if not profile:
+        return _from_named(deep, space)
+    convert = to_linear_srgb(profile, srgb_profile())
+    return colour if convert is None else _encoded(convert(deep))
+
+
+@functools.cache
+def srgb_profile() -> bytes:
+    """An ICC profile of sRGB."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
 def _from_named(colour: Array, space: str) -> Array:
     """Colours (H, W, 3) of a space in ``_NAMED`` as sRGB, clipped to [0, 1]."""
     exponent, matrix = _NAMED[space]
     curved = ((colour + 0.055) / 1.055) ** 2.4
     linear = colour**exponent if exponent else np.where(colour <= 0.04045, colour / 12.92, curved)
-    light: Array = (linear @ np.array(matrix, np.float32).T).clip(0, 1)
+    return _encoded(linear @ np.array(matrix, np.float32).T)
+
+
+def _encoded(linear: Array) -> Array:
+    """Linear sRGB, clipped to [0, 1], with its curve."""
+    light: Array = linear.clip(0, 1)
     bright = 1.055 * light ** (1 / 2.4) - 0.055
     encoded: Array = np.where(light <= 0.0031308, 12.92 * light, bright)
     return encoded.astype(np.float32)

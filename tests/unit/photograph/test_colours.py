@@ -3,20 +3,23 @@
 import io
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import piexif
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from genrefocus.data.images import image_of, load_image, load_mask
-from genrefocus.photograph.colours import Pixels, orientation_of, pixels_of
+from genrefocus.photograph.colours import Pixels, orientation_of, pixels_of, srgb_profile
 from genrefocus.photograph.decoding import read_pixels
 from genrefocus.photograph.exif import read_exposure
+from genrefocus.photograph.profiles import to_linear_srgb
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import raster
 
@@ -167,11 +170,28 @@ def converted(space) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def adobe_profile() -> bytes:
+def curve_tag(kind: str) -> bytes:
+    """The curve of Adobe RGB (1998), and some that are nearly or not at all so."""
+    table = np.round(65535 * np.linspace(0, 1, 1024) ** 2.2).astype(">u2")
+    parts = {"power": [2.2], "srgb": [2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045]}
+    parts |= {"shifted": [2.2, 0.9, 0.1], "raised": [2.0, 0.9, 0.05, 0.02]}
+    parts["seven"] = [*parts["srgb"], 0.0, 0.0]
+    if kind in parts:
+        order = {1: 0, 3: 1, 4: 2, 5: 3, 7: 4}[len(parts[kind])]
+        values = struct.pack(f">{len(parts[kind])}i", *(round(x * 65536) for x in parts[kind]))
+        return struct.pack(">4s4xH2x", b"para", order) + values
+    if kind == "table":
+        return struct.pack(">4s4xI", b"curv", 1024) + table.tobytes()
+    if kind == "line":
+        return struct.pack(">4s4xI", b"curv", 0)
+    return struct.pack(">4s4xIH2x", b"curv", 1, 563)
+
+
+def adobe_profile(kind: str = "adobe") -> bytes:
     """An ICC profile (version 2.4) of Adobe RGB (1998): primaries at D50 as XYZ, and its curve."""
     points = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
     white = struct.pack(">3i", *(round(x * 65536) for x in (0.96420, 1.0, 0.82491)))
-    curve = struct.pack(">4s4xIH2x", b"curv", 1, 563)
+    curve = curve_tag(kind)
     tags = {
         b"desc": struct.pack(">4s4xI10s79x", b"desc", 10, b"Adobe RGB\0"),
         b"wtpt": b"XYZ " + bytes(4) + white,
@@ -200,6 +220,60 @@ def test_adobe_rgb_by_profile_and_by_exif_is_converted() -> None:
         np.testing.assert_allclose(found.colour, converted(ADOBE), atol=1.5 / 255)
         assert found.space == "Adobe RGB"
     assert through(image, "PNG", exif=interop(b"R98")).space == "sRGB"
+
+
+@pytest.mark.parametrize(
+    "kind", ["adobe", "table", "line", "power", "shifted", "raised", "srgb", "seven"]
+)
+def test_sixteen_bits_are_converted_as_little_cms_converts_eight(kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    profile = adobe_profile(kind)
+    eight = through(Image.fromarray(values), "PNG", icc_profile=profile).colour
+    convert = to_linear_srgb(profile, srgb_profile())
+    assert convert is not None
+    linear = convert(values / 255).clip(0, 1)
+    sixteen = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(sixteen - eight).max() < 1.5 / 255
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """RGB or RGBA of 16 bits, by the words of the PNG specification."""
+    height, width, channels = values.shape
+    rows = np.zeros((height, 1 + 2 * channels * width), np.uint8)
+    rows[:, 1:] = values.astype(">u2").reshape(height, -1).view(np.uint8)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
+    whole = [
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colour_keeps_sixteen_bits_where_it_is_asked_to(channels: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (20, 24, channels), np.uint16)
+    (tmp_path / "a.png").write_bytes(deep_png(values))
+    more: dict = {"photometric": "rgb", "extrasamples": ["unassalpha"] * (channels - 3)}
+    tiffs = {"plain": {}, "big": {"byteorder": ">"}, "tiles": {"tile": (16, 16)}}
+    tiffs |= {"deflate": {"compression": "zlib"}, "six": {"extratags": [(274, 3, 1, 6, True)]}}
+    for name, options in tiffs.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, **more, **options)
+    for path in tmp_path.iterdir():
+        found = read_pixels(path.read_bytes(), path.name, deep=True)
+        upright = np.rot90(values, -1) if path.stem == "six" else values
+        np.testing.assert_allclose(found.colour, upright[..., :3] / 65535, atol=1e-7)
+        assert found.bits == 16 and (found.opacity is None) == (channels == 3)
+        shallow = read_pixels(path.read_bytes(), path.name)
+        assert shallow.bits == 16
+        np.testing.assert_array_equal(shallow.colour * 255, upright[..., :3] >> 8)
+    apart = np.ascontiguousarray(np.moveaxis(values[..., :3], 2, 0))
+    tifffile.imwrite(tmp_path / "apart.tif", apart, photometric="rgb", planarconfig="separate")
+    with pytest.raises(Rejected, match="16 bits.*interleaved"):  # Pillow reads them wrongly
+        read_pixels((tmp_path / "apart.tif").read_bytes(), "apart.tif")
 
 
 def test_display_p3_of_a_heic_is_converted() -> None:
