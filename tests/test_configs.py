@@ -220,6 +220,9 @@ def test_inputs_of_late_stages_are_missed_before_the_first(conf: None, tmp_path:
     require_inputs(composed(*fresh))
     with pytest.raises(ValueError, match=r"data\.photos=<folder>\n.*; data\.estimates=.*mask="):
         require_inputs(composed(*fresh, "data.photos=/none", "mask.folder=/none"))
+    own = ["depth=onnx", "depth.kind=metric", "depth.file=/none.onnx"]
+    with pytest.raises(ValueError, match=r"depth: /none\.onnx does not exist; depth\.file=<file>"):
+        require_inputs(composed(*fresh, *own))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "unusable.jpg").touch()  # without EXIF it needs neither depth nor mask
     exif = Image.Exif()
@@ -340,6 +343,12 @@ def test_every_source_takes_the_arguments_of_its_option(conf: None, source: str)
         config.source.root = "/root"
     built = instantiate(config.source, _convert_="all")
     assert built.name
+
+
+def test_saliency_of_a_refined_mask_can_be_another_network(conf: None) -> None:
+    given = ["mask=refined", "mask@mask.saliency=onnx", "mask.saliency.file=x.onnx"]
+    for config in (composed(*given), compose("prepare", ["route=in_the_wild", *given, "name=x"])):
+        assert config.mask.saliency._target_.endswith("OnnxSaliency")
 
 
 @pytest.mark.parametrize("group", ["depth", "mask", "deblur", "gates", "blur", "shapes"])

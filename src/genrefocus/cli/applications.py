@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hydra
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from genrefocus.configuration.composing import (
     checkout,
@@ -76,6 +76,7 @@ def _job(name: str, kept: str) -> Iterator[None]:
 def _prepare(config: DictConfig) -> None:
     with _job("genrefocus prepare", "complete shards"):
         require_kinds(config)
+        require_given(OmegaConf.masked_copy(config, ["depth", "mask"]))
         if not config.gates:
             raise ValueError(
                 "gates set nothing, not even null: is the file empty? gates=none has all"

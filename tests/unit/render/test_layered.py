@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageDraw
 from torch.nn.functional import interpolate
@@ -363,3 +364,13 @@ def test_the_command_offers_shapes_and_responses(
     ):
         assert command(tmp_path, *options) == 2
         assert complaint in capsys.readouterr().err
+    deep = rng.integers(0, 65536, (48, 64, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")
+    files = [str(tmp_path / name) for name in ("deep.tif", "depth.npy", "out.tif")]
+    given = ["render", files[0], "--depth", files[1], "--focus", "50,40", "--k", "9"]
+    assert main([*given, "-o", files[2]]) == 0
+    rendered = tifffile.imread(files[2])
+    assert rendered.dtype == np.uint16
+    # 8 px of blur end within 12 px of the near surface; beyond, every bit is as it was.
+    assert np.array_equal(rendered[38:, 46:], deep[38:, 46:])
+    assert not np.array_equal(rendered[8:24, 8:32], deep[8:24, 8:32])
