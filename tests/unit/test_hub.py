@@ -43,7 +43,8 @@ def run(
         folder = run / f"{task}net"
         folder.mkdir(parents=True)
         random_lora(backbone.transformer, 2, seed).save(folder / "lora.safetensors")
-        write_network_card(folder, tiny_card(task, base))
+        depth = "net.onnx, relative_disparity, assumed from 1 to 9 m" if task == "bokeh" else None
+        write_network_card(folder, replace(tiny_card(task, base), depth=depth))
         summary = {"steps": 7, "git_commit": "0123", "dataset": {f"{task}/train": "f00d"}}
         (folder / "summary.json").write_text(json.dumps(summary))
     (run / "benchmark").mkdir()
@@ -90,8 +91,15 @@ def test_the_card_has_data_and_figures_and_goes_along(
     (result,) = card.data.eval_results
     assert (result.dataset_config, result.metric_value) == ("deblur", 27.0)
     assert result.dataset_args == {"protocol": PROTOCOL, "n": 96}
-    for part in ("| a table |", "deblur/train: `f00d`", "7 steps, code 0123", "not on FLUX.1-dev"):
-        assert part in card.text
+    depth = "Depth of BokehNet's training data: net.onnx, relative_disparity, assumed from 1 to 9 m"
+    parts = (
+        "| a table |",
+        "deblur/train: `f00d`",
+        "7 steps, code 0123",
+        "not on FLUX.1-dev",
+        depth,
+    )
+    assert all(part in card.text for part in parts) and "Depth of DeblurNet" not in card.text
     pushed = {}
 
     def upload(self: Any, *, folder_path: Path, **_: Any) -> str:
