@@ -106,7 +106,7 @@ ALLOWED: dict[str, set[str]] = {
     "configuration": {"data", "runs", "terminal", "writing"},
     "preflight": (
         {"configuration", "photograph", "data", "data.sample", "metrics", "backbone", "denoiser"}
-        | {"geometry", "rejection", "terminal"}
+        | {"flow", "geometry", "rejection", "sampling", "terminal"}
     ),
     # What a run does of its configuration; beside the former, all that reads one.
     "lit_models.evaluation": (

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from genrefocus.backbone import Lora
+from genrefocus.backbone.flux import FLUX_DEV_CONFIG, FLUX_DEV_VAE
 from genrefocus.benchmark.protocol import BenchmarkProtocol, load_protocol, write_protocol
 from genrefocus.data.sample import SPLITS, Sample
 from genrefocus.data.shards import write_set
@@ -32,6 +33,12 @@ TINY_FLUX = {
     "guidance_embeds": True,
     "axes_dims_rope": (4, 6, 6),
 }
+#: sizes of FLUX.1-dev for what is tracked of a step: some blocks at full width, or narrow ones
+SHORT = {"num_layers": 2, "num_single_layers": 6}
+NARROW = {"num_layers": 3, "num_single_layers": 4, "attention_head_dim": 16}
+NARROW |= {"num_attention_heads": 4, "axes_dims_rope": (4, 6, 6)}
+NARROW |= {"joint_attention_dim": 24, "pooled_projection_dim": 24}
+_NARROW_VAE = {"block_out_channels": (4,) * 4, "norm_num_groups": 2, "layers_per_block": 1}
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +80,20 @@ def tiny_vae() -> Callable[..., AutoencoderKL]:
         return model.requires_grad_(False).eval()
 
     return build
+
+
+@pytest.fixture
+def resize_flux(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Changes FLUX.1-dev for what is tracked, with an autoencoder that takes less than a block."""
+    from genrefocus.preflight import tracking
+
+    def resize(changes: dict[str, Any]) -> None:
+        monkeypatch.setattr(tracking, "FLUX_DEV_CONFIG", FLUX_DEV_CONFIG | changes)
+        monkeypatch.setattr(tracking, "FLUX_DEV_VAE", FLUX_DEV_VAE | _NARROW_VAE)
+        tracking._tracked.cache_clear()  # of one size is not that of another
+
+    yield resize
+    tracking._tracked.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
-_ATEN = torch.ops.aten
-_FORMULAS: dict[Any, Callable[..., int]] = {
-    **flop_registry,
+
+def _nf4_flop(x: Tensor, codes: Tensor, shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of a product with a weight (out, in) in nf4, see bitsandbytes."""
+    return 2 * x.numel() * shape[0]
+
+
+_FORMULAS: dict[str, Callable[..., int]] = {
+    **{str(kernel): formula for kernel, formula in flop_registry.items()},
     # which torch has no formula for
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+    "aten._scaled_dot_product_flash_attention_for_cpu": sdpa_flop,
+    "aten._scaled_dot_product_flash_attention_for_cpu_backward": sdpa_backward_flop,
+    "bitsandbytes.gemm_4bit": _nf4_flop,
 }
 
 
@@ -36,7 +43,7 @@ class FlopCount(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if (formula := _FORMULAS.get(func._overloadpacket)) is not None:
+        if (formula := _FORMULAS.get(str(func._overloadpacket))) is not None:
             flops = formula(*args, **(kwargs or {}), out_val=out)
             self.total += flops
             self.again += flops * torch.is_grad_enabled()

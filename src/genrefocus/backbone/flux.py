@@ -33,6 +33,18 @@ FLUX_DEV_CONFIG = {
     "guidance_embeds": True,
     "axes_dims_rope": (16, 56, 56),
 }
+#: The same of its autoencoder, as far as its shapes follow from it.
+FLUX_DEV_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "shift_factor": 0.1159,
+    "scaling_factor": 0.3611,
+}
 
 
 class Backbone(nn.Module):

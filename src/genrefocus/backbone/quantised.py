@@ -5,7 +5,7 @@ The forward computes with them in the dtype of its input. LoRA is outside of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -80,15 +80,14 @@ def is_nf4(transformer: nn.Module) -> bool:
     return any(hasattr(one, "quant_state") for one in transformer.parameters())
 
 
-def weight_bytes(transformer: nn.Module) -> int:
-    """Bytes of all weights, quantised or not, with their scales and tables; on any device."""
-    found = [*transformer.parameters(), *transformer.buffers()]
-    for one in transformer.parameters():
+def all_weights(module: nn.Module) -> Iterator[Tensor]:
+    """All weights, quantised or not, with their scales and tables; on any device."""
+    yield from chain(module.parameters(), module.buffers())
+    for one in module.parameters():
         state = getattr(one, "quant_state", None)  # of bitsandbytes, in no list of the module
         if state is not None:
             inner = state.state2
-            found += [state.absmax, state.code, state.offset, inner.absmax, inner.code]
-    return sum(one.nbytes for one in found)
+            yield from (state.absmax, state.code, state.offset, inner.absmax, inner.code)
 
 
 def _layer(how: Quantise) -> Callable[[nn.Linear], nn.Linear]:
@@ -102,6 +101,8 @@ def _layer(how: Quantise) -> Callable[[nn.Linear], nn.Linear]:
         remedy = f"{package.partition('.')[0]} is not installed; pip install -e '.[quantise]'"
         raise ValueError(f"quantise={how}: {remedy}") from error
     if how == "nf4":
+        # A table that it would make where the first weight is, and keep: there may be no storage.
+        library.functional.name2qmap.setdefault("dynamic", library.functional.create_dynamic_map())
         return lambda linear: _nf4(linear, library)
     kind = library.Int8WeightOnlyConfig if how == "int8" else library.Float8WeightOnlyConfig
     config = kind(set_inductor_config=False)
@@ -118,6 +119,7 @@ def _nf4(linear: nn.Linear, library: Any) -> nn.Linear:
     codes, state = library.functional.quantize_4bit(
         linear.weight.data, quant_type="nf4", compress_statistics=True
     )
+    state.to(codes.device)
     own = {"bias": linear.bias is not None, "quant_type": "nf4", "device": "meta"}
     made: Any = library.nn.Linear4bit(linear.in_features, linear.out_features, **own)
     made.weight = library.nn.Params4bit(

@@ -385,7 +385,7 @@ def _weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    text = "as for train.py; gpu_memory=80 is that of the GPU it will run on, in GiB"
+    text = "as for train.py; gpu_memory=80 tflops=400 are GiB and TFLOP/s of the GPUs it is for"
     _add(parser, "overrides OVERRIDE", None, text, nargs="*")
 
 

@@ -1,7 +1,8 @@
 """``genrefocus doctor [OVERRIDES...]``: what would stop a run of train.py, found without a GPU."""
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -13,23 +14,25 @@ from genrefocus.configuration.composing import compose_training, settle_missing
 from genrefocus.preflight.files import Finding, check_metrics
 from genrefocus.preflight.inputs import find_data, find_inputs, find_parts, find_test_sets
 
-_GPU_MEMORY = "gpu_memory="
+#: what is said of the GPUs that the run is for, in GiB and TFLOP/s: bytes and FLOP/s of one, and
+#: an example
+_STATED = {"gpu_memory": (1024**3, 80), "tflops": (1e12, 400)}
 _STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 def run(args: argparse.Namespace) -> int:
     """Print every finding with what mends it; 1 when there is an error."""
-    given = [one for one in args.overrides if one.startswith(_GPU_MEMORY)]
-    gpu = _gpu_memory(given[-1]) if given else None
+    stated = {one: _stated(one) for one in args.overrides if one.partition("=")[0] in _STATED}
     try:
-        config = compose_training([one for one in args.overrides if one not in given])
+        config = compose_training([one for one in args.overrides if one not in stated])
         missing = settle_missing(config)
         OmegaConf.resolve(config)
     except (ValueError, OmegaConfBaseException) as error:
         remedy = "python train.py --cfg job prints what there is"
         findings = [Finding("configuration", "error", " ".join(str(error).split()), remedy)]
     else:
-        findings = [*dict.fromkeys(_look(config, missing, gpu))]
+        given = {one.partition("=")[0]: value for one, value in stated.items()}
+        findings = [*dict.fromkeys(_look(config, missing, given))]
     console = Console()
     for one in findings:  # whole lines, so that paths can be copied
         found = escape(f"{one.subject}: {one.detail}")
@@ -40,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     return int(any(one.verdict == "error" for one in findings))
 
 
-def _look(config: DictConfig, missing: Sequence[str], gpu: int | None) -> Iterator[Finding]:
+def _look(
+    config: DictConfig, missing: Sequence[str], stated: Mapping[str, float]
+) -> Iterator[Finding]:
     """All findings; of values that are missing, that they are, and what does not depend on them."""
     from genrefocus.preflight.cluster import find_cluster
     from genrefocus.preflight.memory import check_training
@@ -54,7 +59,8 @@ def _look(config: DictConfig, missing: Sequence[str], gpu: int | None) -> Iterat
         yield from _found("data", lambda: find_data(config))
         yield from _found("test sets", lambda: find_test_sets(config))
     yield from _found("validation", lambda: [check_validation(config)])
-    yield from _found("model", lambda: check_training(config, gpu))
+    gpu, speed = stated.get("gpu_memory"), stated.get("tflops")
+    yield from _found("model", lambda: check_training(config, gpu, speed))
     yield from _found("processes", lambda: find_cluster(config))
     yield check_metrics()
 
@@ -68,11 +74,13 @@ def _found(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding
         return [Finding(subject, "error", " ".join(str(error).split()), remedy)]
 
 
-def _gpu_memory(given: str) -> int:
+def _stated(given: str) -> float:
+    name, _, value = given.partition("=")
+    unit, example = _STATED[name]
     try:
-        gib = float(given.removeprefix(_GPU_MEMORY))
+        number = float(value)
     except ValueError:
-        gib = 0.0
-    if not gib > 0:
-        raise ValueError(f"{given}: give the memory of a GPU in GiB, such as gpu_memory=80")
-    return int(gib * 1024**3)
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise ValueError(f"{given}: give a number above 0, such as {name}={example}")
+    return number * unit

@@ -236,6 +236,6 @@ def _lacking(flux: Path) -> list[str]:
     return [name for name in needed if not (flux / name).is_file()] + lacking
 
 
-def shown_size(count: int) -> str:
+def shown_size(count: float) -> str:
     """Of so many bytes: ``1.5 GiB``."""
     return f"{count / _GIB:.1f} GiB" if count >= _GIB // 10 else f"{count / 1024**2:.1f} MiB"

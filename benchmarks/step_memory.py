@@ -1,0 +1,77 @@
+"""Peak memory of a training step of FLUX at full width and reduced depth, beside what is tracked.
+
+The step is that of a stage of train.py, on random weights; ``genrefocus doctor`` prints what is
+tracked of it on shapes. Measured is the resident memory of this process, on Linux, or with
+``--device cuda`` what the allocator gave out. The variable makes glibc give freed memory back::
+
+    MALLOC_MMAP_THRESHOLD_=1048576 python benchmarks/step_memory.py experiment=bokeh_synthetic
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from hydra.utils import instantiate
+
+from genrefocus.backbone.flux import FLUX_DEV_CONFIG
+from genrefocus.configuration.composing import compose_training, settle_missing, training_stages
+from genrefocus.data.batches import micro_batches
+from genrefocus.preflight import tracking
+from genrefocus.preflight.inputs import ranks_of
+
+PROCESS = Path("/proc/self")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one JSON line: GiB of each part and of the peaks, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="*", help="of train.py, with one stage that trains")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--doubles", type=int, default=2, help="double blocks, of 19 (2)")
+    parser.add_argument("--singles", type=int, default=4, help="single blocks, of 38 (4)")
+    parser.add_argument("--checkpointing", default="none", help="as backbone.checkpointing (none)")
+    args = parser.parse_args(arguments)
+    how = int(args.checkpointing) if args.checkpointing.isdigit() else args.checkpointing
+    config = compose_training(["scale=paper", *args.overrides])
+    settle_missing(config)
+    (stage,) = training_stages(config).values()
+    depth = {"num_layers": args.doubles, "num_single_layers": args.singles}
+    with patch.object(tracking, "FLUX_DEV_CONFIG", FLUX_DEV_CONFIG | depth):
+        tracked = tracking.tracked_step(config, stage, how)
+        base = tracking.base_of(config)
+    world, crop = ranks_of(config), stage.datamodule.crop
+    batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, world)
+    build, ema = instantiate(stage.module), "ema" in config.callbacks
+    before = resident("VmRSS")
+    with torch.device(args.device):
+        base.to_empty(device=args.device)
+        for one in (*base.parameters(), *base.buffers()):
+            one.normal_(std=0.02)
+        base.checkpointing = how
+        if args.device == "cpu":
+            (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
+        tracking.take_step(build, base, (batch, 3, crop, crop), buckets=world > 1, ema=ema)
+    if args.device == "cpu":
+        measured = resident("VmHWM") - before
+    else:
+        measured = torch.cuda.max_memory_allocated(args.device)
+    parts = {name: round(size / 2**30, 3) for name, size in tracked.parts.items()}
+    peaks = {"tracked": tracked.peak / 2**30, "measured": measured / 2**30}
+    shown = {name: round(size, 3) for name, size in peaks.items()}
+    print(json.dumps({**parts, **shown, "ratio": round(tracked.peak / measured, 3)}))
+    return 0
+
+
+def resident(name: str) -> int:
+    """Bytes of main memory that this process has (VmRSS) or had at the most (VmHWM)."""
+    found = re.search(rf"{name}:\s+(\d+) kB", (PROCESS / "status").read_text())
+    assert found is not None
+    return int(found.group(1)) * 1024
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
