@@ -25,7 +25,7 @@ from genrefocus.terminal import quiet_libraries
 
 quiet_libraries()
 
-READ = ("evaluation", "test_samples", "seed", "data", "backbone", "trainer")
+READ = ("evaluation", "test_samples", "seed", "data", "backbone", "trainer", "sharded_base")
 USAGE = f"""usage: python eval.py [run=FOLDER] [outputs=FOLDER] [+overrides.KEY=VALUE ...]
 
 {__doc__}"""
@@ -68,7 +68,10 @@ def measure(config: DictConfig) -> None:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     ranks = Ranks.connect(instantiate(settings.trainer, **quiet), run)
     with ranks.watched():
-        evaluate(settings, run, instantiate(settings.backbone), ranks)
+        backbone = instantiate(settings.backbone)
+        if settings.get("sharded_base") and ranks.world > 1:
+            backbone.shard(ranks.device)
+        evaluate(settings, run, backbone, ranks)
     if ranks.rank == 0:
         report(run, f"evaluation of {run.name}", settings.seed)
         print(json.dumps({"benchmark": str(run / BENCHMARK)}))

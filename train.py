@@ -137,6 +137,8 @@ def _train(stages: "list[Stage]", config: DictConfig, folder: Path) -> None:
                     CONSOLE.out(f"validation {check_validation(config).detail}", highlight=False)
         # Of the run's folder: what the first process has settled holds for all.
         backbone = instantiate(OmegaConf.load(folder / CONFIG).backbone)
+        if config.sharded_base and ranks.world > 1:
+            backbone.shard(ranks.device)
         for stage in stages:
             if stage.record.finished():
                 CONSOLE.out(f"{stage.name} is finished, see {stage.folder / FINISHED}")

@@ -18,6 +18,7 @@ import torch
 from hydra.utils import instantiate
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
+from genrefocus.backbone.quantised import quantise_blocks
 from genrefocus.configuration.composing import compose_training, settle_missing, training_stages
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight import tracking
@@ -42,19 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     depth = {"num_layers": args.doubles, "num_single_layers": args.singles}
     with patch.object(tracking, "FLUX_DEV_CONFIG", FLUX_DEV_CONFIG | depth):
         tracked = tracking.tracked_step(config, stage, how)
-        base = tracking.base_of(config)
+        base = tracking.base_of(config, as_loaded=True)
     world, crop = ranks_of(config), stage.datamodule.crop
     batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, world)
     build, ema = instantiate(stage.module), "ema" in config.callbacks
     before = resident("VmRSS")
-    with torch.device(args.device):
-        base.to_empty(device=args.device)
-        for one in (*base.parameters(), *base.buffers()):
-            one.normal_(std=0.02)
-        base.checkpointing = how
-        if args.device == "cpu":
-            (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
-        tracking.take_step(build, base, (batch, 3, crop, crop), buckets=world > 1, ema=ema)
+    base.to_empty(device=args.device)
+    for one in (*base.parameters(), *base.buffers()):
+        one.normal_(std=0.02)
+    if config.backbone.quantise is not None:
+        quantise_blocks(base.transformer, config.backbone.quantise)
+    base.checkpointing = how
+    if args.device == "cpu":
+        (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
+    else:
+        torch.cuda.reset_peak_memory_stats(args.device)
+    tracking.take_step(build, base, (batch, 3, crop, crop), buckets=world > 1, ema=ema)
     if args.device == "cpu":
         measured = resident("VmHWM") - before
     else:

@@ -7,13 +7,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
 
-from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
 from genrefocus.metrics.psnr import psnr
 from genrefocus.optics import MAX_COC
 from genrefocus.report.contact_sheet import contact_sheet
@@ -65,8 +62,11 @@ class Interruption(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx < self._shared and self._is_time(trainer):
-            self._stop()
+        if batch_idx < self._shared:
+            if isinstance(pl_module, FlowMatching):
+                pl_module.backbone.meet()
+            if self._is_time(trainer):
+                self._stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_time(trainer):
@@ -175,37 +175,6 @@ class Images(Callback):
             radii = [radius for radius, *_ in self._rows]
             inner = range(1, len(radii) - 1)
             del self._rows[min(inner, key=lambda n: radii[n - 1] - radii[n + 1], default=-1)]
-
-
-class ShardedBase(Callback):
-    """The frozen base in shards over the ranks while a stage trains; LoRA is left to DDP.
-
-    Validation, and everything after training, holds the whole base on every rank: ranks have
-    different samples there, and some work is done on the first rank alone.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        mesh = init_device_mesh(trainer.strategy.root_device.type, (trainer.world_size,))
-        shard_blocks(_transformer(pl_module), mesh)
-        scatter_blocks(_transformer(pl_module))
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        gather_blocks(_transformer(pl_module))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
-            scatter_blocks(_transformer(pl_module))
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        gather_blocks(_transformer(pl_module))
-
-
-def _transformer(module: LightningModule) -> FluxTransformer2DModel:
-    if not isinstance(module, FlowMatching):
-        raise ValueError("trainer=fsdp shards a frozen base; experiment=tiny_base has none")
-    return module.backbone.transformer
 
 
 class BlurRange(Callback):

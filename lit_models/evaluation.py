@@ -65,6 +65,7 @@ def evaluate(config: DictConfig, folder: Path, backbone: Backbone, ranks: Ranks)
             if first:
                 backbone.prompts.learn(_prompts(entries), ranks.device)
         measure_all(entries, out, bars=bars, job=ranks.rank, jobs=ranks.world)
+        backbone.meet()
     with ranks.together("tables"):
         if first:
             conclude(entries, out, seed=config.seed)

@@ -201,6 +201,7 @@ class FlowMatching(TrainingModule):
         return {"batch": batch, "image": output}
 
     def on_validation_epoch_end(self) -> None:
+        self.backbone.meet()
         for loss in self.held_out.values():
             self.log_dict(loss.compute(), sync_dist=False)
             loss.reset()

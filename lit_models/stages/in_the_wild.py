@@ -67,6 +67,7 @@ class PrepareInTheWild(Stage):
                 jobs=ranks.world,
                 progress=ranks.rank == 0,
             )
+            backbone.meet()
         if ranks.rank == 0:
             made = read_summary(self.out)
             CONSOLE.print(_account(made, self.out), soft_wrap=True, markup=False, highlight=False)

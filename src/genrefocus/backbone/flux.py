@@ -13,6 +13,7 @@ from genrefocus.backbone.branches import Branch, Checkpointing, KvCache, multi_c
 from genrefocus.backbone.codec import Codec, VaeCodec, pack, unpack
 from genrefocus.backbone.lora import Lora
 from genrefocus.backbone.quantised import Quantise, is_nf4, quantise_blocks
+from genrefocus.backbone.sharding import SharedForwards
 from genrefocus.backbone.text import FluxTextEncoders, PromptCache, TextEmbedding, TextEncoder
 from genrefocus.flow import Shift
 from genrefocus.sampling import Tiling
@@ -89,6 +90,7 @@ class Backbone(nn.Module):
         self.control_gain = control_gain
         self.checkpointing, self.compiled = checkpointing, compiled
         self._computes_on: torch.device | None = None
+        self._shared: SharedForwards | None = None
 
     def offload(self, device: str | torch.device) -> None:
         """Keep the transformer's weights in main memory: each layer has its own on ``device`` only
@@ -108,6 +110,16 @@ class Backbone(nn.Module):
         cpu_offload(self.transformer, self._computes_on)
         if isinstance(self.codec, nn.Module):
             self.codec.to(device)
+
+    def shard(self, device: torch.device) -> None:
+        """Split the transformer over all ranks, see :class:`SharedForwards`."""
+        self._shared = SharedForwards(self, device)
+
+    def meet(self) -> None:
+        """To be called by all ranks after forwards that may differ in number; see
+        :class:`SharedForwards`. Does nothing where every rank has the transformer whole."""
+        if self._shared is not None:
+            self._shared.meet()
 
     def forward(
         self,

@@ -23,7 +23,7 @@ from genrefocus.preflight.validation import share, stage_costs, validation_sets
 _FLUX_TEXT = 4_885_000_000
 #: what `auto` chooses from, the fewest FLOPs and the most bytes first
 CHECKPOINTINGS: tuple[Checkpointing, ...] = ("none", 4, "feed_forward", 2, "all")
-_LARGER = "trainer=gpu on a larger device, or backbone=tiny"
+_LARGER = "trainer=fsdp trainer.devices=<several>, a larger device, or backbone=tiny"
 #: share of a device that `auto` leaves to CUDA's context and to gaps between tensors
 _SPARE = 0.1
 

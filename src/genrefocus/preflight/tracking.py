@@ -24,6 +24,7 @@ from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.flops import FlopCount
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG, FLUX_DEV_VAE
 from genrefocus.backbone.quantised import all_weights, quantise_blocks
+from genrefocus.backbone.sharding import held_elsewhere
 from genrefocus.backbone.tiny import HashedWords
 from genrefocus.data.batches import micro_batches
 from genrefocus.flow import Shift
@@ -41,7 +42,8 @@ class TrackedStep:
 
     Attributes:
         parts: bytes by what they are of. All last through the training, but for ``activations``:
-            what there is beside the others when most is there.
+            what there is beside the others when most is there; and, where the base is split over
+            ranks, for the largest block that a rank gathers.
         flops: of encoding, forward and backward, with what checkpointing computes again.
         micro_batches: of an optimiser step, on each rank.
     """
@@ -101,11 +103,11 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
 class _KeptPosteriors:
     """Latents of posteriors that lie on disk: the autoencoder is away in training."""
 
-    factor, channels = 8, FLUX_DEV_VAE["latent_channels"]
+    factor, channels = 8, 16
 
     def encode(self, image: Tensor, generators: Sequence[torch.Generator], **_: Any) -> Tensor:
-        size = (side // self.factor for side in image.shape[-2:])
-        return image.new_empty(len(image), self.channels, *size)
+        rows, columns = (side // self.factor for side in image.shape[-2:])
+        return image.new_empty(len(image), self.channels, rows, columns)
 
 
 def base_of(config: DictConfig, *, as_loaded: bool = False) -> Backbone:
@@ -162,6 +164,7 @@ def tracked_step(
         "module": module,
         "image": [batch, 3, *max(sizes, key=lambda one: one[0] * one[1])],
         "buckets": world > 1,
+        "shards": world if config.sharded_base else 1,
         "ema": "ema" in config.callbacks,
     }
     parts, flops = _tracked(OmegaConf.to_yaml(OmegaConf.create(settings)), checkpointing)
@@ -185,6 +188,9 @@ def _tracked(settings: str, checkpointing: Checkpointing) -> tuple[dict[str, int
         held("base")
         take_step(build, base, given.image, buckets=given.buckets, ema=given.ema, held=held)
     parts["activations"] = tracker.peak - sum(parts.values())
+    if given.shards > 1:
+        elsewhere, parts["gathered block"] = held_elsewhere(base.transformer, given.shards)
+        parts["base"] -= elsewhere
     return {name: size for name, size in parts.items() if size}, tracker.total
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from genrefocus.backbone import branches
 from genrefocus.backbone.quantised import quantise_blocks
-from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
+from genrefocus.backbone.sharding import blocks
 from tests.unit.backbone.forwards import Forwards
 
 KINDS = 2  # double blocks and single ones
@@ -82,15 +83,13 @@ def test_the_steps_that_take_cached_conditions_are_one_program(
 
 def test_blocks_in_shards(alone: None, forwards: Forwards, programs: Callable[[], int]) -> None:
     plain = forwards.gradients()
-    transformer: Any = forwards.transformer
-    shard_blocks(transformer, init_device_mesh("cpu", (1,)))
+    for block in blocks(forwards.transformer):
+        fully_shard(block, mesh=init_device_mesh("cpu", (1,)))
     for checkpointing, made in {"none": KINDS, "all": 0}.items():
         assert_equal(forwards.gradients(checkpointing=checkpointing, compiled=True), plain)
         assert programs() == made
-    gather_blocks(transformer)
     with torch.no_grad():
         assert torch.equal(forwards(compiled=True), plain[0]) and programs() == KINDS
-    scatter_blocks(transformer)
     assert_equal(forwards.gradients(compiled=True), plain)
     assert programs() == 0
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
 from genrefocus.backbone import Lora, lora_modules
 from genrefocus.backbone.lora import load_lora
 from genrefocus.backbone.quantised import all_weights, quantise_blocks
-from genrefocus.backbone.sharding import gather_blocks, scatter_blocks, shard_blocks
+from genrefocus.backbone.sharding import blocks
 from tests.unit.backbone.forwards import Forwards
 
 #: largest error of the output, and of the direction of the gradient, both relative
@@ -119,8 +120,7 @@ def test_it_takes_as_many_bytes_as_are_counted_without_storage(
     real = tiny_flux(**shape)
     with torch.device("meta"):
         counted = tiny_flux(**shape)
-    blocks = (real.transformer_blocks, real.single_transformer_blocks)
-    linear = [m.weight for one in blocks for m in one.modules() if type(m) is nn.Linear]
+    linear = [m.weight for one in blocks(real) for m in one.modules() if type(m) is nn.Linear]
     before = bytes_of(real)
     if how == "nf4":
         monkeypatch.setattr("bitsandbytes.functional.name2qmap", {})  # as in a new process
@@ -161,11 +161,9 @@ def test_its_blocks_may_be_split(how: Any, alone: None, tiny_flux: Any, random_l
     forwards = Forwards(base, random_lora(base))
     quantise_blocks(base, how)
     plain = forwards.gradients()
-    shard_blocks(base, init_device_mesh("cpu", (1,)))
-    scatter_blocks(base)
+    for block in blocks(base):
+        fully_shard(block, mesh=init_device_mesh("cpu", (1,)))
     assert all(map(torch.equal, forwards.gradients(), plain))
-    gather_blocks(base)
-    assert torch.equal(forwards(), plain[0])
 
 
 @ways

@@ -273,7 +273,7 @@ def test_what_mends_memory_that_is_too_small(
         assert "GiB\n  stages.deblurnet.module.rank=64\n" in mended(
             "gpu_memory=1.2", "backbone.quantise=int8"
         )
-        assert "GiB\n  trainer=gpu on a larger device" in mended(
+        assert "GiB\n  trainer=fsdp trainer.devices=<several>" in mended(
             "gpu_memory=0.5", "backbone.quantise=int8"
         )
     for wrong, example in {"gpu_memory=large": "gpu_memory=80", "tflops=0": "tflops=400"}.items():

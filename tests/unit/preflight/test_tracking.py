@@ -88,6 +88,19 @@ def test_parts_beside_the_weights(optimizer: str, numbers: int) -> None:
     assert parts["optimiser"] == pytest.approx(numbers * parts["LoRA"], rel=0.01)
 
 
+def test_a_rank_of_fsdp_holds_its_part_of_the_blocks_and_one_more() -> None:
+    whole, split = (
+        tracked_step(*composed("experiment=deblur", f"trainer={trainer}"), "none").parts
+        for trainer in ("ddp_cpu", "fsdp_cpu")
+    )
+    transformer = base_of(compose_training(["experiment=deblur"])).transformer
+    kinds = transformer.transformer_blocks, transformer.single_transformer_blocks
+    double, single = ([w.nbytes for w in one.parameters()] for one in kinds)
+    assert whole["base"] - split["base"] == (sum(double) + sum(single)) / 2
+    assert split.pop("gathered block") == 2 * sum(double)  # the only one of its kind
+    assert whole | {"base": split["base"]} == split
+
+
 def test_parts_that_a_run_does_without() -> None:
     parts = tracked_step(*composed("experiment=deblur", "~callbacks.ema"), "none").parts
     assert not {"gradient buckets", "EMA"} & parts.keys()
