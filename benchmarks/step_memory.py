@@ -9,12 +9,10 @@ tracked of it on shapes. Measured is the resident memory of this process, on Lin
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from unittest.mock import patch
 
-import torch
+from flux_case import begin_peak, peak_bytes, resident
 from hydra.utils import instantiate
 
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
@@ -23,8 +21,6 @@ from genrefocus.configuration.composing import compose_training, settle_missing,
 from genrefocus.data.batches import micro_batches
 from genrefocus.preflight import tracking
 from genrefocus.preflight.inputs import ranks_of
-
-PROCESS = Path("/proc/self")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,34 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world, crop = ranks_of(config), stage.datamodule.crop
     batch, _ = micro_batches(stage.global_batch, stage.datamodule.batch_size, world)
     build, ema = instantiate(stage.module), "ema" in config.callbacks
-    before = resident("VmRSS")
+    before = 0 if args.device.startswith("cuda") else resident("VmRSS")
     base.to_empty(device=args.device)
     for one in (*base.parameters(), *base.buffers()):
         one.normal_(std=0.02)
     if config.backbone.quantise is not None:
         quantise_blocks(base.transformer, config.backbone.quantise)
     base.checkpointing = how
-    if args.device == "cpu":
-        (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
-    else:
-        torch.cuda.reset_peak_memory_stats(args.device)
+    begin_peak(args.device)
     tracking.take_step(build, base, (batch, 3, crop, crop), buckets=world > 1, ema=ema)
-    if args.device == "cpu":
-        measured = resident("VmHWM") - before
-    else:
-        measured = torch.cuda.max_memory_allocated(args.device)
+    measured = peak_bytes(args.device) - before
     parts = {name: round(size / 2**30, 3) for name, size in tracked.parts.items()}
     peaks = {"tracked": tracked.peak / 2**30, "measured": measured / 2**30}
     shown = {name: round(size, 3) for name, size in peaks.items()}
     print(json.dumps({**parts, **shown, "ratio": round(tracked.peak / measured, 3)}))
     return 0
-
-
-def resident(name: str) -> int:
-    """Bytes of main memory that this process has (VmRSS) or had at the most (VmHWM)."""
-    found = re.search(rf"{name}:\s+(\d+) kB", (PROCESS / "status").read_text())
-    assert found is not None
-    return int(found.group(1)) * 1024
 
 
 if __name__ == "__main__":
