@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "hub": {"network", "network_card", "runs", "writing"},
     "compat": {"backbone", "denoiser", "flow", "sampling"},
     "estimators": CORE | {"data"},
+    "captioner": {"data.sample"},
     "focus": CORE | {"estimators", "k_search", "render"},
     "pipeline": CORE | MODEL | {"estimators", "focus", "hub"},
     # Samples and shards; what makes them sits above the renderer and the pipeline.
@@ -116,7 +117,7 @@ ALLOWED: dict[str, set[str]] = {
     "lit_models.ranks": {"data"},
     "lit_models.stages": (
         {"lit_models", "lit_models.ranks", "backbone", "network", "network_card"}
-        | {"preparation", "preparation.ledger", "runs", "terminal", "writing"}
+        | {"preparation", "preparation.item", "preparation.ledger", "runs", "terminal", "writing"}
     ),
 }
 # The entry points parse and call: nothing imports them, and they do not import each other.

@@ -11,8 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from genrefocus.backbone import Backbone
 from genrefocus.network import weights_name
 from genrefocus.preparation.gates import Gates
+from genrefocus.preparation.item import Source
 from genrefocus.preparation.ledger import LEDGER_NAME, read_summary
 from genrefocus.preparation.runner import prepare
+from genrefocus.preparation.sources import CaptionedSource
 from lit_models.flow_matching import FlowMatching
 from lit_models.ranks import Ranks
 from lit_models.stages.stage import CONSOLE, Stage
@@ -24,6 +26,7 @@ class PrepareInTheWild(Stage):
     Args:
         network: DeblurNet with its LoRA file.
         route, source: what makes samples with it, and of which photographs.
+        captions: of the photographs, see ``preparation.sources.captions``; empty for none.
         gates: thresholds on measures of a sample, see ``preparation.gates``.
         prepare: further arguments of ``runner.prepare``.
         out: folder of the shards.
@@ -36,17 +39,20 @@ class PrepareInTheWild(Stage):
         network: DictConfig,
         route: DictConfig,
         source: DictConfig,
+        captions: DictConfig,
         gates: DictConfig,
         prepare: DictConfig,
         out: str,
         **place: Any,
     ) -> None:
         super().__init__(**place)
-        self.network, self.route, self.source = network, route, source
+        self.network, self.route = network, route
+        self.source, self.captions = source, captions
         self.gates, self.prepare, self.out = gates, prepare, Path(out)
 
     def prompts(self) -> set[str]:
-        return {self.network.prompt}
+        said = {item.caption for item in self._photographs().items()} if self.captions else set()
+        return {self.network.prompt, *(caption for caption in said if caption)}
 
     def run(self, backbone: Backbone, ranks: Ranks) -> None:
         """The ranks divide the shards among them; which of them makes one does not show."""
@@ -59,7 +65,7 @@ class PrepareInTheWild(Stage):
             thresholds: Any = OmegaConf.to_container(self.gates)
             prepare(
                 route,
-                instantiate(self.source),
+                self._photographs(),
                 self.out,
                 gates=Gates(thresholds),
                 **OmegaConf.to_container(self.prepare),  # type: ignore[arg-type]
@@ -78,6 +84,10 @@ class PrepareInTheWild(Stage):
                 reblurred=made.get("reblurred"),
             )
         ranks.barrier()
+
+    def _photographs(self) -> Source:
+        source: Source = instantiate(self.source)
+        return CaptionedSource(source, instantiate(self.captions)) if self.captions else source
 
 
 def _account(made: Mapping[str, Any], out: Path) -> str:

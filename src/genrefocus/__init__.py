@@ -7,6 +7,7 @@ The control signal
 - ``geometry``   resize, crop and rounding applied to image, depth, mask and K together
 - ``photograph`` photographs from their files: pixels, colours, EXIF, sensor widths
 - ``estimators`` depth and in-focus mask of a photograph
+- ``captioner``  captions of images
 - ``focus``      what shall be sharp, and the blur that a photograph was taken with
 
 The method

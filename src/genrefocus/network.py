@@ -1,7 +1,7 @@
 """Trained networks: loaded as their cards describe them, and asked for images."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,12 +119,13 @@ class Network:
         numbers: Sequence[int] | None = None,
         drafts: Tensor | None = None,
         maps: Tensor | None = None,
+        prompts: Sequence[str | None] | None = None,
     ) -> Tensor:
         """Photographs (B, 3, H, W) in [0, 1] of any size, edited; same shape, on the CPU.
 
         The noise of a photograph depends on the seed and its number, and not on its neighbours;
         without numbers all have number 0. ``maps`` (B, 1, H, W) tell a DeblurNet the blur; see
-        :attr:`takes_map`.
+        :attr:`takes_map`. A prompt of its own is in place of the network's.
 
         Raises:
             ValueError: the network reads a draft, and there is none.
@@ -139,7 +140,7 @@ class Network:
             size = whole.shape[-2:]
             maps = torch.stack([resize_defocus(one[0], *size)[None] for one in maps])
         noise = seeded_generators(self.seed, [0] * len(whole) if numbers is None else numbers)
-        edited = self.generate(whole, noise, control=maps, draft=drafts)
+        edited = self.generate(whole, noise, control=maps, draft=drafts, prompts=prompts)
         return torch.stack([resize_image(one, height, width) for one in edited])
 
     def _to_whole_tokens(self, image: Tensor) -> Tensor:
@@ -153,6 +154,7 @@ class Network:
         *,
         control: Tensor | None = None,
         draft: Tensor | None = None,
+        prompts: Sequence[str | None] | None = None,
         report: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Edited images (B, 3, H, W) in [0, 1], fp32 on the CPU.
@@ -162,9 +164,11 @@ class Network:
         Args:
             source, control, draft: see :class:`Conditions`.
             generators: one a row.
+            prompts: one a row, None for the network's; None: all have that.
             report: called with (forwards done, forwards in all).
         """
-        conditions = Conditions([self.prompt] * len(source), source, control, draft)
+        asked = [own or self.prompt for own in prompts or [None] * len(source)]
+        conditions = Conditions(asked, source, control, draft)
         latents = self.denoiser.encode(conditions, generators)
         with self._reported(latents.grid, report):
             return self.denoiser.sample(latents, self.steps).float().cpu()
@@ -197,6 +201,8 @@ def load_networks(
     *,
     device: Device = "cpu",
     memory: MemoryUse = DEFAULT_MEMORY,
+    prompts: Collection[str] = (),
+    embeddings: str | Path | None = None,
 ) -> dict[NetworkTask, Network]:
     """The networks that cards describe; those of one backbone share it.
 
@@ -207,6 +213,9 @@ def load_networks(
         cards: of a run (:func:`networks_of`) or of LoRA files (:func:`released_card`).
         device: where the networks run.
         memory: what they may take.
+        prompts: further ones that they will be asked with.
+        embeddings: folder that keeps those of FLUX, see ``PromptCache``; None: main memory does,
+            4 MiB each.
 
     Raises:
         FileNotFoundError: a LoRA file or the backbone of a network is missing.
@@ -229,8 +238,10 @@ def load_networks(
             backbones[source] = load(source.path, quantise=source.quantise)
     networks = {task: network_of(card, backbones[card.backbone]) for task, card in cards.items()}
     for source, backbone in backbones.items():
-        prompts = {card.prompt for card in cards.values() if card.backbone == source}
-        backbone.prompts.learn(prompts, torch.device(device))
+        if source.kind == "flux_dev" and embeddings is not None:
+            backbone.prompts.folder = Path(embeddings)
+        own = {card.prompt for card in cards.values() if card.backbone == source}
+        backbone.prompts.learn({*own, *prompts}, torch.device(device))
         _place(backbone, device, memory)
     return {task: _placed(network, device, memory) for task, network in networks.items()}
 
@@ -242,6 +253,8 @@ def deblurnet_of_run(
     steps: int | None = None,
     seed: int = 0,
     device: Device = "cpu",
+    prompts: Collection[str] = (),
+    embeddings: str | Path | None = None,
 ) -> Network:
     """The DeblurNet of a training run.
 
@@ -251,6 +264,7 @@ def deblurnet_of_run(
         steps: in place of the card's.
         seed: of the noise.
         device: where it runs.
+        prompts, embeddings: see :func:`load_networks`.
 
     Raises:
         FileNotFoundError: no run, no network in it, or its backbone is missing.
@@ -260,7 +274,9 @@ def deblurnet_of_run(
         latest_run(outputs, ("deblur",), option="deblur.run=") if run == "latest" else Path(run)
     )
     card = require_deblurnet(networks_of(folder), folder)
-    network = load_networks({"deblur": card}, device=device)["deblur"]
+    network = load_networks(
+        {"deblur": card}, device=device, prompts=prompts, embeddings=embeddings
+    )["deblur"]
     network.require_no_draft()
     return replace(network, steps=network.steps if steps is None else steps, seed=seed)
 
@@ -273,10 +289,15 @@ def deblurnet_of_lora(
     steps: int = STEPS,
     seed: int = 0,
     device: Device = "cpu",
+    prompts: Collection[str] = (),
+    embeddings: str | Path | None = None,
 ) -> Network:
     """A DeblurNet as a LoRA file on FLUX.1-dev; see :func:`load_networks` for errors."""
     card = replace(released_card("deblur", flux, lora, steps=steps), prompt=prompt)
-    return replace(load_networks({"deblur": card}, device=device)["deblur"], seed=seed)
+    network = load_networks(
+        {"deblur": card}, device=device, prompts=prompts, embeddings=embeddings
+    )["deblur"]
+    return replace(network, seed=seed)
 
 
 def network_of(card: NetworkCard, backbone: Backbone) -> Network:

@@ -352,6 +352,7 @@ def load_pipeline(
     *,
     deblur: bool = True,
     deblur_prompt: str | None = None,
+    bokeh_prompt: str | None = None,
     steps: int | None = None,
     device: Device = "cpu",
     memory: MemoryUse = DEFAULT_MEMORY,
@@ -362,7 +363,7 @@ def load_pipeline(
         cards: see :func:`load_networks`.
         origin: where the cards come from, for messages.
         deblur: False leaves DeblurNet out.
-        deblur_prompt, steps: in place of the cards'.
+        deblur_prompt, bokeh_prompt, steps: in place of the cards'.
         device, memory: see :func:`load_networks`, also for further errors.
 
     Raises:
@@ -380,6 +381,8 @@ def load_pipeline(
         chosen["deblur"] = replace(card, prompt=prompt)
     elif deblur_prompt is not None:
         raise ValueError(f"no DeblurNet takes part that could take the prompt '{deblur_prompt}'")
+    if bokeh_prompt is not None:
+        chosen["bokeh"] = replace(chosen["bokeh"], prompt=bokeh_prompt)
     if steps is not None:
         chosen = {task: replace(card, steps=steps) for task, card in chosen.items()}
     networks = load_networks(chosen, device=device, memory=memory)

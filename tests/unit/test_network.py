@@ -15,7 +15,7 @@ from genrefocus.backbone.quantised import quantise_blocks
 from genrefocus.backbone.tiny import HashedWords, build_tiny, save_tiny
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow, Shift
-from genrefocus.network import MemoryUse, deblurnet_of_run, load_networks
+from genrefocus.network import MemoryUse, deblurnet_of_lora, deblurnet_of_run, load_networks
 from genrefocus.network_card import (
     BOKEH_PROMPT,
     DEBLUR_PROMPT,
@@ -73,8 +73,10 @@ def test_a_run_is_asked_as_its_cards_say(run: Path) -> None:
             and lora.rank == 2
             and not any(p.requires_grad for p in lora.parameters())
         )
-    chosen = pipeline_from_run(run, deblur_prompt="a sign that says EXIT", steps=1)
+    prompts = {"deblur_prompt": "a sign that says EXIT", "bokeh_prompt": "a sign at night"}
+    chosen = pipeline_from_run(run, **prompts, steps=1)
     assert chosen.deblur is not None and chosen.deblur.prompt == "a sign that says EXIT"
+    assert chosen.bokeh.prompt == "a sign at night"
     assert (chosen.deblur.steps, chosen.bokeh.steps) == (1, 1)
     assert pipeline_from_run(run / "bokehnet", deblur=False).deblur is None
 
@@ -173,6 +175,27 @@ def test_flux_with_released_loras(flux: Backbone, tmp_path: Path) -> None:
     assert flux.words.calls == [  # type: ignore[union-attr]
         sorted([DEBLUR_PROMPT, BOKEH_PROMPT])
     ]
+
+
+def test_captions_of_many_photographs_are_encoded_at_once(flux: Backbone, tmp_path: Path) -> None:
+    write_lora(tmp_path / "deblurNet.safetensors", flux)
+    deblur = deblurnet_of_lora(
+        "folder",
+        lora=tmp_path / "deblurNet.safetensors",
+        steps=1,
+        prompts=["a sign", "a plant"],
+        embeddings=tmp_path / "prompts",
+    )
+    assert flux.words.calls == [sorted([DEBLUR_PROMPT, "a sign", "a plant"])]  # type: ignore[union-attr]
+    photos = PHOTO[None, :, :16, :24].repeat(2, 1, 1, 1)
+    answers = deblur(photos, [3, 3], prompts=["a sign", None])
+    assert len(flux.words.calls) == 1  # type: ignore[union-attr]
+    own = replace(deblur, prompt="a sign")(photos[:1], [3])[0]
+    generic = deblur(photos[:1], [3])[0]
+    torch.testing.assert_close(answers, torch.stack([own, generic]))
+    assert (own - generic).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="'a tree' has no embedding"):
+        deblur(photos[:1], prompts=["a tree"])
 
 
 def test_the_base_is_quantised_as_in_training_or_as_asked(

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "make a folder for the Hugging Face Hub of a run: LoRA files, cards, model card",
     "benchmark": "measure methods on data sets under their protocols: run=latest ... (Hydra)",
     "prepare": "make shards of photographs, pairs or scenes: route=... source=... (Hydra)",
+    "caption": "write text files of what images show, by a network such as BLIP",
     "lightfield": "make the sets lf_bokeh and lf_refocus of a folder of light fields",
     "inspect": "show what sets of shards hold: counts, sizes, origin, distributions",
     "calibrate": "propose gates from samples that a person has reviewed",

@@ -265,7 +265,9 @@ def _networks(parser: argparse.ArgumentParser) -> None:
     text = "default: cuda where there is one"
     _add(networks, "--device", None, text, choices=["cpu", "cuda"])
     _add(networks, "--no-deblur", None, "photographs are sharp everywhere")
-    _add(networks, "--deblur-prompt TEXT", None, "in place of DeblurNet's own prompt")
+    text = "in place of DeblurNet's own prompt, such as what a blurred sign says"
+    _add(networks, "--deblur-prompt TEXT", None, text)
+    _add(networks, "--bokeh-prompt TEXT", None, "in place of BokehNet's own prompt")
     _add(networks, "--steps N", _at_least(1), "Euler steps of both networks")
     _add(networks, "--long-edge N", _at_least(1), "scale to N px, crop to tokens")
     _add(networks, "--seed S", _at_least(0), "of the noise", default=0)
@@ -311,6 +313,17 @@ def _export(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--results FOLDER", Path, text)
     _add(parser, "--merge", None, "say why the LoRA cannot be merged into the base")
     parser.set_defaults(check=checks.export)
+
+
+def _caption(parser: argparse.ArgumentParser) -> None:
+    _add(parser, "images IMAGES", _existing, "folder, searched with its sub-folders")
+    text = "network that turns an image into text, such as BLIP: folder, or hub id as ID@COMMIT"
+    _add(parser, "--model MODEL", None, text, required=True)
+    text = "gets <image>.txt; those that are there stay (may be IMAGES itself)"
+    _add(parser, "-o CAPTIONS", Path, text, required=True)
+    _add(parser, "--begin TEXT", None, "words that captions begin with")
+    _add(parser, "--batch-size N", _at_least(1), "images at a time", default=4)
+    _add(parser, "--device", None, choices=("cpu", "cuda"), default="cpu")
 
 
 def _lightfield(parser: argparse.ArgumentParser) -> None:
@@ -403,6 +416,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "exif": _exif,
     "render": _render,
     "refocus": _refocus,
+    "caption": _caption,
     "compat": _compat,
     "export": _export,
     "lightfield": _lightfield,

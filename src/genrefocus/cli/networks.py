@@ -51,6 +51,7 @@ def pipeline_of(
         origin,
         deblur=not args.no_deblur,
         deblur_prompt=args.deblur_prompt,
+        bokeh_prompt=args.bokeh_prompt,
         steps=args.steps,
         device=device,
         memory=MemoryUse(

@@ -25,6 +25,8 @@ def run_job(config: DictConfig) -> None:
         raise ValueError(f"{missing[0]} is not given: {missing[0]}=...")
     _require_run(config)
     source: Source = instantiate(config.source, _convert_="all")
+    if config.captions:
+        source = _captioned(source, config)
     _require_sidecars(config, source)
     parts = _parts(config, source)
     # These take seconds to import: source and parts say first what is missing.
@@ -61,7 +63,7 @@ def run_job(config: DictConfig) -> None:
     if summary is None:
         console.print(f"job {config.job} of {config.jobs} is done; others are not yet")
         return
-    root = getattr(source, "root", None)
+    root = config.source.get("root")
     report = write_report(out, root=None if root is None else Path(root))
     _print_summary(console, summary, source, list(config.splits))
     console.print(
@@ -89,6 +91,14 @@ def _print_summary(
         )
 
 
+def _captioned(source: Source, config: DictConfig) -> Source:
+    from genrefocus.preparation.sources import CaptionedSource
+
+    captioned = CaptionedSource(source, instantiate(config.captions))
+    captioned.items()  # says at once what is missing
+    return captioned
+
+
 def _require_run(config: DictConfig) -> None:
     """Whether there is any trained network to deblur with, said before torch is imported.
 
@@ -108,8 +118,12 @@ def _plain(node: DictConfig) -> Any:
 def _parts(config: DictConfig, source: Source) -> dict[str, Any]:
     """What the route takes from other groups; scenes know their depth and need no estimator."""
     known = {"depth": None} if "scene" in source.roles else {}
+    captions = sorted({item.caption for item in source.items() if item.caption})
+    asked: dict[str, Any] = {"deblur": {"prompts": captions}} if captions else {}
     parts: dict[str, Any] = {
-        name: known[name] if name in known else instantiate(config[name], _convert_="all")
+        name: known[name]
+        if name in known
+        else instantiate(config[name], _convert_="all", **asked.get(name, {}))
         for name in _PARTS
         if name in config
     }

@@ -6,10 +6,10 @@ Torch is imported in functions: what a path says must not wait for it.
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from genrefocus.photograph.decoding import image_size
 from genrefocus.photograph.exif import read_exposure
@@ -114,6 +114,14 @@ def check_sidecars(
     first = (folder / needed).with_suffix(suffix)
     detail = f"{len(missing)} of {len(photos)} images have none; {first} is needed"
     return [Finding(what, "error", detail, estimates_remedy(what))]
+
+
+def check_captions(captions: Any, photos: Sequence[str]) -> Iterator[Finding]:
+    """Whether photographs have their captions, a ``preparation.sources.Captions``."""
+    try:
+        captions.of_all(photos)
+    except (ValueError, OSError) as error:
+        yield Finding("captions", "error", str(error), "captions=none, or captions=...")
 
 
 def estimates_remedy(what: Literal["depth", "mask"]) -> str:

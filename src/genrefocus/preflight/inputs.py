@@ -25,6 +25,7 @@ from genrefocus.data.batches import micro_batches
 from genrefocus.data.buckets import least_edge
 from genrefocus.preflight.files import (
     Finding,
+    check_captions,
     check_flux,
     check_shards,
     check_sidecars,
@@ -258,6 +259,9 @@ def _photographs(config: DictConfig, stage: str) -> Iterator[Finding]:
                     what,
                     by_exif=True,
                 )
+        if captions := config.stages[stage].captions:
+            names = [path.relative_to(photos).as_posix() for path in images_below(photos)]
+            yield from check_captions(instantiate(captions), names)
         yield from check_sizes(photos, long_edge=route.long_edge, least_edge=route.least_edge)
 
 

@@ -32,7 +32,8 @@ from genrefocus.preparation.shard_plan import Candidate
 Deblur = Callable[..., Tensor]
 """(B, 3, H, W) in [0, 1], and the number of each image's noise -> sharp ones, same shape.
 
-One whose attribute ``takes_map`` is true is told the blur by ``maps`` (B, 1, H, W).
+One whose attribute ``takes_map`` is true is told the blur by ``maps`` (B, 1, H, W). Where images
+have captions, ``prompts`` has one for each, None where it has none.
 """
 
 
@@ -98,7 +99,8 @@ class InTheWild(Route):
         sharp: dict[int, Tensor] = {}
         for size, numbers in sorted(by_size.items()):
             together = torch.stack([loaded[number][0] for number in numbers])
-            answer = self.deblur(together, [candidates[number].seed for number in numbers])
+            own = [candidates[number] for number in numbers]
+            answer = self.deblur(together, [one.seed for one in own], **_prompts(own))
             assert answer.shape[1:] == size, f"deblur turned {size} into {tuple(answer.shape)}"
             sharp |= dict(zip(numbers, answer.detach().float().cpu(), strict=True))
         photos = [
@@ -119,7 +121,8 @@ class InTheWild(Route):
         sample, measures = estimates.sample(self.name, candidate, strength, self.mask, provenance)
         if self.tells:
             maps = defocus_map(estimates.disparity, estimates.focus, strength)[None, None]
-            answer = self.deblur(photo.image[None], [candidate.seed], maps=maps)
+            prompts = _prompts([candidate])
+            answer = self.deblur(photo.image[None], [candidate.seed], maps=maps, **prompts)
             sample = replace(sample, aif=to_uint8(answer[0].detach().float().cpu()))
         measures |= {
             "pixel_ratio": facts.pixel_ratio,
@@ -135,3 +138,8 @@ class InTheWild(Route):
             return {}
         made = ShardDataset(out / "train")
         return {"reblurred": reblurred(made, self.reblurred, advance)} if len(made) else {}
+
+
+def _prompts(candidates: Sequence[Candidate]) -> dict[str, Any]:
+    captions = [one.item.caption for one in candidates]
+    return {"prompts": captions} if any(captions) else {}

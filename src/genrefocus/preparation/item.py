@@ -72,6 +72,7 @@ class Item:
         pool: name and number; of all items with this pool so many are taken, those with the
             sharpest ``sharp`` images. None for an item that is taken in any case.
         key: of its sample; None derives one from the name and the content.
+        caption: what the image shows, in words: the prompt of its sample. None where nobody says.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Item:
     split: str | None = None
     pool: tuple[str, int] | None = None
     key: str | None = None
+    caption: str | None = None
 
 
 class Source(ABC):

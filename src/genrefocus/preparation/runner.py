@@ -224,7 +224,9 @@ def _outcome(
             "measures": measures,
             "code_version": __version__,
         }
-        samples[sample.key] = encode(replace(sample, provenance=provenance), image_format)
+        prompt = sample.prompt or candidate.item.caption
+        described = replace(sample, prompt=prompt, provenance=provenance)
+        samples[sample.key] = encode(described, image_format)
     return Outcome(samples, measured | {"name": item, "split": split})
 
 

@@ -151,7 +151,8 @@ def plan_shards(
         for number, first in enumerate(range(0, len(candidates), items_per_shard)):
             parts.append(Part(own, number, tuple(candidates[first : first + items_per_shard])))
     listed: list[Any] = [
-        [i.name, split[i.name], _digests(fingerprints[i.name]), *(i.pool or ())] for i in items
+        [i.name, split[i.name], _digests(fingerprints[i.name]), *(i.pool or ()), *_said(i)]
+        for i in items
     ]
     return ShardPlan(tuple(parts), tuple(away), _hash(json.dumps(listed, sort_keys=True)))
 
@@ -194,6 +195,10 @@ def _hash(text: str) -> str:
 
 def _digests(fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
     return {role: one.sha256 for role, one in fingerprints.items()}
+
+
+def _said(item: Item) -> list[str]:
+    return [] if item.caption is None else [item.caption]
 
 
 def _placed(

@@ -307,6 +307,7 @@ def test_the_stage_in_the_wild_may_come_first(
         "network": {"kind": "network", "init_lora": str(lora)},
         "route": {"kind": "route"},
         "source": {"kind": "source"},
+        "captions": {},
         "gates": {},
         "prepare": {},
     }
@@ -362,7 +363,7 @@ def test_prompts_of_all_sets_are_learnt_before_training(
     trained = {"module": {"prompt": "of the stage"}, "datamodule": {"a": 1}}
     trained |= {"_target_": "lit_models.stages.TrainNetwork", "fit": {}, "global_batch": 1}
     shards = {"network": {"prompt": "of the network"}, "prepare": {}, "gates": {}, "out": "/shards"}
-    shards |= {"route": {}, "source": {}}
+    shards |= {"route": {}, "source": {}, "captions": {}}
     shards["_target_"] = "lit_models.stages.PrepareInTheWild"
     own = {"stages": {"one": trained, "two": shards}, "curriculum": ["one", "two"]}
     chosen = stages.build_stages(OmegaConf.create({**own, **OF_A_RUN}), tmp_path)

@@ -27,7 +27,7 @@ def halved(images: Tensor, numbers: Sequence[int]) -> Tensor:
 
 def prepare(roll: Path, out: Path, deblur: Deblur = halved, **changes) -> dict:
     route = {"long_edge": 1024, "least_edge": 1, "batch_size": 4}
-    options = [*route, "told", "reblurred"]
+    options, source = [*route, "told", "reblurred"], changes.pop("source", None)
     route |= {name: changes.pop(name) for name in options if name in changes}
     return runner.prepare(
         InTheWild(
@@ -37,7 +37,7 @@ def prepare(roll: Path, out: Path, deblur: Deblur = halved, **changes) -> dict:
             deblur_name="halved",
             **route,
         ),
-        Photographs(roll / "photos", option="data.photos"),
+        source or Photographs(roll / "photos", option="data.photos"),
         out,
         **{"seed": 0, "items_per_shard": 5, "splits": ONE_SPLIT, "progress": False, **changes},
     )

@@ -17,6 +17,7 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.noise import seeded_generators
 from genrefocus.optics import defocus_map
 from genrefocus.photograph.exif import read_exposure
+from genrefocus.preparation.sources import CaptionedSource, Photographs, SidecarCaptions
 from tests.unit.preparation.rolls import COUNT, contents, ledger, prepare
 
 
@@ -78,6 +79,43 @@ def test_a_network_that_can_be_is_told_the_label(roll: Path, tmp_path: Path, tol
         # The label does not depend on it, nor does what is measured of the mask.
         assert sample.strength == before.strength and torch.equal(sample.mask, before.mask)
         assert sample.provenance["mask_agreement"] == before.provenance["mask_agreement"]
+
+
+def test_a_network_is_asked_with_the_captions(roll: Path, tmp_path: Path) -> None:
+    asked: dict[int, str | None] = {}
+
+    class Asked(Shown):
+        def __call__(
+            self,
+            images: Tensor,
+            numbers: Sequence[int],
+            *,
+            maps: Tensor | None = None,
+            prompts: Sequence[str | None] | None = None,
+        ) -> Tensor:
+            for number, prompt in zip(numbers, prompts or [None] * len(numbers), strict=True):
+                assert asked.setdefault(number, prompt) == prompt
+            return images / 2
+
+    photos = Photographs(roll / "photos")
+    names = [item.name for item in photos.items()]
+    for name in names[::2]:
+        file = (tmp_path / "captions" / name).with_suffix(".txt")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"this is {name}")
+    captions = SidecarCaptions(tmp_path / "captions", optional=True)
+    source = CaptionedSource(photos, captions)
+    summary = prepare(roll, tmp_path / "out", Asked(), source=source, batch_size=3)
+    assert "text files" in summary["set"]["parameters"]["source"]
+    dataset = ShardDataset(tmp_path / "out/train")
+    samples = [dataset[number] for number in range(len(dataset))]
+    found = {sample.provenance["source"]: sample.prompt for sample in samples}
+    assert found == {n: f"this is {n}" if n in names[::2] else None for n in found}
+    assert {sample.provenance["seed"]: sample.prompt for sample in samples}.items() <= asked.items()
+    file.write_text("another text")  # makes another set
+    other = CaptionedSource(photos, captions)
+    with pytest.raises(ValueError, match="listing"):
+        prepare(roll, tmp_path / "out", Asked(), source=other, batch_size=3)
 
 
 def test_the_less_is_restored_the_less_blur_the_images_lack(roll: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Scan:
         scene: str | None,
         split: str | None = None,
         facts: Mapping[str, Any] | None = None,
+        caption: str | None = None,
     ) -> None:
         """An item named after a file, or a problem where one of its images is not there."""
         for path in (file, *images.values()):
@@ -50,7 +51,8 @@ class Scan:
                 )
                 return
         parts = {role: ImageFile(path) for role, path in images.items()}
-        self.items.append(Item(self.name(file), scene, parts, facts or {}, split))
+        item = Item(self.name(file), scene, parts, facts or {}, split, caption=caption)
+        self.items.append(item)
 
     def reject(self, file: Path, reason: Reason, value: object, detail: str) -> None:
         """A problem of a file or folder."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from genrefocus.photograph.exif import TAGS
 from genrefocus.preparation.item import ImageFile, Item
+from genrefocus.preparation.sources.captions import one_line
 from genrefocus.preparation.sources.exposure import (
     exposure_tag,
     parse_exif_column,
@@ -35,10 +36,12 @@ class PhotographTable(ScannedSource):
         root: a parquet file, or a folder with some.
         image: column of the images.
         exif: further columns -> EXIF tag.
+        caption: column of the captions, see ``captions``; None: there are none.
     """
 
     image: str = "image"
     exif: Mapping[str, str] | None = None
+    caption: str | None = None
 
     name = "photograph_table"
     roles = frozenset({"photo"})
@@ -65,11 +68,12 @@ class PhotographTable(ScannedSource):
         in_files = _holds_paths(path, self.image, kinds)
         tags = {name: tag for name in kinds if (tag := exposure_tag(name)) is not None}
         tags |= self.exif or {}
-        if missing := tags.keys() - kinds.keys():
+        said = [] if self.caption is None else [self.caption]
+        if missing := {*tags, *said} - kinds.keys():
             raise ValueError(f"{path} has no columns {sorted(missing)}; it has {', '.join(kinds)}")
         texts = [name for name in _JSON_COLUMNS if name in kinds]
         scene = ["scene"] if "scene" in kinds else []
-        wanted = [*tags, *texts, *scene, *([self.image] if in_files else [])]
+        wanted = [*tags, *texts, *scene, *said, *([self.image] if in_files else [])]
         for number, row in enumerate(_rows(table, wanted)):
             name = path / f"{number:07d}"
             try:
@@ -78,11 +82,13 @@ class PhotographTable(ScannedSource):
                 found.problems.append((found.name(name), rejected))
                 continue
             place = None if row.get("scene") is None else str(row["scene"])
+            caption = one_line(row[self.caption]) if self.caption else None
             if not in_files:
                 photo = {"photo": ImageFile(path, (number, self.image))}
-                found.items.append(Item(found.name(name), place, photo, facts))
+                found.items.append(Item(found.name(name), place, photo, facts, caption=caption))
             elif row[self.image]:
-                found.add(name, {"photo": path.parent / row[self.image]}, scene=place, facts=facts)
+                file = path.parent / row[self.image]
+                found.add(name, {"photo": file}, scene=place, facts=facts, caption=caption)
             else:
                 found.reject(name, Reason.FILE_MISSING, None, f"column {self.image} is empty")
 
