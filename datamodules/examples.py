@@ -92,6 +92,8 @@ class TrainDraws(Dataset[Example]):
         label: source of K.
         mirror: flip left to right at random.
         fixed: crop about the centre, not at random.
+        caption_rate: share of the draws that keep the sample's own prompt; these are not mirrored,
+            since words and sides would be wrong.
     """
 
     def __init__(
@@ -104,9 +106,11 @@ class TrainDraws(Dataset[Example]):
         label: KLabel,
         mirror: bool,
         fixed: bool = False,
+        caption_rate: float = 1.0,
     ) -> None:
         self.sets, self.kept, self.order = dict(sets), dict(kept), order
         self.crops, self.label, self.mirror, self.fixed = dict(crops), label, mirror, fixed
+        self.caption_rate = caption_rate
 
     def __getitem__(self, n: int) -> Example:
         draw = self.order.draw(n)
@@ -116,6 +120,9 @@ class TrainDraws(Dataset[Example]):
         place = _CENTRE if self.fixed else (rng.random(), rng.random())
         mirrored = self.mirror and rng.random() < 0.5
         size = self.crops[draw.route][draw.index]
+        if rng.random() >= self.caption_rate:
+            sample = replace(sample, prompt=None)
+        mirrored &= sample.prompt is None
         return {"draw": n, **to_example(sample, size, place, mirrored, self.label)}
 
 

@@ -34,6 +34,8 @@ class RefocusDataModule(OrderedDataModule):
         k_label, k_deviation, k_constant: source of K of photographs, see ``examples.KLabel``.
         min_mask_agreement: drop training samples whose estimated in-focus mask agrees less with
             the sharpness of the photograph (provenance ``mask_agreement``, 0 to 1).
+        caption_rate: share of training draws that keep a sample's own prompt; the others are
+            asked with the stage's. Drawn as crops are.
         loading: ``batch_size``, ``eval_batch_size`` and ``num_workers``.
 
     Batches are dictionaries: key, route, prompt, draw (lists); aif, bokeh and extras
@@ -61,6 +63,7 @@ class RefocusDataModule(OrderedDataModule):
         k_deviation: float = 0.0,
         k_constant: float | None = None,
         min_mask_agreement: float | None = None,
+        caption_rate: float = 1.0,
         val_samples: int | None = None,
         **loading: Any,
     ) -> None:
@@ -74,6 +77,9 @@ class RefocusDataModule(OrderedDataModule):
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
         self.min_mask_agreement = min_mask_agreement
         self.val_samples = val_samples
+        if not 0 <= caption_rate <= 1:
+            raise ValueError(f"caption_rate={caption_rate}: give a share of the draws, 0 to 1")
+        self.caption_rate = caption_rate
         self.train_sets: dict[str, ShardDataset] = {}
         self.val_sets: list[ShardDataset] = []
 
@@ -121,6 +127,7 @@ class RefocusDataModule(OrderedDataModule):
             "weights": {name: weight for name, weight in self.weights.items() if weight > 0},
             "limit": self.limit,
             "min_mask_agreement": self.min_mask_agreement,
+            "caption_rate": self.caption_rate,
             "data": {name: one.fingerprint for name, one in self.train_sets.items()},
             "buckets": self.buckets,
             **({} if self.buckets is None else {"batch_size": self.batch_size}),
@@ -174,6 +181,7 @@ class RefocusDataModule(OrderedDataModule):
             label=self.label,
             mirror=self.mirror,
             fixed=self.fixed_crops,
+            caption_rate=self.caption_rate,
         )
 
     def _opened(self, folder: Path) -> ShardDataset:

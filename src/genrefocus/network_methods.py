@@ -160,11 +160,10 @@ class RefocusMethod:
     def __call__(self, case: Case) -> Tensor:
         if case.strength is None:
             raise ValueError(f"case {case.key} has no K")
-        pipeline = self.pipeline
-        if case.prompt is not None:
-            pipeline = RefocusPipeline(pipeline.deblur, _asked_for(pipeline.bokeh, case))
         number = _noise_number(case)
-        shown = pipeline.refocus(self.scene(case), case.strength, seed=self.seed, number=number)
+        shown = self._asked_for(case).refocus(
+            self.scene(case), case.strength, seed=self.seed, number=number
+        )
         return shown.image
 
     def deblurred(self, case: Case) -> Tensor | None:
@@ -178,6 +177,13 @@ class RefocusMethod:
             self._prepared[case.key] = self._prepare(case)
         return self._prepared[case.key]
 
+    def _asked_for(self, case: Case) -> RefocusPipeline:
+        if case.prompt is None:
+            return self.pipeline
+        deblur, bokeh = self.pipeline.deblur, self.pipeline.bokeh
+        asked = None if deblur is None else _asked_for(deblur, case)
+        return RefocusPipeline(asked, _asked_for(bokeh, case))
+
     def _prepare(self, case: Case) -> PreparedPhoto:
         if case.disparity is None or case.focus_disparity is None:
             raise ValueError(f"case {case.key} has no depth or focus")
@@ -188,7 +194,7 @@ class RefocusMethod:
         if self.told:
             _own_defocus(case)
             source = SourceBlur(case.source_strength, case.source_focus_disparity)
-        scene = self.pipeline.prepare(
+        scene = self._asked_for(case).prepare(
             image,
             focus=case.focus_disparity,
             disparity=case.disparity,

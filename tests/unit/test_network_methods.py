@@ -1,6 +1,6 @@
 """Trained networks as methods: asked as the protocols say, loaded once, true parts swapped in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from genrefocus.backbone.tiny import build_tiny
 from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.protocol import load_protocol, protocol_at_given_k
 from genrefocus.benchmark.runner import Entry, measure
-from genrefocus.denoiser import Denoiser
+from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.estimators import SidecarDepth
 from genrefocus.flow import Flow
 from genrefocus.network import Network
@@ -123,6 +123,25 @@ def test_a_network_that_can_be_told_the_blur_answers_told_and_blind(
     with pytest.raises(ValueError, match="does not say how its photograph is blurred"):
         chain.scene(replace(case, key="other"))
     assert len({one.fingerprint for one in by_task["deblur"]}) == 2  # type: ignore[attr-defined]
+
+
+def test_both_networks_of_a_chain_are_asked_with_the_caption(
+    networks: dict[NetworkTask, Network], case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[str]] = []
+    encode = Denoiser.encode
+
+    def spied(self: Denoiser, conditions: Conditions, *given: Any) -> Any:
+        asked.append(conditions.prompts)
+        return encode(self, conditions, *given)
+
+    monkeypatch.setattr(Denoiser, "encode", spied)
+    few = {task: replace(network, steps=1) for task, network in networks.items()}
+    chain = methods_of(few, "ours")["refocus"][0]
+    chain(case)
+    assert asked == [[few["deblur"].prompt], [few["bokeh"].prompt]]
+    chain(replace(case, key="other", prompt="a sign"))
+    assert asked[2:] == [["a sign"], ["a sign"]]
 
 
 class One(dict[str, Case]):

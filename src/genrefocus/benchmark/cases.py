@@ -54,7 +54,8 @@ class ShardCases:
         folder: of the set.
         limit: first so many cases, or None.
         spread: take as many as ``limit`` says from all over the set instead.
-        own_prompts: networks are asked with a sample's own prompt, where it has one.
+        own_prompts: networks are asked with a sample's own prompt, where it has one; figures are
+            then not compared with those of other prompts.
     """
 
     task: BenchmarkTask
@@ -72,10 +73,11 @@ class ShardCases:
 
     @property
     def fingerprint(self) -> str:
+        own = ", own prompts" if self.prompts else ""
         if len(self._numbers) == len(self._dataset):
-            return self._dataset.fingerprint
+            return self._dataset.fingerprint + own
         part = "spread" if self.spread else "first"
-        return f"{self._dataset.fingerprint}, {part} {len(self._numbers)}"
+        return f"{self._dataset.fingerprint}, {part} {len(self._numbers)}{own}"
 
     @property
     def keys(self) -> list[str]:
@@ -83,7 +85,9 @@ class ShardCases:
 
     @property
     def prompts(self) -> set[str]:
-        """Those that samples bring."""
+        """Those that samples bring, and networks are asked with."""
+        if not self.own_prompts:
+            return set()
         found = {self._dataset.metadata(number)["prompt"] for number in self._numbers.values()}
         return {prompt for prompt in found if prompt}
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ def run_job(config: DictConfig) -> None:
     from genrefocus.benchmark.report import REPORT_NAME
     from genrefocus.benchmark.suite import conclude, measure_all
 
-    methods = _methods(config, trained, own, console)
+    asked = {prompt for one in sets for prompt in getattr(one, "prompts", ())}
+    methods = _methods(config, trained, own, asked, console)
     entries = [
         _entry(one, cases, protocol, methods[cases.task], config, console)
         for one, cases, protocol in zip(chosen, sets, protocols, strict=True)
@@ -166,7 +167,11 @@ def _protocol(one: DictConfig, config: DictConfig) -> BenchmarkProtocol:
 
 
 def _methods(
-    config: DictConfig, trained: MethodNetworks, own: Mapping[str, Any], console: Console
+    config: DictConfig,
+    trained: MethodNetworks,
+    own: Mapping[str, Any],
+    prompts: Collection[str],
+    console: Console,
 ) -> Mapping[BenchmarkTask, list[tuple[Method, str | None]]]:
     """Networks and methods of the user's by task, each with where it comes from."""
     from genrefocus.benchmark.methods import UserMethod
@@ -179,7 +184,7 @@ def _methods(
     found: dict[BenchmarkTask, list[tuple[Method, str | None]]] = {task: [] for task in TASKS}
     for name, (cards, origin) in trained.items():
         console.print(f"{name}: {origin}", **_PLAIN)
-        networks = load_networks(cards, device=_device(config))
+        networks = load_networks(cards, device=_device(config), prompts=prompts)
         for task, some in methods_of(networks, name, depth=depth).items():
             found[task] += [(method, f"{name}: {origin}") for method in some]
     for name, answer in own.items():

@@ -44,6 +44,7 @@ def require_bounds(config: DictConfig) -> None:
             counts.append(f"stages.{name}.{key}")
     bounds: dict[str, tuple[int, float]] = dict.fromkeys(counts, (1, math.inf))
     bounds |= {f"mix.{route}": (0, math.inf) for route in config.mix}
+    bounds["caption_rate"] = (0, 1)
     bounds |= {"peak_flops": (1, math.inf), "learning_rate": (0, math.inf), "seed": (0, 2**32 - 1)}
     wrong = list(_of_trainer(config.trainer))
     for key, (low, high) in bounds.items():

@@ -21,11 +21,13 @@ from genrefocus.benchmark.methods import (
 from genrefocus.benchmark.protocol import protocol_at_given_k
 from genrefocus.benchmark.runner import Entry, gather, measure, run
 from genrefocus.data.images import save_image
+from genrefocus.data.shards import write_set
 from genrefocus.embedded import build_embedded
 from genrefocus.k_search import KRange
 from genrefocus.metrics.psnr import psnr
 from genrefocus.metrics.ssim import ssim
 from genrefocus.preparation.sources import Pairs
+from tests.samples import noise_sample
 
 COUNTS = {"synthetic": {"val": 3, "test": 4}, "deblur": {"val": 4, "test": 4}}
 
@@ -189,3 +191,15 @@ def test_pairs_of_images_are_cases(tmp_path: Path) -> None:
     assert "target is 25x20 px but the input 24x20 px" in record["figures"]["psnr"][1]
     with pytest.raises(ValueError, match="no pair of the split test"):
         PairCases("deblur", "pairs", Pairs(tmp_path), split="test")
+
+
+def test_captions_of_a_set_are_part_of_its_fingerprint(tmp_path: Path) -> None:
+    texts = ("a sign", None, "a sign")
+    samples = [noise_sample(n, 16, 16, prompt=text) for n, text in enumerate(texts)]
+    write_set(tmp_path, samples, parameters={})
+    plain = ShardCases("deblur", "x", tmp_path)
+    asked = ShardCases("deblur", "x", tmp_path, own_prompts=True)
+    assert (plain.prompts, asked.prompts) == (set(), {"a sign"})
+    assert [plain[key].prompt for key in plain.keys] == [None] * 3
+    assert [asked[key].prompt for key in asked.keys] == ["a sign", None, "a sign"]
+    assert asked.fingerprint == f"{plain.fingerprint}, own prompts"

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.examples import KLabel, collate, to_example
+from datamodules.examples import KLabel, TrainDraws, collate, to_example
 from genrefocus.data.batches import EvalBatches, TrainBatches, micro_batches
-from genrefocus.data.sample import Sample
+from genrefocus.data.order import GlobalOrder
+from genrefocus.data.sample import Sample, to_float
 from genrefocus.optics import MAX_COC, BlurStrength
 
 HEIGHT, WIDTH = 12, 20
@@ -73,6 +74,36 @@ def test_batches_hold_what_all_items_have() -> None:
     }.items():
         assert batch[name].shape == shape
         assert batch[name].dtype == torch.float32
+
+
+def test_captions_are_kept_at_their_rate_and_not_mirrored() -> None:
+    samples = [make_sample(f"{n}", prompt=f"says {n}") for n in range(10)]
+    sets = {"in_the_wild": samples}
+    order = GlobalOrder({"in_the_wild": 10}, {"in_the_wild": 1.0}, 5)
+
+    def draws(rate: float) -> list[dict]:
+        one = TrainDraws(
+            sets,  # type: ignore[arg-type]
+            {"in_the_wild": range(10)},
+            order,
+            crops={"in_the_wild": [(HEIGHT, WIDTH)] * 10},
+            label=KLabel(),
+            mirror=True,
+            caption_rate=rate,
+        )
+        return [one[n] for n in range(400)]
+
+    half, every, none = draws(0.5), draws(1.0), draws(0.0)
+    kept = [one["prompt"] is not None for one in half]
+    assert sum(kept) == pytest.approx(200, abs=40)
+    assert kept == [one["prompt"] is not None for one in draws(0.5)]
+    assert all(one["prompt"] == f"says {one['key']}" for one in every)
+    plain = to_float(samples[0].aif)
+    mirrored = [
+        [not torch.equal(one["aif"], plain) for one in some] for some in (half, every, none)
+    ]
+    assert not any(mirrored[1]) and sum(mirrored[2]) == pytest.approx(200, abs=40)
+    assert mirrored[0] == [m and not k for m, k in zip(mirrored[2], kept, strict=True)]
 
 
 def test_k_labels() -> None:
