@@ -27,7 +27,7 @@ from genrefocus.benchmark.tables import RECORDS_NAME, build_tables
 from genrefocus.benchmark.typeset import number
 from genrefocus.network import Network, network_of
 from genrefocus.network_card import FILE_NAME, read_network_card
-from genrefocus.network_methods import TOLD, DeblurMethod, RefocusMethod
+from genrefocus.network_methods import CAPTIONS, TOLD, DeblurMethod, RefocusMethod
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.report.contact_sheet import sheet_of_files
 from genrefocus.runs import BENCHMARK, FINISHED, RESULT_NAME, git_commit
@@ -91,7 +91,9 @@ def _entries(
     found = []
     for task, some in networks.items():
         compared = [*_baselines(task, config), *_methods(task, some, config)]
-        found.append(entry(_cases(task, "test", config), _FIDELITY, compared))
+        test = _cases(task, "test", config)
+        read = ("legibility",) if test.shows_words else ()
+        found.append(entry(test, (*_FIDELITY, *read), compared))
         if task != "deblur":
             control = _cases(task, "control", config)
             found.append(entry(control, ("lvcorr",), [*compared[1:], GroundTruth()]))
@@ -140,7 +142,13 @@ def _methods(
     named = {**({"base": base} if config.evaluation.base else {}), **networks}
     if task == "deblur":
         told = [DeblurMethod(n, name + TOLD, True) for name, n in networks.items() if n.takes_map]
-        return [*(DeblurMethod(network, name) for name, network in named.items()), *told]
+        asked = [*CAPTIONS] if config.evaluation.captions else ["own"]
+        blind = [
+            DeblurMethod(network, name + CAPTIONS[caption], caption=caption)
+            for name, network in named.items()
+            for caption in asked
+        ]
+        return [*blind, *told]
     return [
         RefocusMethod(RefocusPipeline(None, network), name, seed=config.seed)
         for name, network in named.items()
@@ -191,7 +199,7 @@ def _write_sheet(entry: Entry, stages: Sequence[str], out: Path) -> None:
             columns.append((f"{name}{DEBLURRED}", ""))
             titles.append(f"all in focus: {name}")
         columns.append((name, name))
-        titles.append(f"{'output' if name.removesuffix(TOLD) in trained else 'baseline'}: {name}")
+        titles.append(f"{'output' if name.startswith(trained) else 'baseline'}: {name}")
     rows, captions = [], []
     for key, blur in over_blur(entry.cases.keys, results.parts[place], _ROWS).items():
         rows.append([images / name / f"{key}.png" for name, _ in (*columns, ("target", ""))])

@@ -24,6 +24,9 @@ from genrefocus.world.estimates import estimate_depth
 TOLD = "_told"
 """Ends the name of a method that is told the blur of the photographs."""
 
+CAPTIONS: Mapping[str, str] = {"own": "", "none": "_uncaptioned", "other": "_wrong_caption"}
+"""What a DeblurNet is asked with, and how the name of the method ends."""
+
 NEAREST = 0.01
 """Part of the pixels, those nearest to the true plane of focus, that name it in estimated depth."""
 
@@ -86,17 +89,20 @@ class DeblurMethod:
         network: asked as its card says.
         name: in tables.
         told: gets the defocus map of the photograph, see ``Network.takes_map``.
+        caption: one of ``CAPTIONS``: the case's own, none, or another case's.
     """
 
     network: Network
     name: str
     told: bool = False
+    caption: str = "own"
 
     needs_k = False
 
     @property
     def fingerprint(self) -> str:
         told = ", told the blur" if self.told else ""
+        told += "" if self.caption == "own" else f", caption {self.caption}"
         return f"{self.network.weights}, {dict(self.asked)}, seed {self.network.seed}{told}"
 
     @property
@@ -108,7 +114,8 @@ class DeblurMethod:
         drafts = None
         if self.network.takes_draft and case.draft is not None:
             drafts = case.draft[None]
-        network = _asked_for(self.network, case)
+        prompts = {"own": case.prompt, "none": None, "other": case.other_prompt}
+        network = _asked_for(self.network, replace(case, prompt=prompts[self.caption]))
         maps = _own_defocus(case)[None] if self.told else None
         return network(case.image[None], [_noise_number(case)], drafts, maps)[0]
 

@@ -20,6 +20,8 @@ from genrefocus.flow import Flow
 from genrefocus.network import Network
 from genrefocus.network_card import NetworkTask, released_card
 from genrefocus.network_methods import (
+    CAPTIONS,
+    DeblurMethod,
     EstimatedDepth,
     RefocusMethod,
     SimulatedDepth,
@@ -142,6 +144,19 @@ def test_both_networks_of_a_chain_are_asked_with_the_caption(
     assert asked == [[few["deblur"].prompt], [few["bokeh"].prompt]]
     chain(replace(case, key="other", prompt="a sign"))
     assert asked[2:] == [["a sign"], ["a sign"]]
+
+
+def test_a_deblurnet_is_asked_with_its_caption_with_none_or_with_a_wrong_one(
+    networks: dict[NetworkTask, Network], case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(Network, "__call__", lambda self, *_: asked.append(self.prompt) or [None])
+    own = replace(case, task="deblur", prompt="a sign", other_prompt="a plant")
+    methods = [DeblurMethod(networks["deblur"], "d", caption=one) for one in CAPTIONS]
+    for method in methods:
+        method(own)
+    assert asked == ["a sign", networks["deblur"].prompt, "a plant"]
+    assert len({method.fingerprint for method in methods}) == 3
 
 
 class One(dict[str, Case]):

@@ -7,10 +7,8 @@ attention alone learns slowly what a convolution does at once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,9 @@ from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import Backbone
 from genrefocus.backbone.lora import Lora, read_tensors, save_tensors
 from genrefocus.backbone.quantised import Quantise, quantise_blocks
-from genrefocus.backbone.text import Encode, TextEmbedding
+from genrefocus.backbone.spelling import HashedWords as HashedWords
+from genrefocus.backbone.spelling import write_words
+from genrefocus.backbone.text import TextEmbedding
 from genrefocus.flow import Shift
 from genrefocus.render.apertures import disk
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
@@ -46,7 +46,10 @@ _SHARPNESS = 6.0  # product of the query and key norm weights: how local attenti
 
 
 class TinyBackbone(Backbone):
-    """A backbone whose transformer steers a :class:`PixelPath`, a child of the transformer."""
+    """A backbone whose transformer steers a :class:`PixelPath`, a child of the transformer.
+
+    Words that a prompt quotes are drawn into a draft, see ``spelling``, which the path sees alone.
+    """
 
     takes_half_control = False  # the path adds the maps of all branches pixel by pixel
 
@@ -62,14 +65,29 @@ class TinyBackbone(Backbone):
         cache: KvCache | None = None,
     ) -> Tensor:
         """See :meth:`Backbone.forward`."""
+        read = self.transformer.config.pooled_projection_dim
+        plain = TextEmbedding(text.tokens, text.pooled[:, :read])
         steering = super().forward(
-            text, image, conditions, grid, lora=lora, isolated=isolated, cache=cache
+            plain, image, conditions, grid, lora=lora, isolated=isolated, cache=cache
         )
         path, patch = self.transformer.pixel_path, self.pixels_per_token
         maps = {b.role: _halved(b.tokens, grid, patch) for b in (image, *conditions)}
         steering = rearrange(steering, "b (h w) c -> b c h w", h=grid[0])
+        drafted = self._drafted(maps, text.pooled[:, read:])
         weights = {} if lora is None else lora.merged("pixel_path", path)
-        return _packed(functional_call(path, weights, (maps, steering)), patch)
+        return _packed(functional_call(path, weights, (maps, steering, drafted)), patch)
+
+    def _drafted(self, maps: dict[Role, Tensor], letters: Tensor) -> Tensor | None:
+        """Write the words of each image, by the numbers of their letters, into its draft: which
+        have one then, (B, 1, 1, 1); None where all or none have."""
+        if not letters.any():
+            return None
+        had = "draft" in maps
+        roles: tuple[Role, Role] = ("source", "draft" if had else "source")
+        source, onto = (F.pixel_shuffle(maps[role], 2) / 2 + 0.5 for role in roles)
+        drafts, wrote = write_words(source.clamp(0, 1), letters, onto)
+        maps["draft"] = F.pixel_unshuffle(drafts * 2 - 1, 2)
+        return None if had else wrote.to(drafts)[:, None, None, None]
 
 
 def build_tiny(
@@ -112,7 +130,10 @@ def build_tiny(
         model,
         PixelCodec(patch // 2),
         HashedWords(
-            text_tokens, transformer["joint_attention_dim"], transformer["pooled_projection_dim"]
+            text_tokens,
+            transformer["joint_attention_dim"],
+            transformer["pooled_projection_dim"],
+            spelt=True,
         ),
         shift=Shift(),
         tiling=Tiling(tile, tile_stride, when="longer_edge"),
@@ -168,36 +189,6 @@ def load_tiny(
     return backbone.requires_grad_(False).eval().to(device)
 
 
-class HashedWords:
-    """A fixed random vector for every word: the text encoder of the tiny backbone.
-
-    It is no language model: a handful of prompts get distinct, reproducible embeddings.
-    """
-
-    def __init__(self, tokens: int, token_dim: int, pooled_dim: int) -> None:
-        self.tokens, self.token_dim, self.pooled_dim = tokens, token_dim, pooled_dim
-        self.identity = f"words-{tokens}-{token_dim}-{pooled_dim}"
-
-    def loaded(self, device: torch.device) -> AbstractContextManager[Encode]:
-        return nullcontext(self)
-
-    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
-        tokens = torch.zeros(len(prompts), self.tokens, self.token_dim)
-        pooled = torch.zeros(len(prompts), self.pooled_dim)
-        for row, prompt in enumerate(prompts):
-            words = prompt.lower().split()
-            for column, word in enumerate(words[: self.tokens]):
-                tokens[row, column] = _word_vector(word, self.token_dim)
-            for word in words:
-                pooled[row] += _word_vector(word, self.pooled_dim) / len(words) ** 0.5
-        return TextEmbedding(tokens, pooled)
-
-
-def _word_vector(word: str, dim: int) -> Tensor:
-    seed = int.from_bytes(hashlib.sha256(f"{dim}:{word}".encode()).digest()[:7], "big")
-    return torch.randn(dim, generator=torch.Generator().manual_seed(seed))
-
-
 class PixelPath(nn.Module):
     """A U-Net at half the image's resolution and below, steered by the transformer.
 
@@ -244,10 +235,16 @@ class PixelPath(nn.Module):
         self.register_buffer("disks", _stacked(map(_disk, radii)), persistent=False)
         self.register_buffer("inverses", _stacked(map(_inverse, inverse_radii)), persistent=False)
 
-    def forward(self, maps: Mapping[Role, Tensor], steering: Tensor) -> Tensor:
+    def forward(
+        self, maps: Mapping[Role, Tensor], steering: Tensor, drafted: Tensor | None = None
+    ) -> Tensor:
         """Maps (B, 12, H / 2, W / 2) of the branches in [-1, 1], the source among them, steering
-        (B, S, rows, columns) of the tokens -> (B, 12, H / 2, W / 2)."""
-        x = sum(self.enter[role](part) for role, part in maps.items())
+        (B, S, rows, columns) of the tokens -> (B, 12, H / 2, W / 2). Where only some images have a
+        draft, ``drafted`` (B, 1, 1, 1) is 1 for these and 0 for the others."""
+        entered = {role: self.enter[role](part) for role, part in maps.items()}
+        if drafted is not None:
+            entered["draft"] = entered["draft"] * drafted
+        x: Any = sum(entered.values())
         for role in set(ROLES) - maps.keys():  # a weight without a gradient would stop DDP
             x = x + 0.0 * sum(weight.sum() for weight in self.enter[role].parameters())
         x = x.contiguous(memory_format=torch.channels_last)

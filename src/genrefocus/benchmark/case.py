@@ -13,6 +13,7 @@ from genrefocus.optics import (
     exceeded_radius,
     visible_blur,
 )
+from genrefocus.render.lettering import Lettering
 
 BenchmarkTask = Literal["deblur", "bokeh", "refocus"]
 TASKS: tuple[BenchmarkTask, ...] = get_args(BenchmarkTask)
@@ -36,6 +37,8 @@ class Case:
         source_focus_disparity, source_strength: the same of ``image``, for ``refocus``.
         draft: (3, H, W), the photograph as another method has deblurred it, where there is one.
         prompt: of the sample, in place of the network's; None where it has none of its own.
+        other_prompt: that of another sample, which is wrong here.
+        lettering: a word that the target shows, where known.
         series: K as a share of the target's K -> the scene at that K, (3, H, W).
         held_out_lens: whether the photograph is of a lens that training has not seen.
 
@@ -56,6 +59,8 @@ class Case:
     source_strength: BlurStrength | None = None
     draft: Tensor | None = None
     prompt: str | None = None
+    other_prompt: str | None = None
+    lettering: Lettering | None = None
     series: Mapping[float, Tensor] = field(default_factory=dict)
     held_out_lens: bool = False
 

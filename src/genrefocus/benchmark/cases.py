@@ -3,6 +3,7 @@
 import hashlib
 import os
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from genrefocus.data.shards import ShardDataset
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.item import Source
+from genrefocus.render.lettering import Lettering
 
 
 class CaseSet(Protocol):
@@ -86,10 +88,12 @@ class ShardCases:
     @property
     def prompts(self) -> set[str]:
         """Those that samples bring, and networks are asked with."""
-        if not self.own_prompts:
-            return set()
-        found = {self._dataset.metadata(number)["prompt"] for number in self._numbers.values()}
-        return {prompt for prompt in found if prompt}
+        return {prompt for prompt in self._captions.values() if prompt}
+
+    @property
+    def shows_words(self) -> bool:
+        """Whether the first sample says which word it shows."""
+        return any(self[key].lettering is not None for key in self.keys[:1])
 
     def has(self, extra: str) -> bool:
         """Whether the first sample has a further image of this name."""
@@ -98,7 +102,19 @@ class ShardCases:
     def __getitem__(self, key: str) -> Case:
         sample = self._dataset[self._numbers[key]]
         case = case_of(self.task, sample)
-        return replace(case, prompt=sample.prompt) if self.own_prompts and sample.prompt else case
+        if not self.own_prompts or sample.prompt is None:
+            return case
+        following = [*self._numbers, *self._numbers][self.keys.index(key) :]
+        others = (self._captions[one] for one in following)
+        other = next((text for text in others if text not in (None, sample.prompt)), None)
+        return replace(case, prompt=sample.prompt, other_prompt=other)
+
+    @cached_property
+    def _captions(self) -> dict[str, str | None]:
+        """Key -> prompt, None where networks are not asked with one."""
+        if not self.own_prompts:
+            return dict.fromkeys(self._numbers)
+        return {key: self._dataset.metadata(n)["prompt"] for key, n in self._numbers.items()}
 
 
 def case_of(task: BenchmarkTask, sample: Sample) -> Case:
@@ -113,6 +129,7 @@ def case_of(task: BenchmarkTask, sample: Sample) -> Case:
     """
     aif, photograph = to_float(sample.aif), to_float(sample.bokeh)
     extras = {name: to_float(image) for name, image in sample.extras.items()}
+    word = sample.provenance.get("lettering")
     known: dict[str, Any] = {
         "draft": extras.get("pre_deblur"),
         "series": {
@@ -124,6 +141,7 @@ def case_of(task: BenchmarkTask, sample: Sample) -> Case:
         "disparity": sample.disparity,
         "focus_disparity": sample.focus_disparity,
         "strength": sample.strength,
+        "lettering": Lettering(**word) if word else None,
         "held_out_lens": bool(sample.provenance.get("held_out_lens", False)),
     }
     if task == "deblur":
@@ -223,6 +241,8 @@ def cropped(case: Case, crop: tuple[int, int]) -> Case:
     def inner(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value[..., top : top + height, left : left + width].contiguous()
+        if isinstance(value, Lettering):
+            return replace(value, top=value.top - top, left=value.left - left)
         return value.cropped(height, width) if isinstance(value, BlurStrength) else value
 
     changes = {one.name: inner(getattr(case, one.name)) for one in fields(case)}

@@ -282,6 +282,7 @@ def _score(name: str, answer: Tensor, case: Case) -> float:
         disparity=case.disparity,
         focus_disparity=case.focus_disparity,
         strength=case.target_strength if of_target else case.strength,
+        lettering=case.lettering,
     )
 
 

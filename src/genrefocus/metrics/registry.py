@@ -21,6 +21,7 @@ _MODULES = (
     "blur_radius",
     "in_focus",
     "bleeding",
+    "legibility",
 )
 
 METRICS: Mapping[str, MetricInfo] = {

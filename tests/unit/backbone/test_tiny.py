@@ -14,6 +14,7 @@ from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.noise import seeded_generators
 from genrefocus.render.apertures import disk
+from genrefocus.render.lettering import Lettering
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
 
@@ -109,6 +110,30 @@ def test_the_prompt_reaches_the_pixels(edits, images) -> None:
         for p in ("blur it", "restore it")
     )
     assert (one - other).abs().max() > 1e-3
+
+
+def test_a_word_that_a_prompt_quotes_enters_as_a_draft_of_its_own_image(edits) -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) / 4
+    ink = Lettering("HI", 9, 6, 10).coverage(32, 32)
+    kernel = torch.from_numpy(disk().kernel(2.0)).float()[None, None]
+    images[0] += 0.7 * torch.nn.functional.conv2d(ink[None, None], kernel, padding="same")[0, 0]
+
+    def answers(*prompts: str, **more: torch.Tensor) -> torch.Tensor:
+        given = Conditions(prompts, images, **more)
+        return edits.sample(edits.encode(given, seeded_generators(0, [0, 1])), 1)
+
+    quiet = answers("a photo", "a photo")
+    told, other = answers('a photo "Hi"', 'a photo "Hi"')
+    assert (told - quiet[0]).abs().max() > 1e-3
+    torch.testing.assert_close(other, quiet[1])  # it does not show the word
+    torch.testing.assert_close(answers('a photo "No"', "a photo"), quiet)
+    mixed = answers('a photo "Hi"', "a photo")
+    torch.testing.assert_close(mixed, torch.stack([told, quiet[1]]))
+    drafts = images.flip(-1)
+    drafted = answers("a photo", "a photo", draft=drafts)
+    written = answers('a photo "Hi"', 'a photo "Hi"', draft=drafts)
+    assert (written[0] - drafted[0]).abs().max() > 1e-3
+    torch.testing.assert_close(written[1], drafted[1])
 
 
 def test_lora_of_a_convolution_is_the_sum_of_two_convolutions(tiny_settings) -> None:

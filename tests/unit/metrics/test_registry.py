@@ -14,6 +14,7 @@ from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
 from genrefocus.metrics.trunks import trunk_file, trunk_hash
 from genrefocus.optics import BlurStrength
+from genrefocus.render.lettering import Lettering
 
 
 def case() -> dict:
@@ -30,6 +31,7 @@ def case() -> dict:
         "disparity": torch.where(near, 1.0, 0.2) + 0.1 * torch.linspace(0, 1, 96),
         "focus_disparity": 1.05,
         "strength": BlurStrength(5.0, 96, 96),
+        "lettering": Lettering("ANY", 30, 30, 10),
     }
 
 
