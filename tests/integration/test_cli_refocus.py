@@ -12,6 +12,7 @@ from PIL import Image
 
 from genrefocus.cli import main
 from genrefocus.data.images import load_image
+from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.pipeline import RefocusPipeline
 
 HEIGHT, WIDTH = 40, 57
@@ -115,6 +116,20 @@ def test_depth_and_subject_of_onnx_files(folder: Path, capsys: pytest.CaptureFix
     Image.new("RGB", (WIDTH, HEIGHT), "navy").save("dark.png")
     assert main(["refocus", "dark.png", "--depth", "depth.npy", *K, *subject]) == 2
     assert "finds no subject; name what shall be sharp" in capsys.readouterr().err
+
+
+def test_both_networks_take_a_prompt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    encode = Denoiser.encode
+
+    def spied(self: Denoiser, conditions: Conditions, *given: Any) -> Any:
+        asked.append(tuple(conditions.prompts))
+        return encode(self, conditions, *given)
+
+    monkeypatch.setattr(Denoiser, "encode", spied)
+    command = [*BASIC, "--focus", "50,3", "--k", "8", "-o", "out.png"]
+    assert main([*command, "--deblur-prompt", 'it says "EXIT"', "--bokeh-prompt", "at night"]) == 0
+    assert asked == [('it says "EXIT"',), ("at night",)]
 
 
 def test_values_of_k_that_are_nearly_equal_have_files_of_their_own(

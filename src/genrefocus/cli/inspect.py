@@ -52,6 +52,8 @@ def _table(name: str, facts: Mapping[str, Any], verified: bool) -> Table:
     table.add_column(overflow="fold")
     size = f"{counted(facts['shards'], 'shard')}, {facts['bytes'] / 2**20:.1f} MiB"
     table.add_row("samples", f"{facts['samples']} in {size}")
+    if facts["captions"]:
+        table.add_row("captions", str(facts["captions"]))
     checksums = ", checksums agree" if verified else ""
     table.add_row("fingerprint", f"{facts['fingerprint']}{checksums}")
     table.add_row("schema version", str(facts["schema_version"]))

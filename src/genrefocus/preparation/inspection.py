@@ -24,17 +24,19 @@ def inspect_set(dataset: ShardDataset) -> dict[str, Any]:
     """Read the metadata of every sample, and no image.
 
     Returns:
-        JSON data: ``fingerprint`` of the content; ``schema_version``; ``shards``, ``samples`` and
-        ``bytes``; ``routes``, ``splits`` and ``sizes`` (WxH in px): name -> samples; ``origins``:
-        what made the samples (``ORIGINS``) -> name -> samples; ``distributions``: one of
-        ``MEASURES`` (K in px at 1/m, focus disparity in 1/m) -> ``samples`` that have it, min, p5,
-        median, p95, max. Origins and measures that no sample has are left out.
+        JSON data: ``fingerprint`` of the content; ``schema_version``; ``shards``, ``samples``,
+        ``captions`` (samples that have one) and ``bytes``; ``routes``, ``splits`` and ``sizes``
+        (WxH in px): name -> samples; ``origins``: what made the samples (``ORIGINS``) -> name ->
+        samples; ``distributions``: one of ``MEASURES`` (K in px at 1/m, focus disparity in 1/m) ->
+        ``samples`` that have it, min, p5, median, p95, max. Origins and measures that no sample has
+        are left out.
 
     Raises:
         ValueError: a sample is damaged; the message names shard and key.
     """
     rows = [_facts(dataset.metadata(number)) for number in range(len(dataset))]
-    samples = pd.DataFrame(rows, columns=["route", "split", "size", *ORIGINS, *MEASURES])
+    columns = ["route", "split", "size", "prompt", *ORIGINS, *MEASURES]
+    samples = pd.DataFrame(rows, columns=columns)
     counts = {name: _counts(samples[name]) for name in ("route", "split", "size", *ORIGINS)}
     measured = samples[list(MEASURES)].astype(float)
     index = read_index(dataset.folder)
@@ -43,6 +45,7 @@ def inspect_set(dataset: ShardDataset) -> dict[str, Any]:
         "schema_version": index["schema_version"],
         "shards": len(index["shardlist"]),
         "samples": len(dataset),
+        "captions": int(samples["prompt"].count()),
         "bytes": sum(shard["filesize"] for shard in index["shardlist"]),
         **{f"{name}s": counts[name] for name in ("route", "split", "size")},
         "origins": {name: counts[name] for name in ORIGINS if counts[name]},

@@ -1,6 +1,7 @@
 """``genrefocus inspect``: what it prints is what was written, and damage is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def made(tmp_path: Path, write_preparation, make_labelled) -> Path:
         )
         for number in range(1, COUNT + 4)
     ]
+    samples = [replace(one, prompt="a sign") if n < 4 else one for n, one in enumerate(samples)]
     return write_preparation(tmp_path / "out", samples)
 
 
@@ -39,6 +41,7 @@ def test_facts_of_every_set(made: Path, capsys) -> None:
     assert list(facts) == ["test", "train", "val"]
     train = facts["train"]
     assert (train["samples"], train["shards"], facts["val"]["samples"]) == (COUNT, 6, 3)
+    assert (train["captions"], facts["val"]["captions"]) == (4, 0)
     assert train["bytes"] == sum(path.stat().st_size for path in made.glob("train/*.tar"))
     assert train["fingerprint"] == ShardDataset(made / "train").fingerprint
     assert train["routes"] == {"aperture_series": COUNT} and train["splits"] == {"train": COUNT}
@@ -67,6 +70,7 @@ def test_the_table_says_the_same(made: Path, capsys, monkeypatch) -> None:
         "min 1, p5 2, median 11, p95 20, max 21",
         "(11 without)",
         "checksums agree",
+        "captions",
         "3 sets, 24 samples",
         ShardDataset(made / "val").fingerprint,
     ):
