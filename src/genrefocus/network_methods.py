@@ -115,6 +115,8 @@ class DeblurMethod:
         if self.network.takes_draft and case.draft is not None:
             drafts = case.draft[None]
         prompts = {"own": case.prompt, "none": None, "other": case.other_prompt}
+        if self.caption == "other" and case.other_prompt is None:
+            raise ValueError(f"case {case.key}: no other case has another caption")
         network = _asked_for(self.network, replace(case, prompt=prompts[self.caption]))
         maps = _own_defocus(case)[None] if self.told else None
         return network(case.image[None], [_noise_number(case)], drafts, maps)[0]

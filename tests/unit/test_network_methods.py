@@ -157,6 +157,8 @@ def test_a_deblurnet_is_asked_with_its_caption_with_none_or_with_a_wrong_one(
         method(own)
     assert asked == ["a sign", networks["deblur"].prompt, "a plant"]
     assert len({method.fingerprint for method in methods}) == 3
+    with pytest.raises(ValueError, match="no other case has another caption"):
+        methods[-1](replace(own, other_prompt=None))
 
 
 class One(dict[str, Case]):

@@ -272,7 +272,7 @@ def test_a_run_is_evaluated(
     }
     settings = {
         "curriculum": ["deblurnet", "bokehnet"],
-        "evaluation": {**evaluated, "base": True, "classical": False},
+        "evaluation": {**evaluated, "base": True, "captions": False, "classical": False},
         "data": {"crop": SIZE, "build": None},
         "test_samples": None,
         "seed": 3,
