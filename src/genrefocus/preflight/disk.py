@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from genrefocus.geometry import size_within
@@ -17,6 +18,8 @@ from genrefocus.rejection import Rejected
 
 #: of a pixel in the shards of photographs before compression: two images, disparity and mask
 _PIXEL_BYTES = 3 + 3 + 2 + 1
+#: of a token of a prompt's embedding by T5, 16 bits a channel
+_TOKEN_BYTES = 2 * 4096
 #: below it what libraries write (compiled kernels, sockets, caches) may fail
 _LEAST_BYTES = 1024**3
 
@@ -58,6 +61,10 @@ def find_disk(
     ]
     if config.backbone.get("latents") is not None:
         written.append(WrittenFolder("backbone.latents", Path(config.backbone.latents), {}))
+    if config.backbone.get("prompts") is not None:
+        each = _TOKEN_BYTES * config.backbone.max_text_length
+        parts = {"embeddings of captions": len(_captions(config)) * each}
+        written.append(WrittenFolder("backbone.prompts", Path(config.backbone.prompts), parts))
     if download:
         from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -94,6 +101,22 @@ def existing(folder: Path) -> Path:
     while not place.exists():
         place = place.parent
     return place
+
+
+def _captions(config: DictConfig) -> set[str | None]:
+    """Of the sets that are there by now, and of photographs."""
+    from genrefocus.data.images import images_below
+
+    found: set[str | None] = set()
+    for stage in (config.stages[name] for name in config.curriculum):
+        with contextlib.suppress(ValueError, OSError):  # other checks say what is wrong
+            if "datamodule" in stage:
+                found |= instantiate(stage.datamodule).prompts()
+            if stage.get("captions"):
+                photos = Path(stage.source.root)
+                names = [path.relative_to(photos).as_posix() for path in images_below(photos)]
+                found |= set(instantiate(stage.captions).of_all(names).values())
+    return found
 
 
 def _photographs(config: DictConfig) -> Iterator[int]:

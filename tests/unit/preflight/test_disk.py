@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from genrefocus.configuration.composing import compose_training
+from genrefocus.data.shards import write_set
 from genrefocus.preflight import disk
 from genrefocus.preflight.disk import WrittenFolder, check_disk, find_disk
+from tests.samples import noise_sample
 
 GIB = 1024**3
 
@@ -49,3 +51,19 @@ def test_what_a_run_writes_is_counted(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cache)
     found = find_disk(config, checkpoints=[], loras=[], download=34 * GIB)
     assert any(cache in one.detail and "weights 34.0 GiB" in one.detail for one in found)
+
+
+def test_embeddings_of_captions_are_counted_once_each(tmp_path: Path) -> None:
+    """Of sets that are there and of photographs: 4 MiB for each text."""
+    texts = ("a sign", "a plant", None, "a sign")
+    samples = [noise_sample(n, 16, 16, prompt=text) for n, text in enumerate(texts)]
+    write_set(tmp_path / "deblur/train", samples, parameters={})
+    for name in ("1", "2"):
+        Image.new("RGB", (20, 10)).save(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.txt").write_text({"1": "a plant", "2": "a tree"}[name])
+    given = ["scale=paper", "data=embedded", f"data.photos={tmp_path}", "captions=sidecar"]
+    given += [f"captions.folder={tmp_path}", f"data.deblur={tmp_path / 'deblur'}"]
+    given += ["backbone.prompts=/dev/shm/prompts", "data.synthetic=/none", "data.sweep=/none"]
+    found = find_disk(compose_training(given), checkpoints=[], loras=[], download=0)
+    (own,) = (one for one in found if "/dev/shm/prompts" in one.detail)
+    assert "embeddings of captions 12.0 MiB" in own.detail
