@@ -1,19 +1,24 @@
-"""Sets of cases: shards of this project, and pairs of images in any layout."""
+"""Sets of cases: shards of this project, pairs of images in any layout, and focal stacks."""
 
+import functools
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from genrefocus.benchmark.case import BenchmarkTask, Case
+from genrefocus.data.focal_stack import FocalStack, all_in_focus
 from genrefocus.data.images import image_of
 from genrefocus.data.order import spread
-from genrefocus.data.sample import Sample, to_float
+from genrefocus.data.sample import Sample, to_float, to_uint8
 from genrefocus.data.shards import ShardDataset
+from genrefocus.geometry import View, resize, size_within
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.item import Source
@@ -222,6 +227,122 @@ class PairCases:
         files = self._pairs[key].images
         image, target = (image_of(files[of].read(), key) for of in ("photo", "sharp"))
         return Case(self.task, key, image=image, target=target)
+
+
+class StackSource(Protocol):
+    """What lists focal stacks, see ``genrefocus.preparation.sources.FocalStacks``."""
+
+    def stacks(self) -> Mapping[str, tuple[FocalStack, str | None]]:
+        """Folder -> its stack and the split, or None where the set has no splits."""
+
+
+@dataclass
+class FocalStackCases:
+    """Two photographs of each focal stack, in either direction: near in focus, and far.
+
+    A tenth of the pixels is sharp in frames before that of the near photograph, a tenth behind that
+    of the far one; they are two frames. Disparity is the index map, counted in frames from the
+    farthest, and a plane of focus is the photograph's frame. K, px per frame, is not known. A key
+    is the stack's folder without the parts that all share, and ``-near`` or ``-far``, the target.
+
+    Attributes:
+        task: ``refocus`` goes from one photograph to the other, ``bokeh`` from the all-in-focus
+            image to a photograph, ``deblur`` back.
+        name: of the data set, in tables.
+        source: of the stacks.
+        validation: scenes of the split for training, not those for testing; without splits every
+            fifth scene, not the others.
+        long_edge: to which all is scaled down, px; None keeps the size.
+        limit: first so many cases, or None.
+
+    Raises:
+        ValueError: there are no such scenes.
+    """
+
+    task: BenchmarkTask
+    name: str
+    source: StackSource
+    validation: bool = False
+    long_edge: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        found = self.source.stacks()
+        parts = [PurePosixPath(folder).parts or ("stack",) for folder in found]
+        while len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
+            parts = [part[:-1] for part in parts]
+        shared = len(os.path.commonprefix([part[:-1] for part in parts]))
+        self._stacks: dict[str, FocalStack] = {}
+        for number, (part, (stack, split)) in enumerate(zip(parts, found.values(), strict=True)):
+            held_out = number % 5 == 0 if split is None else split == "train"
+            if held_out == self.validation:
+                name = "__".join(part[shared:])
+                self._stacks |= {f"{name}-near": stack, f"{name}-far": stack}
+        self._stacks = dict(list(self._stacks.items())[: self.limit])
+        if not self._stacks:
+            use = "choose settings on" if self.validation else "measure"
+            raise ValueError(f"{self.name} has no scenes to {use}, of {len(found)}")
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for key, stack in self._stacks.items():
+            for data in (key.encode(), *(file.read_bytes() for file in stack.files)):
+                digest.update(hashlib.sha256(data).digest())
+        return f"{digest.hexdigest()}, long edge {self.long_edge or 'as it is'}"
+
+    @property
+    def keys(self) -> list[str]:
+        return list(self._stacks)
+
+    def __getitem__(self, key: str) -> Case:
+        scene, near = _two_of(self._stacks[key], self.long_edge), key.endswith("-near")
+        photograph, other = (scene.images[at] for at in ((0, 1) if near else (1, 0)))
+        image, target = {
+            "deblur": (photograph, scene.aif),
+            "bokeh": (scene.aif, photograph),
+            "refocus": (other, photograph),
+        }[self.task]
+        planes = scene.planes if near else scene.planes[::-1]
+        return Case(
+            self.task,
+            key,
+            image=to_float(image),
+            target=to_float(target),
+            aif=to_float(scene.aif),
+            disparity=scene.disparity,
+            focus_disparity=planes[0],
+            source_focus_disparity=planes[1] if self.task == "refocus" else None,
+        )
+
+
+@dataclass(frozen=True)
+class _TwoPhotographs:
+    """Of a stack: near and far, (3, H, W) uint8, with disparity and planes of focus in frames."""
+
+    images: tuple[Tensor, Tensor]
+    planes: tuple[float, float]
+    aif: Tensor
+    disparity: Tensor
+
+
+@functools.lru_cache(maxsize=64)  # methods come one after the other, and all read all cases
+def _two_of(stack: FocalStack, long_edge: int | None) -> _TwoPhotographs:
+    frames, index = stack.read()
+    last = len(frames) - 1
+    near, far = (round(float(np.quantile(index.numpy(), part))) for part in (0.1, 0.9))
+    if near == far:
+        near, far = max(near - 1, 0), min(far + 1, last)
+    views = [View(to_float(frames[at])) for at in (near, far)]
+    views.append(View(all_in_focus(frames, index), last - index))
+    if long_edge is not None:
+        size = size_within(index.shape[0], index.shape[1], long_edge)
+        views = [resize(view, *size) for view in views]
+    images = [to_uint8(view.image) for view in views]
+    disparity = views[-1].disparity
+    assert disparity is not None
+    planes = float(last - near), float(last - far)
+    return _TwoPhotographs((images[0], images[1]), planes, images[2], disparity)
 
 
 def cropped(case: Case, crop: tuple[int, int]) -> Case:

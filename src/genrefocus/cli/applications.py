@@ -25,7 +25,8 @@ PREPARE_HELP = """usage: genrefocus prepare route=ROUTE [source=SOURCE] [key=val
 
 routes   synthetic, sweep, point_lights, in_the_wild, aperture_series, deblur_pairs
 sources  scenes, night_scenes, camera_roll, aperture_roll (simulated); photographs,
-         photograph_table, developed_raw, folder, pairs, dpdd, realdof, realbokeh_3mp, lfdof, ebb
+         photograph_table, developed_raw, folder, pairs, dpdd, realdof, realbokeh_3mp, lfdof, ebb,
+         focal_stacks
 often    source.root=/folder  data.estimates=/folder  depth=... mask=... gates=...  out=/folder
          limit=20 for a trial;  route=ROUTE --cfg job prints all there is
 
@@ -34,7 +35,8 @@ See docs/preparation.md.
 
 BENCHMARK_HELP = """usage: genrefocus benchmark [benchmark=SET] [run=latest] [key=value ...]
 
-sets     embedded (made on first use); dpdd, dpdd_crops, realdof, pairs with source.root=/folder;
+sets     embedded (made on first use); dpdd, dpdd_crops, realdof, pairs, focal_stacks,
+         focal_stacks_embedded with source.root=/folder;
          lightfields, shards with benchmark.folder=/folder
 methods  run=outputs/NAME/DATE, run=null for none;  +runs.NAME=/folder: others beside it
          +loras.NAME.deblur=FILE +loras.NAME.bokeh=FILE flux=/folder: LoRA files on FLUX.1-dev

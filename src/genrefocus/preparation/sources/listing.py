@@ -31,7 +31,7 @@ class Scan:
     def add(
         self,
         file: Path,
-        images: Mapping[str, Path],
+        images: Mapping[str, Path | ImageFile],
         *,
         scene: str | None,
         split: str | None = None,
@@ -39,18 +39,20 @@ class Scan:
         caption: str | None = None,
     ) -> None:
         """An item named after a file, or a problem where one of its images is not there."""
-        for path in (file, *images.values()):
+        parts = {
+            role: one if isinstance(one, ImageFile) else ImageFile(one)
+            for role, one in images.items()
+        }
+        for path in (file, *(part.path for part in parts.values())):
             if (name := _printable(path)) != str(path):
                 detail = f"{name}: the name is not UTF-8; rename the file"
                 self.reject(file, Reason.FILE_NAME_INVALID, _printable(Path(path.name)), detail)
                 return
-        for role, path in images.items():
-            if not path.exists():
-                self.reject(
-                    file, Reason.FILE_MISSING, self._absent(path), f"no file for its {role}"
-                )
+        for role, part in parts.items():
+            if not part.path.exists():
+                absent = self._absent(part.path)
+                self.reject(file, Reason.FILE_MISSING, absent, f"no file for its {role}")
                 return
-        parts = {role: ImageFile(path) for role, path in images.items()}
         item = Item(self.name(file), scene, parts, facts or {}, split, caption=caption)
         self.items.append(item)
 

@@ -140,6 +140,16 @@ def realbokeh(root: Path) -> Path:
     return root
 
 
+def focal_stacks(root: Path) -> Path:
+    """A scene of Learn2Refocus' set by two of its cameras, and a plain folder with an index map."""
+    for camera in ("RigCenter", "RigLeft"):
+        folder = f"FSK_1/midsize/undistorted/{camera}"
+        images(root, *(f"{folder}/focal_position_{n:04d}_frame_0000.jpg" for n in range(9)))
+    images(root, *(f"street/frame{n}.png" for n in (1, 2, 10)))
+    Image.new("L", (8, 6), 2).save(root / "street" / "street_depthmap.png")
+    return root
+
+
 def photographs(root: Path) -> Path:
     images(root, "b.JPG", "a/c.png", "a/d.jpeg")
     (root / "notes.txt").write_text("no image")
@@ -173,6 +183,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "realbokeh_3mp": realbokeh,
     "lfdof": lfdof,
     "ebb": ebb,
+    "focal_stacks": focal_stacks,
     "photographs": photographs,
     "photograph_table": table,
     "developed_raw": developed,
