@@ -17,6 +17,7 @@ from genrefocus.data.sample import Sample, to_float
 from genrefocus.data.shards import ShardDataset
 from genrefocus.geometry import View, crop, flip
 from genrefocus.optics import blur_radius, defocus_of_radius, lacking_radius
+from genrefocus.render.apertures import described
 
 Example = dict[str, Any]
 KSource = Literal["exif", "reblurred", "noisy", "constant"]
@@ -94,6 +95,7 @@ class TrainDraws(Dataset[Example]):
         fixed: crop about the centre, not at random.
         caption_rate: share of the draws that keep the sample's own prompt; these are not mirrored,
             since words and sides would be wrong.
+        shape: show the shape of the aperture, see :func:`to_example`.
     """
 
     def __init__(
@@ -107,10 +109,11 @@ class TrainDraws(Dataset[Example]):
         mirror: bool,
         fixed: bool = False,
         caption_rate: float = 1.0,
+        shape: bool = False,
     ) -> None:
         self.sets, self.kept, self.order = dict(sets), dict(kept), order
         self.crops, self.label, self.mirror, self.fixed = dict(crops), label, mirror, fixed
-        self.caption_rate = caption_rate
+        self.caption_rate, self.shape = caption_rate, shape
 
     def __getitem__(self, n: int) -> Example:
         draw = self.order.draw(n)
@@ -123,7 +126,7 @@ class TrainDraws(Dataset[Example]):
         if rng.random() >= self.caption_rate:
             sample = replace(sample, prompt=None)
         mirrored &= sample.prompt is None
-        return {"draw": n, **to_example(sample, size, place, mirrored, self.label)}
+        return {"draw": n, **to_example(sample, size, place, mirrored, self.label, self.shape)}
 
 
 class EvalExamples(Dataset[Example]):
@@ -150,6 +153,7 @@ class EvalSamples(EvalExamples):
             another, as sets of their own.
         label: source of K.
         most: samples of a set, spread over it; None takes all.
+        shape: show the shape of the aperture, see :func:`to_example`.
     """
 
     def __init__(
@@ -160,8 +164,9 @@ class EvalSamples(EvalExamples):
         buckets: Sequence[Size] | None = None,
         label: KLabel,
         most: int | None = None,
+        shape: bool = False,
     ) -> None:
-        self.label = label
+        self.label, self.shape = label, shape
         self.taken: list[tuple[ShardDataset, Size, list[int]]] = []
         for one in sets:
             crops = crops_of(one, spread(len(one), most), crop, buckets)
@@ -186,7 +191,7 @@ class EvalSamples(EvalExamples):
 
     def __getitem__(self, n: int) -> Example:
         one, size, index = self.places[n]
-        return {"draw": n, **to_example(one[index], size, _CENTRE, False, self.label)}
+        return {"draw": n, **to_example(one[index], size, _CENTRE, False, self.label, self.shape)}
 
 
 def to_example(
@@ -195,8 +200,9 @@ def to_example(
     place: tuple[float, float],
     mirrored: bool,
     label: KLabel = _AS_STORED,
+    shape: bool = False,
 ) -> Example:
-    """Label, crop, mirror, and derive the defocus map.
+    """Label, crop, mirror, derive the defocus map, and draw the shape of the aperture.
 
     Args:
         sample: any.
@@ -204,9 +210,11 @@ def to_example(
         place: of the crop, (0, 0) top left to (1, 1) bottom right.
         mirrored: left to right.
         label: source of K.
+        shape: of the aperture, as the sample describes it; a disc where it does not.
 
     Returns:
-        key, route, prompt; aif, bokeh and extras (3, *size) in [0, 1]; and where they are
+        key, route, prompt; aif, bokeh and extras (3, *size) in [0, 1]; where it is asked for, shape
+        (1, s, s) in [0, 1] with s the shorter edge, see ``Aperture.image``; and where they are
         known: disparity (1, *size) in 1/m, and defocus (1, *size) in [0, 1], k, the size that k is
         stated for being the crop's, focus_disparity, radius (mean blur radius in px).
 
@@ -236,6 +244,9 @@ def to_example(
         "aif": to_float(sharp.image),
         **{name: to_float(seen(View(image)).image) for name, image in others.items()},
     }
+    if shape:
+        drawn = described(sample.aperture or {"kind": "disk"}).image(min(size))
+        example["shape"] = drawn.flip(-1) if mirrored else drawn
     if sharp.disparity is not None:
         example["disparity"] = sharp.disparity[None]
         if sharp.strength is not None and sample.focus_disparity is not None:

@@ -32,6 +32,7 @@ class RefocusDataModule(OrderedDataModule):
             same images.
         limit: draw from the first samples of every route only, for overfitting and learning curves.
         k_label, k_deviation, k_constant: source of K of photographs, see ``examples.KLabel``.
+        shape: batches show the shape of the aperture, for a network that is told it.
         min_mask_agreement: drop training samples whose estimated in-focus mask agrees less with
             the sharpness of the photograph (provenance ``mask_agreement``, 0 to 1).
         caption_rate: share of training draws that keep a sample's own prompt; the others are
@@ -39,8 +40,8 @@ class RefocusDataModule(OrderedDataModule):
         loading: ``batch_size``, ``eval_batch_size`` and ``num_workers``.
 
     Batches are dictionaries: key, route, prompt, draw (lists); aif, bokeh and extras
-    (B, 3, H, W) in [0, 1]; and, where all samples of a batch have them, disparity (B, 1, H, W) in
-    1/m, defocus (B, 1, H, W) in [0, 1], k (B,), focus_disparity (B,), radius (B,) in px.
+    (B, 3, H, W) in [0, 1]; with ``shape`` also shape (B, 1, s, s); and, where all samples of a
+    batch have them, disparity (B, 1, H, W) in 1/m, defocus (B, 1, H, W) in [0, 1], k (B,), focus_disparity (B,), radius (B,) in px.
 
     Raises:
         ValueError, FileNotFoundError: in ``setup``, for routes and folders that do not fit, and for
@@ -64,6 +65,7 @@ class RefocusDataModule(OrderedDataModule):
         k_constant: float | None = None,
         min_mask_agreement: float | None = None,
         caption_rate: float = 1.0,
+        shape: bool = False,
         val_samples: int | None = None,
         **loading: Any,
     ) -> None:
@@ -75,7 +77,7 @@ class RefocusDataModule(OrderedDataModule):
         self.fixed_crops, self.mirror = fixed_crops, flip and not fixed_crops
         self.buckets = None if buckets is None else [(one[0], one[1]) for one in buckets]
         self.label = KLabel(k_label, k_deviation, k_constant, seed)
-        self.min_mask_agreement = min_mask_agreement
+        self.min_mask_agreement, self.shape = min_mask_agreement, shape
         self.val_samples = val_samples
         if not 0 <= caption_rate <= 1:
             raise ValueError(f"caption_rate={caption_rate}: give a share of the draws, 0 to 1")
@@ -98,6 +100,7 @@ class RefocusDataModule(OrderedDataModule):
                 buckets=self.buckets,
                 label=self.label,
                 most=self.val_samples,
+                shape=self.shape,
             )
 
     @property
@@ -182,6 +185,7 @@ class RefocusDataModule(OrderedDataModule):
             mirror=self.mirror,
             fixed=self.fixed_crops,
             caption_rate=self.caption_rate,
+            shape=self.shape,
         )
 
     def _opened(self, folder: Path) -> ShardDataset:

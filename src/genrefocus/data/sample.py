@@ -6,7 +6,8 @@ disparity, focus disparity and K (``optics.defocus_map``); a stored copy would b
 
 An encoded sample is a mapping from WebDataset extension to bytes::
 
-    json            schema version, key, route, split, K, focus disparity, prompt, provenance
+    json            schema version, key, route, split, K, focus disparity, prompt, aperture,
+                    provenance
     aif.png         8-bit sRGB
     bokeh.png       8-bit sRGB
     disparity.png   16-bit grey q; disparity = offset + scale * q, both in the JSON, 1/m
@@ -63,6 +64,8 @@ class Sample:
         focus_disparity: d_f in 1/m; None exactly where ``strength`` is.
         mask: (H, W) bool, True where the photograph is in focus, or None.
         prompt: this sample's own prompt, or None for the prompt of the task.
+        aperture: shape of the aperture of the photograph, plain JSON data, see
+            ``render.apertures.described``; or None where it is not known.
         extras: further images by name, (3, H, W) uint8, such as ``pre_deblur``.
         provenance: plain JSON data: source, renderer or estimators, seed, versions.
 
@@ -80,6 +83,7 @@ class Sample:
     focus_disparity: float | None = None
     mask: Tensor | None = None
     prompt: str | None = None
+    aperture: Mapping[str, Any] | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -154,9 +158,11 @@ def encode(sample: Sample, image_format: ImageFormat = "png") -> dict[str, bytes
         ValueError: an unknown format.
     """
     suffix = _suffix(image_format)
-    provenance, recorded = dict(sample.provenance), {}
-    if image_format != "png":  # samples from before there was a choice say nothing
-        recorded = {"image_format": image_format}
+    # Samples from before there was a choice say nothing.
+    recorded = {} if sample.aperture is None else {"aperture": dict(sample.aperture)}
+    provenance = dict(sample.provenance)
+    if image_format != "png":
+        recorded["image_format"] = image_format
         provenance["image_compression"] = {"format": image_format, **_JPEG}
     meta: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -255,6 +261,7 @@ def decode(members: Mapping[str, bytes]) -> Sample:
         focus_disparity=meta["focus_disparity"],
         mask=mask,
         prompt=meta["prompt"],
+        aperture=meta.get("aperture"),
         extras={name: _image(members, f"{name}.{suffix}") for name in meta["extras"]},
         provenance=meta["provenance"],
     )

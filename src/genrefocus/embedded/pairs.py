@@ -34,9 +34,10 @@ from genrefocus.world.textures import HELDOUT_FAMILIES, TRAIN_FAMILIES
 GENERATOR_VERSION = 4
 """Raised with every change that makes other images of the same seed."""
 
-SetKind = Literal["synthetic", "deblur", "sweep", "camera_roll"]
+SetKind = Literal["synthetic", "deblur", "sweep", "camera_roll", "point_lights"]
 PAIRS: tuple[SetKind, ...] = ("synthetic", "deblur", "sweep")
 ROLL: SetKind = "camera_roll"
+NIGHT: SetKind = "point_lights"
 
 # At 64 px; they scale with the size. The margin holds the shift of the greatest blur.
 LEAST_BLUR_PX = {"synthetic": 0.5, "deblur": 0.5, "sweep": 3.0, "camera_roll": 0.8}
@@ -47,7 +48,7 @@ MARGIN_PX = 14
 _GREATEST_K = 12.0
 _VISIBLE_PX = 2.0
 _F_NUMBER = 2.0  # wide open
-_EDGE_WIDTH_PX = 2  # of estimated depth, at any size
+EDGE_WIDTH_PX = 2  # of estimated depth, at any size
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _render(subject: _PhotographedScene, blur: _Blur) -> Tensor:
         focus_disparity=blur.estimated_focus,
         strength=blur.strength,
         aperture=disk(),
-        edge_width=_EDGE_WIDTH_PX,
+        edge_width=EDGE_WIDTH_PX,
     )
     return to_bytes(light)
 

@@ -1,6 +1,6 @@
 """The embedded data: everything that the scheme trains on by default, made from seeds.
 
-Four kinds of sets, each with its splits::
+Five kinds of sets, each with its splits::
 
     synthetic    train: sharp scenes with estimated disparity, blurred by the layered renderer with
                  an ideal disc; ``blurry`` is the scene with another focus and K. val and test:
@@ -10,6 +10,8 @@ Four kinds of sets, each with its splits::
     sweep        as synthetic in val and test, at the values of K that LVCorr is measured at
     camera_roll  photos/*.jpg by a simulated camera with EXIF; depth/*.npy (metres) and mask/*.png
                  as estimators would give them, errors included
+    point_lights night scenes with point lights, rendered with shaped apertures; only where they are
+                 asked for, see ``embedded.lights``
 
 Photographs show what lenses and cameras do, see ``world.cameras``: rims, colours, cat's eyes, tone
 curve, noise, JPEG. Disparity is what an estimator would say in all sets, and the focus disparity is
@@ -38,14 +40,16 @@ from numpy.random import Generator
 from genrefocus import __version__
 from genrefocus.data.images import save_image
 from genrefocus.data.sample import SPLITS
-from genrefocus.data.shards import read_index
+from genrefocus.data.shards import INDEX_NAME, read_index
 from genrefocus.embedded.files import RECORD_NAME, make_files
+from genrefocus.embedded.lights import make_night
 from genrefocus.embedded.pairs import (
     GENERATOR_VERSION,
     GREATEST_BLUR_PX,
     LEAST_BLUR_PX,
     LEAST_HELDOUT_BLUR_PX,
     MARGIN_PX,
+    NIGHT,
     PAIRS,
     ROLL,
     EmbeddedSet,
@@ -70,11 +74,13 @@ DEFAULT_COUNTS: Mapping[str, Mapping[str, int]] = {
     "sweep": {"val": 16, "test": 64},
     "camera_roll": {"train": 500, "val": 64, "test": 64},
 }
+_KINDS = (*PAIRS, ROLL, NIGHT)
+POINT_LIGHTS: Mapping[str, int] = {"train": 640, "val": 32, "test": 96}
 
 
 @dataclass(frozen=True)
 class EmbeddedPairs(Route):
-    """The pairs of a kind as a route, see :func:`make_pair`."""
+    """The pairs of a kind as a route, see :func:`make_pair` and :func:`make_night`."""
 
     kind: SetKind
     seed: int
@@ -84,11 +90,12 @@ class EmbeddedPairs(Route):
 
     @property
     def name(self) -> str:
-        return "deblur" if self.kind == "deblur" else "synthetic"
+        return self.kind if self.kind in ("deblur", NIGHT) else "synthetic"
 
     def sample(self, candidate: Candidate, estimated: object) -> Prepared:
         one = EmbeddedSet(self.kind, candidate.split, self.seed, self.size)
-        return Prepared(make_pair(one, candidate.item.facts["number"]), {})
+        make = make_night if self.kind == NIGHT else make_pair
+        return Prepared(make(one, candidate.item.facts["number"]), {})
 
 
 def build_embedded(
@@ -96,6 +103,7 @@ def build_embedded(
     *,
     seed: int,
     counts: Mapping[str, Mapping[str, int]] = DEFAULT_COUNTS,
+    point_lights: bool = False,
     size: int = 64,
     workers: int = 2,
     command: str = "",
@@ -107,6 +115,8 @@ def build_embedded(
         root: folder of the data, created where missing.
         seed: of everything.
         counts: kind -> split -> samples; splits that are missing or 0 are not made.
+        point_lights: make these night scenes too, ``POINT_LIGHTS`` of them unless ``counts`` says
+            how many.
         size: edge of the square pairs and short edge of the photographs, px, >= 16.
         workers: processes; 0 works in this one.
         command: for the card, what the user typed.
@@ -115,11 +125,12 @@ def build_embedded(
     Raises:
         ValueError: an unknown kind or split, or a folder that holds a set of other parameters.
     """
+    counts = {NIGHT: POINT_LIGHTS, **counts} if point_lights else counts
     root, wanted = Path(root), _wanted(counts)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".make.lock"):  # runs that begin at the same time wait for one of them
         _build_sets(root, wanted, seed, size, workers, progress)
-        card = dataset_card(root, wanted, seed, size, command)
+        card = dataset_card(root, seed, size, command)
         write_atomically(root / "README.md", card.encode())
 
 
@@ -131,11 +142,12 @@ def _build_sets(
     workers: int,
     progress: bool,
 ) -> None:
-    for kind in PAIRS:
+    prefixes = {"sweep": "sweep-", NIGHT: "lights-"}
+    for kind in (*PAIRS, NIGHT):
         if own := wanted.get(kind):
             prepare(
                 EmbeddedPairs(kind, seed, size),
-                NumberedScenes(f"embedded {kind}", own, prefix="sweep-" if kind == "sweep" else ""),
+                NumberedScenes(f"embedded {kind}", own, prefix=prefixes.get(kind, "")),
                 root / kind,
                 seed=seed,
                 items_per_shard=500,
@@ -184,29 +196,24 @@ def draw_roll_shot(one: EmbeddedSet, number: int) -> tuple[Scene, Exposure, Gene
 def _wanted(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     """Kind -> split -> samples, of what is to be made, in order."""
     for kind, splits in counts.items():
-        if kind not in (*PAIRS, ROLL) or set(splits) - set(SPLITS):
+        if kind not in _KINDS or set(splits) - set(SPLITS):
             raise ValueError(
-                f"counts of {kind} for {', '.join(splits)}; kinds are {', '.join((*PAIRS, ROLL))}, "
+                f"counts of {kind} for {', '.join(splits)}; kinds are {', '.join(_KINDS)}, "
                 f"splits {', '.join(SPLITS)}"
             )
     return {
         kind: {split: counts[kind][split] for split in SPLITS if counts[kind].get(split)}
-        for kind in (*PAIRS, ROLL)
+        for kind in _KINDS
         if kind in counts
     }
 
 
-def dataset_card(
-    root: Path, counts: Mapping[str, Mapping[str, int]], seed: int, size: int, command: str
-) -> str:
+def dataset_card(root: Path, seed: int, size: int, command: str) -> str:
     """README.md of the data, in Markdown: what they are, how they were made, how to make them."""
-    sets = {
-        f"{kind}/{split}": count for kind, own in counts.items() for split, count in own.items()
-    }
-    rows = [
-        f"| {folder} | {count} | {_fingerprint(root / folder)[:16]} |"
-        for folder, count in sets.items()
-    ]
+    folders = [f"{kind}/{split}" for kind in _KINDS for split in SPLITS]
+    made = {folder: found for folder in folders if (found := _made(root / folder))}
+    sets = {folder: count for folder, (count, _) in made.items()}
+    rows = [f"| {folder} | {count} | {digest[:16]} |" for folder, (count, digest) in made.items()]
     template = resources.files("genrefocus.embedded").joinpath("card.md").read_text("utf-8")
     return template.format(
         rows="\n".join(rows),
@@ -225,7 +232,14 @@ def dataset_card(
     )
 
 
-def _fingerprint(folder: Path) -> str:
-    record = folder / RECORD_NAME
-    made = json.loads(record.read_bytes()) if record.is_file() else read_index(folder)
-    return str(made["fingerprint"])
+def _made(folder: Path) -> tuple[int, str] | None:
+    """Samples and fingerprint of a finished set; None where there is none, or an empty one."""
+    if (record := folder / RECORD_NAME).is_file():
+        made = json.loads(record.read_bytes())
+        count = made["parameters"]["count"]
+    elif (folder / INDEX_NAME).is_file():
+        made = read_index(folder)
+        count = made["samples"]
+    else:
+        return None
+    return (count, made["fingerprint"]) if count else None

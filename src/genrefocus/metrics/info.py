@@ -17,7 +17,16 @@ VERSION = 1
 OWN = f"genrefocus, metrics version {VERSION}"
 
 Direction = Literal["higher", "lower", "zero", "none"]
-Need = Literal["target", "aif", "disparity", "focus_disparity", "strength", "lettering"]
+Need = Literal[
+    "target",
+    "aif",
+    "disparity",
+    "focus_disparity",
+    "strength",
+    "lettering",
+    "aperture",
+    "lights",
+]
 
 TARGET: frozenset[Need] = frozenset({"target"})
 AIF: frozenset[Need] = frozenset({"aif"})
@@ -81,7 +90,8 @@ class MetricInfo:
             **facts: what is known, None where it is not; those that the metric needs are read:
                 ``target`` and ``aif`` (all in focus), shape and range as ``pred``; ``disparity``
                 (H, W) in 1/m; ``focus_disparity`` in 1/m and ``strength`` (K, stated for H x W) as
-                requested; ``lettering``, a word that the target shows.
+                requested; ``lettering``, a word that the target shows;
+                ``aperture`` and ``lights``, see ``metrics.aperture_shape``.
 
         Returns:
             NaN, to be counted as failed, where this image does not determine a value or the output

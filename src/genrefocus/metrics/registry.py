@@ -22,6 +22,7 @@ _MODULES = (
     "in_focus",
     "bleeding",
     "legibility",
+    "aperture_shape",
 )
 
 METRICS: Mapping[str, MetricInfo] = {

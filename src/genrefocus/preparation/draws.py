@@ -40,12 +40,15 @@ class LogUniformRadius:
         low, high: range of the largest radius over the long edge; 0 < low <= high.
         least_px, most_px: in px, below which the ends of the range do not fall in small images,
             where the same share of the edge is no visible blur; 0 < least_px <= most_px.
+        focus_quantile: of disparity, which is in focus in place of a surface that is drawn: with
+            one near 1 next to nothing lies before the plane of focus.
     """
 
     low: float
     high: float
     least_px: float
     most_px: float
+    focus_quantile: float | None = None
 
     def __post_init__(self) -> None:
         for low, high in ((self.low, self.high), (self.least_px, self.most_px)):
@@ -54,13 +57,16 @@ class LogUniformRadius:
 
     @property
     def name(self) -> str:
+        quantile = self.focus_quantile
+        focus = "" if quantile is None else f", focus at quantile {quantile} of disparity"
         return (
             f"largest radius log-uniform, {self.low} to {self.high} of the long edge, "
-            f"at least {self.least_px} to {self.most_px} px"
+            f"at least {self.least_px} to {self.most_px} px{focus}"
         )
 
     def draw(self, disparity: Tensor, rng: Generator) -> tuple[float, BlurStrength]:
-        focus = _surface(disparity, rng)
+        quantile = self.focus_quantile
+        focus = _surface(disparity, rng) if quantile is None else disparity_at(disparity, quantile)
         edge = max(disparity.shape)
         low, high = max(self.low * edge, self.least_px), max(self.high * edge, self.most_px)
         radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -93,10 +99,15 @@ class LikePhotographs:
 
     def draw(self, disparity: Tensor, rng: Generator) -> tuple[float, BlurStrength]:
         relative, quantile = self._values[int(rng.integers(len(self._values)))]
-        values = disparity.flatten().sort().values
-        focus = float(values[min(int(quantile * len(values)), len(values) - 1)])
+        focus = disparity_at(disparity, quantile)
         height, width = disparity.shape
         return focus, BlurStrength(relative * max(height, width), height, width)
+
+
+def disparity_at(disparity: Tensor, quantile: float) -> float:
+    """The disparity that this part of a map (H, W) lies below, 0 to 1."""
+    values = disparity.flatten().sort().values
+    return float(values[min(int(quantile * len(values)), len(values) - 1)])
 
 
 def with_largest_radius(disparity: Tensor, focus: float, radius: float) -> BlurStrength:

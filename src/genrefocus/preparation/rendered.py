@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from torch import Tensor
 
@@ -127,7 +126,6 @@ class Synthetic(Route):
     sweep: bool = False
 
     name = "synthetic"
-    shows_shape = False
 
     def load(self, candidate: Candidate) -> Tensor | None:
         """The sharp image, None for a procedural scene."""
@@ -171,8 +169,6 @@ class Synthetic(Route):
             for k in PROTOCOL_K[:-1]:
                 weaker = replace(strength, k=strength.k * k / PROTOCOL_K[-1])
                 extras[f"sweep_{k:g}"] = taken(focus, weaker)
-        if self.shows_shape:
-            extras["shape"] = drawn_shape(aperture, *subject.disparity.shape)
         sample = Sample(
             key=candidate.key,
             route=self.name,
@@ -182,6 +178,7 @@ class Synthetic(Route):
             disparity=subject.disparity,
             strength=strength,
             focus_disparity=focus,
+            aperture=aperture.facts,
             extras=extras,
             provenance={
                 **subject.provenance,
@@ -209,7 +206,7 @@ class Synthetic(Route):
 
 @dataclass(frozen=True)
 class PointLights(Synthetic):
-    """Night scenes with point lights, blurred with a shape, which the sample shows as ``shape``.
+    """Night scenes with point lights, blurred with a shape, which the sample describes.
 
     Attributes:
         lights: added to images; procedural night scenes have their own.
@@ -218,7 +215,6 @@ class PointLights(Synthetic):
     lights: Lights | None = None
 
     name = "point_lights"
-    shows_shape = True
 
     def lit(self, subject: Subject, rng: Generator) -> tuple[Tensor, dict[str, Any]]:
         if subject.scene is not None:
@@ -227,13 +223,3 @@ class PointLights(Synthetic):
             raise ValueError("point lights on images need route.lights")
         image, lights = self.lights.add(subject, rng)
         return image, {"lights": lights}
-
-
-def drawn_shape(aperture: Aperture, height: int, width: int) -> Tensor:
-    """The opening in white on black, (3, height, width) uint8, as large as fits, centred."""
-    radius = min(height, width) / 2 - 1
-    y = np.arange(height)[:, None] - (height - 1) / 2
-    x = np.arange(width)[None, :] - (width - 1) / 2
-    covered = aperture.coverage(x, y, np.array(radius))
-    levels = torch.from_numpy(np.rint(covered * 255).astype(np.uint8))
-    return levels.expand(3, -1, -1).contiguous()

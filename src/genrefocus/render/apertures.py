@@ -6,12 +6,15 @@ point nearer than the plane of focus draws the shape as it is, a point behind it
 degrees: a heart with `rotation=math.pi` is upright in the background.
 """
 
+import base64
 import functools
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +46,14 @@ SHAPE_WEIGHTS: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class Aperture:
-    """A shape by its signed distance to the edge, `distance(x, y)`, negative inside."""
+    """A shape by its signed distance to the edge, `distance(x, y)`, negative inside.
+
+    `facts` are plain JSON data that `described` makes the shape of again; empty for a part of one.
+    """
 
     name: str
     distance: Distance
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def positions(self, count: int) -> Tensor:
         """Well-spread positions (count, 2) float32 on the opening, centred; deterministic.
@@ -84,6 +91,15 @@ class Aperture:
         """
         return np.clip(0.5 - radius * self.distance(x / radius, y / radius), 0.0, 1.0)
 
+    def image(self, side: int) -> Tensor:
+        """(1, side, side) in [0, 1], white where it is open, as large as fits.
+
+        It shows a light behind the plane of focus: what networks are told of the shape.
+        """
+        axis = (side - 1) / 2 - np.arange(side)
+        covered = self.coverage(axis[None, :], axis[:, None], np.array(side / 2 - 1))
+        return torch.from_numpy(covered)[None].float()
+
     def kernel(self, radius: float) -> Array:
         """The blur of a point at a signed radius in px: (2 n + 1, 2 n + 1), float64, sums to 1.
 
@@ -112,7 +128,7 @@ class Aperture:
 
 def disk() -> Aperture:
     """The full round aperture."""
-    return Aperture("disk", _to_circle)
+    return Aperture("disk", _to_circle, {"kind": "disk"})
 
 
 def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Aperture:
@@ -132,7 +148,8 @@ def polygon(blades: int, rotation: float = 0.0, curvature: float = 0.0) -> Apert
     distance = functools.partial(
         _to_blades, normals=normals, apothem=apothem, half_side=half_side, curvature=curvature
     )
-    return Aperture(f"polygon{blades}", distance)
+    facts = {"blades": blades, "rotation": rotation, "curvature": curvature}
+    return Aperture(f"polygon{blades}", distance, {"kind": "polygon", **facts})
 
 
 def ring(inner: float) -> Aperture:
@@ -142,7 +159,8 @@ def ring(inner: float) -> Aperture:
     """
     if not 0.0 < inner < 1.0:
         raise ValueError(f"the inner radius of a ring lies between 0 and 1, got {inner}")
-    return Aperture("ring", functools.partial(_to_ring, inner=inner))
+    distance = functools.partial(_to_ring, inner=inner)
+    return Aperture("ring", distance, {"kind": "ring", "inner": inner})
 
 
 def star(points: int, inner: float, rotation: float = 0.0) -> Aperture:
@@ -161,7 +179,8 @@ def star(points: int, inner: float, rotation: float = 0.0) -> Aperture:
         )
     edge = np.array([inner * math.cos(half) - 1.0, inner * math.sin(half)])
     distance = functools.partial(_to_star, half=half, rotation=rotation, edge=edge)
-    return Aperture(f"star{points}", distance)
+    facts = {"points": points, "inner": inner, "rotation": rotation}
+    return Aperture(f"star{points}", distance, {"kind": "star", **facts})
 
 
 def heart(rotation: float = 0.0) -> Aperture:
@@ -178,7 +197,7 @@ def heart(rotation: float = 0.0) -> Aperture:
     reach = max(2.0 * s - middle, math.hypot(s, -s - middle) + 1.0)
 
     distance = functools.partial(_to_heart, rotation=rotation, middle=middle, reach=reach)
-    return Aperture("heart", distance)
+    return Aperture("heart", distance, {"kind": "heart", "rotation": rotation})
 
 
 def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
@@ -199,26 +218,56 @@ def vignetted(aperture: Aperture, x: float, y: float) -> Aperture:
 
 
 def raster(path: Path) -> Aperture:
-    """The shape in an image: open where it is half white or more (and not transparent).
+    """The shape in an image, as lights behind the plane of focus show it.
 
-    Its centre of area becomes the centre, its farthest point gets distance 1. Raises
-    ValueError where the image has no opening, and :class:`~genrefocus.rejection.Rejected` where
-    it cannot be read, see :func:`genrefocus.photograph.decoding.read_pixels`.
+    It is open where the image is half white or more (and not transparent). Its centre of area
+    becomes the centre, its farthest point gets distance 1. Raises ValueError where the image has no
+    opening, and :class:`~genrefocus.rejection.Rejected` where it cannot be read, see
+    :func:`genrefocus.photograph.decoding.read_pixels`.
     """
     light = Image.fromarray(read_pixels(read_file(path), str(path)).light)
     light.thumbnail((_RASTER_SIZE, _RASTER_SIZE))
-    is_open = np.pad(np.asarray(light) >= 0.5, 2)
+    is_open = np.asarray(light) >= 0.5
     if not is_open.any():
         raise ValueError(f"aperture image {path} is nowhere half white; paint the opening white")
+    buffer = io.BytesIO()
+    Image.fromarray(is_open).save(buffer, "PNG")
+    return _drawn_opening(path.stem, base64.b64encode(buffer.getvalue()).decode())
+
+
+def _drawn_opening(name: str, png: str) -> Aperture:
+    """The shape in an image of 1 bit a pixel, in base64; see `raster`."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        is_open = np.pad(np.asarray(image)[::-1, ::-1], 2)
     rows, columns = np.nonzero(is_open)
     row, column = rows.mean(), columns.mean()
     reach = float(np.hypot(rows - row, columns - column).max()) + 0.5
-    field = distance_transform_edt(~is_open) - distance_transform_edt(is_open)
+    away = distance_transform_edt(~is_open) - distance_transform_edt(is_open)
     # Pixel centres lie half a pixel beyond the edge on either side.
-    field = field - 0.5 * np.sign(field)
+    away = away - 0.5 * np.sign(away)
 
-    distance = functools.partial(_in_field, field=field, centre=(row, column), reach=reach)
-    return Aperture(path.stem, distance)
+    distance = functools.partial(_in_field, field=away, centre=(row, column), reach=reach)
+    return Aperture(name, distance, {"kind": IMAGE, "name": name, "png": png})
+
+
+def described(facts: Mapping[str, Any]) -> Aperture:
+    """The shape of `Aperture.facts`, as a sample states it.
+
+    Raises ValueError where they describe none.
+    """
+    kinds: Mapping[str, Callable[..., Aperture]] = {
+        "disk": disk,
+        "polygon": polygon,
+        "ring": ring,
+        "star": star,
+        "heart": heart,
+        IMAGE: _drawn_opening,
+    }
+    numbers = dict(facts)
+    try:
+        return kinds[numbers.pop("kind")](**numbers)
+    except (KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{dict(facts)} describes no shape of an aperture: {error!r}") from error
 
 
 def image_shapes(folder: Path) -> tuple[Aperture, ...]:

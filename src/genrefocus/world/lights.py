@@ -166,6 +166,7 @@ def add_lights(
     count: int,
     energies: tuple[float, float],
     groups: int = 3,
+    where: Tensor | None = None,
 ) -> tuple[Tensor, tuple[PointLight, ...]]:
     """Add point lights to a sharp image.
 
@@ -182,6 +183,7 @@ def add_lights(
         count: number of lights, >= 1.
         energies: least and greatest energy of a light, see `PointLight`; log-uniform between.
         groups: number of colour groups, >= 1.
+        where: (H, W) bool, pixels that lights may stand on; None for all.
 
     Returns:
         The image with lights, (3, H, W) float32, not clipped, and the lights.
@@ -203,7 +205,7 @@ def add_lights(
             Reason.NON_FINITE, bad, f"disparity: {bad} of {disparity.numel()} values are not finite"
         )
     depth = disparity.numpy().astype(np.float64)
-    weight = _chances(depth)
+    weight = _chances(depth, True if where is None else where.numpy())
     added = np.zeros((3, *depth.shape))
     lights = []
     for members in np.array_split(np.arange(count), min(groups, count)):
@@ -226,14 +228,14 @@ def add_lights(
     return (image.double() + torch.from_numpy(added)).float(), tuple(lights)
 
 
-def _chances(depth: NDArray[np.float64]) -> NDArray[np.float64]:
+def _chances(depth: NDArray[np.float64], where: NDArray[np.bool_] | bool) -> NDArray[np.float64]:
     """How often a light stands at each pixel, (H, W), up to a common factor."""
     side, spread = 2 * _REACH + 1, float(depth.max() - depth.min())
     local = maximum_filter(depth, side) - minimum_filter(depth, side)
     allowed = local <= _EDGE * spread
     border = np.zeros_like(allowed)
     border[_REACH:-_REACH, _REACH:-_REACH] = True
-    allowed &= border
+    allowed &= border & where
     if not allowed.any():
         raise Rejected(
             Reason.NO_PLACE_FOR_LIGHTS,

@@ -9,6 +9,7 @@ from genrefocus.data.batches import EvalBatches, TrainBatches, micro_batches
 from genrefocus.data.order import GlobalOrder
 from genrefocus.data.sample import Sample, to_float
 from genrefocus.optics import MAX_COC, BlurStrength
+from genrefocus.render.apertures import disk, heart
 
 HEIGHT, WIDTH = 12, 20
 
@@ -42,6 +43,18 @@ def test_all_fields_are_cut_alike(mirrored: bool, place: tuple, top: int, left: 
     assert torch.allclose(item["defocus"][0], radius / MAX_COC)
     assert item["radius"] == pytest.approx(float(radius.mean()), rel=1e-5)
     assert (item["k"], item["focus_disparity"]) == (30.0, 0.25)
+
+
+def test_the_shape_is_drawn_whole_after_the_crop_and_turned_by_the_mirror() -> None:
+    """A crop of other proportions, in a corner; a sample without a shape shows a disc."""
+    shape = heart(0.4)
+    sample = make_sample(aperture=shape.facts)
+    for mirrored in (False, True):
+        shown = to_example(sample, (8, 6), (0, 1), mirrored, shape=True)["shape"]
+        assert torch.equal(shown, shape.image(6).flip(-1) if mirrored else shape.image(6))
+    unknown = to_example(make_sample(), (8, 8), (0, 0), False, shape=True)
+    assert torch.equal(unknown["shape"], disk().image(8))
+    assert "shape" not in to_example(sample, (8, 8), (0, 0), False)
 
 
 def test_a_crop_beyond_the_sample_names_the_remedy() -> None:

@@ -11,12 +11,14 @@ import torch
 from genrefocus.data.images import load_image, load_mask
 from genrefocus.data.sample import to_float
 from genrefocus.data.shards import ShardDataset
+from genrefocus.embedded.lights import make_night
 from genrefocus.embedded.pairs import EmbeddedSet, make_pair
 from genrefocus.embedded.sets import build_embedded
+from genrefocus.metrics.aperture_shape import Light, shape_scores
 from genrefocus.metrics.lvcorr import PROTOCOL_K, laplacian_variance
 from genrefocus.optics import blur_radius, visible_blur
 from genrefocus.photograph.exif import read_exposure
-from genrefocus.render.apertures import disk
+from genrefocus.render.apertures import described, disk
 from genrefocus.render.layered import render_layered
 from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import to_bytes
@@ -170,6 +172,25 @@ def test_sweeps_blur_more_with_k(data: Path) -> None:
         assert errors == sorted(errors)
         assert errors[0] < errors[-1] / 4
         assert sample.provenance["textures"] == "held out"
+
+
+def test_night_scenes_show_the_shape_on_a_light_that_lies_alone() -> None:
+    kinds = set()
+    for number in range(8):
+        sample = make_night(EmbeddedSet("point_lights", "test", 3, 64), number)
+        aperture = described(sample.aperture)
+        kinds.add(aperture.name)
+        lights = [
+            Light(one["x"], one["y"], one["disparity"]) for one in sample.provenance["lights"]
+        ]
+        given = sample.disparity, sample.focus_disparity, sample.strength, aperture, lights
+        found = shape_scores(to_float(sample.bokeh), *given)
+        assert found and all(score > 0.85 and told for score, told in found)
+        assert max(score for score, _ in shape_scores(to_float(sample.aif), *given)) < 0.6
+        assert (sample.aif == 255).all(0).sum() >= 1  # far above white, and clipped
+        assert (sample.disparity > sample.focus_disparity).float().mean() <= 0.02
+    assert len(kinds) > 3
+    assert make_night(EmbeddedSet("point_lights", "train", 3, 64), 0).split == "train"
 
 
 def test_the_camera_roll_is_photographs_and_sidecars(data: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genrefocus.cli import main
+from genrefocus.metrics.aperture_shape import Light
 from genrefocus.metrics.info import NotAvailable, file_hash
 from genrefocus.metrics.lpips import lpips_available
 from genrefocus.metrics.psnr import psnr
@@ -14,6 +15,7 @@ from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
 from genrefocus.metrics.trunks import trunk_file, trunk_hash
 from genrefocus.optics import BlurStrength
+from genrefocus.render.apertures import disk
 from genrefocus.render.lettering import Lettering
 
 
@@ -32,6 +34,8 @@ def case() -> dict:
         "focus_disparity": 1.05,
         "strength": BlurStrength(5.0, 96, 96),
         "lettering": Lettering("ANY", 30, 30, 10),
+        "aperture": disk(),
+        "lights": [Light(12.0, 12.0, 0.2)],
     }
 
 
@@ -53,6 +57,7 @@ def test_every_available_metric_gives_a_number_for_the_facts_it_names() -> None:
     assert math.isnan(measured["focus_plane_error"]), "identity has no plane of focus"
     assert math.isnan(measured["blur_radius_error_16_up"]), "nothing is asked to be that blurred"
     assert measured["in_focus_psnr"] == 60.0, "identity is right where it is to be sharp"
+    assert math.isnan(measured["shape_correlation"]), "no disc is large enough to tell a shape"
 
 
 def test_an_output_that_is_not_finite_has_no_figure() -> None:

@@ -1,5 +1,6 @@
 """Aperture shapes against their closed-form areas, moments and symmetry."""
 
+import json
 import math
 import pickle
 from pathlib import Path
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import affine_transform
 
 from genrefocus.render.apertures import (
     SHAPE_WEIGHTS,
     Aperture,
+    described,
     disk,
     draw_aperture,
     heart,
@@ -97,6 +100,33 @@ def test_an_image_of_a_disc_is_a_disc(tmp_path: Path) -> None:
     drawn, exact = (a.coverage(x, y, np.array(9.0)) for a in (shape, disk()))
     np.testing.assert_allclose(drawn, exact, atol=0.4)
     assert drawn.sum() == pytest.approx(exact.sum(), rel=0.05)
+
+
+def test_an_image_shows_what_lights_behind_the_plane_of_focus_do(tmp_path: Path) -> None:
+    """A triangle with a bite out of its lower right corner, against scipy's scaling of it."""
+    y, x = np.mgrid[0:60, 0:60]
+    picture = (np.abs(x - 30) <= y / 2) & ~((x > 40) & (y > 40))
+    Image.fromarray((picture * 255).astype(np.uint8)).save(tmp_path / "bitten.png")
+    shape, middle = raster(tmp_path / "bitten.png"), np.argwhere(picture).mean(0)
+    reach = np.hypot(*(np.argwhere(picture) - middle).T).max()
+    for seen, radius in ((shape.image(64)[0].numpy(), 31.0), (shape.kernel(-12.0), 12.0)):
+        scale = reach / radius
+        offset = middle - scale * (len(seen) - 1) / 2
+        expected = affine_transform(picture * 1.0, [scale] * 2, offset, seen.shape, order=1)
+        assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > 0.97
+        assert np.corrcoef(seen.ravel(), expected[::-1, ::-1].ravel())[0, 1] < 0.8
+
+
+def test_a_description_draws_the_same_shape_again(tmp_path: Path) -> None:
+    Image.fromarray(np.tri(40, dtype=np.uint8) * 255).save(tmp_path / "half.png")
+    shapes = [disk(), polygon(7, 0.4, 0.3), ring(0.4), star(5, 0.5, 1.1), heart(0.3)]
+    for shape in (*shapes, raster(tmp_path / "half.png")):
+        again = described(json.loads(json.dumps(shape.facts)))
+        assert again.name == shape.name
+        np.testing.assert_array_equal(again.kernel(-9.3), shape.kernel(-9.3))
+    for wrong in ({}, {"kind": "moon"}, {"kind": "ring"}, {"kind": "image", "png": "AAAA"}):
+        with pytest.raises(ValueError, match="describes no shape"):
+            described(wrong)
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
