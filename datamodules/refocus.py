@@ -41,7 +41,8 @@ class RefocusDataModule(OrderedDataModule):
 
     Batches are dictionaries: key, route, prompt, draw (lists); aif, bokeh and extras
     (B, 3, H, W) in [0, 1]; with ``shape`` also shape (B, 1, s, s); and, where all samples of a
-    batch have them, disparity (B, 1, H, W) in 1/m, defocus (B, 1, H, W) in [0, 1], k (B,), focus_disparity (B,), radius (B,) in px.
+    batch have them, disparity (B, 1, H, W) in 1/m, defocus (B, 1, H, W) in [0, 1], k (B,),
+    focus_disparity (B,), radius (B,) in px.
 
     Raises:
         ValueError, FileNotFoundError: in ``setup``, for routes and folders that do not fit, and for

@@ -159,7 +159,9 @@ def encode(sample: Sample, image_format: ImageFormat = "png") -> dict[str, bytes
     """
     suffix = _suffix(image_format)
     # Samples from before there was a choice say nothing.
-    recorded = {} if sample.aperture is None else {"aperture": dict(sample.aperture)}
+    recorded: dict[str, Any] = {}
+    if sample.aperture is not None:
+        recorded["aperture"] = dict(sample.aperture)
     provenance = dict(sample.provenance)
     if image_format != "png":
         recorded["image_format"] = image_format

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genrefocus.metrics.info import CONTROL, MetricInfo
+from genrefocus.metrics.info import CONTROL, MetricInfo, Need
 from genrefocus.optics import BlurStrength
 from genrefocus.render.apertures import Aperture, disk, heart, polygon, ring, star
 from genrefocus.render.tone import srgb_to_linear
@@ -146,7 +146,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-_NEEDS = CONTROL | {"aperture", "lights"}
+_NEEDS: frozenset[Need] = CONTROL | {"aperture", "lights"}
 METRICS = (
     MetricInfo("shape_correlation", _mean_correlation, "higher", _NEEDS),
     MetricInfo("shape_recognised", _share_recognised, "higher", _NEEDS),
