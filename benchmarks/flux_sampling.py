@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genrefocus.backbone import Backbone, Lora, TextEmbedding
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.tiny import HashedWords
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.denoiser import ConditionTokens, Denoiser, Latents
 from genrefocus.flow import Flow, Shift, schedule
 from genrefocus.sampling import Tiling, denoise

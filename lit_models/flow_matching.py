@@ -54,6 +54,8 @@ class FlowMatching(TrainingModule):
     lora_file: str
     adapter: str
     variant: NetworkVariant
+    #: whether the LoRA is that of the shape of an aperture, beside a frozen one
+    shaped = False
 
     def __init__(
         self,
@@ -83,8 +85,9 @@ class FlowMatching(TrainingModule):
             failure_dir=failure_dir,
             remedy="Inspect these samples, lower the learning rate, or train in fp32.",
         )
+        generator = torch.Generator().manual_seed(seed)
         self.lora = Lora.for_transformer(
-            backbone.transformer, rank, generator=torch.Generator().manual_seed(seed)
+            backbone.transformer, rank, generator=generator, shaped=self.shaped
         )
         if init_lora is not None:
             loaded = load_lora(init_lora, backbone.transformer)
@@ -135,6 +138,11 @@ class FlowMatching(TrainingModule):
         """Of its LoRA files: the adapter, and how it is sampled other than as released."""
         options = {name: "true" for name in TRAINED_OPTIONS if getattr(self, name)}
         return {"adapter": self.adapter, **options}
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write its LoRA into a folder; what a card says of it, beside what all cards say."""
+        self.lora.save(folder / self.lora_file, metadata=self.lora_metadata)
+        return {"lora": self.lora_file, "rank": self.lora.rank}
 
     def conditions(self, batch: Batch) -> Conditions:
         """What the network is given."""

@@ -20,7 +20,7 @@ import train  # noqa: F401  registers the resolvers that the configurations use
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG
-from genrefocus.backbone.tiny import HashedWords
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.configuration.composing import option_names, settle_missing
 from genrefocus.flow import Shift
 from genrefocus.network_card import (
@@ -61,7 +61,8 @@ SHARDS = [
 @pytest.mark.parametrize("scale", ["embedded", "paper"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_at_both_scales(conf: None, experiment: str, scale: str) -> None:
-    given = ["inputs.deblur_lora=/d", "inputs.bokeh_lora=/b", *(SHARDS if scale == "paper" else [])]
+    given = [f"inputs.{name}=/x" for name in ("deblur_lora", "bokeh_lora", "frozen_bokeh_lora")]
+    given += SHARDS if scale == "paper" else []
     config = composed(f"experiment={experiment}", f"scale={scale}", *given)
     assert config.name == experiment
     assert all(stage in config.stages for stage in config.curriculum)

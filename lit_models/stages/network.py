@@ -51,8 +51,9 @@ class TrainNetwork(Stage):
         with fitted(self, module, data, fit=self.fit, global_batch=self.global_batch) as training:
             trainer, lora = training.trainer, self.folder / module.lora_file
             if trainer.is_global_zero:
-                module.lora.save(lora, metadata=module.lora_metadata)
-                write_network_card(self.folder, self._card(module, training, data))
+                exported = module.export(self.folder)
+                card = self._card(module, training, data, exported)
+                write_network_card(self.folder, card)
                 for logger in training.loggers:
                     logger.log_file(lora, "lora")
                 self.record.write_summary(
@@ -61,7 +62,13 @@ class TrainNetwork(Stage):
                     dataset=data.fingerprints,
                 )
 
-    def _card(self, module: FlowMatching, training: TrainingResult, data: Any) -> NetworkCard:
+    def _card(
+        self,
+        module: FlowMatching,
+        training: TrainingResult,
+        data: Any,
+        exported: Mapping[str, Any],
+    ) -> NetworkCard:
         """What sampling has to know about the network, beside its LoRA."""
         base = self.config.backbone
         kind: BackboneKind = "tiny" if isinstance(module.backbone, TinyBackbone) else "flux_dev"
@@ -72,14 +79,12 @@ class TrainNetwork(Stage):
             prompt=module.prompt,
             guidance=module.guidance,
             steps=module.steps,
-            rank=module.lora.rank,
-            lora=module.lora_file,
             variant=module.variant,
             isolate_conditions=module.isolate_conditions,
             half_control=module.half_control,
             trained_steps=training.summary["steps"],
             largest_radius=training.largest_radius,
-            restored_radius=data.label.restored_radius,
             depth=data.depth,
             trial=self.config.trial,
+            **{"restored_radius": data.label.restored_radius, **exported},
         )

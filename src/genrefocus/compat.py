@@ -11,7 +11,7 @@ from torch import Tensor
 from genrefocus.backbone import Backbone, Branch, Lora, TextEmbedding, multi_condition_forward
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.lora import lora_from_state, read_tensors
-from genrefocus.backbone.tiny import HashedWords
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.denoiser import ConditionTokens, Denoiser, Latents
 from genrefocus.flow import Flow, Shift
 from genrefocus.sampling import Tiling

@@ -32,17 +32,20 @@ class Conditions:
         control: (B, 1, H, W) defocus map in [0, 1], second condition; or None.
         draft: (B, 3, H, W) in [0, 1], a preliminary result, first condition with shifted ids; or
             None.
+        shape: (B, 1, s, s) in [0, 1], the shape of the aperture, last condition with shifted ids;
+            or None.
     """
 
     prompts: Sequence[str]
     source: Tensor
     control: Tensor | None = None
     draft: Tensor | None = None
+    shape: Tensor | None = None
 
     @property
     def shapes(self) -> tuple[torch.Size | None, ...]:
-        """Of source, control and draft; None for what is not there."""
-        images = (self.source, self.control, self.draft)
+        """Of source, control, draft and shape; None for what is not there."""
+        images = (self.source, self.control, self.draft, self.shape)
         return tuple(None if one is None else one.shape for one in images)
 
 
@@ -52,24 +55,29 @@ class ConditionTokens:
 
     ``shift`` is added to its position ids, as (rows, columns) of the token grid: the released
     pre-deblur condition uses (0, 32). From one of its tokens to the next are ``pitch`` of the
-    image's.
+    image's. One with a ``side`` is a square of so many tokens, which every tile sees whole.
     """
 
     tokens: Tensor
     shift: tuple[int, int] = (0, 0)
     role: Role = "source"
     pitch: int = 1
+    side: int | None = None
 
-    def branch(self, grid: Grid, timestep: Tensor, guidance: Tensor) -> Branch:
-        """Beside an image of the token grid ``grid``."""
-        rows, columns = _coarser(grid, self.pitch)
+    def branch(
+        self, grid: Grid, timestep: Tensor, guidance: Tensor, lora: Lora | None = None
+    ) -> Branch:
+        """Beside an image of the token grid ``grid``, with its own adapter if it has one."""
+        rows, columns = (self.side, self.side) if self.side else _coarser(grid, self.pitch)
         ids = image_ids(
             rows, columns, shift=self.shift, pitch=self.pitch, device=self.tokens.device
         )
-        return Branch(self.tokens, ids, timestep, guidance, self.role)
+        return Branch(self.tokens, ids, timestep, guidance, self.role, lora)
 
     def cut(self, windows: Sequence[Tile], grid: Grid, *, drop_shift: bool) -> "ConditionTokens":
         """What lies in windows of one size of the image, whose token grid is ``grid``."""
+        if self.side:
+            return replace(self, tokens=self.tokens.repeat(len(windows), 1, 1))
         own = [one.coarser(self.pitch) for one in windows]
         tokens = cut(self.tokens, own, _coarser(grid, self.pitch))
         return replace(self, tokens=tokens, shift=(0, 0) if drop_shift else self.shift)
@@ -81,7 +89,7 @@ class Latents:
 
     Attributes:
         text: embedded prompts.
-        conditions: in the released order; the control map is the last, if there is one.
+        conditions: in the released order, and the shape of the aperture behind them.
         source: (B, N, C) tokens of the image that is edited, which a residual refers to.
         noise: (B, N, C), standard normal.
         target: (B, N, C) clean tokens; None where the target is not known.
@@ -110,6 +118,8 @@ class Denoiser:
         backbone: frozen transformer, codec and prompts.
         flow: path and parametrisation.
         lora: adapter of the condition branches.
+        shape_lora: that of the condition which shows the shape of the aperture; without it none
+            does.
         guidance: guidance value of the noisy image; conditions always carry 1 (released).
         isolate_conditions: a condition attends to itself alone (an option for weights trained
             here).
@@ -134,6 +144,7 @@ class Denoiser:
     cache_gib: float = 8.0
     draft_ids: DraftIds = "shifted"
     half_control: bool = False
+    shape_lora: Lora | None = None
 
     def __post_init__(self) -> None:
         if self.half_control and not self.backbone.takes_half_control:
@@ -170,6 +181,9 @@ class Denoiser:
             encoded.append(ConditionTokens(source))
             if conditions.control is not None:
                 encoded.append(self._control(conditions.control, generators, keep=keep))
+            if conditions.shape is not None:
+                grid = backbone.grid(*conditions.source.shape[-2:])
+                encoded.append(self._shape(conditions.shape, grid, generators, keep=keep))
             clean = None
             if target is not None:
                 clean = backbone.encode_image(target, generators, keep=True)
@@ -182,8 +196,9 @@ class Denoiser:
     ) -> Latents:
         """The same edits by another control map (B, 1, H, W) in [0, 1]."""
         with torch.no_grad():
-            last = self._control(control, generators)
-        return replace(latents, conditions=[*latents.conditions[:-1], last])
+            other = self._control(control, generators)
+        same = latents.conditions
+        return replace(latents, conditions=[other if c.role == "control" else c for c in same])
 
     def _control(
         self, control: Tensor, generators: Sequence[Generator], *, keep: bool = False
@@ -198,6 +213,21 @@ class Denoiser:
             pitch, control = _HALF, F.avg_pool2d(control, _HALF)
         tokens = self.backbone.encode_control(control, generators, keep=keep)
         return ConditionTokens(tokens, role="control", pitch=pitch)
+
+    def _shape(
+        self, shape: Tensor, grid: Grid, generators: Sequence[Generator], *, keep: bool = False
+    ) -> ConditionTokens:
+        """A square as large as the image's shorter edge, or a tile's where it is cut into tiles.
+
+        Its ids are shifted as a draft's: no place of it belongs to one of the image.
+        """
+        backbone, tiling = self.backbone, self.backbone.tiling
+        side = min(*grid, *([tiling.size] if tiling.applies(grid) else []))
+        edge = side * backbone.pixels_per_token
+        if shape.shape[-1] != edge:
+            shape = F.interpolate(shape, (edge, edge), mode="area")
+        tokens = backbone.encode_image(shape.expand(-1, 3, -1, -1), generators, keep=keep)
+        return ConditionTokens(tokens, (0, tiling.size), "shape", side=side)
 
     def loss(self, latents: Latents, sigma: Tensor) -> Tensor:
         """Flow-matching loss per sample (B,) towards the target.
@@ -256,7 +286,8 @@ class Denoiser:
         """Network output (B, N, C) for noisy tokens x at sigma (B,)."""
         zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
         image = Branch(x, image_ids(*grid, device=x.device), sigma, one * self.guidance, "image")
-        branches = [condition.branch(grid, zero, one) for condition in conditions]
+        own = {"shape": self.shape_lora}
+        branches = [c.branch(grid, zero, one, own.get(c.role)) for c in conditions]
         isolated = self.isolate_conditions
         return self.backbone(
             text, image, branches, grid, lora=self.lora, isolated=isolated, cache=cache

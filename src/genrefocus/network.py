@@ -1,6 +1,7 @@
 """Trained networks: loaded as their cards describe them, and asked for images."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from genrefocus.network_card import (
     require_deblurnet,
 )
 from genrefocus.noise import seeded_generators
+from genrefocus.render.apertures import Aperture
 
 Device = str | torch.device
 
@@ -69,7 +71,7 @@ class Network:
         largest_radius: of the defocus maps that it was trained on, px; None: not known.
         restored_radius: see :class:`NetworkCard`.
         seed: of the noise, when the network is called.
-        weights: name of its LoRA file with a digest, for provenance.
+        weights: names of its LoRA files with digests, for provenance.
         origin: path of the LoRA file, for messages.
         card: that it was loaded by; None: it was not loaded from files.
 
@@ -101,6 +103,11 @@ class Network:
     def takes_map(self) -> bool:
         """Whether it is a DeblurNet that can be told the blur by a defocus map."""
         return self.variant == "told"
+
+    @property
+    def takes_shape(self) -> bool:
+        """Whether it is a BokehNet that can be told the shape of the aperture."""
+        return self.denoiser.shape_lora is not None
 
     def require_no_draft(self) -> None:
         """
@@ -155,6 +162,7 @@ class Network:
         control: Tensor | None = None,
         draft: Tensor | None = None,
         prompts: Sequence[str | None] | None = None,
+        aperture: Aperture | None = None,
         report: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Edited images (B, 3, H, W) in [0, 1], fp32 on the CPU.
@@ -163,12 +171,21 @@ class Network:
 
         Args:
             source, control, draft: see :class:`Conditions`.
+            aperture: shape of the blur, see :attr:`takes_shape`; None leaves it to the network.
             generators: one a row.
             prompts: one a row, None for the network's; None: all have that.
             report: called with (forwards done, forwards in all).
+
+        Raises:
+            ValueError: there is an aperture, and the network takes none.
         """
         asked = [own or self.prompt for own in prompts or [None] * len(source)]
-        conditions = Conditions(asked, source, control, draft)
+        shape = None
+        if aperture is not None:
+            if not self.takes_shape:
+                raise ValueError(f"{self.origin or 'the network'} knows no shapes of apertures")
+            shape = aperture.image(min(source.shape[-2:])).expand(len(source), -1, -1, -1)
+        conditions = Conditions(asked, source, control, draft, shape)
         latents = self.denoiser.encode(conditions, generators)
         with self._reported(latents.grid, report):
             return self.denoiser.sample(latents, self.steps).float().cpu()
@@ -222,9 +239,9 @@ def load_networks(
         ValueError: a file does not fit its card.
         OSError: FLUX is neither a local folder nor reachable on the hub.
     """
-    for card in cards.values():
-        if not Path(card.lora).is_file():
-            raise FileNotFoundError(f"LoRA file {card.lora} does not exist")
+    for file in [file for card in cards.values() for file in card.loras]:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"LoRA file {file} does not exist")
     if memory.quantise is not None:
         how = None if memory.quantise == "none" else memory.quantise
         cards = {
@@ -306,14 +323,15 @@ def network_of(card: NetworkCard, backbone: Backbone) -> Network:
     Raises:
         ValueError: the LoRA file does not fit the card or the backbone.
     """
-    lora = load_lora(card.lora, backbone.transformer).requires_grad_(False)
+    lora, *shape = (
+        load_lora(one, backbone.transformer).requires_grad_(False) for one in card.loras
+    )
     if card.rank not in (None, lora.rank):
         raise ValueError(f"{card.lora} has rank {lora.rank} but its card says {card.rank}")
-    trained = read_metadata(card.lora)
-    for option in TRAINED_OPTIONS:
-        if trained.get(option) == "true" and not getattr(card, option):
+    for file, option in itertools.product(card.loras, TRAINED_OPTIONS):
+        if read_metadata(file).get(option) == "true" and not getattr(card, option):
             raise ValueError(
-                f"{card.lora} was trained with {option}=true, which a LoRA file alone is not "
+                f"{file} was trained with {option}=true, which a LoRA file alone is not "
                 "sampled with; name the folder that it was trained in (--run, run=, deblur.run=)"
             )
     denoiser = Denoiser(
@@ -324,6 +342,7 @@ def network_of(card: NetworkCard, backbone: Backbone) -> Network:
         isolate_conditions=card.isolate_conditions,
         draft_ids=card.draft_ids,
         half_control=card.half_control,
+        shape_lora=shape[0] if shape else None,
     )
     return Network(
         denoiser,
@@ -332,7 +351,7 @@ def network_of(card: NetworkCard, backbone: Backbone) -> Network:
         card.variant,
         card.largest_radius,
         card.restored_radius,
-        weights=weights_name(card.lora),
+        weights=", ".join(map(weights_name, card.loras)),
         origin=card.lora,
         card=card,
     )
@@ -355,6 +374,7 @@ def _place(backbone: Backbone, device: Device, memory: MemoryUse) -> None:
 
 
 def _placed(network: Network, device: Device, memory: MemoryUse) -> Network:
-    assert network.denoiser.lora is not None
-    network.denoiser.lora.to(device)
+    for lora in (network.denoiser.lora, network.denoiser.shape_lora):
+        if lora is not None:
+            lora.to(device)
     return replace(network, denoiser=replace(network.denoiser, cache_gib=memory.cache_gib))

@@ -7,7 +7,7 @@ nothing else of a run.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,8 @@ class NetworkCard:
         steps: Euler steps.
         rank: of the LoRA; None takes that of the file.
         lora: path of the LoRA file; on disk its name, as it lies beside the card.
+        shape_lora: the same of the second LoRA of a BokehNet that can be told the shape of the
+            aperture; None: it cannot.
         variant: ``pre_deblur`` has a deblurred draft as a further condition; ``told`` takes the
             defocus map of the photograph as one, and does without; ``direct`` is a BokehNet that
             takes the blurred photograph in place of the all-in-focus image.
@@ -104,6 +106,12 @@ class NetworkCard:
     depth: str | None = None
     trial: bool = False
     written: str = ""
+    shape_lora: str | None = None
+
+    @property
+    def loras(self) -> list[str]:
+        """Paths of its LoRA files."""
+        return [one for one in (self.lora, self.shape_lora) if one is not None]
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -123,6 +131,7 @@ def released_card(
     *,
     steps: int = STEPS,
     variant: NetworkVariant = "standard",
+    shape_lora: str | Path | None = None,
 ) -> NetworkCard:
     """The card of a LoRA file on FLUX.1-dev in the released format, with the release's settings.
 
@@ -131,7 +140,7 @@ def released_card(
         flux: folder or hub id of FLUX.1-dev.
         lora: the file.
         steps: Euler steps.
-        variant: see :class:`NetworkCard`.
+        variant, shape_lora: see :class:`NetworkCard`.
     """
     deblur = task == "deblur"
     return NetworkCard(
@@ -145,6 +154,7 @@ def released_card(
         lora=str(lora),
         variant=variant,
         draft_ids="released",
+        shape_lora=None if shape_lora is None else str(shape_lora),
     )
 
 
@@ -171,7 +181,7 @@ def write_network_card(folder: str | Path, card: NetworkCard, name: str = FILE_N
     elif path.is_dir():
         source = replace(source, path=str(path))
     written = datetime.now(UTC).isoformat()
-    card = replace(card, backbone=source, lora=Path(card.lora).name, written=written)
+    card = replace(_placed(card, lambda path: Path(path).name), backbone=source, written=written)
     target = folder / name
     write_json(target, {"version": VERSION, **asdict(card)})
     return target
@@ -203,7 +213,7 @@ def read_network_card(path: str | Path) -> NetworkCard:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} is no network card: {error}") from error
     folder = file.resolve().parent
-    card = replace(card, lora=str(folder / card.lora))
+    card = _placed(card, lambda name: str(folder / name))
     if card.backbone.kind == "tiny":
         absolute = str((folder / card.backbone.path).resolve())
         card = replace(card, backbone=replace(card.backbone, path=absolute))
@@ -244,7 +254,8 @@ def networks_of(run: str | Path) -> dict[NetworkTask, NetworkCard]:
     for file in sorted(file for pattern in patterns for file in run.glob(pattern)):
         card = read_network_card(file)
         rival = found.get(card.task)
-        if Path(card.lora).is_file() and (not rival or rival.written < card.written):
+        there = all(Path(one).is_file() for one in card.loras)
+        if there and (not rival or rival.written < card.written):
             found[card.task] = card
     return found
 
@@ -261,6 +272,18 @@ def require_deblurnet(cards: Mapping[NetworkTask, NetworkCard], run: str | Path)
             "leave deblurring out"
         )
     return cards["deblur"]
+
+
+def require_shape(card: NetworkCard) -> None:
+    """
+    Raises:
+        ValueError: the network is not one that can be told the shape of the aperture.
+    """
+    if card.shape_lora is None:
+        raise ValueError(
+            f"{card.lora} has no second LoRA beside it that knows shapes of apertures; train one "
+            f"with: python train.py experiment=aperture_shape inputs.frozen_bokeh_lora={card.lora}"
+        )
 
 
 def latest_run(
@@ -294,6 +317,12 @@ def described(cards: Mapping[NetworkTask, NetworkCard]) -> str:
     ]
     trial = any(card.trial for card in cards.values())
     return ", ".join(parts) + (", a trial (debug=...)" if trial else "")
+
+
+def _placed(card: NetworkCard, place: Callable[[str], str]) -> NetworkCard:
+    """A card with the paths of its LoRA files in another form."""
+    shape = card.shape_lora
+    return replace(card, lora=place(card.lora), shape_lora=shape if shape is None else place(shape))
 
 
 def _sha256(path: Path) -> str:

@@ -39,6 +39,7 @@ from genrefocus.optics import (
     require_spread,
 )
 from genrefocus.rejection import Rejected
+from genrefocus.render.apertures import Aperture
 
 _BEYOND: dict[NetworkTask, tuple[str, str]] = {
     "bokeh": ("BokehNet is asked for a blur radius", "expect halos, patterns, or too little blur"),
@@ -183,6 +184,7 @@ class RefocusPipeline(Pretrained):
         *,
         seed: int = 0,
         number: int = 1,
+        aperture: Aperture | None = None,
         report: Report | None = None,
     ) -> Refocused:
         """The photograph with the depth of field of ``strength``.
@@ -192,10 +194,12 @@ class RefocusPipeline(Pretrained):
             strength: K, stated for the photograph. K = 0 gives an image that is all in focus.
             seed, number: of the noise; not of K, so that the images of a sweep differ in blur
                 alone.
+            aperture: shape of the blur, for a BokehNet that can be told it; it is drawn as lights
+                behind the plane of focus show it.
             report: called with the progress.
 
         Raises:
-            ValueError: K is stated for another size.
+            ValueError: K is stated for another size, or BokehNet knows no shapes.
         """
         asked, strength = strength.k, photo.restated(strength)
         defocus = defocus_map(photo.disparity, photo.focus_disparity, strength)
@@ -206,6 +210,7 @@ class RefocusPipeline(Pretrained):
             photo.whole_tokens[None],
             seeded_generators(seed, [number]),
             control=control[None, None],
+            aperture=aperture,
             report=report and partial(report, "bokeh"),
         )
         return Refocused(resize_image(image[0], *_size(photo.aif)), defocus, strength)

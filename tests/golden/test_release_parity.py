@@ -24,7 +24,7 @@ from genrefocus.backbone import (
 )
 from genrefocus.backbone.codec import PixelCodec
 from genrefocus.backbone.lora import lora_from_state, low_rank
-from genrefocus.backbone.tiny import HashedWords
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.cli import main
 from genrefocus.compat import TOLERANCE, relative_error
 from genrefocus.denoiser import ConditionTokens, Denoiser, Latents
@@ -95,10 +95,11 @@ def test_conditions_that_see_each_other_show(error, monkeypatch):
 def test_lora_on_the_noisy_image_shows(error, monkeypatch):
     layout = branches._Layout
 
-    def from_the_first(self, module, x, name, start, last=False):
-        first = start - (self.lengths[0] if x.shape[1] > len(self.lengths) else 1)
+    def from_the_first(self, module, x, name, lengths, last=False):
+        first = lengths[0] - (self.lengths[0] if x.shape[1] > len(self.lengths) else 1)
         y = module(x)
-        delta = low_rank(x[:, first:], *self.lora[name])
+        [(_, _, pairs)] = self.lora
+        delta = low_rank(x[:, first:], *pairs[name])
         return torch.cat([y[:, :first], y[:, first:] + delta], 1)
 
     monkeypatch.setattr(layout, "_with_lora", from_the_first)

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -340,6 +341,41 @@ def test_isolated_conditions_are_computed_once_for_each_tile(conditions, shape, 
     assert seen[0.0] == [every] * 3 * len(parts)
     assert seen[1e-9] == [every] * len(parts) + 2 * [own, *[every] * (len(parts) - 1)]
     assert seen[1.0] == [every] * len(parts) + [own] * 2 * len(parts)
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(16, 24, 4), (48, 40, 8)])
+def test_every_tile_sees_the_whole_shape(height, width, side, backbone, lora, random_lora):
+    """At the size of the shorter edge, or of a tile; with an adapter and ids of its own."""
+    own, seen = random_lora(backbone.transformer, seed=1), []
+
+    def record(text, image, conditions, grid, **options):
+        seen.append((grid, conditions, options["lora"]))
+        return image.tokens
+
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(2, 3, height, width, generator=generator)
+    shape = torch.rand(2, 1, 4 * side, 4 * side, generator=generator)
+    edit = Conditions(["a", "b"], source, source[:, :1], shape=shape)
+    denoiser = Denoiser(backbone, Flow(), lora, shape_lora=own)
+    latents = denoiser.encode(edit, seeded_generators(0, [0, 1]))
+    with mock.patch.object(type(backbone), "forward", side_effect=record):
+        denoiser.sample_tokens(latents, 1)
+    assert len(seen) == (1 if side == 4 else 4)
+    expected = backbone.encode_image(shape.expand(-1, 3, -1, -1))
+    for grid, (image, control, last), common in seen:
+        assert last.role == "shape" and last.lora is own
+        assert torch.equal(last.tokens, expected)
+        assert torch.equal(last.ids, image_ids(side, side, shift=(0, backbone.tiling.size)))
+        assert common is lora and image.lora is control.lora is None
+        assert len(image.ids) == grid[0] * grid[1]
+    # Drawn at another size it is brought to this one.
+    coarse = torch.ones(2, 1, 6, 6)
+    latents = denoiser.encode(replace(edit, shape=coarse), seeded_generators(0, [0, 1]))
+    assert latents.conditions[-1].tokens.shape == expected.shape
+    # Another control map leaves it where it is.
+    swapped = denoiser.with_control(latents, source[:, 1:2], seeded_generators(0, [0, 1]))
+    assert [c.role for c in swapped.conditions] == ["source", "control", "shape"]
+    assert swapped.conditions[-1] is latents.conditions[-1]
 
 
 @pytest.mark.parametrize("isolated", [False, True])

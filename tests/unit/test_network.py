@@ -12,7 +12,8 @@ from genrefocus import network
 from genrefocus.backbone import Backbone, Lora
 from genrefocus.backbone.codec import VaeCodec
 from genrefocus.backbone.quantised import quantise_blocks
-from genrefocus.backbone.tiny import HashedWords, build_tiny, save_tiny
+from genrefocus.backbone.spelling import HashedWords
+from genrefocus.backbone.tiny import build_tiny, save_tiny
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow, Shift
 from genrefocus.network import MemoryUse, deblurnet_of_lora, deblurnet_of_run, load_networks

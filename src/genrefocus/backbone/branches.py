@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as once
 from functools import partial
-from itertools import accumulate, count, pairwise
+from itertools import accumulate, count, groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Role = Literal["image", "source", "control", "draft"]
+Role = Literal["image", "source", "control", "draft", "shape"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 #: what backward computes again in place of keeping it: nothing, the feed-forward of every block,
@@ -52,6 +52,7 @@ class Branch:
         timestep: (B,) sigma in [0, 1].
         guidance: (B,) guidance value.
         role: what the image is. FLUX does not read it; the tiny backbone does.
+        lora: adapter of this condition, in place of the one that all conditions have.
     """
 
     tokens: Tensor
@@ -59,6 +60,11 @@ class Branch:
     timestep: Tensor
     guidance: Tensor
     role: Role = "source"
+    lora: Lora | None = None
+
+
+#: neighbouring conditions with one adapter: number of the first, and of the one behind the last
+Adapted = tuple[int, int, T]
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class _Layout:
     blocks of its kind, and so must find neither its name nor its number here.
 
     Attributes:
-        lora: of the conditions in the block, by the names of its layers.
+        lora: of the conditions in the block, by the names of its layers, each for some of them.
         cache: keys and values of the cached conditions in the block; still empty at the first step.
     """
 
@@ -78,16 +84,20 @@ class _Layout:
     rotary: tuple[Tensor, Tensor]
     isolated: bool
     recomputes_feed_forward: bool
-    lora: Pairs | None = None
+    lora: tuple[Adapted[Pairs], ...] = ()
     cache: list[Tensor] | None = None
 
     def of_blocks(
-        self, kind: str, blocks: Iterable[nn.Module], lora: Lora | None, cache: KvCache | None
+        self,
+        kind: str,
+        blocks: Iterable[nn.Module],
+        lora: Sequence[Adapted[Lora]],
+        cache: KvCache | None,
     ) -> Iterator[tuple[nn.Module, _Layout]]:
         """The blocks of a kind, each with its own layout."""
         for index, block in enumerate(blocks):
             name = f"{kind}.{index}"
-            pairs = None if lora is None else lora.below(f"{name}.")
+            pairs = _below(lora, f"{name}.")
             kept = None if cache is None else cache.setdefault(name, [])
             yield block, replace(self, lora=pairs, cache=kept)
 
@@ -127,29 +137,37 @@ class _Layout:
         ``last`` says that what is computed again may end here: the LoRA then goes before the frozen
         layer, whose output backward does not need, and the recomputation stops between them.
         """
-        return self._with_lora(module, x, name, offset + self.lengths[0], last)
+        lengths = (offset + self.lengths[0], *self.lengths[1:])
+        return self._with_lora(module, x, name, lengths, last)
 
     def modulation(
         self, module: nn.Module, name: str, temb: Tensor, chunks: int
     ) -> tuple[Tensor, ...]:
         """Modulation of each branch from its own embedding: ``chunks`` tensors (B, branches, D)."""
-        return self._with_lora(module, F.silu(temb), name, 1).chunk(chunks, dim=-1)
+        y = self._with_lora(module, F.silu(temb), name, [1] * len(self.lengths))
+        return y.chunk(chunks, dim=-1)
 
     def feed_forward(self, run: Callable[..., Tensor], *args: Tensor) -> Tensor:
         """``run(*args)``, which backward computes again where it does so for feed-forwards."""
         return _recomputed(run, *args) if self.recomputes_feed_forward else run(*args)
 
     def _with_lora(
-        self, module: nn.Module, x: Tensor, name: str, start: int, last: bool = False
+        self, module: nn.Module, x: Tensor, name: str, lengths: Sequence[int], last: bool = False
     ) -> Tensor:
-        """The LoRA acts from ``start`` on, where the conditions begin."""
-        if self.lora is None or len(self.lengths) == 1:
+        """Each LoRA acts on its conditions; ``lengths`` are those of what is before and of each."""
+        if not self.lora:
             return module(x)
-        if last:
-            delta, y = low_rank(x[:, start:], *self.lora[name]), module(x)
-        else:
-            y, delta = module(x), low_rank(x[:, start:], *self.lora[name])
-        return torch.cat([y[:, :start], y[:, start:] + delta], dim=1)
+        ends = list(accumulate(lengths))
+        spans = [(slice(ends[first], ends[end]), pairs[name]) for first, end, pairs in self.lora]
+        y = None if last else module(x)
+        deltas = [low_rank(x[:, span], *pair) for span, pair in spans]
+        y = module(x) if y is None else y
+        parts: list[Tensor] = []
+        begin = 0
+        for (span, _), delta in zip(spans, deltas, strict=True):
+            parts += [y[:, begin : span.start], y[:, span] + delta]
+            begin = span.stop
+        return torch.cat([*parts, y[:, begin:]], dim=1)
 
 
 def multi_condition_forward(
@@ -177,7 +195,7 @@ def multi_condition_forward(
         pooled: (B, pooled_projection_dim).
         image: the noisy image; carries the step's sigma and the guidance value.
         conditions: condition branches in order, as published with timestep 0 and guidance 1.
-        lora: adapter of the condition branches.
+        lora: adapter of the condition branches that have none of their own.
         isolated: a condition attends to itself alone (an option of OminiControl2).
         checkpointing: what backward computes again; without gradients nothing is kept anyway.
         cache: of these isolated conditions, in sampling: empty at the first step, which fills it.
@@ -190,7 +208,8 @@ def multi_condition_forward(
     ids = torch.cat([image.ids.new_zeros(text.shape[1], 3), *(branch.ids for branch in branches)])
     rotary = transformer.pos_embed(ids)
     again = checkpointing if torch.is_grad_enabled() else "none"
-    pairs = None if lora is None else lora.below("")
+    adapted = list(_adapted(branches[1:], lora))
+    pairs = _below(adapted, "")
     layout = _Layout(text.shape[1], lengths, rotary, isolated, again == "feed_forward", pairs)
     temb = torch.stack([_time_text(transformer, branch, pooled) for branch in branches], dim=1)
     context = transformer.context_embedder(text)
@@ -204,14 +223,28 @@ def multi_condition_forward(
     doubles, singles = transformer.transformer_blocks, transformer.single_transformer_blocks
     every = again if isinstance(again, int) else int(again == "all")  # 0: no block
     repeats = (every > 0 and number % every == 0 for number in count())
-    for block, own in layout.of_blocks("transformer_blocks", doubles, lora, cache):
+    for block, own in layout.of_blocks("transformer_blocks", doubles, adapted, cache):
         context, x = _run(double, block, own, next(repeats), context, x, temb)
     x = torch.cat([context, x], dim=1)
-    for block, own in layout.of_blocks("single_transformer_blocks", singles, lora, cache):
+    for block, own in layout.of_blocks("single_transformer_blocks", singles, adapted, cache):
         x = _run(single, block, own, next(repeats), x, temb)
 
     x = x[:, layout.text : layout.text + layout.lengths[0]]
     return transformer.proj_out(transformer.norm_out(x, temb[:, 0]))
+
+
+def _adapted(conditions: Sequence[Branch], lora: Lora | None) -> Iterator[Adapted[Lora]]:
+    """The adapters of conditions, ``lora`` for those that have none of their own."""
+    first = 0
+    for one, some in groupby([own.lora or lora for own in conditions]):
+        behind = first + len(list(some))
+        if one is not None:
+            yield first, behind, one
+        first = behind
+
+
+def _below(lora: Sequence[Adapted[Lora]], prefix: str) -> tuple[Adapted[Pairs], ...]:
+    return tuple((first, behind, one.below(prefix)) for first, behind, one in lora)
 
 
 @once

@@ -23,8 +23,10 @@ _TARGET = re.compile(
     r"x_embedder"
     r"|transformer_blocks\.\d+\.(attn\.to_[qkv]|attn\.to_out\.0|norm1\.linear|ff\.net\.2)"
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|norm\.linear|proj_mlp|proj_out)"
-    r"|pixel_path\..+"  # convolutions of the tiny backbone
+    r"|pixel_path\.(?!glow).+"  # convolutions of the tiny backbone
 )
+# Beside these, for the shape of an aperture.
+_SHAPED = re.compile(r"pixel_path\.glow")
 
 
 #: A (rank, in) and B (out, rank) by the name of a layer
@@ -36,23 +38,29 @@ def low_rank(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
 
 
-def lora_modules(transformer: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev, as released, all linear."""
+def lora_modules(
+    transformer: nn.Module, *, shaped: bool = False
+) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Layers of a FLUX transformer that carry LoRA: 343 in FLUX.1-dev, as released, all linear.
+
+    ``shaped``: with what the tiny backbone has for the shape of an aperture alone.
+    """
     return {
         name: module
         for name, module in transformer.named_modules()
-        if _TARGET.fullmatch(name) and isinstance(module, nn.Linear | nn.Conv2d)
+        if (_TARGET.fullmatch(name) or (shaped and _SHAPED.fullmatch(name)))
+        and isinstance(module, nn.Linear | nn.Conv2d)
     }
 
 
-def lora_shapes(transformer: nn.Module) -> dict[str, tuple[int, ...]]:
+def lora_shapes(transformer: nn.Module, *, shaped: bool = False) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of these layers: (out, in), also where they are quantised, or
     (out, in, rows, columns)."""
     return {
         name: (one.out_features, one.in_features)
         if isinstance(one, nn.Linear)
         else tuple(one.weight.shape)
-        for name, one in lora_modules(transformer).items()
+        for name, one in lora_modules(transformer, shaped=shaped).items()
     }
 
 
@@ -98,11 +106,17 @@ class Lora(nn.Module):
 
     @classmethod
     def for_transformer(
-        cls, transformer: nn.Module, rank: int, *, generator: torch.Generator | None = None
+        cls,
+        transformer: nn.Module,
+        rank: int,
+        *,
+        generator: torch.Generator | None = None,
+        shaped: bool = False,
     ) -> "Lora":
         """Fresh LoRA for every target module of ``transformer``, on its device."""
         device = next(transformer.parameters()).device
-        return cls(lora_shapes(transformer), rank, generator=generator, device=device)
+        shapes = lora_shapes(transformer, shaped=shaped)
+        return cls(shapes, rank, generator=generator, device=device)
 
     def below(self, prefix: str) -> Pairs:
         """A and B of the layers whose names begin with ``prefix``, by the rest of the name."""
@@ -112,15 +126,21 @@ class Lora(nn.Module):
             if name.startswith(prefix)
         }
 
-    def merged(self, prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    def merged(
+        self, prefix: str, module: nn.Module, onto: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Weights of the convolutions of ``module``, which has the name ``prefix``, plus ``B A``.
+
+        Args:
+            onto: weights in place of the module's own, such as those merged with another LoRA.
 
         Returns:
             name of the weight within the module -> tensor, for ``torch.func.functional_call``.
         """
-        weights = {}
+        weights = dict(onto or {})
         for name, (a, b) in self.below(f"{prefix}.").items():
-            weight = module.get_parameter(f"{name}.weight")
+            own = weights.get(f"{name}.weight")
+            weight = module.get_parameter(f"{name}.weight") if own is None else own
             delta = torch.einsum("or,rikl->oikl", b[..., 0, 0], a)
             weights[f"{name}.weight"] = weight + delta.to(weight.dtype)
         return weights
@@ -231,8 +251,13 @@ def lora_from_state(state: Mapping[str, Tensor], transformer: nn.Module, *, sour
     ranks = {tensor.shape[0] for key, tensor in state.items() if key.endswith("lora_A.weight")}
     if len(ranks) != 1:
         raise ValueError(f"{source}: expected one rank in all modules, found {sorted(ranks)}")
+    shaped = any(
+        _SHAPED.fullmatch(found["module"]) for found in map(_KEY.fullmatch, state) if found
+    )
     # Its own generator: loading must not advance the global one.
-    lora = Lora.for_transformer(transformer, ranks.pop(), generator=torch.Generator())
+    lora = Lora.for_transformer(
+        transformer, ranks.pop(), generator=torch.Generator(), shaped=shaped
+    )
     lora.load_released_state(state, source=source)
     return lora
 

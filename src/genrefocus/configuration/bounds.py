@@ -55,7 +55,7 @@ def require_bounds(config: DictConfig) -> None:
     wrong += [*_of_backbone(config.backbone), *_of_half_control(config)]
     wrong += [*_of_buckets(config), *_of_latents(config)]
     sets: Any = OmegaConf.to_container(config.evaluation)  # as written: data may be missing
-    for key in ("deblur", "bokeh", "control", "validation"):
+    for key in ("deblur", "bokeh", "control", "shapes", "validation"):
         if sets[key] is None:
             wrong.append(f"evaluation.{key}=null: name a folder of shards")
     if wrong:

@@ -60,6 +60,7 @@ def _run_folder(*arguments: Any) -> str:
 # For the files in conf/.
 OmegaConf.register_new_resolver("checkout", lambda: str(checkout()), replace=True)
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+OmegaConf.register_new_resolver("holds", lambda some, one: one in some, replace=True)
 OmegaConf.register_new_resolver("least_edge", least_edge, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True, replace=True)

@@ -70,7 +70,7 @@ def task_of(module: DictConfig) -> Literal["deblur", "bokeh"]:
 def condition_count(module: DictConfig) -> int:
     """Images and maps that a network is given at most."""
     second = task_of(module) == "bokeh" or module.get("told") or module.get("pre_deblur")
-    return 2 if second else 1
+    return 3 if "frozen_lora" in module else 2 if second else 1
 
 
 def find_base(config: DictConfig) -> Iterator[Finding]:
@@ -212,13 +212,15 @@ def find_inputs(config: DictConfig) -> Iterator[Finding]:
     for name in config.curriculum:
         stage = config.stages[name]
         given = stage.get("module", stage.get("network", {}))
-        lora = given.get("init_lora")
-        if lora is not None and run / Path(lora).parent.name not in done:
+        for key in ("init_lora", "frozen_lora"):
+            lora = given.get(key)
+            if lora is None or run / Path(lora).parent.name in done:
+                continue
             if Path(lora).is_file():
                 yield Finding(f"{name}: LoRA", "ok", lora)
             else:
                 kind = "module" if "module" in stage else "network"
-                option = _option(config, Path(lora)) or f"stages.{name}.{kind}.init_lora"
+                option = _option(config, Path(lora)) or f"stages.{name}.{kind}.{key}"
                 missing = f"{lora} does not exist"
                 yield Finding(f"{name}: LoRA", "error", missing, f"{option}=<file>")
         if "prepare" in stage:
@@ -311,7 +313,8 @@ def find_test_sets(config: DictConfig) -> Iterator[Finding]:
     crops: dict[str, int] = {}
     for one in training_stages(config).values():
         # the settings of the classical chain are those of its first part
-        more = ("validation",) if one.module.get("direct") else ()
+        more = ["validation"] * bool(one.module.get("direct"))
+        more += ["shapes"] * ("frozen_lora" in one.module)
         crops |= dict.fromkeys((*keys[task_of(one.module)], *more), one.datamodule.crop)
     for key, crop in crops.items():
         option, folder = f"evaluation.{key}", config.evaluation[key]

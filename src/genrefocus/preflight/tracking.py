@@ -25,7 +25,7 @@ from genrefocus.backbone.flops import FlopCount
 from genrefocus.backbone.flux import FLUX_DEV_CONFIG, FLUX_DEV_VAE
 from genrefocus.backbone.quantised import all_weights, quantise_blocks
 from genrefocus.backbone.sharding import held_elsewhere
-from genrefocus.backbone.tiny import HashedWords
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.data.batches import micro_batches
 from genrefocus.flow import Shift
 from genrefocus.preflight.inputs import is_flux, ranks_of

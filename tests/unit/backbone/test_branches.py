@@ -160,6 +160,33 @@ def test_lora_acts_on_the_conditions_alone(tiny_flux, random_lora, inputs):
     assert torch.equal(forward(transformer, *alone, lora=lora), forward(transformer, *alone))
 
 
+@torch.no_grad()
+def test_a_condition_may_carry_its_own_adapter(tiny_flux, random_lora, inputs):
+    """Conditions of one place may change their order, each with its adapter; no other way."""
+    transformer = tiny_flux()
+    one, other = random_lora(transformer), random_lora(transformer, seed=1)
+    text, pooled, image, first, second = inputs
+
+    def adapted(*conditions, **options):
+        ids, zero, guidance = image_ids(ROWS, COLUMNS), torch.zeros(2), torch.ones(2)
+        branches = [Branch(x, ids, zero, guidance, lora=own) for x, own in conditions]
+        noisy = Branch(image, ids, SIGMA, GUIDANCE)
+        return multi_condition_forward(transformer, text, pooled, noisy, branches, **options)
+
+    mixed = adapted((first, one), (second, other))
+    assert relative(adapted((second, other), (first, one)), mixed) < ROUNDING
+    assert relative(adapted((first, other), (second, one)), mixed) > 1e-3
+    assert torch.equal(adapted((first, None), (second, other), lora=one), mixed)
+    alike = forward(transformer, *inputs, lora=one)
+    assert torch.equal(adapted((first, one), (second, one)), alike)
+    assert relative(alike, mixed) > 1e-3
+    isolated = adapted((first, one), (second, other), isolated=True)
+    cache = {}
+    for _ in range(2):
+        kept = adapted((first, one), (second, other), isolated=True, cache=cache)
+        assert relative(kept, isolated) < ROUNDING
+
+
 # Training.
 
 

@@ -183,10 +183,12 @@ def image_inputs(text_tokens):
 def ours_with_lora_everywhere(monkeypatch):
     """Our forward with the LoRA on the noisy image, where peft has it."""
 
-    def whole(layout, module, x, name, start, last=False):
-        return module(x) + low_rank(x, *layout.lora[name])
+    def whole(layout, module, x, name, lengths, last=False):
+        [(_, _, pairs)] = layout.lora
+        return module(x) + low_rank(x, *pairs[name])
 
     def forward(transformer, lora, text, pooled, tokens, ids):
+        monkeypatch.setattr(branches, "_adapted", lambda *_: [(0, 0, lora)])
         monkeypatch.setattr(branches._Layout, "_with_lora", whole)
         branch = Branch(tokens, ids, torch.tensor([0.3, 0.8]), torch.tensor([3.5, 1.0]))
         return multi_condition_forward(transformer, text, pooled, branch, lora=lora)

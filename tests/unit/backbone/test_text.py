@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from genrefocus.backbone import TextEmbedding
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.backbone.text import PromptCache
-from genrefocus.backbone.tiny import HashedWords
 from tests.fake_cuda import CUDA, fake_cuda
 
 

@@ -1,5 +1,6 @@
 """The tiny backbone: its U-Net, what steers it, its images and its weight file."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,13 @@ from scipy.ndimage import convolve
 from skimage.restoration import wiener
 
 from genrefocus.backbone import Lora
+from genrefocus.backbone.lora import read_tensors, save_tensors
+from genrefocus.backbone.pixel_path import _shaped
 from genrefocus.backbone.tiny import build_tiny, load_tiny, save_tiny
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow
 from genrefocus.noise import seeded_generators
-from genrefocus.render.apertures import disk
+from genrefocus.render.apertures import disk, heart, star
 from genrefocus.render.lettering import Lettering
 from genrefocus.render.tone import linear_to_srgb, srgb_to_linear
 
@@ -102,6 +105,54 @@ def test_every_branch_is_seen_pixel_by_pixel(edits, images) -> None:
 def test_an_absent_branch_is_another_thing_than_a_black_one(edits, images) -> None:
     black = torch.zeros(2, 1, 32, 48)
     assert not torch.allclose(edited(edits, images), edited(edits, images, control=black))
+
+
+@pytest.mark.parametrize("radius", [3.0, 6.5, 12.0])
+def test_kernels_are_the_shape_at_their_radii(radius) -> None:
+    """Against those of the renderer, behind the plane of focus; a disc gives the disks."""
+    disks = torch.from_numpy(disk().kernel(radius)).float()[None, None]
+    for shape in (disk(), heart(0.4), star(5, 0.5, 1.0)):
+        (made,) = _shaped(shape.image(64)[None], [radius], disks)[0].double().numpy()
+        expected = shape.kernel(-radius)
+        rim = (len(disks[0, 0]) - len(expected)) // 2
+        expected = np.pad(expected, rim) if rim >= 0 else expected[-rim:rim, -rim:rim]
+        assert np.abs(made - expected).sum() < (0.1 if radius < 5 else 0.04)
+    assert torch.equal(_shaped(disk().image(32)[None], [1.0], disks), disks)
+
+
+def test_a_shape_takes_the_place_of_the_disks_and_its_lora_brings_light(edits, images) -> None:
+    """A pixel that mixes the larger disk: a white one becomes the shape, as bright as LoRA says."""
+    path = silenced(edits)
+    torch.nn.init.ones_(path.mix.bias[4:8])
+    dark = torch.zeros(1, 3, 32, 32)
+    dark[..., 16, 16] = 1.0
+    shape = heart(0.3)
+    own = Lora.for_transformer(edits.backbone.transformer, 2, shaped=True)
+    torch.nn.init.zeros_(path.glow.bias)
+    told = replace(edits, shape_lora=own)
+    for bias, light in ((0.0, 1.0), (0.25, math.exp(8.0 * 0.25))):
+        torch.nn.init.constant_(path.glow.bias, bias)
+        found = srgb_to_linear(edited(told, dark, shape=shape.image(32)[None]))[0, 0]
+        kernel = torch.from_numpy(shape.kernel(-3.0)).float() * light
+        half = len(kernel) // 2
+        part = found[16 - half : 17 + half, 16 - half : 17 + half]
+        torch.testing.assert_close(part, kernel, rtol=0, atol=0.02 * light)
+    without = edited(told, dark)
+    assert torch.equal(without, edited(edits, dark)), "who is told no shape is as before"
+    conditions = Conditions(["a photo"], dark, dark[:, :1], shape=shape.image(32)[None])
+    latents = told.encode(conditions, seeded_generators(0, [0]), dark.flip(-1))
+    told.loss(latents, torch.tensor([0.5])).sum().backward()
+    assert own.lora_b["pixel_path/glow"].grad.abs().sum() > 0
+
+
+def test_a_base_from_before_there_were_shapes_is_read(edits, tiny_settings, tmp_path) -> None:
+    path = tmp_path / "old.safetensors"
+    save_tiny(edits.backbone, path, settings=tiny_settings, card={})
+    tensors, metadata = read_tensors(path, "base")
+    old = {name: x for name, x in tensors.items() if "glow" not in name}
+    assert len(old) == len(tensors) - 2
+    save_tensors(old, path, metadata)
+    assert not load_tiny(path).transformer.pixel_path.glow.weight.any()
 
 
 def test_the_prompt_reaches_the_pixels(edits, images) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import VaeCodec
-from genrefocus.backbone.tiny import HashedWords
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.flow import Flow, Shift
 from genrefocus.sampling import Tiling
 from lit_models import BokehNet

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from genrefocus.backbone import Backbone
 from genrefocus.backbone.codec import VaeCodec
-from genrefocus.backbone.tiny import HashedWords, build_tiny
+from genrefocus.backbone.spelling import HashedWords
+from genrefocus.backbone.tiny import build_tiny
 from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.results import read_results
 from genrefocus.denoiser import Denoiser

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genrefocus.backbone import Backbone, Checkpointing, Lora
 from genrefocus.backbone.codec import VaeCodec
-from genrefocus.backbone.tiny import HashedWords
+from genrefocus.backbone.spelling import HashedWords
 from genrefocus.denoiser import Conditions, Denoiser
 from genrefocus.flow import Flow, Shift
 from genrefocus.noise import seeded_generators
