@@ -10,6 +10,8 @@ import piexif
 import pytest
 from PIL import Image
 
+from genrefocus.backbone import Lora
+from genrefocus.backbone.tiny import build_tiny
 from genrefocus.cli import main
 from genrefocus.data.images import load_image
 from genrefocus.denoiser import Conditions, Denoiser
@@ -186,6 +188,26 @@ def test_long_edge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read("out.png").shape == (16, 32, 3)
 
 
+def test_the_shape_of_the_aperture_needs_a_second_lora(
+    folder: Path, tiny_settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*BASIC, "--focus", "50,3", "--k", "8", "-o", "out.png", "--aperture"]
+    assert main([*command, "heart"]) == 2
+    said = capsys.readouterr().err
+    assert "no second LoRA" in said and "experiment=aperture_shape" in said
+    assert said.count("\n") == 1
+    stage = folder / "outputs/semi_supervised/one/bokeh"
+    transformer = build_tiny(**tiny_settings).transformer
+    Lora.for_transformer(transformer, 2, shaped=True).save(stage / "apertureShape.safetensors")
+    card = json.loads((stage / "network.json").read_text())
+    card["shape_lora"] = "apertureShape.safetensors"
+    (stage / "network.json").write_text(json.dumps(card))
+    Image.fromarray(np.tri(40, dtype=np.uint8) * 255).save("corner.png")
+    for shape, name in (("star:6", "star6"), ("hexagon:7", "polygon7"), ("corner.png", "corner")):
+        assert main([*command, shape, *(["--rotation", "20"] if name == "star6" else [])]) == 0
+        assert lines(capsys)[0]["aperture"] == name
+
+
 def write_photo_of_a_50_mm_lens() -> None:
     lens = {
         piexif.ExifIFD.FocalLength: (50, 1),
@@ -336,6 +358,15 @@ FOCUS = ["--focus", "1,1", *K]
             "b.safetensors does not exist",
         ),
         ([*BASIC, *FOCUS, "--deblur-lora", "photo.png"], "belong to --flux"),
+        ([*BASIC, *FOCUS, "--aperture", "moon"], "--aperture moon: neither disk"),
+        ([*BASIC, *FOCUS, "--aperture", "star:two"], "as in polygon:7 or star:5"),
+        ([*BASIC, *FOCUS, "--aperture", "disk", "--rotation", "9"], "not for --aperture disk"),
+        ([*BASIC, *FOCUS, "--shape-lora", "photo.png"], "belongs to --flux"),
+        (
+            [*BASIC, *FOCUS, "--flux", "f", "--bokeh-lora", "photo.png", "--no-deblur"]
+            + ["--aperture", "disk"],
+            "needs --shape-lora FILE",
+        ),
         ([*BASIC, *FOCUS, "--steps", "0"], "--steps: '0': give a whole number, 1 or more"),
         ([*BASIC, *FOCUS, "--long-edge", "5"], "larger long edge"),
         ([*BASIC, *FOCUS, "--no-deblur", "--deblur-prompt", "a sign"], "--no-deblur leaves out"),

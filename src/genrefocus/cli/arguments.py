@@ -16,6 +16,10 @@ from typing import Any
 from genrefocus.cli import checks
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+SHAPES = (
+    "disk, hexagon, polygon:BLADES, star:POINTS, ring, heart, or an image, white on black; as "
+    "lights behind the plane of focus show it"
+)
 DEFOCUS_MAP = "write the defocus map as 16 bit grey, 65535 for 1"
 
 
@@ -187,9 +191,8 @@ def _render(parser: argparse.ArgumentParser) -> None:
     _focus_pixel(focus)
     _add(focus, "--focus-disparity V", _not_negative, "1/m; 0 is infinity")
     _k(parser)
-    text = "disk, hexagon, polygon:BLADES, or an image of the opening, white on black"
-    _add(parser, "--aperture SHAPE", None, text, default="disk")
-    _add(parser, "--rotation DEG", _number(), "turns a polygon; 0: a corner to the right")
+    _add(parser, "--aperture SHAPE", None, SHAPES, default="disk")
+    _add(parser, "--rotation DEG", _number(), "turns polygon, star or heart clockwise")
     text = "of a polygon's blades, 0 (straight, the default) to 1 (a disc)"
     _add(parser, "--curvature C", _part, text)
     text = "vignetting of the aperture in the corners, 0 (none, the default) to 1"
@@ -262,6 +265,7 @@ def _networks(parser: argparse.ArgumentParser) -> None:
     _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
     _add(networks, "--deblur-lora FILE", _file, "for --flux")
     _add(networks, "--bokeh-lora FILE", _file, "for --flux")
+    _add(networks, "--shape-lora FILE", _file, "BokehNet's second LoRA, of apertures, for --flux")
     text = "default: cuda where there is one"
     _add(networks, "--device", None, text, choices=["cpu", "cuda"])
     _add(networks, "--no-deblur", None, "photographs are sharp everywhere")
@@ -288,6 +292,9 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
 
     _estimators(parser)
     _networks(parser)
+    text = "for a BokehNet with a second LoRA (experiment=aperture_shape): "
+    _add(parser, "--aperture SHAPE", None, text + SHAPES)
+    _add(parser, "--rotation DEG", _number(), "turns polygon, star or heart clockwise")
     text = "PHOTO deblurred by another method, for a DeblurNet of the pre-deblur variant"
     _add(parser, "--draft FILE", _file, text)
     own = parser.add_argument_group("blur of PHOTO itself, for a DeblurNet that can be told it")

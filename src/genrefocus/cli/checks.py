@@ -9,6 +9,7 @@ from genrefocus.runs import has_network, latest_of
 
 ANIMATIONS = (".gif", ".webp", ".mp4")
 MOVING = (".gif", ".mp4")  # hold nothing else
+_BLADED = ("hexagon", "polygon")
 
 
 def control(args: argparse.Namespace) -> None:
@@ -20,10 +21,9 @@ def render(args: argparse.Namespace) -> None:
     for option, value in (("--cats-eye", args.cats_eye), ("--edge-width", args.edge_width)):
         if args.renderer == "scatter" and value is not None:
             raise ValueError(f"{option} needs --renderer layered; scatter knows nothing of it")
-    polygon = args.aperture.startswith(("hexagon", "polygon"))
-    for option, value in (("--rotation", args.rotation), ("--curvature", args.curvature)):
-        if value is not None and not polygon:
-            raise ValueError(f"{option} is for polygons; --aperture {args.aperture} has no blades")
+    if args.curvature is not None and not args.aperture.startswith(_BLADED):
+        raise ValueError(f"--curvature is for polygons; --aperture {args.aperture} has no blades")
+    _rotation(args)
 
 
 def refocus(args: argparse.Namespace) -> None:
@@ -41,6 +41,9 @@ def refocus(args: argparse.Namespace) -> None:
     if args.no_deblur and (args.source_k is not None or args.source_focus is not None):
         raise ValueError("--source-k, --source-focus: for DeblurNet, which --no-deblur leaves out")
     _networks(args)
+    _rotation(args)
+    if args.flux is not None and args.aperture is not None and args.shape_lora is None:
+        raise ValueError("--aperture with --flux needs --shape-lora FILE")
     _focus_inside(args.focus, args.photo)
 
 
@@ -57,6 +60,8 @@ def _networks(args: argparse.Namespace) -> None:
         raise ValueError("--deblur-prompt asks DeblurNet, which --no-deblur leaves out")
     if args.flux is None and loras:
         raise ValueError("--deblur-lora and --bokeh-lora belong to --flux PATH; a run has its own")
+    if args.flux is None and args.shape_lora is not None:
+        raise ValueError("--shape-lora belongs to --flux PATH; a run has its own")
     if args.flux is not None and args.bokeh_lora is None:
         raise ValueError("--flux needs --bokeh-lora FILE")
     if args.flux is not None and (args.deblur_lora is None) != args.no_deblur:
@@ -81,6 +86,14 @@ def _estimators(args: argparse.Namespace, *, subject: bool) -> None:
                 f"--{what}-model {model} is no local folder; for a hub id name the commit too: "
                 f"{model}@COMMIT"
             )
+
+
+def _rotation(args: argparse.Namespace) -> None:
+    turned = args.aperture is not None and args.aperture.startswith((*_BLADED, "star", "heart"))
+    if args.rotation is not None and not turned:
+        raise ValueError(
+            f"--rotation is for polygons, stars and hearts, not for --aperture {args.aperture}"
+        )
 
 
 def _pull(args: argparse.Namespace) -> None:

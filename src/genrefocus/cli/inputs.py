@@ -120,24 +120,37 @@ def focus_at_point(disparity: Tensor, pixel: tuple[int, int]) -> float:
     return float(disparity[pixel[1], pixel[0]])
 
 
-def aperture_named(shape: str, rotation: float | None, curvature: float | None) -> "Aperture":
-    """The aperture that ``--aperture`` names; degrees and curvature are for polygons.
+def aperture_named(
+    shape: str, rotation: float | None = None, curvature: float | None = None
+) -> "Aperture":
+    """The aperture that ``--aperture`` names, as lights behind the plane of focus show it.
+
+    Args:
+        shape: ``disk``, ``hexagon``, ``polygon:BLADES``, ``star:POINTS``, ``ring``, ``heart``, or
+            an image.
+        rotation: degrees, clockwise.
+        curvature: of a polygon's blades.
 
     Raises:
         ValueError: an unknown shape.
     """
-    from genrefocus.render.apertures import disk, polygon, raster
+    from genrefocus.render.apertures import disk, heart, polygon, raster, ring, star
 
-    kind, _, blades = shape.partition(":")
-    if kind in ("hexagon", "polygon"):
-        count = "6" if kind == "hexagon" and not blades else blades
+    turn = math.pi + math.radians(rotation or 0.0)  # behind the plane of focus a lens turns it
+    kind, _, given = shape.partition(":")
+    if kind in (fewest := {"hexagon": "6", "polygon": "", "star": "5"}):
+        count = given or fewest[kind]
         if not count.isdecimal():
-            raise ValueError(f"--aperture {shape}: give a number of blades, as in polygon:7")
-        return polygon(int(count), math.radians(rotation or 0.0), curvature or 0.0)
-    if shape == "disk":
-        return disk()
+            raise ValueError(f"--aperture {shape}: give a number, as in polygon:7 or star:5")
+        if kind == "star":
+            return star(int(count), 0.45, turn)
+        return polygon(int(count), turn, curvature or 0.0)
+    plain = {"disk": disk, "ring": lambda: ring(0.5), "heart": lambda: heart(turn)}
+    if shape in plain:
+        return plain[shape]()
     if not Path(shape).is_file():
         raise ValueError(
-            f"--aperture {shape}: neither disk, hexagon, polygon:BLADES nor an image that exists"
+            f"--aperture {shape}: neither disk, hexagon, polygon:BLADES, star:POINTS, ring, heart "
+            "nor an image that exists"
         )
     return raster(Path(shape))

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         order=args.order,
         reach=args.reach,
         blur_px=tuple(args.blur),
-        aperture=aperture_named(args.aperture, None, None),
+        aperture=aperture_named(args.aperture),
     )
     fields = LightFields(args.source)
     build_sets(args.output, route, fields, workers=args.workers, command=shlex.join(command))

@@ -12,6 +12,7 @@ from genrefocus.network_card import (
     latest_run,
     networks_of,
     released_card,
+    require_shape,
 )
 from genrefocus.pipeline import RefocusPipeline, load_pipeline
 
@@ -37,7 +38,8 @@ def pipeline_of(
     """
     origin, cards = args.flux, dict[NetworkTask, NetworkCard]()
     if args.flux is not None:
-        cards["bokeh"] = released_card("bokeh", args.flux, args.bokeh_lora)
+        bokeh = released_card("bokeh", args.flux, args.bokeh_lora, shape_lora=args.shape_lora)
+        cards["bokeh"] = bokeh
         if args.deblur_lora is not None:
             cards["deblur"] = released_card("deblur", args.flux, args.deblur_lora, variant=variant)
     else:
@@ -46,6 +48,8 @@ def pipeline_of(
             wanted: tuple[NetworkTask, ...] = ("bokeh",) if args.no_deblur else ("deblur", "bokeh")
             origin = latest_run("outputs", wanted, option="--run")
         cards = networks_of(origin)
+    if getattr(args, "aperture", None) is not None and "bokeh" in cards:
+        require_shape(cards["bokeh"])
     return load_pipeline(
         cards,
         origin,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genrefocus.cli.inputs import (
+    aperture_named,
     depth_estimator,
     load_disparity,
     load_focus_mask,
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.depth is not None:
         disparity = load_disparity(args.depth, *size, args.resize_depth)
     draft = None if args.draft is None else load_image(args.draft)
+    aperture = None if args.aperture is None else aperture_named(args.aperture, args.rotation)
     told = args.source_k not in (None, "none") or args.source_focus is not None
     variant: NetworkVariant = "pre_deblur" if args.draft else "told" if told else "standard"
     pipeline = pipeline_of(args, device, variant=variant)
@@ -72,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
         path, strength = _named(args.output, shot.label), BlurStrength(shot.k, *size)
         planned = replace(scene, focus_disparity=shot.focus_disparity)
         with _progress() as report:
-            result = pipeline.refocus(planned, strength, seed=args.seed, report=report)
+            result = pipeline.refocus(
+                planned, strength, seed=args.seed, aperture=aperture, report=report
+            )
         if args.frames is None:
             photo.save(result.image, path, scale=scale)
         else:
@@ -88,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             "focus_disparity": shot.focus_disparity,
             "k": shot.k,
             **({"f_number": round(shot.f_number, 4)} if shot.f_number else {}),
+            **({"aperture": aperture.name} if aperture else {}),
             "size": [result.strength.width, result.strength.height],
             "network": pipeline.bokeh.origin,
             **({} if estimator is None else {"depth": estimator.name}),
