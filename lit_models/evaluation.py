@@ -40,6 +40,7 @@ CHAIN = "chain"
 """Name of both networks of a run, one after the other."""
 
 _FIDELITY = ("psnr", "ssim", "lpips")
+_SHAPE = ("shape_recognised", "shape_correlation")
 _FITTED = 32  # validation pairs that settings of classical methods are chosen on
 _ROWS = 8  # of a contact sheet, about
 
@@ -97,6 +98,9 @@ def _entries(
         if task != "deblur":
             control = _cases(task, "control", config)
             found.append(entry(control, ("lvcorr",), [*compared[1:], GroundTruth()]))
+        if task == "bokeh" and any(network.takes_shape for network in some.values()):
+            shapes = _cases(task, "shapes", config)
+            found.append(entry(shapes, (*_FIDELITY, *_SHAPE), [*compared, GroundTruth()]))
     if {"deblur", "bokeh"} <= networks.keys():
         deblur, bokeh = ([*networks[one].values()][-1] for one in ("deblur", "bokeh"))
         test = _cases("refocus", "test", config)
@@ -119,7 +123,7 @@ def _task(stage: Path) -> BenchmarkTask:
 
 
 def _cases(task: BenchmarkTask, name: str, config: DictConfig) -> ShardCases:
-    key = "control" if name == "control" else "deblur" if task == "deblur" else "bokeh"
+    key = name if name != "test" else "deblur" if task == "deblur" else "bokeh"
     folder = Path(config.evaluation[key])
     most = config.test_samples
     return ShardCases(task, name, folder, limit=most, spread=True, own_prompts=True)
@@ -138,8 +142,12 @@ def _methods(
 ) -> list[Method]:
     """The networks of the stages, after the base without LoRA."""
     last = [*networks.values()][-1]
-    base = replace(last, denoiser=replace(last.denoiser, lora=None), weights="no LoRA", origin="")
+    bare = replace(last.denoiser, lora=None, shape_lora=None)
+    base = replace(last, denoiser=bare, weights="no LoRA", origin="")
     named = {**({"base": base} if config.evaluation.base else {}), **networks}
+    if last.takes_shape and len(networks) == 1:  # what it is no worse than, asked for a disc
+        alone = replace(last, denoiser=replace(last.denoiser, shape_lora=None))
+        named[f"{[*networks][-1]}_frozen"] = replace(alone, weights=f"{last.weights}, the first")
     if task == "deblur":
         told = [DeblurMethod(n, name + TOLD, True) for name, n in networks.items() if n.takes_map]
         asked = [*CAPTIONS] if config.evaluation.captions else ["own"]

@@ -19,6 +19,7 @@ from genrefocus.network import Network
 from genrefocus.network_card import NetworkTask
 from genrefocus.optics import depth_to_disparity, focus_disparity
 from genrefocus.pipeline import PreparedPhoto, RefocusPipeline
+from genrefocus.render.apertures import disk
 from genrefocus.world.estimates import estimate_depth
 
 TOLD = "_told"
@@ -126,6 +127,8 @@ class DeblurMethod:
 class RefocusMethod:
     """BokehNet on the case's sharp image, or the chain of both networks on its photograph.
 
+    A BokehNet that can be told the shape of the aperture is told the case's, or a disc.
+
     Attributes:
         pipeline: with DeblurNet for ``refocus``, without for ``bokeh``.
         name: in tables.
@@ -170,8 +173,10 @@ class RefocusMethod:
         if case.strength is None:
             raise ValueError(f"case {case.key} has no K")
         number = _noise_number(case)
-        shown = self._asked_for(case).refocus(
-            self.scene(case), case.strength, seed=self.seed, number=number
+        pipeline = self._asked_for(case)
+        aperture = case.aperture or disk() if pipeline.bokeh.takes_shape else None
+        shown = pipeline.refocus(
+            self.scene(case), case.strength, seed=self.seed, number=number, aperture=aperture
         )
         return shown.image
 

@@ -40,7 +40,7 @@ def tiny_training(
     save_tiny(build_tiny(**tiny_settings), base, settings=tiny_settings, card={})
     counts = (
         "{deblur:{train:12,val:2,test:2},synthetic:{train:2,val:2,test:2},"
-        "sweep:{val:2,test:2},camera_roll:{train:2}}"
+        "sweep:{val:2,test:2},camera_roll:{train:2},point_lights:{train:4,val:2,test:2}}"
     )
     return [
         "experiment=deblur",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from genrefocus.backbone.lora import read_lora
 from genrefocus.benchmark.results import read_results
 from genrefocus.cli import main
 from genrefocus.cli.verify_resume import finish
@@ -16,7 +17,8 @@ from genrefocus.embedded.sets import build_embedded
 from tests.warm import python
 
 pytestmark = pytest.mark.slow
-STAGES = ("deblurnet", "bokehnet_synthetic", "bokehnet_semi_supervised")
+STAGES = ("deblurnet", "bokehnet_synthetic", "bokehnet_semi_supervised", "bokehnet_shape")
+CURRICULUM = f"curriculum=[{','.join([*STAGES[:2], 'in_the_wild', *STAGES[2:]])}]"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def overrides(tiny_training: list[str]) -> list[str]:
 def run(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("scheme") / "outputs"
     told = "stages.deblurnet.module.told=0.5"
-    finish(["experiment=semi_supervised", "logger=wandb", told, *overrides], outputs)
+    finish(["experiment=semi_supervised", CURRICULUM, "logger=wandb", told, *overrides], outputs)
     (folder,) = (outputs / "semi_supervised").iterdir()
     return folder
 
@@ -50,6 +52,7 @@ def test_every_stage_leaves_its_figures_and_its_network(run: Path) -> None:
     bokeh = ["classical_scatter", "base", *STAGES[1:]]
     assert results.methods("bokeh", "test") == ["identity", *bokeh]
     assert results.methods("bokeh", "control") == [*bokeh, "ground_truth"]
+    assert results.methods("bokeh", "shapes") == ["identity", *bokeh, "ground_truth"]
     classical = ["classical_scatter", "unsharp_scatter"]
     chains = ["chain", "chain_told"]
     assert results.methods("refocus", "test") == ["identity", *classical, *chains]
@@ -76,6 +79,16 @@ def test_photographs_are_trained_on_with_what_the_first_stage_made_of_them(run: 
         json.loads((run / stage / "network.json").read_text()) for stage in (STAGES[0], STAGES[-1])
     ]
     assert [card["depth"] for card in cards] == [None, "sidecar depth"]
+
+
+def test_the_second_lora_lies_beside_the_first_which_is_as_it_was(run: Path) -> None:
+    folder, frozen = run / STAGES[-1], run / STAGES[-2] / "bokehNet.safetensors"
+    assert (folder / frozen.name).read_bytes() == frozen.read_bytes()
+    card = json.loads((folder / "network.json").read_text())
+    assert (card["lora"], card["shape_lora"]) == (frozen.name, "apertureShape.safetensors")
+    learnt = read_lora(folder / card["shape_lora"])
+    assert any(b.any() for name, b in learnt.items() if ".lora_B." in name)
+    assert list((folder / "snapshots").glob("step_*.safetensors"))
 
 
 def test_photographs_prepared_by_command_are_trained_on(
@@ -149,7 +162,7 @@ def test_a_photograph_goes_through_both_networks(
     depth = torch.linspace(1, 4, 56).expand(40, 56)
     np.save("depth.npy", depth.numpy())
     command = ["refocus", "photo.png", "--depth", "depth.npy", "--focus", "5,5", "--k", "10"]
-    assert main([*command, "-o", "out.png", "--run", str(run)]) == 0
+    assert main([*command, "-o", "out.png", "--run", str(run), "--aperture", "heart"]) == 0
     assert Image.open("out.png").size == (56, 40)
 
 

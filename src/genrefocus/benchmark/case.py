@@ -1,11 +1,12 @@
 """One image of a benchmark, and what answers it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
+from genrefocus.metrics.aperture_shape import Light
 from genrefocus.optics import (
     BlurStrength,
     blur_radius,
@@ -13,6 +14,7 @@ from genrefocus.optics import (
     exceeded_radius,
     visible_blur,
 )
+from genrefocus.render.apertures import Aperture
 from genrefocus.render.lettering import Lettering
 
 BenchmarkTask = Literal["deblur", "bokeh", "refocus"]
@@ -41,6 +43,8 @@ class Case:
         lettering: a word that the target shows, where known.
         series: K as a share of the target's K -> the scene at that K, (3, H, W).
         held_out_lens: whether the photograph is of a lens that training has not seen.
+        aperture: shape of the target's blur, where known.
+        lights: point lights of the scene, where known.
 
     Raises:
         ValueError: sizes that differ, named with the key; nothing is resized.
@@ -63,6 +67,8 @@ class Case:
     lettering: Lettering | None = None
     series: Mapping[float, Tensor] = field(default_factory=dict)
     held_out_lens: bool = False
+    aperture: Aperture | None = None
+    lights: Sequence[Light] | None = None
 
     def __post_init__(self) -> None:
         size = tuple(self.image.shape[-2:])

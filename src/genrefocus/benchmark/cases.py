@@ -19,9 +19,11 @@ from genrefocus.data.order import spread
 from genrefocus.data.sample import Sample, to_float, to_uint8
 from genrefocus.data.shards import ShardDataset
 from genrefocus.geometry import View, resize, size_within
+from genrefocus.metrics.aperture_shape import Light
 from genrefocus.metrics.lvcorr import PROTOCOL_K
 from genrefocus.optics import BlurStrength
 from genrefocus.preparation.item import Source
+from genrefocus.render.apertures import described
 from genrefocus.render.lettering import Lettering
 
 
@@ -135,6 +137,7 @@ def case_of(task: BenchmarkTask, sample: Sample) -> Case:
     aif, photograph = to_float(sample.aif), to_float(sample.bokeh)
     extras = {name: to_float(image) for name, image in sample.extras.items()}
     word = sample.provenance.get("lettering")
+    lights = sample.provenance.get("lights")
     known: dict[str, Any] = {
         "draft": extras.get("pre_deblur"),
         "series": {
@@ -148,6 +151,8 @@ def case_of(task: BenchmarkTask, sample: Sample) -> Case:
         "strength": sample.strength,
         "lettering": Lettering(**word) if word else None,
         "held_out_lens": bool(sample.provenance.get("held_out_lens", False)),
+        "aperture": None if sample.aperture is None else described(sample.aperture),
+        "lights": lights and [Light(one["x"], one["y"], one["disparity"]) for one in lights],
     }
     if task == "deblur":
         return Case(task, sample.key, image=photograph, target=aif, **known)
@@ -367,4 +372,6 @@ def cropped(case: Case, crop: tuple[int, int]) -> Case:
         return value.cropped(height, width) if isinstance(value, BlurStrength) else value
 
     changes = {one.name: inner(getattr(case, one.name)) for one in fields(case)}
-    return replace(case, **changes | {"series": {k: inner(x) for k, x in case.series.items()}})
+    changes["series"] = {k: inner(x) for k, x in case.series.items()}
+    moved = [one._replace(x=one.x - left, y=one.y - top) for one in case.lights or ()]
+    return replace(case, **changes | {"lights": moved or None})

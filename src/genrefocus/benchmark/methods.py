@@ -153,7 +153,7 @@ def _mean_psnr(method: RichardsonLucy, cases: Sequence[Case]) -> float:
 
 @dataclass(frozen=True)
 class Classical:
-    """A renderer with the case's depth, for ``refocus`` from the blurred input.
+    """A renderer with the case's depth and shape, for ``refocus`` from the blurred input.
 
     Attributes:
         renderer: ``layered`` or ``scatter``.
@@ -178,7 +178,7 @@ class Classical:
             disparity=case.disparity,
             focus_disparity=case.focus_disparity,
             strength=case.strength,
-            aperture=disk(),
+            aperture=case.aperture or disk(),
         )
         return in_linear_light(lens, self.sharpened(case) if self.sharpened else case.image)
 

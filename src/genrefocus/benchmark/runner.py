@@ -283,6 +283,8 @@ def _score(name: str, answer: Tensor, case: Case) -> float:
         focus_disparity=case.focus_disparity,
         strength=case.target_strength if of_target else case.strength,
         lettering=case.lettering,
+        aperture=case.aperture,
+        lights=case.lights,
     )
 
 

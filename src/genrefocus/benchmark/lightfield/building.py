@@ -164,6 +164,7 @@ class CapturedPairs(Route):
             border=math.ceil(self.reach * field.radius_steps) + 1,
             aperture=self.aperture,
             provenance={"source": path.name},
+            shape=None if self.aperture.name == "disk" else self.aperture.facts,
         )
 
 

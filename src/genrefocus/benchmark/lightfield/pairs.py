@@ -83,13 +83,14 @@ def make_samples(
     border: int,
     aperture: Aperture,
     provenance: Mapping[str, Any],
+    shape: Mapping[str, Any] | None = None,
     sharp: Callable[[Tensor], Tensor] = to_bytes,
     developed: Callable[[Tensor], Tensor] = to_bytes,
 ) -> Prepared:
     """The pairs of both directions, without ``border`` px all round.
 
     ``sharp`` and ``developed`` make an 8-bit image of the light of the all-in-focus image and of a
-    photograph.
+    photograph; ``shape`` is what samples state of the aperture.
     """
     height, width = (edge - 2 * border for edge in field.size)
 
@@ -119,6 +120,7 @@ def make_samples(
             disparity=inner(disparity),
             strength=BlurStrength(k[target], height, width),
             focus_disparity=photographs[target].focus,
+            aperture=shape,
             extras={"blurry": bytes_of[source]},
             provenance={
                 **facts,
