@@ -2,8 +2,8 @@
 
 The index map says in which frame a pixel is in focus. A lens at distance v from the sensor blurs a
 point whose image lies at v_p by a radius proportional to |v - v_p|, and the disparity of the point
-is 1 / f - 1 / v_p. Focus drives step v evenly, so the blur in frame j is K * |index - j| px, and the
-index counts disparity in frames, up to an unknown scale and offset, where v changes by a small part.
+is 1 / f - 1 / v_p. Focus drives step v evenly, so the blur in frame j is K * |index - j| px, and
+the index counts disparity in frames, up to an unknown scale and offset, where v changes little.
 """
 
 from dataclasses import dataclass
@@ -78,9 +78,7 @@ def all_in_focus(frames: Tensor, index: Tensor) -> Tensor:
     Between two frames, both count by their distance.
     """
     before = index.floor().long().clamp(max=len(frames) - 2)
-    near, far = (
-        to_float(frames.gather(0, (before + n).expand(1, 3, -1, -1))[0]) for n in (0, 1)
-    )
+    near, far = (to_float(frames.gather(0, (before + n).expand(1, 3, -1, -1))[0]) for n in (0, 1))
     return torch.lerp(near, far, index - before)
 
 

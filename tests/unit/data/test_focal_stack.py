@@ -33,7 +33,8 @@ def frames(index: Tensor) -> Tensor:
         for surface in index.unique():
             width = abs(number - float(surface))
             blurred = gaussian_filter(SCENE.numpy(), (0, width, width))
-            images[number] = torch.where(index == surface, torch.from_numpy(blurred), images[number])
+            known = torch.from_numpy(blurred)
+            images[number] = torch.where(index == surface, known, images[number])
     return to_uint8(images)
 
 
