@@ -167,11 +167,11 @@ class RefocusPipeline(Pretrained):
             focus = plane_of_focus(disparity, focus)
             own = None if own is None else plane_of_focus(disparity, own)
         if long_edge is not None:
-            view = resize_long_edge_and_crop(view, long_edge, self._token)
+            view = resize_long_edge_and_crop(view, long_edge, self.pixel_multiple)
             focus = carried(focus, size, view, long_edge)
             own = carried(own, size, view, long_edge)
             if draft is not None:
-                draft = resize_long_edge_and_crop(View(draft), long_edge, self._token).image
+                draft = resize_long_edge_and_crop(View(draft), long_edge, self.pixel_multiple).image
         blind = self._prepare(view, focus, estimator, size, seed, report, draft)
         if source is None:
             return blind
@@ -248,13 +248,13 @@ class RefocusPipeline(Pretrained):
         )
 
     @property
-    def _token(self) -> int:
+    def pixel_multiple(self) -> int:
         """Of which the sides of an image are multiples for both networks, px."""
         networks = [one for one in (self.deblur, self.bokeh) if one is not None]
         return math.lcm(*(one.denoiser.pixel_multiple for one in networks))
 
     def _to_whole_tokens(self, image: Tensor) -> Tensor:
-        return round_up_to_multiple(View(image), self._token).image
+        return round_up_to_multiple(View(image), self.pixel_multiple).image
 
     def _require_draft(self, draft: Tensor | None, size: tuple[int, int]) -> None:
         wanted = self.deblur is not None and self.deblur.takes_draft

@@ -14,6 +14,7 @@ COMMANDS = {
     "exif": "print the exposure facts of photographs, or why they are unusable",
     "render": "render depth of field into a sharp image with depth",
     "refocus": "refocus a photograph: deblur, depth, focus, bokeh",
+    "serve": "open a page in the browser that refocuses: click the focus, drag the aperture",
     "compat": "check golden tensors of the released forward against this code",
     "export": "make a folder for the Hugging Face Hub of a run: LoRA files, cards, model card",
     "benchmark": "measure methods on data sets under their protocols: run=latest ... (Hydra)",

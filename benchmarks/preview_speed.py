@@ -1,0 +1,75 @@
+"""Milliseconds of the page's previews, 512 px long, by renderer and blur.
+
+Seconds of computing, all threads together, so that other work on the machine does not count: on two
+cores a preview takes between half of that and that. Scenes are photographs of 3:2 with depth as
+estimators give it::
+
+    OMP_NUM_THREADS=2 python benchmarks/preview_speed.py
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from genrefocus.geometry import View
+from genrefocus.optics import BlurStrength
+from genrefocus.page.session import PREVIEW_EDGE, Wish, render_view
+from genrefocus.render.apertures import Aperture, disk, heart
+from genrefocus.render.scene import scene_aif, scene_disparity
+from genrefocus.render.tone import linear_to_srgb
+from genrefocus.world.estimates import estimate_depth
+from genrefocus.world.scenes import draw_focus, procedural_scene
+
+
+def main() -> None:
+    """Print a row for each blur radius: medians and the slowest, over scenes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--radii", type=float, nargs="+", default=[4.0, 8.0, 16.0, 32.0])
+    args = parser.parse_args()
+    size = PREVIEW_EDGE * 2 // 3, PREVIEW_EDGE
+    title = f"{size[1]}x{size[0]} px, {torch.get_num_threads()} threads; ms: median, slowest"
+    table = Table(title=title)
+    shapes = (disk(), heart())
+    columns = [f"{way}, {shape.name}" for way in ("scatter", "layered") for shape in shapes]
+    for name in ("greatest radius, px", *columns):
+        table.add_column(name, justify="right")
+    for radius in args.radii:
+        row = []
+        for quick in (True, False):
+            for shape in shapes:
+                times = [
+                    preview_ms(n, size, radius, shape, quick, args.repeats)
+                    for n in range(args.scenes)
+                ]
+                row.append(f"{statistics.median(times):.0f}, {max(times):.0f}")
+        table.add_row(f"{radius:g}", *row)
+    Console(width=110).print(table)
+
+
+def preview_ms(
+    seed: int, size: tuple[int, int], radius: float, shape: Aperture, quick: bool, repeats: int
+) -> float:
+    """Median over repeats, of one scene."""
+    rng = np.random.default_rng(seed)
+    scene = procedural_scene(seed, *size, lights=0.0, margin=8)
+    focus, exact = draw_focus(scene, rng), scene_disparity(scene)
+    disparity = 1 / torch.from_numpy(estimate_depth(exact.numpy(), rng)).float()
+    k = radius / float((disparity - focus).abs().max())
+    view = View(linear_to_srgb(scene_aif(scene)), disparity, None, BlurStrength(1.0, *size))
+    times = []
+    for _ in range(repeats + 1):
+        start = time.process_time()
+        render_view(view, Wish(focus, k, shape), quick)
+        times.append(time.process_time() - start)
+    return 1000 * statistics.median(times[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""``genrefocus serve``: a page in the browser that refocuses photographs."""
+
+import argparse
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from genrefocus.cli.inputs import depth_estimator
+from genrefocus.cli.networks import device_of, pipeline_of
+from genrefocus.embedded.examples import build_examples
+
+_DATA = Path("data/embedded")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the networks, then answer until interrupted."""
+    with (
+        socket.create_server((args.host, args.port)) as bound,
+        tempfile.TemporaryDirectory(prefix="genrefocus-") as folder,
+    ):
+        # Uploads and results lie there, and go with the server; Gradio reads both when imported.
+        tempfile.tempdir = folder
+        os.environ |= {"GRADIO_TEMP_DIR": f"{folder}/page", "GRADIO_ANALYTICS_ENABLED": "False"}
+        from genrefocus.page.handlers import Page
+        from genrefocus.page.serving import application, serve
+        from genrefocus.page.session import Service
+
+        device = device_of(args)
+        pipeline = pipeline_of(args, device)
+        service = Service(
+            pipeline,
+            args.resize_depth,
+            None if args.depth_model is None else depth_estimator(args, device),
+            None,
+            args.long_edge,
+            args.megapixels * 1e6,
+            args.seed,
+        )
+        about = f"Networks: {'/'.join(Path(pipeline.bokeh.origin).parts[-4:-1])}, on {device}."
+        page = Page(service, build_examples(_DATA), about)
+        app = application(page, args.host, round(args.megabytes * 2**20))
+        address = f"http://{args.host}:{bound.getsockname()[1]}"
+        print(f"the page is at {address}; Ctrl-C ends it", flush=True)
+        serve(app, bound)
+    return 0

@@ -1,0 +1,377 @@
+"""What an upload, a click or a drag does on the page."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from torch import Tensor
+
+from genrefocus.data.images import save_animation, save_image
+from genrefocus.data.sample import to_uint8
+from genrefocus.geometry import resize_image, size_within
+from genrefocus.page.controls import (
+    F_NUMBERS,
+    NETWORKS,
+    RENDERER,
+    Controls,
+    metres,
+    reporting,
+    said,
+    told,
+)
+from genrefocus.page.layout import Layout
+from genrefocus.page.session import NO_DEPTH, PREVIEW_EDGE, Service, Session, Wish, pixels
+from genrefocus.photograph.exif import kept_exif
+from genrefocus.pipeline import Report
+
+Changes = dict[Any, Any]
+"""Components with their new values."""
+
+_FRAMES, _FPS = 16, 12
+_PROGRESS = gr.Progress()
+
+
+class Page(Layout):
+    """The page that works: handlers take what their components hold and say what changes."""
+
+    def __init__(
+        self, service: Service, examples: Sequence[tuple[Path, Path]] = (), about: str = ""
+    ) -> None:
+        super().__init__(service, examples, about)
+        with self.blocks:
+            self._connect()
+
+    def _connect(self) -> None:
+        asked = [self.session, *self.controls]
+        views = [self.preview, self.depth_image, self.note, self.distance]
+        views += [self.f_number, self.k, self.by_f]
+        live: dict[str, Any] = {
+            "outputs": views,
+            "show_progress": "hidden",
+            "concurrency_id": "preview",
+            "concurrency_limit": 2,
+            "api_visibility": "private",
+        }
+        files = [self.session, self.photo, self.depth, self.size, *self.controls]
+        opened: dict[str, Any] = {
+            "outputs": [*views, self.session, self.photo, self.depth, self.focal, self.sensor]
+            + [self.lens_note, self.depth_note, self.result, self.result_note, self.download],
+            "show_progress_on": self.preview,
+            "api_visibility": "private",
+        }
+        example = [self.session, self.size, *self.controls]
+        following = [
+            self.photo.upload(self.photo_opened, files, **opened),
+            self.depth.upload(self.opened, files, **opened),
+            self.depth.clear(self.opened, files, **opened),
+            self.size.input(self.opened, files, **opened),
+            self.gallery.select(self.example_opened, example, **opened),
+            self.preview.select(self.clicked, asked, **live),
+            self.distance.submit(self.at_distance, [self.distance, *asked], **live),
+            self.on_subject.click(self.at_subject, asked, **live),
+            self.f_number.release(self.by_f_number, asked, **live),
+            self.k.release(self.by_k, asked, **live),
+            self.focal.submit(self.by_f_number, asked, **live),
+            self.sensor.submit(self.by_f_number, asked, **live),
+            self.shape.input(self.changed, asked, **live),
+            self.own_shape.upload(self.changed, asked, **live),
+            self.own_shape.clear(self.changed, asked, **live),
+        ]
+        dragged = live | {"trigger_mode": "always_last"}
+        self.f_number.input(self.f_number_dragged, asked, **dragged)
+        self.k.input(self.k_dragged, asked, **dragged)
+        self._connect_networks(following, [*views, self.depth_note])
+
+    def _connect_networks(self, following: Sequence[Any], views: Sequence[Any]) -> None:
+        """The networks follow in a queue, one after the other for all who use the page."""
+        queued: dict[str, Any] = {
+            "concurrency_id": "networks",
+            "concurrency_limit": 1,
+            "trigger_mode": "multiple",
+            "api_visibility": "private",
+        }
+        shown = queued | {"show_progress_on": self.result}
+        wanted = [self.session, self.deblur_prompt, self.bokeh_prompt, self.maker]
+        asked = [*wanted, self.follows, *self.controls]
+        always = [*wanted, gr.State(True), *self.controls]
+        made = [self.result, self.result_note, self.download]
+        for event in following:
+            sharp = event.success(self.sharpened, asked, views, **shown)
+            sharp.success(self.refocused, asked, made, **shown)
+        for trigger in (self.now.click, self.deblur_prompt.submit, self.bokeh_prompt.submit):
+            sharp = trigger(self.sharpened, always, views, **shown)
+            sharp.success(self.refocused, always, made, **shown)
+        self.maker.input(self.refocused, asked, made, **shown)
+        start = [self.pull_from, self.pull_note]
+        self.start.click(self.pull_started, self.session, start, api_visibility="private")
+        pull = [self.pull, self.pull_file, self.pull_note, self.pull_from]
+        shown = queued | {"show_progress_on": self.pull}
+        self.make_pull.click(self.pulled, [self.pull_from, *always], pull, **shown)
+
+    # A photograph
+
+    @said
+    def photo_opened(
+        self, old: Session | None, photo: str | None, depth: str | None, size: int, *controls: Any
+    ) -> Changes:
+        """A photograph was uploaded; depth of the one before it is none of this one."""
+        return self._opened(old, photo, None, size, Controls(*controls)) | {self.depth: None}
+
+    @said
+    def opened(
+        self, old: Session | None, photo: str | None, depth: str | None, size: int, *controls: Any
+    ) -> Changes:
+        """Its depth came or went, or another size of results was chosen."""
+        return self._opened(old, photo, depth, size, Controls(*controls))
+
+    @said
+    def example_opened(
+        self, old: Session | None, event: gr.SelectData, size: int, *controls: Any
+    ) -> Changes:
+        """An example was clicked."""
+        photo, depth = map(str, self.examples[event.index])
+        changes = self._opened(old, photo, depth, size, Controls(*controls))
+        return changes | {self.photo: photo, self.depth: depth}
+
+    def _opened(
+        self, old: Session | None, photo: str | None, depth: str | None, size: int, asked: Controls
+    ) -> Changes:
+        if old is not None:
+            old.closed = True
+        gone: Changes = {self.result: None, self.result_note: "", self.session: None}
+        gone |= {self.download: gr.update(value=None, interactive=False)}
+        if photo is None:
+            return gone
+        path = Path(photo)
+        if depth is None and self.service.estimator is None:
+            image = self.service.load(path)
+            small = resize_image(image, *size_within(*image.shape[-2:], PREVIEW_EDGE))
+            return gone | {self.preview: pixels(small), self.note: f"**{NO_DEPTH}**"}
+        session = Session(self.service, path, None if depth is None else Path(depth), size or None)
+        if session.notice:
+            gr.Warning(session.notice)
+        if old is not None and old.path == path:
+            session.focus_like(old)
+        else:
+            facts = session.facts
+            lens = (facts.focal_length_mm, facts.sensor_width_mm) if facts else (None, None)
+            asked = asked._replace(by_f=False, k=session.k_range()[0])
+            asked = asked._replace(focal_mm=lens[0], sensor_mm=lens[1])
+        return (
+            gone
+            | self._views(session, asked)
+            | {
+                self.session: session,
+                self.focal: asked.focal_mm,
+                self.sensor: asked.sensor_mm,
+                self.lens_note: f"The EXIF has no lens: {session.no_facts}; state it here."
+                if session.facts is None
+                else f"{session.facts.make} {session.facts.model}, by its EXIF.",
+                self.depth_note: self._depth_note(session),
+            }
+        )
+
+    def _depth_note(self, session: Session) -> str:
+        assert session.view.disparity is not None
+        low, high = (float(end) for end in session.view.disparity.aminmax())
+        estimator = self.service.estimator
+        origin = "the file" if session.depth or estimator is None else estimator.name
+        return f"{metres(high)} to {metres(low)}, by {origin}."
+
+    # Focus and blur: the renderer answers at once
+
+    @said
+    def clicked(self, session: Session | None, event: gr.SelectData, *controls: Any) -> Changes:
+        """What was clicked shall be sharp."""
+        if session is None:
+            raise ValueError(NO_DEPTH)
+        session.focus_on(*event.index)
+        return self._views(session, Controls(*controls))
+
+    @said
+    def at_distance(self, distance: float, session: Session | None, *controls: Any) -> Changes:
+        """A distance in metres was entered."""
+        if session is None or not distance:
+            return {}
+        session.focus = 1 / distance
+        return self._views(session, Controls(*controls))
+
+    @said
+    def at_subject(self, session: Session | None, *controls: Any) -> Changes:
+        """The subject shall be sharp."""
+        if session is None:
+            return {}
+        if session.subject is None:
+            raise ValueError(
+                "No subject was found in this photograph; click on what shall be sharp."
+            )
+        session.focus = session.subject
+        return self._views(session, Controls(*controls))
+
+    @said
+    def by_f_number(self, session: Session | None, *controls: Any) -> Changes:
+        """The F-number, or the lens, was set."""
+        return self._set(session, Controls(*controls)._replace(by_f=True))
+
+    @said
+    def by_k(self, session: Session | None, *controls: Any) -> Changes:
+        """K was set."""
+        return self._set(session, Controls(*controls)._replace(by_f=False))
+
+    @said
+    def changed(self, session: Session | None, *controls: Any) -> Changes:
+        """The shape of the aperture was set."""
+        return self._set(session, Controls(*controls))
+
+    def _set(self, session: Session | None, asked: Controls) -> Changes:
+        return {} if session is None else self._views(session, asked)
+
+    @said
+    def f_number_dragged(self, session: Session | None, *controls: Any) -> Changes:
+        """The slider of F-numbers moves, and must not be moved by the page meanwhile."""
+        return self._dragged(session, Controls(*controls)._replace(by_f=True), self.f_number)
+
+    @said
+    def k_dragged(self, session: Session | None, *controls: Any) -> Changes:
+        """The slider of K moves."""
+        return self._dragged(session, Controls(*controls)._replace(by_f=False), self.k)
+
+    def _dragged(self, session: Session | None, asked: Controls, slider: Any) -> Changes:
+        if session is None:
+            return {}
+        changes = self._views(session, asked, quick=True)
+        return {key: value for key, value in changes.items() if key is not slider}
+
+    def _views(self, session: Session, asked: Controls, *, quick: bool = False) -> Changes:
+        """All that shows focus and blur."""
+        session.wishes += 1
+        if not quick:
+            session.previewed = session.scene
+        asked = asked.coupled(session)
+        wish = Wish(session.plane, asked.k, asked.aperture)
+        start = time.perf_counter()
+        image = session.preview(wish, quick=quick)
+        note = told(session, wish, asked, time.perf_counter() - start, quick)
+        most = max(session.k_range()[1], wish.k)
+        digits = 2 - math.floor(math.log10(most))
+        low, high = F_NUMBERS
+        return {
+            self.preview: pixels(image),
+            self.note: note,
+            self.by_f: asked.by_f,
+            self.distance: round(1 / wish.plane, 3) if wish.plane else None,
+            self.f_number: gr.update(
+                value=round(min(max(asked.f_number, low), high), 1),
+                interactive=asked.lens is not None,
+            ),
+            self.k: gr.update(
+                value=round(wish.k, digits),
+                maximum=round(1.005 * most, digits),
+                step=10.0**-digits,
+            ),
+            **({} if quick else {self.depth_image: session.depth_picture()}),
+        }
+
+    # Results: the networks follow
+
+    @said
+    def sharpened(self, progress: gr.Progress = _PROGRESS, *asked: Any) -> Changes:
+        """DeblurNet runs once for a photograph; previews are of its answer from then on."""
+        session, prompts, _, wanted, controls = _wanted(asked)
+        if session is None or not wanted:
+            return {}
+        wishes = session.wishes
+        session.sharpen(prompts, reporting(session, progress, lasting=True))
+        if session.previewed is session.scene or session.wishes != wishes:
+            return {}
+        return self._views(session, controls) | {self.depth_note: self._depth_note(session)}
+
+    @said
+    def refocused(self, progress: gr.Progress = _PROGRESS, *asked: Any) -> Changes:
+        """The result, as soon as everything that was asked for before is done or overtaken."""
+        session, prompts, maker, wanted, controls = _wanted(asked)
+        if session is None or session.scene is None or not wanted:
+            return {}
+        controls = controls.coupled(session)
+        wish = Wish(session.plane, controls.k, controls.aperture)
+        made = (session.scene, wish, maker, prompts)
+        if made == session.made:
+            return {}
+        start = time.perf_counter()
+        image = self._frame(session, wish, prompts, maker, reporting(session, progress))
+        seconds = time.perf_counter() - start
+        name = f"f{controls.f_number:.2g}" if controls.by_f else f"k{controls.k:.3g}"
+        file = _saved(session, image, f"{session.path.stem}_{name}")
+        session.made = made
+        height, width = image.shape[-2:]
+        note = f"By the {maker}: {width}x{height} px in {seconds:.1f} s."
+        if maker == NETWORKS and not controls.is_round:
+            note += f" The networks draw a round opening; the {RENDERER} draws the shape."
+        before = _saved(session, session.photograph, f"{session.path.stem}_before")
+        return {
+            self.result: (before, file),
+            self.result_note: note,
+            self.download: gr.update(value=file, interactive=True),
+        }
+
+    def _frame(
+        self, session: Session, wish: Wish, prompts: tuple[str, str], maker: str, report: Report
+    ) -> Tensor:
+        if maker == NETWORKS:
+            return session.refocused(wish, prompts, report)
+        return session.rendered(wish)
+
+    @said
+    def pull_started(self, session: Session | None) -> Changes:
+        """A pull of focus starts where the focus is."""
+        if session is None:
+            return {}
+        note = f"From {metres(session.plane)} to where the focus is when you make the pull."
+        return {self.pull_from: session.plane, self.pull_note: note}
+
+    @said
+    def pulled(self, progress: gr.Progress = _PROGRESS, *asked: Any) -> Changes:
+        """A pull from the focus that was noted, or else from everything sharp."""
+        first, *asked_now = asked
+        session, prompts, maker, _, controls = _wanted(asked_now)
+        if session is None:
+            return {}
+        session.sharpen(prompts, reporting(session, progress, lasting=True))
+        start, plane, controls = time.perf_counter(), session.plane, controls.coupled(session)
+        planes = np.linspace(plane if first is None else first, plane, _FRAMES).tolist()
+        strengths = np.linspace(0 if first is None else controls.k, controls.k, _FRAMES).tolist()
+        frames = []
+        for number, (at, k) in enumerate(zip(planes, strengths, strict=True), 1):
+            part = f", frame {number} of {_FRAMES}"
+            report = reporting(session, progress, part, lasting=True)
+            image = self._frame(session, Wish(at, k, controls.aperture), prompts, maker, report)
+            frames.append(to_uint8(image).permute(1, 2, 0).numpy())
+        path = Path(session.folder.name) / f"{session.path.stem}_pull.gif"
+        save_animation(frames, path, _FPS)
+        seconds = time.perf_counter() - start
+        return {
+            self.pull: str(path),
+            self.pull_file: gr.update(value=str(path), interactive=True),
+            self.pull_note: f"{_FRAMES} frames by the {maker} in {seconds:.0f} s. The next pull "
+            "starts from everything sharp again, or press *Start here*.",
+            self.pull_from: None,
+        }
+
+
+def _wanted(
+    asked: Sequence[Any],
+) -> tuple[Session | None, tuple[str, str], str, bool, Controls]:
+    session, deblur, bokeh, maker, wanted, *controls = asked
+    return session, (deblur, bokeh), maker, wanted, Controls(*controls)
+
+
+def _saved(session: Session, image: Tensor, name: str) -> str:
+    """A file for the browser: PNG where the photograph is one, else JPEG; EXIF is kept."""
+    suffix = ".png" if session.path.suffix.lower() == ".png" else ".jpg"
+    path = Path(session.folder.name) / f"{name}{suffix}"
+    save_image(to_uint8(image), path, kept_exif(session.path))
+    return str(path)
