@@ -1,10 +1,9 @@
-"""Milliseconds of the page's previews, 512 px long, by renderer and blur.
+"""Milliseconds of the page's previews, 512 px long, by blur and aperture.
 
-Seconds of computing, all threads together, so that other work on the machine does not count: on two
-cores a preview takes between half of that and that. Scenes are photographs of 3:2 with depth as
-estimators give it::
+Of computing, on one thread as on the page, so that other work on the machine hardly counts. Scenes
+are procedural, of 3:2, with depth as estimators give it::
 
-    OMP_NUM_THREADS=2 python benchmarks/preview_speed.py
+    OMP_NUM_THREADS=1 python benchmarks/preview_speed.py
 """
 
 import argparse
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from genrefocus.geometry import View
 from genrefocus.optics import BlurStrength
-from genrefocus.page.session import PREVIEW_EDGE, Wish, render_view
+from genrefocus.page.session import PREVIEW_EDGE, Wish, in_coarse_slices, render_view
 from genrefocus.render.apertures import Aperture, disk, heart
 from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb
@@ -37,24 +36,19 @@ def main() -> None:
     title = f"{size[1]}x{size[0]} px, {torch.get_num_threads()} threads; ms: median, slowest"
     table = Table(title=title)
     shapes = (disk(), heart())
-    columns = [f"{way}, {shape.name}" for way in ("scatter", "layered") for shape in shapes]
-    for name in ("greatest radius, px", *columns):
+    for name in ("greatest radius, px", *(shape.name for shape in shapes)):
         table.add_column(name, justify="right")
     for radius in args.radii:
         row = []
-        for quick in (True, False):
-            for shape in shapes:
-                times = [
-                    preview_ms(n, size, radius, shape, quick, args.repeats)
-                    for n in range(args.scenes)
-                ]
-                row.append(f"{statistics.median(times):.0f}, {max(times):.0f}")
+        for shape in shapes:
+            times = [preview_ms(n, size, radius, shape, args.repeats) for n in range(args.scenes)]
+            row.append(f"{statistics.median(times):.0f}, {max(times):.0f}")
         table.add_row(f"{radius:g}", *row)
     Console(width=110).print(table)
 
 
 def preview_ms(
-    seed: int, size: tuple[int, int], radius: float, shape: Aperture, quick: bool, repeats: int
+    seed: int, size: tuple[int, int], radius: float, shape: Aperture, repeats: int
 ) -> float:
     """Median over repeats, of one scene."""
     rng = np.random.default_rng(seed)
@@ -63,10 +57,10 @@ def preview_ms(
     disparity = 1 / torch.from_numpy(estimate_depth(exact.numpy(), rng)).float()
     k = radius / float((disparity - focus).abs().max())
     view = View(linear_to_srgb(scene_aif(scene)), disparity, None, BlurStrength(1.0, *size))
-    times = []
+    wish, times = Wish(focus, k, shape), []
     for _ in range(repeats + 1):
         start = time.process_time()
-        render_view(view, Wish(focus, k, shape), quick)
+        render_view(in_coarse_slices(view, wish), wish)
         times.append(time.process_time() - start)
     return 1000 * statistics.median(times[1:])
 

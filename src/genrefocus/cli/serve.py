@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         tempfile.tempdir = folder
         os.environ |= {"GRADIO_TEMP_DIR": f"{folder}/page", "GRADIO_ANALYTICS_ENABLED": "False"}
         from genrefocus.page.handlers import Page
-        from genrefocus.page.serving import application, serve
+        from genrefocus.page.serving import application, server
         from genrefocus.page.session import Service
 
         device = device_of(args)
@@ -42,5 +42,5 @@ def run(args: argparse.Namespace) -> int:
         app = application(page, args.host, round(args.megabytes * 2**20))
         address = f"http://{args.host}:{bound.getsockname()[1]}"
         print(f"the page is at {address}; Ctrl-C ends it", flush=True)
-        serve(app, bound)
+        server(app).run(sockets=[bound])
     return 0

@@ -91,9 +91,9 @@ def said(handle: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(handle)
     def handled(*args: Any) -> Any:
         try:
-            return handle(*args)
+            return handle(*args) or gr.skip()
         except Superseded:
-            return {}
+            return gr.skip()
         except (ValueError, OSError) as error:
             text = error.detail if isinstance(error, Rejected) and error.detail else str(error)
             text = re.sub(rf"{re.escape(tempfile.gettempdir())}/\S*/", "", text)
@@ -125,7 +125,7 @@ def metres(disparity: float) -> str:
     return "infinity" if disparity < _INFINITY else f"{1 / disparity:.3g} m"
 
 
-def told(session: Session, wish: Wish, controls: Controls, seconds: float, quick: bool) -> str:
+def told(session: Session, wish: Wish, controls: Controls, seconds: float) -> str:
     """What the preview shows."""
     f_number = ""
     if controls.lens is not None and math.isfinite(controls.f_number):
@@ -133,11 +133,10 @@ def told(session: Session, wish: Wish, controls: Controls, seconds: float, quick
     radius, largest = session.radius(wish.k), session.service.pipeline.bokeh.largest_radius
     text = (
         f"Sharp at **{metres(wish.plane)}**. Blur **K {wish.k:.3g}**{f_number}: radius up to "
-        f"{radius:.1f} px of the result. {'Scatter' if quick else 'Layered'} renderer, "
-        f"{seconds * 1000:.0f} ms."
+        f"{radius:.1f} px of the result. Layered renderer, {seconds * 1000:.0f} ms."
     )
     learned = session.learned_k()
-    if learned is not None and wish.k > learned:
+    if learned is not None and wish.k > 1.01 * learned:  # K on the page is rounded
         text += (
             f"\n\n⚠ BokehNet has learned {largest:.0f} px: expect halos, patterns, or too little "
             f"blur. K up to {learned:.3g} stays within."

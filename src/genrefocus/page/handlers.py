@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
 from torch import Tensor
 
 from genrefocus.data.images import save_animation, save_image
@@ -42,6 +43,7 @@ class Page(Layout):
         self, service: Service, examples: Sequence[tuple[Path, Path]] = (), about: str = ""
     ) -> None:
         super().__init__(service, examples, about)
+        self._threads = torch.get_num_threads()
         with self.blocks:
             self._connect()
 
@@ -243,19 +245,20 @@ class Page(Layout):
     def _dragged(self, session: Session | None, asked: Controls, slider: Any) -> Changes:
         if session is None:
             return {}
-        changes = self._views(session, asked, quick=True)
+        changes = self._views(session, asked)
         return {key: value for key, value in changes.items() if key is not slider}
 
-    def _views(self, session: Session, asked: Controls, *, quick: bool = False) -> Changes:
+    def _views(self, session: Session, asked: Controls) -> Changes:
         """All that shows focus and blur."""
         session.wishes += 1
-        if not quick:
-            session.previewed = session.scene
+        session.previewed = session.scene
         asked = asked.coupled(session)
         wish = Wish(session.plane, asked.k, asked.aperture)
+        # Of this worker alone: with more, small steps would wait for cores that networks keep.
+        torch.set_num_threads(1)
         start = time.perf_counter()
-        image = session.preview(wish, quick=quick)
-        note = told(session, wish, asked, time.perf_counter() - start, quick)
+        image = session.preview(wish)
+        note = told(session, wish, asked, time.perf_counter() - start)
         most = max(session.k_range()[1], wish.k)
         digits = 2 - math.floor(math.log10(most))
         low, high = F_NUMBERS
@@ -273,7 +276,7 @@ class Page(Layout):
                 maximum=round(1.005 * most, digits),
                 step=10.0**-digits,
             ),
-            **({} if quick else {self.depth_image: session.depth_picture()}),
+            self.depth_image: session.depth_picture(),
         }
 
     # Results: the networks follow
@@ -284,6 +287,7 @@ class Page(Layout):
         session, prompts, _, wanted, controls = _wanted(asked)
         if session is None or not wanted:
             return {}
+        torch.set_num_threads(self._threads)
         wishes = session.wishes
         session.sharpen(prompts, reporting(session, progress, lasting=True))
         if session.previewed is session.scene or session.wishes != wishes:
@@ -321,6 +325,7 @@ class Page(Layout):
     def _frame(
         self, session: Session, wish: Wish, prompts: tuple[str, str], maker: str, report: Report
     ) -> Tensor:
+        torch.set_num_threads(self._threads)
         if maker == NETWORKS:
             return session.refocused(wish, prompts, report)
         return session.rendered(wish)

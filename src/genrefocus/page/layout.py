@@ -112,7 +112,6 @@ class Layout:
             interactive=False,
             buttons=["fullscreen"],
             elem_id="preview",
-            elem_classes="wide",
         )
         text = "Open a photograph, or take an example, and click on what shall be sharp."
         self.note = gr.Markdown(text, elem_id="note")
@@ -121,7 +120,6 @@ class Layout:
             interactive=False,
             buttons=[],
             elem_id="depth",
-            elem_classes="wide",
         )
         self.depth_note = gr.Markdown()
 
@@ -153,5 +151,5 @@ class Layout:
             with gr.Row():
                 self.start = gr.Button("Start here", min_width=100)
                 self.make_pull = gr.Button("Make the pull", min_width=100)
-            self.pull = gr.Image(label="Pull", interactive=False, buttons=[], elem_classes="wide")
+            self.pull = gr.Image(label="Pull", interactive=False, buttons=[])
             self.pull_file = gr.DownloadButton("Download the pull", interactive=False)

@@ -1,7 +1,5 @@
 """The server of the page: at one address, with nothing from elsewhere."""
 
-import socket
-
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
@@ -13,8 +11,6 @@ from genrefocus.page.handlers import Page
 _CSS = """
 footer {display: none !important}
 #preview img {cursor: crosshair}
-.wide button, .wide .image-frame, .wide img {width: 100%; object-fit: contain !important}
-.wide .icon-button {width: auto}
 #examples .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)); padding-top: 24px}
 #examples .thumbnail-item {height: 60px}
 """
@@ -77,7 +73,6 @@ def application(page: Page, host: str, most_bytes: int) -> FastAPI:
     )
 
 
-def serve(app: FastAPI, bound: socket.socket) -> None:
-    """Answer on a socket that is bound, until the process is interrupted."""
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[bound])
+def server(app: FastAPI) -> uvicorn.Server:
+    """What answers for the application: ``run(sockets=[...])`` until it is interrupted."""
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
