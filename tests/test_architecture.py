@@ -87,6 +87,8 @@ ALLOWED: dict[str, set[str]] = {
         "estimators",
         "world",
     },
+    "page": CORE
+    | {"data", "data.sample", "estimators", "focus", "photograph", "pipeline", "render"},
     "report": CORE | {"data", "data.sample", "render", "writing"},
     "benchmark": (
         CORE

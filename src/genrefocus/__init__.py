@@ -46,6 +46,7 @@ Runs
 - ``runs``       folders of runs and records of their stages
 - ``terminal``   output of commands and their progress
 - ``writing``    files that take their name when they are whole and on disk
+- ``page``       a page in the browser that refocuses
 - ``cli``        the ``genrefocus`` command: parses and calls
 """
 

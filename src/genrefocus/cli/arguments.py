@@ -309,24 +309,20 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:
-    text = "as --run: run=latest, or run=outputs/semi_supervised/..."
-    parser.add_argument("run", nargs="?", type=_run, default=argparse.SUPPRESS, help=text)
+    text, of = "as --run: run=latest, or run=FOLDER", argparse.SUPPRESS
+    parser.add_argument(
+        "run", nargs="?", type=lambda x: x.removeprefix("run="), default=of, help=text
+    )
     _networks(parser)
-    _depth_model(parser)
+    _estimators(parser, file=False)
     _resize_depth(parser)
     server = parser.add_argument_group("server")
-    text = "address; another lets every machine that reaches it open the page, without a password"
+    text = "another address lets every machine that reaches it open the page, without a password"
     _add(server, "--host ADDRESS", None, text, default="127.0.0.1")
     _add(server, "--port N", _number("0 to 65535", 0, 65535, int), "0: a free one", default=7860)
     _add(server, "--megabytes N", _positive, "largest upload", default=128)
     _add(server, "--megapixels N", _positive, "largest photograph", default=50)
     parser.set_defaults(check=checks.serve, long_edge=512)
-
-
-def _run(text: str) -> str:
-    if not text.startswith("run="):
-        raise ArgumentTypeError(f"'{text}': give run=latest or run=FOLDER")
-    return text.removeprefix("run=")
 
 
 def _compat(parser: argparse.ArgumentParser) -> None:

@@ -4,9 +4,10 @@ import argparse
 import os
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from genrefocus.cli.inputs import depth_estimator
+from genrefocus.cli.inputs import depth_estimator, subject_of
 from genrefocus.cli.networks import device_of, pipeline_of
 from genrefocus.embedded.examples import build_examples
 
@@ -31,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
         service = Service(
             pipeline,
             args.resize_depth,
-            None if args.depth_model is None else depth_estimator(args, device),
-            None,
-            args.long_edge,
-            args.megapixels * 1e6,
-            args.seed,
+            estimator=None if args.depth_model is None else depth_estimator(args, device),
+            subject=args.subject_model and partial(subject_of, args=args, device=device),
+            long_edge=args.long_edge,
+            most_pixels=args.megapixels * 1e6,
+            seed=args.seed,
         )
         about = f"Networks: {'/'.join(Path(pipeline.bokeh.origin).parts[-4:-1])}, on {device}."
         page = Page(service, build_examples(_DATA), about)

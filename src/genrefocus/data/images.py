@@ -163,11 +163,10 @@ def not_in_metres(depth: Tensor) -> str | None:
     return f"half of the depth is beyond {median:.0f} m; millimetres must be divided by 1000"
 
 
-def save_image(image: Tensor, path: str | Path, exif: bytes = b"") -> None:
+def save_image(image: Tensor, path: str | Path) -> None:
     """Write (3, H, W) or (H, W) uint8 to a file; its suffix says the format (JPEG quality 95)."""
     pixels = image.numpy() if image.ndim == 2 else image.permute(1, 2, 0).numpy()
-    # Formats without quality ignore it.
-    Image.fromarray(pixels).save(path, quality=95, **({"exif": exif} if exif else {}))
+    Image.fromarray(pixels).save(path, quality=95)  # which formats without quality ignore
 
 
 def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path, fps: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrefocus.data.images import save_animation, save_image
+from genrefocus.data.images import save_animation
 from genrefocus.data.sample import to_uint8
 from genrefocus.geometry import resize_image, size_within
 from genrefocus.page.controls import (
@@ -26,7 +26,6 @@ from genrefocus.page.controls import (
 )
 from genrefocus.page.layout import Layout
 from genrefocus.page.session import NO_DEPTH, PREVIEW_EDGE, Service, Session, Wish, pixels
-from genrefocus.photograph.exif import kept_exif
 from genrefocus.pipeline import Report
 
 Changes = dict[Any, Any]
@@ -150,12 +149,12 @@ class Page(Layout):
             return gone
         path = Path(photo)
         if depth is None and self.service.estimator is None:
-            image = self.service.load(path)
-            small = resize_image(image, *size_within(*image.shape[-2:], PREVIEW_EDGE))
+            plain = self.service.load(path)
+            small = resize_image(plain.image, *size_within(*plain.size, PREVIEW_EDGE))
             return gone | {self.preview: pixels(small), self.note: f"**{NO_DEPTH}**"}
         session = Session(self.service, path, None if depth is None else Path(depth), size or None)
-        if session.notice:
-            gr.Warning(session.notice)
+        for notice in session.notices:
+            gr.Info(notice)
         if old is not None and old.path == path:
             session.focus_like(old)
         else:
@@ -309,13 +308,13 @@ class Page(Layout):
         image = self._frame(session, wish, prompts, maker, reporting(session, progress))
         seconds = time.perf_counter() - start
         name = f"f{controls.f_number:.2g}" if controls.by_f else f"k{controls.k:.3g}"
-        file = _saved(session, image, f"{session.path.stem}_{name}")
+        file = session.save(image, name)
         session.made = made
         height, width = image.shape[-2:]
         note = f"By the {maker}: {width}x{height} px in {seconds:.1f} s."
         if maker == NETWORKS and not controls.is_round:
             note += f" The networks draw a round opening; the {RENDERER} draws the shape."
-        before = _saved(session, session.photograph, f"{session.path.stem}_before")
+        before = session.save(session.photograph.image, "before")
         return {
             self.result: (before, file),
             self.result_note: note,
@@ -372,11 +371,3 @@ def _wanted(
 ) -> tuple[Session | None, tuple[str, str], str, bool, Controls]:
     session, deblur, bokeh, maker, wanted, *controls = asked
     return session, (deblur, bokeh), maker, wanted, Controls(*controls)
-
-
-def _saved(session: Session, image: Tensor, name: str) -> str:
-    """A file for the browser: PNG where the photograph is one, else JPEG; EXIF is kept."""
-    suffix = ".png" if session.path.suffix.lower() == ".png" else ".jpg"
-    path = Path(session.folder.name) / f"{name}{suffix}"
-    save_image(to_uint8(image), path, kept_exif(session.path))
-    return str(path)

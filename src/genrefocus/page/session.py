@@ -14,7 +14,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from genrefocus.data.images import image_of, image_size, load_map, not_in_metres
+from genrefocus.data.images import (
+    Photograph,
+    image_size,
+    load_map,
+    load_photograph,
+    not_in_metres,
+)
 from genrefocus.data.sample import to_uint8
 from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.focus import Focus, SourceBlur, plane_of_focus
@@ -36,7 +42,6 @@ from genrefocus.optics import (
     depth_to_disparity,
     visible_blur,
 )
-from genrefocus.photograph.decoding import read_file
 from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report
 from genrefocus.rejection import Reason, Rejected
@@ -70,7 +75,8 @@ class Service:
         pipeline: the networks.
         resize_depth: how depth of another size is brought to the photograph's.
         estimator: of depth where none is uploaded; None: there is none.
-        subject: photograph (3, H, W) -> mask (H, W) bool of its subject; None: no network finds it.
+        subject: photograph (3, H, W) -> mask (H, W) bool of its subject, or ``empty_mask``; None:
+            there is no network for it.
         long_edge: of results at first, px; None: the photograph's own size.
         most_pixels: of a photograph.
         seed: of the networks' noise.
@@ -105,8 +111,8 @@ class Service:
             replace(bokeh, prompt=prompts[1]),
         )
 
-    def load(self, path: Path) -> Tensor:
-        """A photograph (3, H, W) in [0, 1], upright.
+    def load(self, path: Path) -> Photograph:
+        """A photograph.
 
         Raises:
             Rejected: it has too many pixels, or is no image that can be read.
@@ -115,7 +121,7 @@ class Service:
         if height * width > self.most_pixels:
             detail = f"this page takes {self.most_pixels / 1e6:g} megapixels; scale it down"
             raise Rejected(Reason.IMAGE_TOO_LARGE, f"{width}x{height} px", detail)
-        return image_of(read_file(path), path.name)
+        return load_photograph(path)
 
 
 @dataclass(frozen=True)
@@ -147,14 +153,14 @@ class Session:
         long_edge: of results, px; where the photograph is no larger, it keeps its size.
 
     Attributes:
-        photograph: (3, H, W) in [0, 1], as it was taken.
+        photograph: as it was taken, scaled and cropped.
         size: (H, W) of the file's upright photograph, which K is stated for.
         view: the image that depth of field is rendered into, with disparity and, as its strength,
             K of 1 of the photograph; all in focus as soon as DeblurNet has run.
         focus: what shall be sharp in ``view``.
-        subject: mask (H, W) bool of what the subject network found, or None.
+        subject: mask (H, W) bool of what that network found, or None.
         facts: of the exposure; None: ``no_facts`` says why.
-        notice: what looks wrong about an uploaded depth, or "".
+        notices: what was done to the photograph, or looks wrong about its depth, in words.
         wishes: how many there were; results of older ones need not be finished.
         closed: another photograph was opened in its place.
         scene: what the networks start from, as soon as DeblurNet has run.
@@ -172,12 +178,12 @@ class Session:
     ) -> None:
         self.service, self.path, self.depth = service, path, depth
         photo = service.load(path)
-        self.size = (photo.shape[-2], photo.shape[-1])
+        self.size, self.notices = photo.size, photo.notices
         self.long_edge = None if long_edge is None or long_edge >= max(self.size) else long_edge
         if depth is None and service.estimator is None:
             raise ValueError(NO_DEPTH)
-        self.notice = ""
-        view = View(photo, self._uploaded_disparity(), None, BlurStrength(1.0, *self.size))
+        unit = BlurStrength(1.0, *self.size)
+        view = View(photo.image, self._uploaded_disparity(), None, unit)
         if self.long_edge is not None:
             multiple = service.pipeline.pixel_multiple
             view = resize_long_edge_and_crop(view, self.long_edge, multiple)
@@ -185,16 +191,13 @@ class Session:
             assert service.estimator is not None
             (metres,) = service.estimator.depth([Photo("photograph", view.image, view.image)])
             view = replace(view, disparity=depth_to_disparity(metres))
-        self.photograph = view.image
+        self.photograph = replace(photo, image=view.image)
         self._show(view)
         self.scene: PreparedPhoto | None = None
         self._deblur_prompt = ""
-        self.focus: Focus = (view.width // 2, view.height // 2)
-        self.subject: Tensor | None = None
-        if service.subject is not None:
-            found = service.subject(view.image)
-            if found.any():
-                self.subject = self.focus = found
+        self.subject = self._found_subject()
+        middle = (view.width // 2, view.height // 2)
+        self.focus: Focus = middle if self.subject is None else self.subject
         self.facts: ExposureFacts | None = None
         self.no_facts = ""
         try:
@@ -206,6 +209,17 @@ class Session:
         self.made: object = None
         self.folder = TemporaryDirectory(prefix="genrefocus-")
 
+    def _found_subject(self) -> Tensor | None:
+        if self.service.subject is None:
+            return None
+        try:
+            return self.service.subject(self.view.image)
+        except Rejected as error:
+            if error.reason is not Reason.EMPTY_MASK:
+                raise
+            self.notices.append("no subject is found in this photograph")
+            return None
+
     def _show(self, view: View) -> None:
         self.view = view
         self.small = resize(view, *size_within(view.height, view.width, PREVIEW_EDGE))
@@ -214,7 +228,8 @@ class Session:
         if self.depth is None:
             return None
         metres = load_map(self.depth, "depth in metres")
-        self.notice = not_in_metres(metres) or ""
+        if (notice := not_in_metres(metres)) and notice not in self.notices:
+            self.notices.append(notice)
         mode = self.service.resize_depth
         return fitted(depth_to_disparity(metres), *self.size, self.depth.name, mode=mode)
 
@@ -308,7 +323,7 @@ class Session:
         told = pipeline.deblur is not None and pipeline.deblur.takes_map and self.facts is not None
         disparity = self._uploaded_disparity()
         scene = pipeline.prepare(
-            self.service.load(self.path),
+            self.service.load(self.path).image,
             focus=self.plane,
             disparity=disparity,
             estimator=None if disparity is not None else self.service.estimator,
@@ -319,6 +334,14 @@ class Session:
         )
         self.scene, self._deblur_prompt = scene, prompts[0]
         self._show(View(scene.aif, scene.disparity, None, scene.unit))
+
+    def save(self, image: Tensor, name: str) -> str:
+        """A file for the browser: PNG where the photograph is one, else JPEG; with its EXIF."""
+        suffix = ".png" if self.path.suffix.lower() == ".png" else ".jpg"
+        path = Path(self.folder.name) / f"{self.path.stem}_{name}{suffix}"
+        scale = 1.0 if self.long_edge is None else self.long_edge / max(self.size)
+        self.photograph.save(image, path, scale=scale)
+        return str(path)
 
     def refocused(self, wish: Wish, prompts: tuple[str, str], report: Report) -> Tensor:
         """The photograph, sharpened before, as BokehNet refocuses it: (3, H, W) in [0, 1].

@@ -5,7 +5,6 @@ missing, zero or unreadable becomes a :class:`~genrefocus.rejection.Rejected` wi
 Oddities that leave a photograph usable are listed in ``ExposureFacts.flags``.
 """
 
-import contextlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -36,18 +35,6 @@ TAGS = (
     "Model",
 )
 """All that is read of a photograph's EXIF: no place, no owner, no serial number."""
-
-_KEPT = (
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
-)
-"""Of the tags of the main directory, what :func:`kept_exif` keeps."""
-_POINTERS = (ExifTags.IFD.Interop, ExifTags.IFD.MakerNote)
 
 MAX_EXIF_BYTES = 2**22
 """A JPEG segment holds 64 KiB; decoding a hostile block takes many times its size in memory."""
@@ -153,31 +140,6 @@ def read_photograph(
     if tags is not None:
         return pixels, exposure_from_tags(tags, width=width, height=height)
     return pixels, _exposure_in(image, width, height, orientation)
-
-
-def kept_exif(path: str | Path) -> bytes:
-    """EXIF of a photograph for an image made of it, which is upright and sRGB.
-
-    Empty where the photograph has none, or none that can be read. Left out are the thumbnail, which
-    shows the photograph as it was, maker notes, which point into its file, and of a TIFF what
-    describes its pixels.
-
-    Raises:
-        Rejected: as :func:`genrefocus.photograph.decoding.opened`.
-    """
-    with opened(read_file(path), Path(path).name) as image, contextlib.suppress(Exception):
-        found, kept = image.getexif(), Image.Exif()
-        for tag in _KEPT:
-            if tag in found:
-                kept[tag] = found[tag]
-        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            block = {k: v for k, v in found.get_ifd(ifd).items() if k not in _POINTERS}
-            if ExifTags.Base.ColorSpace in block:
-                block[ExifTags.Base.ColorSpace] = 1
-            if block:
-                kept[ifd] = block
-        return kept.tobytes() if len(kept) else b""
-    return b""
 
 
 def exposure_from_tags(

@@ -1,9 +1,7 @@
 """The report: opened in a browser, which says what is there and what happens when it is used."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from genrefocus.benchmark.report import EXTREMES, write_report
 from genrefocus.benchmark.results import read_results
 from genrefocus.benchmark.tables import build_tables
+from tests.browser import find_chromium
 
 HOSTILE = '<script>alert("x")</script>'
 VALUES = [0.1 * n for n in (3, 1, 4, 2, 9, 5, 8, 7, 6, 10, 12, 11)]
@@ -90,12 +89,7 @@ def page(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    """A Chromium; its name or path may be given as GENREFOCUS_BROWSER."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    for name in [os.environ.get("GENREFOCUS_BROWSER"), *names]:
-        if name and (found := shutil.which(name)):
-            return found
-    pytest.skip("no Chromium on PATH and none named by GENREFOCUS_BROWSER")
+    return find_chromium()
 
 
 def opened(browser: str, page: Path, tmp_path: Path, *options: str) -> dict:

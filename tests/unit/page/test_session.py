@@ -202,7 +202,8 @@ def test_input_that_cannot_be_used(
     with pytest.raises(ValueError, match=r"square\.npy is 50x50 px but the image is 606x202"):
         Session(Service(networks), photo, tmp_path / "square.npy", None)
     np.save(tmp_path / "mm.npy", np.load(depth) * 1000)
-    assert "1000" in Session(Service(networks), photo, tmp_path / "mm.npy", None).notice
+    (notice,) = Session(Service(networks), photo, tmp_path / "mm.npy", None).notices
+    assert "divided by 1000" in notice
     with pytest.raises(ValueError, match="lies outside"):
         Session(Service(networks), photo, depth, None).focus_on(512, 0)
     drafts = replace(networks.bokeh, variant="pre_deblur")
