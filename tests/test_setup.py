@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-NOT_LOCKED = {"app", "optuna", "iqa", "quantise"}
+NOT_LOCKED = {"app", "iqa", "onnx", "optuna", "quantise"}
 """Extras that have to be installed by hand."""
 
 OTHER_PYTHON = """\
