@@ -19,6 +19,7 @@ from genrefocus.benchmark.lightfield import estimate_disparity, refocus
 from genrefocus.benchmark.lightfield.simulated import simulate
 from genrefocus.benchmark.methods import Classical, Identity, Unsharp
 from genrefocus.k_search import KRange, search_k
+from genrefocus.metrics.aperture_shape import Light
 from genrefocus.metrics.lvcorr import lvcorr_of_images
 from genrefocus.metrics.registry import METRICS
 from genrefocus.metrics.ssim import ssim
@@ -27,6 +28,7 @@ from genrefocus.optics import BlurStrength, defocus_map, depth_to_disparity, foc
 from genrefocus.render.apertures import disk, polygon
 from genrefocus.render.layered import render_layered
 from genrefocus.render.lens import render_lens
+from genrefocus.render.lettering import Lettering
 from genrefocus.render.scatter import render_scatter
 from genrefocus.render.scene import Scene, scene_aif, scene_disparity
 from genrefocus.render.tone import in_linear_light
@@ -51,6 +53,9 @@ def facts() -> dict[str, Any]:
         "disparity": torch.where(near, 1.0, 0.2) + 0.1 * torch.linspace(0, 1, SIZE),
         "focus_disparity": 1.05,
         "strength": BlurStrength(5.0, SIZE, SIZE),
+        "lettering": Lettering("ANY", 20, 20, 10),
+        "aperture": disk(),
+        "lights": [Light(12.0, 12.0, 0.2)],
     }
 
 

@@ -82,7 +82,7 @@ class TinyBackbone(Backbone):
     def _drafted(self, maps: dict[Role, Tensor], letters: Tensor) -> Tensor | None:
         """Write the words of each image, by the numbers of their letters, into its draft: which
         have one then, (B, 1, 1, 1); None where all or none have."""
-        if not letters.any():
+        if letters.is_meta or not letters.any():
             return None
         had = "draft" in maps
         roles: tuple[Role, Role] = ("source", "draft" if had else "source")

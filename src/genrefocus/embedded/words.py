@@ -146,6 +146,7 @@ def build_words(
     workers: int = 2,
     command: str = "",
     progress: bool = True,
+    point_lights: bool = False,
 ) -> None:
     """Make the sets that are not there yet, and a card README.md about them.
 
@@ -158,10 +159,13 @@ def build_words(
         workers: processes; 0 works in this one.
         command: for the card, what the user typed.
         progress: show bars with the time that is left on stderr.
+        point_lights: these data have none.
 
     Raises:
-        ValueError: the folder holds sets of other parameters.
+        ValueError: the folder holds sets of other parameters, or point lights are asked for.
     """
+    if point_lights:
+        raise ValueError("signs have no point lights: train bokehnet_shape in a run of its own")
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".make.lock"):  # runs that begin at the same time wait for one of them

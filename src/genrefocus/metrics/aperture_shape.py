@@ -71,9 +71,9 @@ def shape_scores(
     if tuple(disparity.shape) != (strength.height, strength.width):
         raise ValueError(f"K is stated for {strength}, disparity is {tuple(disparity.shape)}")
     radii = [strength.k * (one.disparity - focus_disparity) for one in lights]
-    light = srgb_to_linear(pred).mean(0).double().numpy()
+    light = srgb_to_linear(pred.float().cpu()).mean(0).double().numpy()
     found = []
-    for number in _alone(lights, radii, disparity.numpy(), focus_disparity):
+    for number in _alone(lights, radii, disparity.float().cpu().numpy(), focus_disparity):
         x, y = _around(lights[number], abs(radii[number]))
         seen = light[y[0, 0] : y[-1, 0] + 1, x[0, 0] : x[0, -1] + 1]
         offset = x - lights[number].x, y - lights[number].y

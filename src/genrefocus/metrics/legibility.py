@@ -28,6 +28,7 @@ def read_letters(pred: Tensor, target: Tensor, lettering: Lettering) -> str:
         ValueError: shapes differ, values lie outside [0, 1], or the word beyond the image.
     """
     check_pair(pred[None], target[None])
+    pred, target = pred.cpu(), target.cpu()
     ink = lettering.coverage(*target.shape[-2:])
     ground = ink[lettering.box] - ink[lettering.box].mean()
     bright = float((ground * target.mean(0)[lettering.box]).sum()) > 0

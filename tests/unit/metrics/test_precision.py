@@ -13,10 +13,13 @@ from torch.backends import cudnn
 from genrefocus.benchmark.case import Case
 from genrefocus.benchmark.methods import Classical
 from genrefocus.metrics import clip, dists, lpips, no_reference, registry
+from genrefocus.metrics.aperture_shape import Light
 from genrefocus.metrics.lvcorr import lvcorr_of_images
 from genrefocus.metrics.precision import in_float32
 from genrefocus.metrics.trunks import NETS, trunk_file
 from genrefocus.optics import BlurStrength
+from genrefocus.render.apertures import disk
+from genrefocus.render.lettering import Lettering
 
 KERNEL = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
@@ -77,6 +80,9 @@ def case() -> dict:
         "disparity": disparity,
         "focus_disparity": 1.05,
         "strength": BlurStrength(5.0, 96, 96),
+        "lettering": Lettering("ANY", 30, 30, 10),
+        "aperture": disk(),
+        "lights": [Light(12.0, 12.0, 0.2)],
     }
 
 

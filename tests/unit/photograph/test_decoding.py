@@ -163,6 +163,8 @@ def test_images_are_opened_in_few_places(repo_root):
         "decoding.py": "photographs",
         "sample.py": "own shards",
         "camera.py": "what a simulated camera has just compressed",
+        "apertures.py": "shapes that samples describe",
+        "focal_stack.py": "index maps",
     }
     callers = set()
     for folder in ("src", "datamodules", "lit_models"):

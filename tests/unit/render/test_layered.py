@@ -340,10 +340,10 @@ def test_the_command_offers_shapes_and_responses(
     images = []
     for options, keywords in (
         ((), {}),
-        (("--aperture", "polygon:5"), {"aperture": polygon(5)}),
+        (("--aperture", "polygon:5"), {"aperture": polygon(5, np.pi)}),
         (
             ("--aperture", "polygon:5", "--rotation", "30", "--curvature", "0.4"),
-            {"aperture": polygon(5, np.pi / 6, 0.4)},
+            {"aperture": polygon(5, np.pi + np.pi / 6, 0.4)},
         ),
         (("--aperture", str(heart)), {"aperture": raster(heart)}),
         (("--cats-eye", "0.9"), {"vignetting": 0.9}),
@@ -359,7 +359,7 @@ def test_the_command_offers_shapes_and_responses(
     assert len(set(images)) == len(images)
     for options, complaint in (
         (("--aperture", "polygon:x"), "polygon:7"),
-        (("--rotation", "10"), "disk has no blades"),
+        (("--rotation", "10"), "--rotation is for polygons, stars and hearts"),
         (("--aperture", "polygon:2"), "3 blades"),
     ):
         assert command(tmp_path, *options) == 2

@@ -171,7 +171,7 @@ def test_the_command_with_k_0_returns_the_image(photo: Path) -> None:
             ("--depth", "@depth.npy", "--focus-disparity", "-1", "--k", "2"),
             "--focus-disparity: '-1': give a number, 0 or more",
         ),
-        (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--aperture", "heart"), "heart"),
+        (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--aperture", "cross"), "cross"),
         (("--depth", "@depth.npy", "--focus", "1,1", "--k", "4", "--cats-eye", "1"), "layered"),
     ],
 )
