@@ -6,6 +6,7 @@
     config.json            the library that reads the folder
     deblurNet.safetensors  LoRA files under their released names, as the authors' code loads them
     deblurNet.json         the card of each, see ``network_card``
+    apertureShape.safetensors  BokehNet's second LoRA, if it has one
     tiny_base.safetensors  frozen weights, where the base is not FLUX.1-dev
 """
 
@@ -128,6 +129,8 @@ def write_networks(cards: Mapping[NetworkTask, NetworkCard], folder: Path) -> No
     for card in cards.values():
         name, source = released_name(card.task, card.variant), require_backbone(card)
         _copy(Path(card.lora), folder / name)
+        if card.shape_lora is not None:
+            _copy(Path(card.shape_lora), folder / Path(card.shape_lora).name)
         if source.kind == "tiny":
             path = folder / Path(source.path).name
             _copy(Path(source.path), path)

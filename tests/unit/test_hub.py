@@ -25,6 +25,7 @@ from genrefocus.network_card import (
 )
 from genrefocus.optics import BlurStrength
 from genrefocus.pipeline import RefocusPipeline, load_pipeline
+from genrefocus.render.apertures import heart
 
 MakeCard = Callable[..., NetworkCard]
 PROTOCOL = "ab" * 32
@@ -43,8 +44,12 @@ def run(
         folder = run / f"{task}net"
         folder.mkdir(parents=True)
         random_lora(backbone.transformer, 2, seed).save(folder / "lora.safetensors")
-        depth = "net.onnx, relative_disparity, assumed from 1 to 9 m" if task == "bokeh" else None
-        write_network_card(folder, replace(tiny_card(task, base), depth=depth))
+        card = tiny_card(task, base)
+        if task == "bokeh":  # with a second LoRA
+            random_lora(backbone.transformer, 2, 5).save(folder / "apertureShape.safetensors")
+            depth = "net.onnx, relative_disparity, assumed from 1 to 9 m"
+            card = replace(card, depth=depth, shape_lora="apertureShape.safetensors")
+        write_network_card(folder, card)
         summary = {"steps": 7, "git_commit": "0123", "dataset": {f"{task}/train": "f00d"}}
         (folder / "summary.json").write_text(json.dumps(summary))
     (run / "benchmark").mkdir()
@@ -60,7 +65,7 @@ def answer(pipeline: RefocusPipeline) -> Tensor:
     photo = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(0))
     disparity = torch.linspace(0, 1, 24).expand(16, 24)
     scene = pipeline.prepare(photo, focus=(3, 3), disparity=disparity)
-    return pipeline.refocus(scene, BlurStrength(2.0, 16, 24)).image
+    return pipeline.refocus(scene, BlurStrength(2.0, 16, 24), aperture=heart()).image
 
 
 def test_a_saved_pipeline_answers_the_same_wherever_it_lies(run: Path, tmp_path: Path) -> None:
