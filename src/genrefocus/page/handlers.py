@@ -312,7 +312,8 @@ class Page(Layout):
         session.made = made
         height, width = image.shape[-2:]
         note = f"By the {maker}: {width}x{height} px in {seconds:.1f} s."
-        if maker == NETWORKS and not controls.is_round:
+        shaped = controls.is_round or self.service.pipeline.bokeh.takes_shape
+        if maker == NETWORKS and not shaped:
             note += f" The networks draw a round opening; the {RENDERER} draws the shape."
         before = session.save(session.photograph.image, "before")
         return {

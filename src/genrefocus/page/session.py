@@ -346,12 +346,14 @@ class Session:
     def refocused(self, wish: Wish, prompts: tuple[str, str], report: Report) -> Tensor:
         """The photograph, sharpened before, as BokehNet refocuses it: (3, H, W) in [0, 1].
 
-        Networks have learned the disc, whatever the aperture.
+        A BokehNet that knows no shapes draws the disc, whatever the aperture.
         """
         assert self.scene is not None
         scene, strength = replace(self.scene, focus_disparity=wish.plane), self._strength(wish.k)
         pipeline, seed = self.service.told(prompts), self.service.seed
-        return pipeline.refocus(scene, strength, seed=seed, report=report).image
+        shaped = pipeline.bokeh.takes_shape and wish.aperture.name != "disk"
+        aperture = wish.aperture if shaped else None
+        return pipeline.refocus(scene, strength, seed=seed, report=report, aperture=aperture).image
 
     def _strength(self, k: float) -> BlurStrength:
         return BlurStrength(k, *self.size)
