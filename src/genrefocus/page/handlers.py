@@ -159,7 +159,9 @@ class Page(Layout):
             session.focus_like(old)
         else:
             facts = session.facts
-            lens = (facts.focal_length_mm, facts.sensor_width_mm) if facts else (None, None)
+            lens: tuple[float | None, float | None] = (None, None)
+            if facts is not None:
+                lens = facts.focal_length_mm, round(facts.sensor_width_mm, 3)
             asked = asked._replace(by_f=False, k=session.k_range()[0])
             asked = asked._replace(focal_mm=lens[0], sensor_mm=lens[1])
         return (

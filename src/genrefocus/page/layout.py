@@ -62,9 +62,8 @@ class Layout:
             visible=bool(self.examples),
             elem_id="examples",
         )
-        text = "Depth of the photograph, metres as .npy"
-        if self.service.estimator is not None:
-            text += ", in place of the estimate"
+        estimated = self.service.estimator is not None
+        text = "Own depth, .npy of metres" if estimated else "Depth, .npy of metres"
         self.depth = gr.File(label=text, file_types=[".npy"], height=140, elem_id="depth-file")
 
     def _build_optics(self) -> None:

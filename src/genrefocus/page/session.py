@@ -60,7 +60,7 @@ NO_DEPTH = (
 )
 
 _FIRST_BLUR, _MOST_BLUR = 0.015, 0.08  # radii in parts of the long edge
-_COARSE = (0.4, 3.0)  # px of radius: least step of previews, and from where it grows
+_COARSE = (0.5, 3.0)  # px of radius: least step of previews, and from where it grows
 _SMEARED = 2  # px over which estimators smear depth at edges
 
 Pixels = NDArray[np.uint8]
