@@ -314,8 +314,8 @@ class Page(Layout):
         session.made = made
         height, width = image.shape[-2:]
         note = f"By the {maker}: {width}x{height} px in {seconds:.1f} s."
-        shaped = controls.is_round or self.service.pipeline.bokeh.takes_shape
-        if maker == NETWORKS and not shaped:
+        takes_shape = self.service.pipeline.bokeh.takes_shape
+        if maker == NETWORKS and not controls.is_round and not takes_shape:
             note += f" The networks draw a round opening; the {RENDERER} draws the shape."
         before = session.save(session.photograph.image, "before")
         return {
