@@ -1,6 +1,6 @@
 """A photograph on the page, with networks that answer with what they were given."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,11 @@ class Answering(Network):
     """A network that answers with a function of source and control."""
 
     answer: Any = None
+    takes_shape: bool = False  # type: ignore[misc]
+    seen: list[Any] = field(default_factory=list)
 
     def generate(self, source: Tensor, *_: Any, **given: Any) -> Tensor:
+        self.seen.append(given.get("aperture"))
         if given["report"] is not None:
             given["report"](1, 1)
         return self.answer(source, given["control"])
@@ -146,6 +149,20 @@ def test_k_and_f_number_by_eq_3(networks: RefocusPipeline, files: tuple[Path, Pa
     assert session.radius(learned) == pytest.approx(0.99 * 4)
     first, most = session.k_range()
     assert 0 < first <= learned < most
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_shape_goes_to_a_network_that_takes_one(
+    networks: RefocusPipeline, files: tuple[Path, Path], takes: bool
+) -> None:
+    bokeh = replace(networks.bokeh, takes_shape=takes, largest_radius=None)  # type: ignore[call-arg]
+    session = Session(Service(RefocusPipeline(None, bokeh)), *files, 303)
+    session.sharpen(PROMPTS, nothing)
+    bokeh.seen.clear()  # type: ignore[attr-defined]
+    shape = heart()
+    for aperture in (shape, disk()):
+        session.refocused(Wish(session.plane, 8.0, aperture), PROMPTS, nothing)
+    assert bokeh.seen == [shape if takes else None, None]  # type: ignore[attr-defined]
 
 
 def test_what_is_overtaken_ends_and_leaves_nothing(
