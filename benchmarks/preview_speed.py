@@ -17,7 +17,8 @@ from rich.table import Table
 
 from genrefocus.geometry import View
 from genrefocus.optics import BlurStrength
-from genrefocus.page.session import PREVIEW_EDGE, Wish, in_coarse_slices, render_view
+from genrefocus.page.rendering import Wish, in_coarse_slices, render_view
+from genrefocus.page.session import PREVIEW_EDGE
 from genrefocus.render.apertures import Aperture, disk, heart
 from genrefocus.render.scene import scene_aif, scene_disparity
 from genrefocus.render.tone import linear_to_srgb

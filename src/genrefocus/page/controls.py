@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from genrefocus.optics import Lens
-from genrefocus.page.session import Session, Superseded, Wish
+from genrefocus.page.rendering import Wish
+from genrefocus.page.session import Session, Superseded
 from genrefocus.pipeline import Report
 from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture, disk, heart, polygon, raster, ring, star

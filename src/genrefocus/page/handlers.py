@@ -25,7 +25,8 @@ from genrefocus.page.controls import (
     told,
 )
 from genrefocus.page.layout import Layout
-from genrefocus.page.session import NO_DEPTH, PREVIEW_EDGE, Service, Session, Wish, pixels
+from genrefocus.page.rendering import Wish, pixels
+from genrefocus.page.session import NO_DEPTH, PREVIEW_EDGE, Service, Session
 from genrefocus.pipeline import Report
 
 Changes = dict[Any, Any]

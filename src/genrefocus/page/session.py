@@ -3,16 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from genrefocus.data.images import (
     Photograph,
@@ -21,7 +18,6 @@ from genrefocus.data.images import (
     load_photograph,
     not_in_metres,
 )
-from genrefocus.data.sample import to_uint8
 from genrefocus.estimators import DepthEstimator, Photo
 from genrefocus.focus import Focus, SourceBlur, plane_of_focus
 from genrefocus.geometry import (
@@ -42,13 +38,10 @@ from genrefocus.optics import (
     depth_to_disparity,
     visible_blur,
 )
+from genrefocus.page.rendering import Pixels, Wish, in_coarse_slices, outline, render_view
 from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report
 from genrefocus.rejection import Reason, Rejected
-from genrefocus.render.apertures import Aperture
-from genrefocus.render.layered import render_layered
-from genrefocus.render.scatter import defocus_level, defocus_of_level
-from genrefocus.render.tone import in_linear_light
 
 PREVIEW_EDGE = 512
 """Long edge of previews, px: ``benchmarks/preview_speed.py`` measures what they take."""
@@ -60,11 +53,6 @@ NO_DEPTH = (
 )
 
 _FIRST_BLUR, _MOST_BLUR = 0.015, 0.08  # radii in parts of the long edge
-_COARSE = (0.5, 3.0)  # px of radius: least step of previews, and from where it grows
-_SMEARED = 2  # px over which estimators smear depth at edges
-
-Pixels = NDArray[np.uint8]
-"""An image (H, W, 3) for the browser."""
 
 
 @dataclass(frozen=True)
@@ -122,21 +110,6 @@ class Service:
             detail = f"this page takes {self.most_pixels / 1e6:g} megapixels; scale it down"
             raise Rejected(Reason.IMAGE_TOO_LARGE, f"{width}x{height} px", detail)
         return load_photograph(path)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """The depth of field that is asked for.
-
-    Attributes:
-        plane: disparity of what is sharp, 1/m.
-        k: blur in px at 1/m, stated for the photograph's own size.
-        aperture: shape of the opening.
-    """
-
-    plane: float
-    k: float
-    aperture: Aperture
 
 
 class Superseded(Exception):
@@ -367,7 +340,7 @@ class Session:
         colours = matplotlib.colormaps["magma"](((disparity - low) / (high - low)).numpy())
         picture = (colours[..., :3] * 255).astype(np.uint8)
         if self.subject is not None:
-            picture[_outline(resize_disparity(self.subject.float(), *disparity.shape))] = 255
+            picture[outline(resize_disparity(self.subject.float(), *disparity.shape))] = 255
         if not isinstance(self.focus, tuple):
             return picture
         image = Image.fromarray(picture)
@@ -376,43 +349,3 @@ class Session:
             box = (x - radius, y - radius, x + radius, y + radius)
             ImageDraw.Draw(image).ellipse(box, outline=colour)
         return np.asarray(image)
-
-
-def pixels(image: Tensor) -> Pixels:
-    """An image (3, H, W) in [0, 1] for the browser."""
-    shown: Pixels = to_uint8(image).permute(1, 2, 0).numpy()
-    return shown
-
-
-def render_view(view: View, wish: Wish) -> Tensor:
-    """A view with its disparity and K of 1, as the layered renderer blurs it; (3, H, W)."""
-    assert view.disparity is not None and view.strength is not None
-    render = partial(
-        render_layered,
-        disparity=view.disparity,
-        focus_disparity=wish.plane,
-        strength=replace(view.strength, k=wish.k * view.strength.k),
-        aperture=wish.aperture,
-        edge_width=_SMEARED,
-    )
-    return in_linear_light(render, view.image).clamp(0, 1)
-
-
-def in_coarse_slices(view: View, wish: Wish) -> View:
-    """A view whose blur comes in steps 2.5 times as wide as the renderer's, which then is faster.
-
-    Steps of 3 it would take for depth edges.
-    """
-    assert view.disparity is not None and view.strength is not None
-    k = wish.k * view.strength.k
-    if k == 0:
-        return view
-    level = defocus_level(k * (view.disparity - wish.plane), *_COARSE).round()
-    disparity = wish.plane + defocus_of_level(level, *_COARSE) / k
-    return replace(view, disparity=disparity.clamp_min(0))
-
-
-def _outline(mask: Tensor) -> NDArray[np.bool_]:
-    """The pixels around the region of a mask (H, W) of 0 and 1."""
-    grown = max_pool2d(mask[None], 3, stride=1, padding=1)[0]
-    return np.asarray(grown > mask)

@@ -18,7 +18,8 @@ from genrefocus.estimators import Photo
 from genrefocus.flow import Flow
 from genrefocus.network import Network
 from genrefocus.optics import Lens
-from genrefocus.page.session import Service, Session, Superseded, Wish
+from genrefocus.page.rendering import Wish
+from genrefocus.page.session import Service, Session, Superseded
 from genrefocus.pipeline import RefocusPipeline
 from genrefocus.rejection import Reason, Rejected
 from genrefocus.render.apertures import disk, heart
