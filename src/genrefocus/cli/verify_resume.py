@@ -21,6 +21,7 @@ from genrefocus.configuration.composing import (
     require_settled,
     training_stages,
 )
+from genrefocus.runs import FINISHED
 
 if TYPE_CHECKING:  # a wrong override must not wait for torch
     from torch import Tensor
@@ -140,8 +141,9 @@ def read_trace(outputs: Path, stage: str) -> Trace:
             draws = tuple(entry["draws"])
             keys.setdefault(draws, entry["keys"])
             losses.setdefault(draws, []).append(entry["loss"])
-    (lora,) = folders[0].glob("*.safetensors")
-    return Trace(keys, losses, dict(sorted(read_lora(lora).items())))
+    trained = json.loads((folders[0] / FINISHED).read_text())["lora"]  # beside what is frozen
+    lora = read_lora(folders[0].parent / trained)
+    return Trace(keys, losses, dict(sorted(lora.items())))
 
 
 def compare(whole: Trace, resumed: Trace) -> dict[str, str | None]:
