@@ -19,7 +19,7 @@ from genrefocus.benchmark.tables import (
 )
 
 _WIDE = 100  # characters of a terminal that shows intervals
-_MAIN = {"psnr", "ssim", "lpips", "lvcorr", "blur_radius_error"}
+_MAIN = {"psnr", "ssim", "lpips", "lvcorr", "blur_radius_error", "shape_recognised"}
 
 
 def shown(
