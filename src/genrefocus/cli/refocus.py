@@ -20,15 +20,16 @@ from genrefocus.cli.inputs import (
     subject_of,
 )
 from genrefocus.cli.networks import device_of, pipeline_of
-from genrefocus.data.images import load_image, save_animation, save_map
+from genrefocus.data.images import Photograph, load_image, save_animation, save_map
 from genrefocus.data.sample import to_uint8
 from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
 from genrefocus.geometry import View, require_inside
 from genrefocus.network_card import NetworkVariant
 from genrefocus.optics import BlurStrength, Lens, blur_strength_from_exif
 from genrefocus.photograph.exif import read_exposure
-from genrefocus.pipeline import PreparedPhoto, Report
+from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report
 from genrefocus.rejection import Rejected
+from genrefocus.render.apertures import Aperture
 from genrefocus.terminal import Bars
 
 
@@ -68,10 +69,34 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.save_aif is not None:
         photo.save(scene.aif, args.save_aif, scale=scale)
-    frames = []
+    names = {
+        **({"aperture": aperture.name} if aperture else {}),
+        "network": pipeline.bokeh.origin,
+        **({} if estimator is None else {"depth": estimator.name}),
+        **({"source": _told(scene, origin)} if takes_map else {}),
+    }
     shots = _shots(args, scene, lens, size)
+    for written in _images(args, photo, pipeline, scene, shots, aperture, scale):
+        seconds = round(time.perf_counter() - start, 3)
+        print(json.dumps(written | names | {"seconds": seconds}, allow_nan=False), flush=True)
+        start = time.perf_counter()
+    return 0
+
+
+def _images(
+    args: argparse.Namespace,
+    photo: Photograph,
+    pipeline: RefocusPipeline,
+    scene: PreparedPhoto,
+    shots: "list[_Shot]",
+    aperture: Aperture | None,
+    scale: float,
+) -> Iterator[dict[str, Any]]:
+    """Write an image of each shot, or one animation of all, and describe each file."""
+    height, width = photo.size
+    frames = []
     for number, shot in enumerate(shots, 1):
-        path, strength = _named(args.output, shot.label), BlurStrength(shot.k, *size)
+        path, strength = _named(args.output, shot.label), BlurStrength(shot.k, height, width)
         planned = replace(scene, focus_disparity=shot.focus_disparity)
         with _progress() as report:
             result = pipeline.refocus(
@@ -86,23 +111,12 @@ def run(args: argparse.Namespace) -> int:
             save_animation(frames, path, args.fps)
         if args.save_map is not None:
             save_map(result.defocus, _named(args.save_map, shot.label))
-        line = {
+        yield {
             "output": str(path),
             **({"frames": len(frames)} if frames else {}),
-            "focus_disparity": shot.focus_disparity,
-            "k": shot.k,
-            **({"f_number": round(shot.f_number, 4)} if shot.f_number else {}),
-            **({"aperture": aperture.name} if aperture else {}),
+            **shot.described(),
             "size": [result.strength.width, result.strength.height],
-            "network": pipeline.bokeh.origin,
-            **({} if estimator is None else {"depth": estimator.name}),
-            "seconds": round(time.perf_counter() - start, 3),
         }
-        if takes_map:
-            line["source"] = _told(scene, origin)
-        print(json.dumps(line, allow_nan=False), flush=True)
-        start = time.perf_counter()
-    return 0
 
 
 def _focus(args: argparse.Namespace, size: tuple[int, int]) -> Focus:
@@ -138,6 +152,10 @@ class _Shot(NamedTuple):
     focus_disparity: float
     k: float
     f_number: float | None
+
+    def described(self) -> dict[str, float]:
+        numbers = {"focus_disparity": self.focus_disparity, "k": self.k}
+        return numbers | ({"f_number": round(self.f_number, 4)} if self.f_number else {})
 
 
 def _shots(
