@@ -86,21 +86,24 @@ def test_the_option_measures_what_it_does_not_choose_settings_on(
 ) -> None:
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose("measure", overrides=[f"benchmark={name}", f"source.root={root}"])
-    (one,) = config.benchmark.sets
-    measured, chosen_on = instantiate(one.cases), instantiate(one.validation)
+    bokeh, refocus = config.benchmark.sets
+    measured, chosen_on = instantiate(refocus.cases), instantiate(refocus.validation)
+    assert measured.keys == instantiate(bokeh.cases).keys
     assert measured.long_edge == chosen_on.long_edge == edge
     assert len(measured.keys) == 8 and len(chosen_on.keys) == 4
     assert not set(measured.keys) & set(chosen_on.keys)
-    protocol = load_protocol(*one.protocol.split("/"))
-    assert measured.task == protocol.task == "refocus" and chosen_on.task == "deblur"
-    # Blur that networks on the tiny base have not learnt is not searched for.
-    assert edge is None or protocol.k_search.max_radius * edge < 7.8
+    assert (bokeh.cases.task, measured.task, chosen_on.task) == ("bokeh", "refocus", "deblur")
+    for one in (bokeh, refocus):
+        protocol = load_protocol(*one.protocol.split("/"))
+        assert protocol.task == one.cases.task
+        # Blur that networks on the tiny base have not learnt is not searched for.
+        assert edge is None or protocol.k_search.max_radius * edge < 7.8
 
 
 def test_the_search_finds_the_lens_of_a_stack(root: Path) -> None:
     cases = FocalStackCases("bokeh", "stacks", FocalStacks(root), limit=2)
-    protocol = load_protocol("refocus", "focal_stacks_embedded")
-    protocol = replace(protocol, task="bokeh", metrics={"ssim": protocol.metrics["ssim"]})
+    protocol = load_protocol("bokeh", "focal_stacks_embedded")
+    protocol = replace(protocol, metrics={"ssim": protocol.metrics["ssim"]})
     renderer = Classical("layered")
     entry = entry_of(cases, protocol, [Identity(), renderer])
     for key in cases.keys:

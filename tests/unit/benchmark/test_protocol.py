@@ -29,6 +29,8 @@ EXPECTED = {
     ("bokeh", "lf_bokeh_embedded"),
     ("refocus", "lf_refocus"),
     ("refocus", "lf_refocus_embedded"),
+    ("bokeh", "focal_stacks"),
+    ("bokeh", "focal_stacks_embedded"),
     ("refocus", "focal_stacks"),
     ("refocus", "focal_stacks_embedded"),
 }
