@@ -152,7 +152,7 @@ def model_card(
     Args:
         cards: of networks that lie in the folder of their run, or elsewhere; then nothing is known
             of data and figures.
-        results: folder of a benchmark; None takes that of the run.
+        results: folder of a benchmark; None takes that of the run, where all are of one.
 
     Raises:
         FileNotFoundError: ``results`` has no results.
@@ -164,10 +164,12 @@ def model_card(
         for task, stage in stages.items()
         if (stage / FINISHED).is_file()
     }
-    own = next(iter(stages.values())).parent / BENCHMARK
-    folder = Path(own if results is None else results)
+    runs = {stage.parent for stage in stages.values()}
+    # Networks of several runs have not been measured together.
+    own = runs.pop() / BENCHMARK if len(runs) == 1 and summaries else None
+    folder = own if results is None else Path(results)
     records, tables = [], ""
-    if results is not None or (summaries and (folder / "results.json").is_file()):
+    if folder is not None and (results is not None or (folder / "results.json").is_file()):
         if not (folder / "results.json").is_file():
             raise FileNotFoundError(f"{folder} has no results.json of a benchmark")
         names = {"chain", "trained", *(stage.name for stage in stages.values())}

@@ -268,8 +268,8 @@ def require_deblurnet(cards: Mapping[NetworkTask, NetworkCard], run: str | Path)
     """
     if "deblur" not in cards:
         raise FileNotFoundError(
-            f"{run} has no DeblurNet: no network.json of one with its LoRA file; train it, or "
-            "leave deblurring out"
+            f"{run} has no DeblurNet: no network.json of one with its LoRA file; train it, name a "
+            "run that has one as well, or leave deblurring out"
         )
     return cards["deblur"]
 
@@ -281,7 +281,8 @@ def require_shape(card: NetworkCard) -> None:
     """
     if card.shape_lora is None:
         raise ValueError(
-            f"{card.lora} has no second LoRA beside it that knows shapes of apertures; train one "
+            f"{card.lora} has no second LoRA beside it that knows shapes of apertures; name the "
+            "run of experiment=aperture_shape as well (--run latest --run FOLDER), or train one "
             f"with: python train.py experiment=aperture_shape inputs.frozen_bokeh_lora={card.lora}"
         )
 

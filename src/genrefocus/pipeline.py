@@ -377,7 +377,8 @@ def load_pipeline(
     """
     if "bokeh" not in cards:
         raise FileNotFoundError(
-            f"{origin} has no BokehNet: no network.json of one with its LoRA file"
+            f"{origin} has no BokehNet: no network.json of one with its LoRA file; name a run that "
+            "has one as well"
         )
     chosen: dict[NetworkTask, NetworkCard] = {"bokeh": cards["bokeh"]}
     if deblur and cards["bokeh"].variant != "direct":

@@ -1,6 +1,7 @@
 """``genrefocus refocus`` from file to file, with networks that return what they are given."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,16 +197,21 @@ def test_the_shape_of_the_aperture_needs_a_second_lora(
     said = capsys.readouterr().err
     assert "no second LoRA" in said and "experiment=aperture_shape" in said
     assert said.count("\n") == 1
-    stage = folder / "outputs/semi_supervised/one/bokeh"
+    other = Path("outputs/aperture_shape/two")
+    stage = shutil.copytree("outputs/semi_supervised/one/bokeh", other / "bokehnet_shape")
     transformer = build_tiny(**tiny_settings).transformer
     Lora.for_transformer(transformer, 2, shaped=True).save(stage / "apertureShape.safetensors")
     card = json.loads((stage / "network.json").read_text())
     card["shape_lora"] = "apertureShape.safetensors"
     (stage / "network.json").write_text(json.dumps(card))
     Image.fromarray(np.tri(40, dtype=np.uint8) * 255).save("corner.png")
+    assert main([*command, "heart", "--run", str(other)]) == 2
+    assert "no DeblurNet" in (said := capsys.readouterr().err) and "name a run" in said
     for shape, name in (("star:6", "star6"), ("hexagon:7", "polygon7"), ("corner.png", "corner")):
-        assert main([*command, shape, *(["--rotation", "20"] if name == "star6" else [])]) == 0
-        assert lines(capsys)[0]["aperture"] == name
+        turned = ["--rotation", "20"] if name == "star6" else []
+        assert main([*command, shape, *turned, "--run", "latest", "--run", str(other)]) == 0
+        (line,) = lines(capsys)
+        assert line["aperture"] == name and str(other) in line["network"]
 
 
 def write_photo_of_a_50_mm_lens() -> None:
@@ -350,7 +356,7 @@ FOCUS = ["--focus", "1,1", *K]
         ([*BASIC, "--focus", "1,1", "--k", "1", "-o", "no/out.png"], "no folder no"),
         ([*BASIC, *FOCUS, "--save-map", "map.jpg"], ".png"),
         ([*BASIC, *FOCUS, "--run", "elsewhere"], "elsewhere does not exist"),
-        ([*BASIC, *FOCUS, "--run", "outputs"], "outputs has no BokehNet"),
+        ([*BASIC, *FOCUS, "--run", "outputs"], "outputs has no network"),
         ([*BASIC, *FOCUS, "--flux", "flux"], "--bokeh-lora"),
         ([*BASIC, *FOCUS, "--flux", "flux", "--bokeh-lora", "photo.png"], "--no-deblur"),
         (

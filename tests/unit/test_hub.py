@@ -96,6 +96,10 @@ def test_the_card_has_data_and_figures_and_goes_along(
     (result,) = card.data.eval_results
     assert (result.dataset_config, result.metric_value) == ("deblur", 27.0)
     assert result.dataset_args == {"protocol": PROTOCOL, "n": 96}
+    mixed = str(shutil.copytree(run / "deblurnet", tmp_path / "other" / "deblurnet").parent)
+    assert main(["export", str(run), mixed, str(tmp_path / "mixed")]) == 0
+    figures = ModelCard.load(tmp_path / "mixed" / "README.md").data.eval_results
+    assert not figures  # of another DeblurNet than this
     depth = "Depth of BokehNet's training data: net.onnx, relative_disparity, assumed from 1 to 9 m"
     parts = (
         "| a table |",

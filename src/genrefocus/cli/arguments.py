@@ -167,8 +167,11 @@ def _networks(parser: argparse.ArgumentParser) -> None:
     """The networks that refocus, and how they sample."""
     networks = parser.add_argument_group("networks")
     source = networks.add_mutually_exclusive_group()
-    text = "training run, exported folder, or latest: the newest run below ./outputs, no trial"
-    _add(source, "--run FOLDER", None, text, default="latest")
+    text = (
+        "training run, exported folder, or latest (default): the newest run below ./outputs with "
+    )
+    text += "both networks, no trial; once more for a run whose networks replace those of the first"
+    _add(source, "--run FOLDER", None, text, action="append")
     _add(source, "--flux PATH", None, "FLUX.1-dev: folder or hub id")
     _add(networks, "--deblur-lora FILE", values.file, "for --flux")
     _add(networks, "--bokeh-lora FILE", values.file, "for --flux")
@@ -225,7 +228,7 @@ def _refocus(parser: argparse.ArgumentParser) -> None:
 def _serve(parser: argparse.ArgumentParser) -> None:
     text, of = "as --run: run=latest, or run=FOLDER", argparse.SUPPRESS
     parser.add_argument(
-        "run", nargs="?", type=lambda x: x.removeprefix("run="), default=of, help=text
+        "run", nargs="*", type=lambda x: x.removeprefix("run="), default=of, help=text
     )
     _networks(parser)
     _estimators(parser, file=False)
@@ -250,8 +253,9 @@ def _compat(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
-    text = "training run, or latest: the newest below ./outputs that is no trial"
-    _add(parser, "run RUN", None, text)
+    text = "training run, or latest: the newest below ./outputs with both networks, no trial; the "
+    text += "networks of a further one replace those of the first"
+    _add(parser, "runs RUN", None, text, nargs="+")
     _add(parser, "folder FOLDER", Path, "to make; RefocusPipeline.from_pretrained reads it")
     text = "of a benchmark, for the figures of the model card (default: those of the run)"
     _add(parser, "--results FOLDER", Path, text)

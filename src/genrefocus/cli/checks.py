@@ -1,6 +1,7 @@
 """What is wrong with arguments together, before a single heavy library is imported."""
 
 import argparse
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def _networks(args: argparse.Namespace) -> None:
     if args.flux is not None and (args.deblur_lora is None) != args.no_deblur:
         raise ValueError("--flux needs either --deblur-lora FILE or --no-deblur")
     if args.flux is None:
-        _run_exists(args.run)
+        _runs_exist(args.run or ["latest"])
 
 
 def _estimators(args: argparse.Namespace, *, subject: bool) -> None:
@@ -128,7 +129,7 @@ def _pull(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     if args.folder.is_dir() and any(args.folder.iterdir()):
         raise ValueError(f"{args.folder} is not empty; name a new folder")
-    _run_exists(args.run, "RUN")
+    _runs_exist(args.runs, "RUN")
 
 
 def lightfield(args: argparse.Namespace) -> None:
@@ -154,11 +155,12 @@ def verify_resume(args: argparse.Namespace) -> None:
         raise ValueError(f"--kill-at {args.kill_at} of --steps {args.steps}: give 0 < M < N")
 
 
-def _run_exists(run: str, option: str = "--run") -> None:
-    if run == "latest":
-        latest_of("outputs", has_network, "a network", option)
-    elif not Path(run).is_dir():
-        raise FileNotFoundError(f"{option} {run} does not exist; give the folder of a run")
+def _runs_exist(runs: Sequence[str], option: str = "--run") -> None:
+    for run in runs:
+        if run == "latest":
+            latest_of("outputs", has_network, "a network", option)
+        elif not Path(run).is_dir():
+            raise FileNotFoundError(f"{option} {run} does not exist; give the folder of a run")
 
 
 def _focus_inside(focus: tuple[int, int] | None, image: Path) -> None:

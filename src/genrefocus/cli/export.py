@@ -2,23 +2,21 @@
 
 import argparse
 
+from genrefocus.cli.networks import cards_of
 from genrefocus.hub import NOT_MERGED, README, model_card, write_networks
-from genrefocus.network_card import described, latest_run, networks_of
+from genrefocus.network_card import described
 
 
 def run(args: argparse.Namespace) -> int:
     if args.merge:
         raise ValueError(f"--merge: {NOT_MERGED}")
-    run = args.run
-    if run == "latest":
-        run = latest_run("outputs", (), option="RUN")
-    if not (cards := networks_of(run)):
-        raise FileNotFoundError(f"{run} has no network: no network.json with its LoRA file")
+    cards = cards_of(args.runs, option="RUN")
     card = model_card(cards, args.results)
     args.folder.mkdir(parents=True, exist_ok=True)
     write_networks(cards, args.folder)
     card.save(args.folder / README)
     for file in sorted(args.folder.iterdir()):
         print(file)
-    print(f"{described(cards)}; to publish: hf upload USER/NAME {args.folder}")
+    missing = "" if "deblur" in cards else ", no DeblurNet: photographs are taken for sharp"
+    print(f"{described(cards)}{missing}; to publish: hf upload USER/NAME {args.folder}")
     return 0

@@ -1,6 +1,7 @@
 """The networks that a command's options name, see ``cli.arguments``, loaded."""
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 
@@ -28,6 +29,29 @@ def device_of(args: argparse.Namespace) -> str:
     return str(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def cards_of(
+    runs: Sequence[str], *, deblur: bool = True, option: str = "--run"
+) -> dict[NetworkTask, NetworkCard]:
+    """The networks of runs: those of a later one replace those of the ones before.
+
+    Args:
+        runs: folders, or ``latest``: the newest that has all networks.
+        deblur: whether DeblurNet is one of them.
+        option: gives the folder of a run, for messages.
+
+    Raises:
+        FileNotFoundError: there is no run, or one without a network.
+    """
+    wanted: tuple[NetworkTask, ...] = ("deblur", "bokeh") if deblur else ("bokeh",)
+    cards = dict[NetworkTask, NetworkCard]()
+    for run in runs:
+        folder = latest_run("outputs", wanted, option=option) if run == "latest" else run
+        if not (found := networks_of(folder)):
+            raise FileNotFoundError(f"{folder} has no network: no network.json with its LoRA file")
+        cards |= found
+    return cards
+
+
 def pipeline_of(
     args: argparse.Namespace, device: str, *, variant: NetworkVariant = "standard"
 ) -> RefocusPipeline:
@@ -43,11 +67,8 @@ def pipeline_of(
         if args.deblur_lora is not None:
             cards["deblur"] = released_card("deblur", args.flux, args.deblur_lora, variant=variant)
     else:
-        origin = args.run
-        if origin == "latest":
-            wanted: tuple[NetworkTask, ...] = ("bokeh",) if args.no_deblur else ("deblur", "bokeh")
-            origin = latest_run("outputs", wanted, option="--run")
-        cards = networks_of(origin)
+        runs = args.run or ["latest"]
+        origin, cards = " and ".join(runs), cards_of(runs, deblur=not args.no_deblur)
     if getattr(args, "aperture", None) is not None and "bokeh" in cards:
         require_shape(cards["bokeh"])
     return load_pipeline(
