@@ -124,7 +124,12 @@ def test_names_are_those_that_lightning_has() -> None:
             require_bounds(config)
 
 
-def test_a_part_that_cannot_be_built_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_that_cannot_be_built_is_named(
+    repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    depth = ["depth=onnx", "depth.kind=metric", f"depth.file={repo_root / 'README.md'}"]
+    with pytest.raises(ValueError, match=r"  depth: \S+/README\.md"):
+        require_inputs(compose_training(depth))
     config = compose_training(["experiment=deblur", "callbacks.ema.decay=2"])
     with pytest.raises(ValueError, match=r"callbacks\.ema: Invalid decay value 2"):
         require_inputs(config)

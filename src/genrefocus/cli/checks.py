@@ -87,6 +87,25 @@ def _estimators(args: argparse.Namespace, *, subject: bool) -> None:
                 f"--{what}-model {model} is no local folder; for a hub id name the commit too: "
                 f"{model}@COMMIT"
             )
+        if is_file and not Path(model).is_file():
+            raise FileNotFoundError(f"--{what}-model {model} does not exist; give an ONNX file")
+        if is_file and what == "depth":
+            _require_stated(args)
+        if is_file and find_spec("onnxruntime") is None:
+            raise ValueError(f"--{what}-model {model} needs onnxruntime: pip install -e '.[onnx]'")
+
+
+def _require_stated(args: argparse.Namespace) -> None:
+    """What no ONNX file of depth says; whether it says how it reads pixels is seen in the file."""
+    kind, lacking = args.depth_kind, []
+    if kind is None:
+        lacking.append("--depth-kind metric, relative_disparity or relative_depth")
+    if kind != "metric" and args.depth_range is None:
+        lacking.append("--depth-range NEAR,FAR in metres" + " (not if metric)" * (kind is None))
+    if lacking and args.depth_pixels is None:
+        lacking.append("--depth-pixels RANGE (see --help; not if it reads bytes)")
+    if lacking:
+        raise ValueError(f"{args.depth_model} does not say how it is used: {'; '.join(lacking)}")
 
 
 def _rotation(args: argparse.Namespace) -> None:

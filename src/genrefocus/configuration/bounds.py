@@ -30,6 +30,26 @@ _STRATEGIES = (
 )
 
 
+def stated_of_onnx(config: DictConfig) -> list[str]:
+    """Values, as overrides, that ONNX files of a configuration need besides those without default.
+
+    Whether a file says how it reads pixels is seen in it: that is named beside what else lacks.
+    """
+    found = []
+    for place in ("depth", "mask", "mask.saliency"):
+        node: Any = OmegaConf.select(config, place)
+        if not isinstance(node, DictConfig) or "pixels" not in node:
+            continue
+        lacking = "range" in node and node.range is None and node.get("kind") != "metric"
+        if lacking:
+            found.append(
+                f"{place}.range=[NEAR,FAR]{' (not if metric)' * OmegaConf.is_missing(node, 'kind')}"
+            )
+        if (lacking or OmegaConf.missing_keys(node)) and node.pixels is None:
+            found.append(f"{place}.pixels=... (not if it reads bytes)")
+    return found
+
+
 def require_bounds(config: DictConfig) -> None:
     """
     Raises:

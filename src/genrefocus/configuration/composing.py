@@ -26,7 +26,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from genrefocus.configuration.bounds import require_bounds
+from genrefocus.configuration.bounds import require_bounds, stated_of_onnx
 from genrefocus.configuration.spellings import MEANT, require_read, without_null_groups
 from genrefocus.data.buckets import least_edge
 from genrefocus.runs import CONFIG, ROOT, run_folder, sweep_folder
@@ -155,8 +155,9 @@ def require_given(config: DictConfig) -> None:
     Raises:
         ValueError: values that the configuration asks for were not given; all are named.
     """
-    if missing := list(_missing(OmegaConf.to_container(config))):
-        raise ValueError(f"values are not given: {' '.join(f'{key}=...' for key in missing)}")
+    missing = [f"{key}=..." for key in _missing(OmegaConf.to_container(config))]
+    if missing := [*missing, *stated_of_onnx(config)]:
+        raise ValueError(f"values are not given: {' '.join(missing)}")
 
 
 def require_kinds(config: DictConfig) -> None:
@@ -321,9 +322,10 @@ def require_settled(config: DictConfig) -> None:
     Raises:
         ValueError: a stage asks for values that are missing; the message names all of them.
     """
-    if needed := settle_missing(config):
-        given = " ".join(f"{key}=..." for key in needed)
-        raise ValueError(f"{config.name} needs values that are not given: {given}")
+    estimated = any("prepare" in config.stages[name] for name in config.curriculum)
+    stated = stated_of_onnx(config) if estimated else []
+    if needed := [*(f"{key}=..." for key in settle_missing(config)), *stated]:
+        raise ValueError(f"{config.name} needs values that are not given: {' '.join(needed)}")
 
 
 def settle_missing(config: DictConfig) -> list[str]:

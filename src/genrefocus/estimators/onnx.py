@@ -96,11 +96,12 @@ class _OnnxFile:
         self._input, self._type = given[0].name, _TYPES[given[0].type]
         if pixels is None and self._type is np.uint8:
             pixels = "bytes"
-        if pixels is None:
-            raise ValueError(f"{file} does not say how it reads pixels: give {_PIXELS}")
-        self._pixels = Pixels.named(pixels)
         own = tuple(shape[2:] if self._channels[0] == 1 else shape[1:3])
         fixed = all(isinstance(side, int) for side in own)
+        if pixels is None:
+            size = "" if fixed else ", nor at which size"
+            raise ValueError(f"{file} does not say how it reads pixels{size}: give {_PIXELS}")
+        self._pixels = Pixels.named(pixels)
         self._size: Any = own if fixed else self._pixels.size
         if self._size is None:
             raise ValueError(f"{file} leaves its size open ({shape}): give {pixels}:WxH")
@@ -148,8 +149,17 @@ class OnnxDepth(_OnnxFile):
         kind: DepthKind | None = None,
         range: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(file, pixels=pixels)
-        self.scale = DepthScale.stated(str(file), kind, range)
+        wrong = []
+        try:
+            super().__init__(file, pixels=pixels)
+        except ValueError as error:
+            wrong.append(str(error))
+        try:
+            self.scale = DepthScale.stated(str(file), kind, range)
+        except ValueError as error:
+            wrong.append(str(error))
+        if wrong:  # said at once, for opening a file takes seconds
+            raise ValueError("; ".join(wrong))
         self.name = f"{self.name}, {self.scale}"
 
     def depth(self, photos: Sequence[Photo]) -> list[Tensor]:

@@ -9,6 +9,11 @@ from torch import Tensor
 DepthKind = Literal["metric", "relative_disparity", "relative_depth"]
 """Depth in metres; or, of unknown scale and offset, inverse depth (nearer is larger), or depth."""
 
+_ASSUME = (
+    "assume the depth of the nearest and of the farthest pixel "
+    "(--depth-range NEAR,FAR, depth.range=[NEAR,FAR])"
+)
+
 
 @dataclass(frozen=True)
 class DepthScale:
@@ -38,9 +43,10 @@ class DepthScale:
         """
         try:
             if kind is None:
+                more = "" if range else f"; for a relative one {_ASSUME}"
                 raise ValueError(
                     "does not say what it answers: state its kind, "
-                    f"{' or '.join(get_args(DepthKind))} (--depth-kind, depth.kind)"
+                    f"{' or '.join(get_args(DepthKind))} (--depth-kind, depth.kind){more}"
                 )
             return cls(kind, None if range is None else tuple(range))  # type: ignore[arg-type]
         except ValueError as error:
@@ -51,10 +57,7 @@ class DepthScale:
             known = ", ".join(get_args(DepthKind))
             raise ValueError(f"cannot answer {self.kind!r}: choose a kind from {known}")
         if self.range is None and self.kind != "metric":
-            raise ValueError(
-                f"answers {self.kind}, which has no metres: assume the depth of the nearest and of "
-                "the farthest pixel (--depth-range NEAR,FAR, depth.range=[NEAR,FAR])"
-            )
+            raise ValueError(f"answers {self.kind}, which has no metres: {_ASSUME}")
         if self.range is not None and self.kind == "metric":
             raise ValueError("answers metres: leave the range of depth out")
         if self.range is not None and not 0 < self.range[0] < self.range[-1] < float("inf"):

@@ -86,7 +86,7 @@ def find_base(config: DictConfig) -> Iterator[Finding]:
 
 
 def find_parts(config: DictConfig) -> Iterator[Finding]:
-    """Whether every class exists, and callbacks and the parts of every stage can be built."""
+    """Whether every class exists, and callbacks, parts of stages and ONNX files can be built."""
     groups = ("backbone", "trainer", "callbacks", "logger", "data")
     parts = {name: config.get(name) for name in groups}
     parts |= {f"stages.{name}": config.stages[name] for name in config.curriculum}
@@ -96,6 +96,8 @@ def find_parts(config: DictConfig) -> Iterator[Finding]:
     for name in config.curriculum:
         kinds = ("module", "network", "datamodule")
         built += [f"stages.{name}.{kind}" for kind in kinds if kind in config.stages[name]]
+    estimated = any("prepare" in config.stages[name] for name in config.curriculum)
+    built += [one for one in ("depth", "mask") if estimated and "pixels" in config[one]]
     config = copy.deepcopy(config)
     config.stage_folder = config.paths.run  # a stage sets its own folder when it runs
     for place in () if found else built:
@@ -302,8 +304,7 @@ def find_data(config: DictConfig) -> Iterator[Finding]:
         layout = (ranks, batch, accumulate)
         found = [*_few_samples(name, routes, layout), *_many_workers(name, ranks, data.num_workers)]
         total = ", ".join(f"{route} {count}" for route, count in routes.items())
-        step = counted(math.prod(layout), "sample")
-        detail = f"{total or 'made in the run'}; {step} a step"
+        detail = f"{total or 'made in the run'}; {counted(math.prod(layout), 'sample')} a step"
         yield from found or [Finding(f"{name}: samples", "ok", detail)]
 
 

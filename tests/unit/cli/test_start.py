@@ -77,9 +77,18 @@ def test_wrong_arguments_are_light(tmp_path: Path, repo_root: Path) -> None:
         ["inspect", str(tmp_path / "absent")],
         ["control", str(image), "--depth", str(image), "--k", "3", "--focus", "90000,3"],
     ]
+    network = tmp_path / "net.onnx"
+    network.touch()
+    commands += [
+        [*use, "--k", "3", "-o", "out.png", "--depth-model", str(network), *more]
+        for more in ([], ["--depth-kind", "relative_depth"])
+    ]
     status, said = ended(*commands)
     assert status == [2] * len(commands)
-    assert len(said.splitlines()) == len(commands) + 1  # one line each, and the statuses
+    *_, unknown, relative, _ = lines = said.splitlines()
+    assert len(lines) == len(commands) + 1  # one line each, and the statuses
+    for option in ("--depth-kind metric, ", "--depth-range NEAR,FAR", "--depth-pixels RANGE"):
+        assert option in unknown and (option in relative) == ("kind" not in option)
 
 
 def test_wrong_overrides_are_light(tmp_path: Path) -> None:
@@ -92,10 +101,17 @@ def test_wrong_overrides_are_light(tmp_path: Path) -> None:
         ["prepare", "route=synthetic", "limit={a: 1}", "workers=two"],
         ["verify-resume", "learning_rate=abc"],
         ["verify-resume", "scale=paper"],
+        ["verify-resume", "depth=onnx"],
+        ["prepare", "route=in_the_wild", "source.root=/", "depth=onnx", "mask=onnx"],
     ]
     status, said = ended(*commands)
     assert status == [2] * len(commands)
     assert "workers=two: give a whole number (it was 2)" in said
+    all_of_depth = (
+        "depth.file=... depth.kind=... {}depth.range=[NEAR,FAR] (not if metric) depth.pix"
+    )
+    assert all_of_depth.format("") in said
+    assert all_of_depth.format("mask.file=... ") in said
     assert "Traceback" not in said
 
 

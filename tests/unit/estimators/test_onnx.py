@@ -129,6 +129,8 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
         OnnxDepth(file, pixels="unit")
     with pytest.raises(ValueError, match="net.onnx answers relative_depth, which has no metres"):
         OnnxDepth(file, pixels="unit", kind="relative_depth")
+    with pytest.raises(ValueError, match=r"nor at which size: .*state its kind, .*NEAR,FAR"):
+        OnnxDepth(write(tmp_path / "free.onnx", size=("h", "w")))
     free = write(tmp_path / "free.onnx", size=("h", "w"))
     with pytest.raises(ValueError, match="leaves its size open .*: give unit:WxH"):
         OnnxDepth(free, pixels="unit", kind="metric")
