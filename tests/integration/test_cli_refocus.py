@@ -189,6 +189,19 @@ def test_long_edge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read("out.png").shape == (16, 32, 3)
 
 
+def test_a_photograph_of_many_tiles_is_told_of(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 8 px a token, tiles of 4 x 4 tokens every 3: 9 x 8 of them."""
+    Image.open("photo.png").resize((208, 200)).save("photo.png")
+    np.save("depth.npy", np.linspace(1, 4, 208 * 200, dtype=np.float32).reshape(200, 208))
+    command = [*BASIC, "--focus", "0,0", "--no-deblur", "--k", "3", "-o", "out.png"]
+    said = "notice: photo.png: the networks work at its own size, 208x200 px (WxH), in 72 tiles"
+    for given in ([], ["--long-edge", "64"]):
+        assert main([*command, *given]) == 0
+        assert (said in capsys.readouterr().err) == (not given)
+
+
 def test_the_shape_of_the_aperture_needs_a_second_lora(
     folder: Path, tiny_settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -188,7 +188,8 @@ def _networks(parser: argparse.ArgumentParser) -> None:
     _add(networks, "--deblur-prompt TEXT", None, text)
     _add(networks, "--bokeh-prompt TEXT", None, "in place of BokehNet's own prompt")
     _add(networks, "--steps N", values.at_least(1), "Euler steps of both networks")
-    _add(networks, "--long-edge N", values.at_least(1), "scale to N px, crop to tokens")
+    text = "scale to N px, crop to tokens (default: the photograph's own size; of serve: 512)"
+    _add(networks, "--long-edge N", values.at_least(1), text)
     _add(networks, "--seed S", values.at_least(0), "of the noise", default=0)
     _memory(parser.add_argument_group("memory of the networks"))
 

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture
 from genrefocus.terminal import Bars
 
+_MANY_TILES = 64
+
 
 def run(args: argparse.Namespace) -> int:
     """Check all input first, for the networks take their time."""
@@ -53,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     told = args.source_k not in (None, "none") or args.source_focus is not None
     variant: NetworkVariant = "pre_deblur" if args.draft else "told" if told else "standard"
     pipeline = pipeline_of(args, device, variant=variant)
+    if args.long_edge is None:
+        _notice_of_tiles(args.photo, size, pipeline)
     takes_map = pipeline.deblur is not None and pipeline.deblur.takes_map
     source, origin = _source(args, size, takes_map)
     with _progress() as report:
@@ -81,6 +87,22 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(written | names | {"seconds": seconds}, allow_nan=False), flush=True)
         start = time.perf_counter()
     return 0
+
+
+def _notice_of_tiles(path: Path, size: tuple[int, int], pipeline: RefocusPipeline) -> None:
+    """Say on stderr how many tiles a photograph of ``size`` (H, W) px is, where they are many."""
+    multiple, tiles = pipeline.pixel_multiple, 0
+    height, width = (math.ceil(side / multiple) * multiple for side in size)
+    for network in filter(None, (pipeline.deblur, pipeline.bokeh)):
+        backbone = network.denoiser.backbone
+        tiling = replace(backbone.tiling, batch=1)
+        tiles = max(tiles, tiling.forwards(backbone.grid(height, width)))
+    if tiles > _MANY_TILES:
+        print(
+            f"notice: {path}: the networks work at its own size, {size[1]}x{size[0]} px (WxH), in "
+            f"{tiles} tiles each; --long-edge N scales it to N px, which takes less time",
+            file=sys.stderr,
+        )
 
 
 def _images(
