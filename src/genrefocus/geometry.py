@@ -188,21 +188,32 @@ def round_up_to_multiple(view: View, multiple: int, *, depth: DepthResize = "nea
     return resize(view, height, width, depth=depth)
 
 
-def resize_long_edge_and_crop(
-    view: View, long_edge: int, multiple: int, *, depth: DepthResize = "nearest"
-) -> View:
-    """The view scaled to a long edge, then cropped about its centre to multiples.
+def long_edge_sizes(
+    size: tuple[int, int], long_edge: int, multiple: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(H, W) of an image of ``size`` scaled to a long edge, and what is left when it is cropped.
 
     The released rule for a fixed long side: the short edge is rounded down to a whole pixel, then
     both edges down to the multiple.
 
+    >>> long_edge_sizes((948, 1422), 256, 16)
+    ((170, 256), (160, 256))
+    """
+    height, width = (edge * long_edge // max(size) for edge in size)
+    return (height, width), (height // multiple * multiple, width // multiple * multiple)
+
+
+def resize_long_edge_and_crop(
+    view: View, long_edge: int, multiple: int, *, depth: DepthResize = "nearest"
+) -> View:
+    """The view scaled to a long edge, then cropped about its centre, see :func:`long_edge_sizes`.
+
     Raises:
         ValueError: an edge would be shorter than one multiple.
     """
-    longest = max(view.height, view.width)
-    height, width = (edge * long_edge // longest for edge in (view.height, view.width))
-    cropped_height = height // multiple * multiple
-    cropped_width = width // multiple * multiple
+    (height, width), (cropped_height, cropped_width) = long_edge_sizes(
+        (view.height, view.width), long_edge, multiple
+    )
     if not cropped_height or not cropped_width:
         raise ValueError(
             f"a {view.width}x{view.height} px image (WxH) at long edge {long_edge} px has an edge "

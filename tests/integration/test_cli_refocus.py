@@ -184,9 +184,17 @@ def test_orientation_is_applied_once_and_colours_become_srgb(
 
 
 def test_long_edge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*BASIC, "--focus", "0,0", "--k", "3", "-o", "out.png", "--long-edge", "32"]) == 0
-    assert lines(capsys)[0]["size"] == [32, 16]
-    assert read("out.png").shape == (16, 32, 3)
+    """Sides are multiples of 8 px; what more than 1 % is cropped for is said."""
+    for edge, size in (("32", [32, 16]), ("24", [24, 16])):
+        command = [*BASIC, "--focus", "0,0", "--k", "3", "-o", "out.png", "--long-edge", edge]
+        assert main(command) == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["size"] == size
+        assert read("out.png").shape == (*size[::-1], 3)
+        said = (
+            "notice: photo.png: of 32x22 px at --long-edge 32 the middle, 32x16 px (WxH), is kept"
+        )
+        assert (said in printed.err, "--long-edge 24 keeps" in printed.err) == (edge == "32",) * 2
 
 
 def test_a_photograph_of_many_tiles_is_told_of(

@@ -25,7 +25,7 @@ from genrefocus.cli.networks import device_of, pipeline_of
 from genrefocus.data.images import Photograph, load_image, save_animation, save_map
 from genrefocus.data.sample import to_uint8
 from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
-from genrefocus.geometry import View, require_inside
+from genrefocus.geometry import View, long_edge_sizes, require_inside
 from genrefocus.network_card import NetworkVariant
 from genrefocus.optics import BlurStrength, Lens, blur_strength_from_exif
 from genrefocus.photograph.exif import read_exposure
@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     pipeline = pipeline_of(args, device, variant=variant)
     if args.long_edge is None:
         _notice_of_tiles(args.photo, size, pipeline)
+    else:
+        _notice_of_crop(args.photo, size, args.long_edge, pipeline.pixel_multiple)
     takes_map = pipeline.deblur is not None and pipeline.deblur.takes_map
     source, origin = _source(args, size, takes_map)
     with _progress() as report:
@@ -101,6 +103,27 @@ def _notice_of_tiles(path: Path, size: tuple[int, int], pipeline: RefocusPipelin
         print(
             f"notice: {path}: the networks work at its own size, {size[1]}x{size[0]} px (WxH), in "
             f"{tiles} tiles each; --long-edge N scales it to N px, which takes less time",
+            file=sys.stderr,
+        )
+
+
+def _notice_of_crop(path: Path, size: tuple[int, int], long_edge: int, multiple: int) -> None:
+    """Say on stderr what the crop to whole tokens takes of a photograph, where it is over 1 %."""
+
+    def much(edge: int) -> bool:
+        ends = zip(*long_edge_sizes(size, edge, multiple), strict=True)
+        return any(left < 0.99 * scaled for scaled, left in ends)
+
+    if much(long_edge):
+        scaled, left = long_edge_sizes(size, long_edge, multiple)
+        other = min(
+            range(long_edge // 2, 2 * long_edge), key=lambda n: (much(n), abs(n - long_edge))
+        )
+        print(
+            f"notice: {path}: of {scaled[1]}x{scaled[0]} px at --long-edge {long_edge} the middle, "
+            f"{left[1]}x{left[0]} px (WxH), is kept, for sides are multiples of {multiple} px"
+            + f"; --long-edge {other} keeps all, or nearly"
+            * (other != long_edge),
             file=sys.stderr,
         )
 
