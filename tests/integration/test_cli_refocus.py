@@ -16,7 +16,7 @@ from genrefocus.backbone.tiny import build_tiny
 from genrefocus.cli import main
 from genrefocus.data.images import load_image
 from genrefocus.denoiser import Conditions, Denoiser
-from genrefocus.pipeline import RefocusPipeline
+from genrefocus.pipeline import BeyondTraining, RefocusPipeline
 
 HEIGHT, WIDTH = 40, 57
 
@@ -334,6 +334,27 @@ def test_what_deblurnet_was_told_is_printed(
     ):
         assert main([*BASIC, *FOCUS, *given]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("k", "restored"), [(4, 1.3), (4, None), (3, 1.3)])
+def test_blur_that_deblurnet_cannot_take_away_is_told_of(
+    folder: Path, k: float, restored: float | None, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The right half lies 0.75 1/m behind the plane of focus: 3 and 2.25 px of blur."""
+    run = folder / "outputs/semi_supervised/one"
+    for network, fact in (
+        ("deblur", {"variant": "told"}),
+        ("bokeh", {"restored_radius": restored}),
+    ):
+        card = run / network / "network.json"
+        card.write_text(json.dumps({**json.loads(card.read_text()), **fact}))
+    assert main([*BASIC, *FOCUS, "--source-k", str(k), "--source-focus", "1,1"]) == 0
+    said = [str(one.message) for one in recwarn if one.category is BeyondTraining]
+    if (k, restored) == (4, 1.3):
+        (only,) = said
+        assert "a radius of 3.0 px (K 4), and DeblurNet takes no more than 1.3 px away" in only
+    else:
+        assert not said
 
 
 K = ["--k", "3", "-o", "out.png"]

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,9 +28,9 @@ from genrefocus.data.sample import to_uint8
 from genrefocus.focus import Focus, SourceBlur, carried, plane_of_focus
 from genrefocus.geometry import View, long_edge_sizes, require_inside
 from genrefocus.network_card import NetworkVariant
-from genrefocus.optics import BlurStrength, Lens, blur_strength_from_exif
+from genrefocus.optics import BlurStrength, Lens, blur_strength_from_exif, visible_blur
 from genrefocus.photograph.exif import read_exposure
-from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report
+from genrefocus.pipeline import BeyondTraining, PreparedPhoto, RefocusPipeline, Report
 from genrefocus.rejection import Rejected
 from genrefocus.render.apertures import Aperture
 from genrefocus.terminal import Bars
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
             draft=draft,
             source=source,
         )
+    _warn_of_own_blur(scene, pipeline.bokeh.restored_radius)
     if args.save_aif is not None:
         photo.save(scene.aif, args.save_aif, scale=scale)
     names = {
@@ -125,6 +127,25 @@ def _notice_of_crop(path: Path, size: tuple[int, int], long_edge: int, multiple:
             + f"; --long-edge {other} keeps all, or nearly"
             * (other != long_edge),
             file=sys.stderr,
+        )
+
+
+def _warn_of_own_blur(scene: PreparedPhoto, restored: float | None) -> None:
+    """The blur of the photograph, where it is known, beside what DeblurNet takes away of any.
+
+    From twice ``restored`` (px, see ``optics.lacking_radius``) nine tenths of a radius are left.
+    """
+    if scene.told is None or restored is None:
+        return
+    strength, plane = scene.told
+    radius = visible_blur(scene.disparity, plane, scene.restated(strength))
+    if radius > 2 * restored:
+        warnings.warn(
+            f"the photograph's own blur has a radius of {radius:.1f} px (K {strength.k:.3g}), and "
+            f"DeblurNet takes no more than {restored:.1f} px away: what is out of focus in the "
+            "photograph will not get sharp; a smaller --long-edge makes its blur smaller",
+            BeyondTraining,
+            stacklevel=2,
         )
 
 
