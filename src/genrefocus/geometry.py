@@ -104,6 +104,15 @@ def fitted(
     Raises:
         ValueError: other proportions than the image's; ``name`` is its name in the message.
     """
+    require_proportions(values, height, width, name)
+    return resize_disparity(values, height, width, mode=mode)
+
+
+def require_proportions(values: Tensor, height: int, width: int, name: str) -> None:
+    """
+    Raises:
+        ValueError: a map (H, W) has other proportions than an image; ``name`` is the map's.
+    """
     rows, columns = values.shape
     # One px of rounding on the shorter edge of either is no change of proportions.
     if abs(rows * width - columns * height) > max(height, width, rows, columns):
@@ -111,7 +120,6 @@ def fitted(
             f"{name} is {columns}x{rows} px but the image is {width}x{height} px (WxH), of other "
             "proportions; give one of the whole upright image"
         )
-    return resize_disparity(values, height, width, mode=mode)
 
 
 def resize_disparity(

@@ -176,10 +176,10 @@ def latest_of(
     if (found := next(filter(usable, newest_runs(outputs)), None)) is not None:
         return found
     trial = next(filter(usable, newest_runs(outputs, trials=True)), None)
-    named = f", or use a trial (debug=...) with: {option}{'' if option[-1] == '=' else ' '}{trial}"
+    use = "use a trial (debug=...)" if trial else "name the folder of another run"
     raise FileNotFoundError(
-        f"no finished run below {Path(outputs).resolve()} has {wanted}; "
-        f"train one with: make train{named if trial else ''}"
+        f"no finished run below {Path(outputs).resolve()} has {wanted}; train one with: make train, "
+        f"or {use} with: {option}{'' if option[-1] == '=' else ' '}{trial or 'FOLDER'}"
     )
 
 

@@ -424,6 +424,7 @@ FOCUS = ["--focus", "1,1", *K]
         (["refocus", "photo.png", "--depth-model", "some/DepthPro", *FOCUS], "@COMMIT"),
         (["refocus", "photo.png", "--depth", "flat.npy", *FOCUS], "depth_without_spread"),
         (["refocus", "photo.png", "--depth", "other.npy", *FOCUS], "of other proportions"),
+        (["refocus", "photo.png", "--depth", "bar.npy", *FOCUS], "bar.npy is 8x2 px but the image"),
     ],
 )
 def test_wrong_input_gets_one_line(
@@ -431,6 +432,7 @@ def test_wrong_input_gets_one_line(
 ) -> None:
     Image.new("L", (WIDTH, HEIGHT)).save("black.png")
     np.save("flat.npy", np.ones((HEIGHT, WIDTH)))
+    np.save("bar.npy", np.ones((2, 8)))  # flat, too
     np.save("other.npy", np.arange(1.0, 17).reshape(2, 8))
     assert main(arguments) == 2
     printed = capsys.readouterr()
@@ -445,3 +447,6 @@ def test_without_a_run_the_remedy_is_named(
     assert main([*BASIC, *FOCUS]) == 2
     assert "make train" in capsys.readouterr().err
     assert main([*BASIC, *FOCUS, "--no-deblur"]) == 0
+    shutil.rmtree("outputs")
+    assert main([*BASIC, *FOCUS]) == 2
+    assert "make train; or name the folder of a run: --run FOLDER" in capsys.readouterr().err

@@ -286,7 +286,11 @@ class FocalStackCases:
         self._stacks = dict(list(self._stacks.items())[: self.limit])
         if not self._stacks:
             use = "choose settings on" if self.validation else "measure"
-            raise ValueError(f"{self.name} has no scenes to {use}, of {len(found)}")
+            raise ValueError(
+                f"{self.name} has no scenes to {use}, of {len(found)}: source.root is a folder "
+                "with one folder of frames for each scene, and without source.test the first of "
+                "every five is left for choosing settings (docs/sources.md)"
+            )
 
     @property
     def fingerprint(self) -> str:

@@ -55,9 +55,8 @@ def _one_of(parser: argparse.ArgumentParser, required: bool = False) -> Any:
 
 
 def _k(parser: argparse.ArgumentParser) -> None:
-    _add(
-        parser, "--k K", values.not_negative, "px at 1/m for IMAGE's size; 0 or more", required=True
-    )
+    text = "px at 1/m for IMAGE's size; 0 or more (`genrefocus refocus` takes F-numbers)"
+    _add(parser, "--k K", values.not_negative, text, required=True)
 
 
 def _focus_pixel(where: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from genrefocus.data import images
-from genrefocus.geometry import DepthResize, fitted, require_inside
+from genrefocus.geometry import DepthResize, fitted, require_inside, require_proportions
 from genrefocus.optics import depth_to_disparity
 from genrefocus.rejection import Reason, Rejected
 
@@ -39,6 +39,7 @@ def load_disparity(
         Rejected: no such file, or degenerate depth, see ``optics.depth_to_disparity``.
     """
     depth = images.load_map(path, "depth in metres")
+    require_proportions(depth, height, width, str(path))
     try:
         disparity = depth_to_disparity(depth)
     except Rejected as error:

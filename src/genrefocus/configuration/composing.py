@@ -104,7 +104,7 @@ def run_application(application: Callable[[], None], name: str, config: str, usa
         except InstantiationException:
             raise
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_refusal(error, name, config)) from error
+            raise ValueError(_refusal(error, name, config, sys.argv[1:])) from error
 
 
 def _require_no_dashes(arguments: Sequence[str]) -> None:
@@ -173,12 +173,9 @@ def require_kinds(config: DictConfig) -> None:
 
 def _require_kinds(config: DictConfig, name: str | None, overrides: Sequence[str]) -> None:
     hydra: Any = GlobalHydra.instance().hydra
-    groups = [
-        str(one.input_line)
-        for one in OverridesParser.create().parse_overrides(list(overrides))
-        if hydra.config_loader.repository.group_exists(one.key_or_group)
-    ]
-    before = hydra.compose_config(name, groups, RunMode.RUN, with_log_configuration=False)
+    before = hydra.compose_config(
+        name, _groups(overrides), RunMode.RUN, with_log_configuration=False
+    )
     if "paths" in config:
         before.paths.run = config.paths.run  # Hydra's own, which is there in a run alone
     if wrong := list(_of_another_kind(before, config, "")):
@@ -217,7 +214,7 @@ def _kind(value: Any) -> type:
     return next((kind for kind in _KINDS if isinstance(value, kind)), type(value))
 
 
-def _refusal(error: Exception, name: str, config: str) -> str:
+def _refusal(error: Exception, name: str, config: str, given: Sequence[str]) -> str:
     """What is wrong with the overrides, and what may have been meant."""
     absent = r"Could not find '(.+)/(.+?)'\s+Available options in .*?:\s+(.*)"
     if found := re.search(absent, str(error), re.DOTALL):
@@ -226,18 +223,18 @@ def _refusal(error: Exception, name: str, config: str) -> str:
         close = difflib.get_close_matches(option, options, n=1)
         meant = f". Did you mean {group}={close[0]}?" if close else ""
         return f"there is no {group}={option}, only {', '.join(options)}{meant}"
-    text, hint = _in_a_line(error), _hint(error, name, config)
+    text, hint = _in_a_line(error), _hint(error, name, config, given)
     return f"{text if hint.startswith(' Did') else text.removesuffix('.')}{hint}"
 
 
-def _hint(error: Exception, name: str, config: str) -> str:
+def _hint(error: Exception, name: str, config: str, given: Sequence[str]) -> str:
     """What may have been meant by a key that does not exist, or where all are listed."""
     if "resume=" in str(error) or _unquoted(error):
         return ""
     if found := re.search(r"Could not override '([\w.@/]+)'", str(error)):
         if config == "train" and found[1] in MEANT:
             return f": {MEANT[found[1]]}"
-        keys, last = _keys(config), found[1].rpartition(".")[2]
+        keys, last = _keys(config, given), found[1].rpartition(".")[2]
         close = difflib.get_close_matches(found[1], keys, n=3, cutoff=0.75)
         if close := close or [key for key in keys if key.endswith(f".{last}")][:3]:
             return f" Did you mean {' or '.join(close)}?"
@@ -252,17 +249,26 @@ def options(*groups: str) -> str:
     return "\n".join(f"  {group:12}{', '.join(option_names(group))}" for group in groups)
 
 
-def _keys(config: str) -> list[str]:
-    """Keys that a configuration has before anything is overridden, groups included."""
+def _keys(config: str, given: Sequence[str]) -> list[str]:
+    """Keys that a configuration has with the groups that are chosen in ``given``; groups too."""
     conf = checkout() / "conf"
     keys = [place.stem for place in (*conf.iterdir(), *(conf / "groups").iterdir())]
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base=None):
-            composed = OmegaConf.to_container(compose(config))
+            composed = OmegaConf.to_container(compose(config, overrides=_groups(given)))
     except (HydraException, OmegaConfBaseException):  # some groups have no default
         return keys
     return list(dict.fromkeys([*keys, *_paths(composed)]))
+
+
+def _groups(overrides: Sequence[str]) -> list[str]:
+    """Those of some overrides that choose an option of a group; Hydra has to be initialised."""
+    hydra: Any = GlobalHydra.instance().hydra
+    plain = [one for one in overrides if "=" in one or one.startswith("~")]  # no --cfg job
+    parsed = OverridesParser.create().parse_overrides(plain)
+    repository = hydra.config_loader.repository
+    return [str(one.input_line) for one in parsed if repository.group_exists(one.key_or_group)]
 
 
 def _paths(node: Any, place: str = "") -> Iterator[str]:
@@ -383,7 +389,7 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
             config = compose("train", overrides=given)
             require_sense(config, given)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = _refusal(error, "train.py", "train")
+        reason = _refusal(error, "train.py", "train", given)
         raise ValueError(f"the configuration does not compose: {reason}") from error
     return config
 

@@ -98,6 +98,7 @@ def test_wrong_overrides_are_light(tmp_path: Path) -> None:
         ["benchmark", "benchmark=dpdd"],
         ["benchmark", "tasks=deblur"],
         ["prepare", "route=synthetic", "sed=3"],
+        ["prepare", "route=in_the_wild", "source=photographs", "sorce.root=/a"],
         ["prepare", "route=synthetic", "limit={a: 1}", "workers=two"],
         ["verify-resume", "learning_rate=abc"],
         ["verify-resume", "scale=paper"],
@@ -106,6 +107,7 @@ def test_wrong_overrides_are_light(tmp_path: Path) -> None:
     ]
     status, said = ended(*commands)
     assert status == [2] * len(commands)
+    assert "'sorce.root'. Did you mean source.root?" in said
     assert "workers=two: give a whole number (it was 2)" in said
     all_of_depth = (
         "depth.file=... depth.kind=... {}depth.range=[NEAR,FAR] (not if metric) depth.pix"

@@ -81,7 +81,7 @@ class FocalStacks(ScannedSource):
                 names = ", ".join(map(found.name, maps))
                 found.reject(folder, Reason.COUNTERPART_AMBIGUOUS, names, "keep one index map")
             elif len(frames) < LEAST:
-                detail = f"a focal stack has {LEAST} frames or more"
+                detail = f"a focal stack is a folder of {LEAST} frames or more"
                 found.reject(folder, Reason.FILE_MISSING, f"{len(frames)} frames", detail)
             else:
                 index, near = (maps[0] if maps else None), self.near == "first"
