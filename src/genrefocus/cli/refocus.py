@@ -116,8 +116,8 @@ def _notice_of_crop(path: Path, size: tuple[int, int], long_edge: int, multiple:
         ends = zip(*long_edge_sizes(size, edge, multiple), strict=True)
         return any(left < 0.99 * scaled for scaled, left in ends)
 
-    if much(long_edge):
-        scaled, left = long_edge_sizes(size, long_edge, multiple)
+    scaled, left = long_edge_sizes(size, long_edge, multiple)
+    if all(left) and much(long_edge):  # of nothing left the pipeline tells
         other = min(
             range(long_edge // 2, 2 * long_edge), key=lambda n: (much(n), abs(n - long_edge))
         )
