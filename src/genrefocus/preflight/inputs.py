@@ -97,7 +97,7 @@ def find_parts(config: DictConfig) -> Iterator[Finding]:
         kinds = ("module", "network", "datamodule")
         built += [f"stages.{name}.{kind}" for kind in kinds if kind in config.stages[name]]
     estimated = any("prepare" in config.stages[name] for name in config.curriculum)
-    built += [one for one in ("depth", "mask") if estimated and "pixels" in config[one]]
+    built += [one for one in ("depth", "mask") if estimated and "pixels" in (config.get(one) or ())]
     config = copy.deepcopy(config)
     config.stage_folder = config.paths.run  # a stage sets its own folder when it runs
     for place in () if found else built:
