@@ -178,8 +178,8 @@ def latest_of(
     trial = next(filter(usable, newest_runs(outputs, trials=True)), None)
     use = "use a trial (debug=...)" if trial else "name the folder of another run"
     raise FileNotFoundError(
-        f"no finished run below {Path(outputs).resolve()} has {wanted}; train one with: make train, "
-        f"or {use} with: {option}{'' if option[-1] == '=' else ' '}{trial or 'FOLDER'}"
+        f"no finished run below {Path(outputs).resolve()} has {wanted}; "
+        f"train one with: make train, or {use} with: {option}{'' if option[-1] == '=' else ' '}{trial or 'FOLDER'}"
     )
 
 

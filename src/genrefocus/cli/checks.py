@@ -148,7 +148,7 @@ def _pull(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     if args.folder.is_dir() and any(args.folder.iterdir()):
         raise ValueError(f"{args.folder} is not empty; name a new folder")
-    _runs_exist(args.runs, "RUN")
+    _runs_exist(args.runs, "genrefocus export")
 
 
 def lightfield(args: argparse.Namespace) -> None:

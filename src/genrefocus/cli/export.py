@@ -10,7 +10,7 @@ from genrefocus.network_card import described
 def run(args: argparse.Namespace) -> int:
     if args.merge:
         raise ValueError(f"--merge: {NOT_MERGED}")
-    cards = cards_of(args.runs, option="RUN")
+    cards = cards_of(args.runs, option="genrefocus export")
     card = model_card(cards, args.results)
     args.folder.mkdir(parents=True, exist_ok=True)
     write_networks(cards, args.folder)
