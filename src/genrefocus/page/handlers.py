@@ -14,19 +14,11 @@ from torch import Tensor
 from genrefocus.data.images import save_animation
 from genrefocus.data.sample import to_uint8
 from genrefocus.geometry import resize_image, size_within
-from genrefocus.page.controls import (
-    F_NUMBERS,
-    NETWORKS,
-    RENDERER,
-    Controls,
-    metres,
-    reporting,
-    said,
-    told,
-)
-from genrefocus.page.layout import Layout
+from genrefocus.page.controls import F_NUMBERS, NETWORKS, RENDERER, Controls
+from genrefocus.page.layout import PULL, Layout
 from genrefocus.page.rendering import Wish, pixels
 from genrefocus.page.session import NO_DEPTH, PREVIEW_EDGE, Service, Session
+from genrefocus.page.words import metres, reporting, said, told
 from genrefocus.pipeline import Report
 
 Changes = dict[Any, Any]
@@ -49,8 +41,7 @@ class Page(Layout):
 
     def _connect(self) -> None:
         asked = [self.session, *self.controls]
-        views = [self.preview, self.depth_image, self.note, self.distance]
-        views += [self.f_number, self.k, self.by_f]
+        views = [self.preview, self.depth_image, self.note, self.distance, self.f_number, self.k]
         live: dict[str, Any] = {
             "outputs": views,
             "show_progress": "hidden",
@@ -58,38 +49,44 @@ class Page(Layout):
             "concurrency_limit": 2,
             "api_visibility": "private",
         }
-        files = [self.session, self.photo, self.depth, self.size, *self.controls]
+        files = [self.session, self.photo, self.depth, self.size]
         opened: dict[str, Any] = {
-            "outputs": [*views, self.session, self.photo, self.depth, self.focal, self.sensor]
-            + [self.lens_note, self.depth_note, self.result, self.result_note, self.download],
+            "outputs": [self.session, self.photo, self.depth, self.focal, self.sensor]
+            + [self.lens_note, self.depth_note, self.result, self.result_note, self.download]
+            + [self.preview, self.note, self.f_number, self.k, self.pull_note],
             "show_progress_on": self.preview,
             "api_visibility": "private",
         }
-        example = [self.session, self.size, *self.controls]
-        following = [
+        openings = [
             self.photo.upload(self.photo_opened, files, **opened),
             self.depth.upload(self.opened, files, **opened),
             self.depth.clear(self.opened, files, **opened),
             self.size.input(self.opened, files, **opened),
-            self.gallery.select(self.example_opened, example, **opened),
+            self.gallery.select(self.example_opened, [self.session, self.size], **opened),
+        ]
+        following = [
+            *(opening.success(self.changed, asked, **live) for opening in openings),
             self.preview.select(self.clicked, asked, **live),
             self.distance.submit(self.at_distance, [self.distance, *asked], **live),
             self.on_subject.click(self.at_subject, asked, **live),
             self.f_number.release(self.by_f_number, asked, **live),
             self.k.release(self.by_k, asked, **live),
-            self.focal.submit(self.by_f_number, asked, **live),
-            self.sensor.submit(self.by_f_number, asked, **live),
+            self.focal.submit(self.changed, asked, **live),
+            self.sensor.submit(self.changed, asked, **live),
             self.shape.input(self.changed, asked, **live),
             self.own_shape.upload(self.changed, asked, **live),
             self.own_shape.clear(self.changed, asked, **live),
         ]
         dragged = live | {"trigger_mode": "always_last"}
-        self.f_number.input(self.f_number_dragged, asked, **dragged)
-        self.k.input(self.k_dragged, asked, **dragged)
+        self.f_number.input(self.by_f_number, asked, **dragged)
+        self.k.input(self.by_k, asked, **dragged)
         self._connect_networks(following, [*views, self.depth_note])
 
     def _connect_networks(self, following: Sequence[Any], views: Sequence[Any]) -> None:
-        """The networks follow in a queue, one after the other for all who use the page."""
+        """The networks follow in a queue, one after the other for all who use the page.
+
+        What the controls say they take from the session when their turn comes.
+        """
         queued: dict[str, Any] = {
             "concurrency_id": "networks",
             "concurrency_limit": 1,
@@ -98,8 +95,7 @@ class Page(Layout):
         }
         shown = queued | {"show_progress_on": self.result}
         wanted = [self.session, self.deblur_prompt, self.bokeh_prompt, self.maker]
-        asked = [*wanted, self.follows, *self.controls]
-        always = [*wanted, gr.State(True), *self.controls]
+        asked, always = [*wanted, self.follows], [*wanted, gr.State(True)]
         made = [self.result, self.result_note, self.download]
         for event in following:
             sharp = event.success(self.sharpened, asked, views, **shown)
@@ -108,44 +104,43 @@ class Page(Layout):
             sharp = trigger(self.sharpened, always, views, **shown)
             sharp.success(self.refocused, always, made, **shown)
         self.maker.input(self.refocused, asked, made, **shown)
-        start = [self.pull_from, self.pull_note]
-        self.start.click(self.pull_started, self.session, start, api_visibility="private")
-        pull = [self.pull, self.pull_file, self.pull_note, self.pull_from]
+        start = {"outputs": self.pull_note, "api_visibility": "private"}
+        self.start.click(self.pull_started, self.session, **start)
+        pull = [self.pull, self.pull_file, self.pull_note]
         shown = queued | {"show_progress_on": self.pull}
-        self.make_pull.click(self.pulled, [self.pull_from, *always], pull, **shown)
+        self.make_pull.click(self.pulled, wanted, pull, **shown)
 
     # A photograph
 
     @said
     def photo_opened(
-        self, old: Session | None, photo: str | None, depth: str | None, size: int, *controls: Any
+        self, old: Session | None, photo: str | None, depth: str | None, size: int
     ) -> Changes:
         """A photograph was uploaded; depth of the one before it is none of this one."""
-        return self._opened(old, photo, None, size, Controls(*controls)) | {self.depth: None}
+        return self._opened(old, photo, None, size) | {self.depth: None}
 
     @said
     def opened(
-        self, old: Session | None, photo: str | None, depth: str | None, size: int, *controls: Any
+        self, old: Session | None, photo: str | None, depth: str | None, size: int
     ) -> Changes:
         """Its depth came or went, or another size of results was chosen."""
-        return self._opened(old, photo, depth, size, Controls(*controls))
+        return self._opened(old, photo, depth, size)
 
     @said
-    def example_opened(
-        self, old: Session | None, event: gr.SelectData, size: int, *controls: Any
-    ) -> Changes:
+    def example_opened(self, old: Session | None, event: gr.SelectData, size: int) -> Changes:
         """An example was clicked."""
         photo, depth = map(str, self.examples[event.index])
-        changes = self._opened(old, photo, depth, size, Controls(*controls))
+        changes = self._opened(old, photo, depth, size)
         return changes | {self.photo: photo, self.depth: depth}
 
     def _opened(
-        self, old: Session | None, photo: str | None, depth: str | None, size: int, asked: Controls
+        self, old: Session | None, photo: str | None, depth: str | None, size: int
     ) -> Changes:
+        """All but the views, which follow by :meth:`changed`."""
         if old is not None:
             old.closed = True
         gone: Changes = {self.result: None, self.result_note: "", self.session: None}
-        gone |= {self.download: gr.update(value=None, interactive=False)}
+        gone |= {self.download: gr.update(value=None, interactive=False), self.pull_note: PULL}
         if photo is None:
             return gone
         path = Path(photo)
@@ -156,27 +151,23 @@ class Page(Layout):
         session = Session(self.service, path, None if depth is None else Path(depth), size or None)
         for notice in session.notices:
             gr.Info(notice)
+        facts = session.facts
+        gone |= {
+            self.session: session,
+            self.lens_note: f"The EXIF has no lens: {session.no_facts}; state it here."
+            if facts is None
+            else f"{facts.make} {facts.model}, by its EXIF.",
+            self.depth_note: self._depth_note(session),
+        }
         if old is not None and old.path == path:
             session.focus_like(old)
-        else:
-            facts = session.facts
-            lens: tuple[float | None, float | None] = (None, None)
-            if facts is not None:
-                lens = facts.focal_length_mm, round(facts.sensor_width_mm, 3)
-            asked = asked._replace(by_f=False, k=session.k_range()[0])
-            asked = asked._replace(focal_mm=lens[0], sensor_mm=lens[1])
+            session.asked = old.asked
+            return gone
+        asked = session.asked
         return (
             gone
-            | self._views(session, asked)
-            | {
-                self.session: session,
-                self.focal: asked.focal_mm,
-                self.sensor: asked.sensor_mm,
-                self.lens_note: f"The EXIF has no lens: {session.no_facts}; state it here."
-                if session.facts is None
-                else f"{session.facts.make} {session.facts.model}, by its EXIF.",
-                self.depth_note: self._depth_note(session),
-            }
+            | self._sliders(session, session.coupled(asked))
+            | {self.focal: asked.focal_mm, self.sensor: asked.sensor_mm}
         )
 
     def _depth_note(self, session: Session) -> str:
@@ -194,7 +185,7 @@ class Page(Layout):
         if session is None:
             raise ValueError(NO_DEPTH)
         session.focus_on(*event.index)
-        return self._views(session, Controls(*controls))
+        return self._set(session, controls)
 
     @said
     def at_distance(self, distance: float, session: Session | None, *controls: Any) -> Changes:
@@ -202,7 +193,7 @@ class Page(Layout):
         if session is None or not distance:
             return {}
         session.focus = 1 / distance
-        return self._views(session, Controls(*controls))
+        return self._set(session, controls)
 
     @said
     def at_subject(self, session: Session | None, *controls: Any) -> Changes:
@@ -214,101 +205,118 @@ class Page(Layout):
                 "No subject was found in this photograph; click on what shall be sharp."
             )
         session.focus = session.subject
-        return self._views(session, Controls(*controls))
+        return self._set(session, controls)
 
     @said
     def by_f_number(self, session: Session | None, *controls: Any) -> Changes:
-        """The F-number, or the lens, was set."""
-        return self._set(session, Controls(*controls)._replace(by_f=True))
+        """The F-number was set."""
+        return self._set(session, controls, by_f=True)
 
     @said
     def by_k(self, session: Session | None, *controls: Any) -> Changes:
         """K was set."""
-        return self._set(session, Controls(*controls)._replace(by_f=False))
+        return self._set(session, controls, by_f=False)
 
     @said
     def changed(self, session: Session | None, *controls: Any) -> Changes:
-        """The shape of the aperture was set."""
-        return self._set(session, Controls(*controls))
+        """The lens or the shape of the aperture was set, or a photograph has been opened."""
+        return self._set(session, controls)
 
-    def _set(self, session: Session | None, asked: Controls) -> Changes:
-        return {} if session is None else self._views(session, asked)
-
-    @said
-    def f_number_dragged(self, session: Session | None, *controls: Any) -> Changes:
-        """The slider of F-numbers moves, and must not be moved by the page meanwhile."""
-        return self._dragged(session, Controls(*controls)._replace(by_f=True), self.f_number)
-
-    @said
-    def k_dragged(self, session: Session | None, *controls: Any) -> Changes:
-        """The slider of K moves."""
-        return self._dragged(session, Controls(*controls)._replace(by_f=False), self.k)
-
-    def _dragged(self, session: Session | None, asked: Controls, slider: Any) -> Changes:
+    def _set(
+        self, session: Session | None, controls: Sequence[Any], by_f: bool | None = None
+    ) -> Changes:
+        """From now on this is asked for; F-number or K is kept, whichever was set last."""
         if session is None:
             return {}
-        changes = self._views(session, asked)
-        return {key: value for key, value in changes.items() if key is not slider}
+        by_f = session.asked.by_f if by_f is None else by_f
+        asked = Controls(*controls)._replace(by_f=by_f)
+        _ = asked.aperture  # an image that shows none is refused before anything follows it
+        session.asked = asked
+        return self._views(session)
 
-    def _views(self, session: Session, asked: Controls) -> Changes:
-        """All that shows focus and blur."""
-        session.wishes += 1
-        session.previewed = session.scene
-        asked = asked.coupled(session)
-        wish = Wish(session.plane, asked.k, asked.aperture)
+    def _views(self, session: Session) -> Changes:
+        """All that shows focus and blur; nothing where something else is shown by now.
+
+        What the user has set stays as it is, for it may be on the move.
+        """
+        asked = session.asked
+        scene = session.previewed = session.scene
+        now = session.coupled(asked)
+        wish = Wish(session.plane, now.k, now.aperture)
         # Of this worker alone: with more, small steps would wait for cores that networks keep.
         torch.set_num_threads(1)
         start = time.perf_counter()
         image = session.preview(wish)
-        note = told(session, wish, asked, time.perf_counter() - start)
-        most = max(session.k_range()[1], wish.k)
+        note = told(session, wish, now, time.perf_counter() - start)
+        sliders = self._sliders(session, now)
+        del sliders[self.f_number if now.by_f else self.k]["value"]
+        changes = sliders | {
+            self.preview: pixels(image),
+            self.note: note,
+            self.distance: round(1 / wish.plane, 3) if wish.plane else None,
+            self.depth_image: session.depth_picture(),
+        }
+        current = session.asked is asked and session.previewed is scene
+        return changes if current else {}
+
+    def _sliders(self, session: Session, now: Controls) -> Changes:
+        most = max(session.k_range()[1], now.k)
         digits = 2 - math.floor(math.log10(most))
         low, high = F_NUMBERS
         return {
-            self.preview: pixels(image),
-            self.note: note,
-            self.by_f: asked.by_f,
-            self.distance: round(1 / wish.plane, 3) if wish.plane else None,
             self.f_number: gr.update(
-                value=round(min(max(asked.f_number, low), high), 1),
-                interactive=asked.lens is not None,
+                value=round(min(max(now.f_number, low), high), 1),
+                interactive=now.lens is not None,
             ),
             self.k: gr.update(
-                value=round(wish.k, digits),
+                value=round(now.k, digits),
                 maximum=round(1.005 * most, digits),
                 step=10.0**-digits,
             ),
-            self.depth_image: session.depth_picture(),
         }
 
     # Results: the networks follow
 
     @said
-    def sharpened(self, progress: gr.Progress = _PROGRESS, *asked: Any) -> Changes:
+    def sharpened(
+        self,
+        session: Session | None,
+        deblur_prompt: str,
+        bokeh_prompt: str,
+        maker: str,
+        wanted: bool,
+        progress: gr.Progress = _PROGRESS,
+    ) -> Changes:
         """DeblurNet runs once for a photograph; previews are of its answer from then on."""
-        session, prompts, _, wanted, controls = _wanted(asked)
         if session is None or not wanted:
             return {}
         torch.set_num_threads(self._threads)
-        wishes = session.wishes
+        prompts = deblur_prompt, bokeh_prompt
         session.sharpen(prompts, reporting(session, progress, lasting=True))
-        if session.previewed is session.scene or session.wishes != wishes:
-            return {}
-        return self._views(session, controls) | {self.depth_note: self._depth_note(session)}
+        changes = {} if session.previewed is session.scene else self._views(session)
+        return changes | {self.depth_note: self._depth_note(session)}
 
     @said
-    def refocused(self, progress: gr.Progress = _PROGRESS, *asked: Any) -> Changes:
+    def refocused(
+        self,
+        session: Session | None,
+        deblur_prompt: str,
+        bokeh_prompt: str,
+        maker: str,
+        wanted: bool,
+        progress: gr.Progress = _PROGRESS,
+    ) -> Changes:
         """The result, as soon as everything that was asked for before is done or overtaken."""
-        session, prompts, maker, wanted, controls = _wanted(asked)
         if session is None or session.scene is None or not wanted:
             return {}
-        controls = controls.coupled(session)
+        prompts, report = (deblur_prompt, bokeh_prompt), reporting(session, progress)
+        controls = session.coupled(session.asked)
         wish = Wish(session.plane, controls.k, controls.aperture)
         made = (session.scene, wish, maker, prompts)
         if made == session.made:
             return {}
         start = time.perf_counter()
-        image = self._frame(session, wish, prompts, maker, reporting(session, progress))
+        image = self._frame(session, wish, prompts, maker, report)
         seconds = time.perf_counter() - start
         name = f"f{controls.f_number:.2g}" if controls.by_f else f"k{controls.k:.3g}"
         file = session.save(image, name)
@@ -338,18 +346,33 @@ class Page(Layout):
         """A pull of focus starts where the focus is."""
         if session is None:
             return {}
-        note = f"From {metres(session.plane)} to where the focus is when you make the pull."
-        return {self.pull_from: session.plane, self.pull_note: note}
+        session.pull_from = session.focus
+        return {self.pull_note: self._next_pull(session)}
+
+    def _next_pull(self, session: Session) -> str:
+        if session.pull_from is None:
+            return PULL
+        start = metres(session.plane_of(session.pull_from))
+        return f"From {start} to where the focus is when you make the pull."
 
     @said
-    def pulled(self, progress: gr.Progress = _PROGRESS, *asked: Any) -> Changes:
+    def pulled(
+        self,
+        session: Session | None,
+        deblur_prompt: str,
+        bokeh_prompt: str,
+        maker: str,
+        progress: gr.Progress = _PROGRESS,
+    ) -> Changes:
         """A pull from the focus that was noted, or else from everything sharp."""
-        first, *asked_now = asked
-        session, prompts, maker, _, controls = _wanted(asked_now)
         if session is None:
             return {}
+        prompts = deblur_prompt, bokeh_prompt
         session.sharpen(prompts, reporting(session, progress, lasting=True))
-        start, plane, controls = time.perf_counter(), session.plane, controls.coupled(session)
+        start, plane = time.perf_counter(), session.plane
+        controls = session.coupled(session.asked)
+        pulled_from, session.pull_from = session.pull_from, None
+        first = None if pulled_from is None else session.plane_of(pulled_from)
         planes = np.linspace(plane if first is None else first, plane, _FRAMES).tolist()
         strengths = np.linspace(0 if first is None else controls.k, controls.k, _FRAMES).tolist()
         frames = []
@@ -364,14 +387,6 @@ class Page(Layout):
         return {
             self.pull: str(path),
             self.pull_file: gr.update(value=str(path), interactive=True),
-            self.pull_note: f"{_FRAMES} frames by the {maker} in {seconds:.0f} s. The next pull "
-            "starts from everything sharp again, or press *Start here*.",
-            self.pull_from: None,
+            self.pull_note: f"{_FRAMES} frames by the {maker} in {seconds:.0f} s. "
+            + self._next_pull(session),
         }
-
-
-def _wanted(
-    asked: Sequence[Any],
-) -> tuple[Session | None, tuple[str, str], str, bool, Controls]:
-    session, deblur, bokeh, maker, wanted, *controls = asked
-    return session, (deblur, bokeh), maker, wanted, Controls(*controls)

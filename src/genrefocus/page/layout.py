@@ -9,6 +9,11 @@ from genrefocus.data.images import IMAGE_SUFFIXES
 from genrefocus.page.controls import F_NUMBERS, NETWORKS, RENDERER, SHAPES
 from genrefocus.page.session import Service
 
+PULL = (
+    "*Make the pull* goes from everything sharp to the blur that is set. For a pull of "
+    "focus press *Start here*, then focus where it ends."
+)
+
 _OWN_SIZE = "own size"
 _SIZES = (256, 512, 1024, 2048)
 _KEPT_SECONDS = 4 * 3600
@@ -32,7 +37,6 @@ class Layout:
             title="genrefocus", analytics_enabled=False, delete_cache=kept, fill_width=True
         ) as blocks:
             self.session = gr.State(time_to_live=_KEPT_SECONDS)
-            self.by_f, self.pull_from = gr.State(False), gr.State()
             gr.Markdown(f"## Refocus a photograph\n{about}")
             with gr.Row(equal_height=False):
                 with gr.Column(scale=1, min_width=300):
@@ -43,7 +47,7 @@ class Layout:
                     self._build_preview()
                 with gr.Column(scale=2, min_width=320):
                     self._build_result()
-            self.controls = [self.by_f, self.f_number, self.k, self.focal, self.sensor]
+            self.controls = [self.f_number, self.k, self.focal, self.sensor]
             self.controls += [self.shape, self.own_shape]
         self.blocks = blocks
 
@@ -142,11 +146,7 @@ class Layout:
             )
         self.follows = gr.Checkbox(True, label="Follow every change of focus and blur")
         with gr.Accordion("Pull of focus or aperture", open=False):
-            text = (
-                "*Make the pull* goes from everything sharp to the blur that is set. For a pull of "
-                "focus press *Start here*, then focus where it ends."
-            )
-            self.pull_note = gr.Markdown(text)
+            self.pull_note = gr.Markdown(PULL)
             with gr.Row():
                 self.start = gr.Button("Start here", min_width=100)
                 self.make_pull = gr.Button("Make the pull", min_width=100)

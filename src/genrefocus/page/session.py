@@ -38,6 +38,7 @@ from genrefocus.optics import (
     depth_to_disparity,
     visible_blur,
 )
+from genrefocus.page.controls import F_NUMBERS, Controls
 from genrefocus.page.rendering import Pixels, Wish, in_coarse_slices, outline, render_view
 from genrefocus.photograph.exif import ExposureFacts, read_exposure
 from genrefocus.pipeline import PreparedPhoto, RefocusPipeline, Report
@@ -134,11 +135,13 @@ class Session:
         subject: mask (H, W) bool of what that network found, or None.
         facts: of the exposure; None: ``no_facts`` says why.
         notices: what was done to the photograph, or looks wrong about its depth, in words.
-        wishes: how many there were; results of older ones need not be finished.
+        asked: the controls as they were set last, which everything that is made follows when it
+            starts; what was started for others need not be finished.
         closed: another photograph was opened in its place.
         scene: what the networks start from, as soon as DeblurNet has run.
         previewed: the scene that the last preview showed.
         made: what the last result was made of.
+        pull_from: where the next pull of focus starts; None: it is one of the aperture.
         folder: of files for the browser; it goes with the session.
 
     Raises:
@@ -177,9 +180,10 @@ class Session:
             self.facts = read_exposure(path)
         except Rejected as error:
             self.no_facts = error.detail
-        self.wishes, self.closed = 0, False
+        self.asked, self.closed = self._as_taken(), False
         self.previewed: PreparedPhoto | None = None
         self.made: object = None
+        self.pull_from: Focus | None = None
         self.folder = TemporaryDirectory(prefix="genrefocus-")
 
     def _found_subject(self) -> Tensor | None:
@@ -192,6 +196,14 @@ class Session:
                 raise
             self.notices.append("no subject is found in this photograph")
             return None
+
+    def _as_taken(self) -> Controls:
+        """The F-number and lens of the EXIF; K, which counts without them, shows some blur."""
+        k, facts = self.k_range()[0], self.facts
+        if facts is None:
+            return Controls(2.8, k, None, None)
+        f_number = round(min(max(facts.f_number, F_NUMBERS[0]), F_NUMBERS[1]), 1)
+        return Controls(f_number, k, facts.focal_length_mm, round(facts.sensor_width_mm, 3))
 
     def _show(self, view: View) -> None:
         self.view = view
@@ -223,8 +235,12 @@ class Session:
     @property
     def plane(self) -> float:
         """Disparity in 1/m of the plane of focus."""
+        return self.plane_of(self.focus)
+
+    def plane_of(self, focus: Focus) -> float:
+        """The same, were that the focus."""
         assert self.view.disparity is not None
-        return plane_of_focus(self.view.disparity, self.focus)
+        return plane_of_focus(self.view.disparity, focus)
 
     def focus_on(self, x: int, y: int) -> None:
         """Focus on a pixel of the preview.
@@ -274,6 +290,18 @@ class Session:
         """
         return blur_strength_from_exif(replace(lens, f_number=1.0), self.plane, *self.size).k
 
+    def coupled(self, asked: Controls) -> Controls:
+        """F-number and K by Eq. 3 of each other, where the lens is known and can focus there."""
+        if asked.lens is None:
+            return asked._replace(by_f=False)
+        try:
+            at_f1 = self.k_at_f1(asked.lens)
+        except Rejected:
+            return asked._replace(by_f=False)
+        if asked.by_f:
+            return asked._replace(k=at_f1 / asked.f_number)
+        return asked._replace(f_number=at_f1 / asked.k if asked.k else math.inf)
+
     # Images
 
     def preview(self, wish: Wish) -> Tensor:
@@ -305,8 +333,8 @@ class Session:
             report=report,
             source=SourceBlur(self.facts) if told else None,
         )
-        self.scene, self._deblur_prompt = scene, prompts[0]
         self._show(View(scene.aif, scene.disparity, None, scene.unit))
+        self.scene, self._deblur_prompt = scene, prompts[0]
 
     def save(self, image: Tensor, name: str) -> str:
         """A file for the browser: PNG where the photograph is one, else JPEG; with its EXIF."""
