@@ -152,6 +152,26 @@ def test_k_and_f_number_by_eq_3(networks: RefocusPipeline, files: tuple[Path, Pa
     assert 0 < first <= learned < most
 
 
+@pytest.mark.parametrize(("f_number", "starts"), [((2, 1), 2.0), ((178, 100), 1.8), ((1, 2), 1.0)])
+def test_it_starts_at_the_f_number_of_the_exif(
+    networks: RefocusPipeline, files: tuple[Path, Path], f_number: tuple[int, int], starts: float
+) -> None:
+    """As the slider states it; K follows by Eq. 3, at the focus in the middle, which is far."""
+    photo, depth = files
+    with Image.open(photo) as image:
+        exif = piexif.load(image.info["exif"])
+        exif["Exif"][piexif.ExifIFD.FNumber] = f_number
+        image.save(photo, exif=piexif.dump(exif))
+        image.save(photo.with_name("bare.png"), exif=b"")
+    session = Session(Service(networks), photo, depth, 303)
+    at_f1 = 0.05**2 / 2 / (1 - 0.05 * FAR) * WIDTH / 0.036
+    start = session.coupled(session.asked)
+    assert start.by_f and start.f_number == starts and start.k == pytest.approx(at_f1 / starts)
+    bare = Session(Service(networks), photo.with_name("bare.png"), depth, 303)
+    start = bare.coupled(bare.asked)
+    assert not start.by_f and start.lens is None and start.k == bare.k_range()[0] > 0
+
+
 @pytest.mark.parametrize("takes", [True, False])
 def test_a_shape_goes_to_a_network_that_takes_one(
     networks: RefocusPipeline, files: tuple[Path, Path], takes: bool
