@@ -182,7 +182,12 @@ def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path, fps: int) ->
         ]
         imageio.v3.imwrite(path, np.stack(even), plugin="pyav", codec="libx264", fps=fps)
         return
-    first, *rest = map(Image.fromarray, frames)
+    images = [Image.fromarray(frame) for frame in frames]
+    if path.suffix.lower() == ".gif":
+        # Dithered, for smooth areas; by octree, for median cut greys small things of strong colour.
+        palettes = [image.quantize(method=Image.Quantize.FASTOCTREE) for image in images]
+        images = [i.quantize(palette=own) for i, own in zip(images, palettes, strict=True)]
+    first, *rest = images
     first.save(
         path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, quality=90
     )

@@ -38,6 +38,21 @@ def test_animations_hold_their_frames_in_order(suffix: str, tmp_path: Path) -> N
         assert np.abs(one.astype(int) - frame).max() <= 4
 
 
+def test_a_gif_keeps_a_gradient_and_the_colour_of_a_small_thing(tmp_path: Path) -> None:
+    """Means of 8 x 8 px of a sky, and of a spot, in a frame whose colours are many and dull."""
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 160, (256, 256, 1)) + rng.integers(0, 60, (256, 256, 3))
+    down, across = np.linspace(0, 1, 16)[:, None, None], np.linspace(0, 1, 256)[:, None]
+    frame[:16] = [75, 130, 200] + down * [60, 40, 20] + across * [50, 40, 15]
+    frame[100:104, 40:44] = 250, 90, 20
+    save_animation([frame.astype(np.uint8)], tmp_path / "a.gif", 10)
+    with Image.open(tmp_path / "a.gif") as animation:
+        error = np.array(animation.convert("RGB")).astype(float) - frame
+    sky = np.abs(error[:16].reshape(2, 8, 32, 8, 3).mean((1, 3)))
+    spot = np.abs(error[100:104, 40:44].mean((0, 1)))
+    assert sky.mean() < 1.2 and spot.max() < 20
+
+
 def test_masks_and_saving(tmp_path: Path) -> None:
     mask = torch.rand(5, 6) < 0.5
     save_image(mask.to(torch.uint8) * 255, tmp_path / "mask.png")
