@@ -336,18 +336,13 @@ def test_what_is_set_while_deblurnet_runs_is_kept(
 def test_a_result_that_was_asked_for_before_is_of_what_is_set_now(
     visitor: Visitor, estimator: Estimator, wishes: Wishes
 ) -> None:
-    """What BokehNet has begun ends when something is set, and the next one is of that."""
-    page, begun = visitor.page, []
-
-    def progress(*_: Any, **__: Any) -> None:
-        if not begun:
-            begun.append(True)
-            sets_k(visitor)
-
+    """What BokehNet has begun ends when another K is set, and the next one is of that."""
+    page = visitor.page
     visitor.asks(page.sharpened)
     asked = [visitor["session"], "a photo", "a photo", "networks", True]
-    assert visitor.does(page.refocused, *asked, progress) == {} and len(begun) == len(wishes) == 1
-    visitor.does(page.refocused, *asked, progress)
+    asked.append(lambda *_, **__: sets_k(visitor))
+    assert visitor.does(page.refocused, *asked) == {} and len(wishes) == 1
+    visitor.does(page.refocused, *asked)  # where K is set as it is
     assert wishes[-1] == (0.5, 0.5) and Path(visitor["download"]).name == "photo_k0.5.jpg"
 
 

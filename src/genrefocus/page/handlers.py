@@ -47,6 +47,7 @@ class Page(Layout):
             "show_progress": "hidden",
             "concurrency_id": "preview",
             "concurrency_limit": 2,
+            "trigger_mode": "multiple",
             "api_visibility": "private",
         }
         files = [self.session, self.photo, self.depth, self.size]
@@ -231,7 +232,8 @@ class Page(Layout):
         by_f = session.asked.by_f if by_f is None else by_f
         asked = Controls(*controls)._replace(by_f=by_f)
         _ = asked.aperture  # an image that shows none is refused before anything follows it
-        session.asked = asked
+        if session.coupled(asked) != session.coupled(session.asked):  # a drag ends twice
+            session.asked = asked
         return self._views(session)
 
     def _views(self, session: Session) -> Changes:
@@ -239,9 +241,8 @@ class Page(Layout):
 
         What the user has set stays as it is, for it may be on the move.
         """
-        asked = session.asked
+        current, now = session.still_asked(), session.coupled(session.asked)
         scene = session.previewed = session.scene
-        now = session.coupled(asked)
         wish = Wish(session.plane, now.k, now.aperture)
         # Of this worker alone: with more, small steps would wait for cores that networks keep.
         torch.set_num_threads(1)
@@ -256,8 +257,7 @@ class Page(Layout):
             self.distance: round(1 / wish.plane, 3) if wish.plane else None,
             self.depth_image: session.depth_picture(),
         }
-        current = session.asked is asked and session.previewed is scene
-        return changes if current else {}
+        return changes if current() and session.previewed is scene else {}
 
     def _sliders(self, session: Session, now: Controls) -> Changes:
         most = max(session.k_range()[1], now.k)
@@ -368,10 +368,10 @@ class Page(Layout):
         if session is None:
             return {}
         prompts = deblur_prompt, bokeh_prompt
+        pulled_from, session.pull_from = session.pull_from, None
         session.sharpen(prompts, reporting(session, progress, lasting=True))
         start, plane = time.perf_counter(), session.plane
         controls = session.coupled(session.asked)
-        pulled_from, session.pull_from = session.pull_from, None
         first = None if pulled_from is None else session.plane_of(pulled_from)
         planes = np.linspace(plane if first is None else first, plane, _FRAMES).tolist()
         strengths = np.linspace(0 if first is None else controls.k, controls.k, _FRAMES).tolist()

@@ -135,8 +135,7 @@ class Session:
         subject: mask (H, W) bool of what that network found, or None.
         facts: of the exposure; None: ``no_facts`` says why.
         notices: what was done to the photograph, or looks wrong about its depth, in words.
-        asked: the controls as they were set last, which everything that is made follows when it
-            starts; what was started for others need not be finished.
+        asked: the controls as they were set last, which everything that is made starts from.
         closed: another photograph was opened in its place.
         scene: what the networks start from, as soon as DeblurNet has run.
         previewed: the scene that the last preview showed.
@@ -289,6 +288,11 @@ class Session:
             Rejected: the lens cannot focus there.
         """
         return blur_strength_from_exif(replace(lens, f_number=1.0), self.plane, *self.size).k
+
+    def still_asked(self) -> Callable[[], bool]:
+        """Whether nothing has been set since; what was started before need not be finished."""
+        asked, focus = self.asked, self.focus
+        return lambda: self.asked is asked and self.focus is focus
 
     def coupled(self, asked: Controls) -> Controls:
         """F-number and K by Eq. 3 of each other, where the lens is known and can focus there."""

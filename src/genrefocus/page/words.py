@@ -51,10 +51,10 @@ def reporting(
     It raises ``Superseded`` as soon as something else is asked for; what is ``lasting`` goes on as
     long as the photograph is open.
     """
-    asked = session.asked
+    current = session.still_asked()
 
     def report(stage: str, done: int, total: int) -> None:
-        if session.closed or not lasting and session.asked is not asked:
+        if session.closed or not (lasting or current()):
             raise Superseded
         progress((done, total), desc=f"{_STAGES.get(stage, stage)}{part}", unit="steps")
 
