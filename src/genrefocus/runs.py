@@ -177,9 +177,10 @@ def latest_of(
         return found
     trial = next(filter(usable, newest_runs(outputs, trials=True)), None)
     use = "use a trial (debug=...)" if trial else "name the folder of another run"
+    named = f"{option}{'' if option[-1] == '=' else ' '}{trial or 'FOLDER'}"
     raise FileNotFoundError(
         f"no finished run below {Path(outputs).resolve()} has {wanted}; "
-        f"train one with: make train, or {use} with: {option}{'' if option[-1] == '=' else ' '}{trial or 'FOLDER'}"
+        f"train one with: make train, or {use} with: {named}"
     )
 
 
