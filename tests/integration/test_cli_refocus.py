@@ -449,4 +449,7 @@ def test_without_a_run_the_remedy_is_named(
     assert main([*BASIC, *FOCUS, "--no-deblur"]) == 0
     shutil.rmtree("outputs")
     assert main([*BASIC, *FOCUS]) == 2
-    assert "make train, or name the folder of another run with: --run FOLDER" in capsys.readouterr().err
+    assert (
+        "make train, or name the folder of another run with: --run FOLDER"
+        in capsys.readouterr().err
+    )
