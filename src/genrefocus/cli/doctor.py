@@ -21,7 +21,7 @@ _STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every finding with what mends it; 1 when there is an error."""
+    """Print every finding, as soon as it is found, with what mends it; 1 when there is an error."""
     stated = {one: _stated(one) for one in args.overrides if one.partition("=")[0] in _STATED}
     try:
         config = compose_training([one for one in args.overrides if one not in stated])
@@ -29,18 +29,26 @@ def run(args: argparse.Namespace) -> int:
         OmegaConf.resolve(config)
     except (ValueError, OmegaConfBaseException) as error:
         remedy = "python train.py --cfg job prints what there is"
-        findings = [Finding("configuration", "error", " ".join(str(error).split()), remedy)]
+        found = iter([Finding("configuration", "error", " ".join(str(error).split()), remedy)])
     else:
         given = {one.partition("=")[0]: value for one, value in stated.items()}
-        findings = [*dict.fromkeys(_look(config, missing, given))]
-    console = Console()
-    for one in findings:  # whole lines, so that paths can be copied
-        found = escape(f"{one.subject}: {one.detail}")
-        verdict = f"[{_STYLE[one.verdict]}]{one.verdict:8}[/]"
-        console.print(f"{verdict} {found}", soft_wrap=True, highlight=False)
-        if one.remedy:
-            console.print(f"  {one.remedy}", soft_wrap=True, markup=False, highlight=False)
-    return int(any(one.verdict == "error" for one in findings))
+        found = _look(config, missing, given)
+    console, shown = Console(), set[Finding]()
+    with console.status("a training step of every stage is taken on shapes: seconds to minutes"):
+        for one in found:
+            if one not in shown:
+                _show(one, console)
+            shown.add(one)
+    return int(any(one.verdict == "error" for one in shown))
+
+
+def _show(finding: Finding, console: Console) -> None:
+    """In whole lines, so that paths can be copied."""
+    found = escape(f"{finding.subject}: {finding.detail}")
+    verdict = f"[{_STYLE[finding.verdict]}]{finding.verdict:8}[/]"
+    console.print(f"{verdict} {found}", soft_wrap=True, highlight=False)
+    if finding.remedy:
+        console.print(f"  {finding.remedy}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _look(

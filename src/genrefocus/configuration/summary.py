@@ -13,7 +13,7 @@ _GROUPS = ("experiment", "scale", "data", "backbone", "trainer", "logger", "swee
 
 
 def summary(config: DictConfig) -> str:
-    """Groups, stages with their steps, data, backbone, device, and the folder of the run.
+    """Groups, other overrides, stages with their steps, data, backbone, device, the run's folder.
 
     Args:
         config: of train.py, composed by Hydra's application.
@@ -25,6 +25,9 @@ def _lines(config: DictConfig) -> Iterator[tuple[str, str]]:
     chosen: Any = HydraConfig.get().runtime.choices
     groups = (f"{group}={chosen[group]}" for group in _GROUPS if chosen.get(group))
     yield "run", " ".join(groups)
+    given = [one for one in HydraConfig.get().overrides.task if one.split("=")[0] not in _GROUPS]
+    if given:
+        yield "with", " ".join(given)
     yield "stages", ", ".join(_stage(name, config.stages[name]) for name in config.curriculum)
     data = config.data
     made = "made where it is missing" if data.build is not None else None

@@ -24,7 +24,7 @@ _FLUX_TEXT = 4_885_000_000
 #: what `auto` chooses from, the fewest FLOPs and the most bytes first
 CHECKPOINTINGS: tuple[Checkpointing, ...] = ("none", 4, "feed_forward", 2, "all")
 _LARGER = "trainer=fsdp trainer.devices=<several>, a larger device, or backbone=tiny"
-#: share of a device that `auto` leaves to CUDA's context and to gaps between tensors
+#: share of a device that is left to CUDA's context and to gaps between tensors
 _SPARE = 0.1
 
 Steps = dict[str, TrackedStep]
@@ -107,6 +107,8 @@ def training_memory(config: DictConfig, gpu: float | None) -> tuple[Finding, Che
     name = max(steps, key=lambda one: steps[one].peak)
     ranks = {one: stage.module.rank for one, stage in stages.items()}
     smaller = " ".join(f"stages.{one}.module.rank={rank // 2}" for one, rank in ranks.items())
+    if is_flux(config):
+        smaller = f"optimizer=adamw_8bit, backbone.quantise=nf4, or {smaller}"
     remedy = smaller if steps[name].parts["base"] < available else _LARGER
     if is_flux(config) and given not in ("auto", "all"):
         remedy = "backbone.checkpointing=auto"
@@ -167,9 +169,10 @@ def check_lora(transformer: torch.nn.Module, layers: Mapping[str, int]) -> Findi
 
 
 def check_memory(peak: float, available: float, *, how: str, where: str, remedy: str) -> Finding:
-    """Bytes at the peak of a training step of ``how``, against what the device has."""
+    """Bytes at the peak of a training step of ``how``, against nine tenths of the device's."""
     detail = f"{shown_size(peak)} for {how}; {where} has {shown_size(available)}"
-    if peak > available:
+    if peak > (1 - _SPARE) * available:
+        detail += ", of which a tenth is left to CUDA's context and to gaps between tensors"
         return Finding("memory", "warning", detail, remedy)
     return Finding("memory", "ok", detail)
 
