@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = Table(title=f"{args.doubles} + {args.singles} blocks, {args.pixels} px, {args.dtype}")
     steps = "s first", "s other", f"s / {STEPS} steps", "ratio", "TFLOP first", "TFLOP other"
     for column in ("conditions", "way", *steps):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for conditions in args.conditions:
         case = Case(transformer, args.pixels, conditions, args.text)
         ways = {name: ours(case, lora, settings) for name, settings in WAYS.items()}
