@@ -121,11 +121,10 @@ def _notice_of_crop(path: Path, size: tuple[int, int], long_edge: int, multiple:
         other = min(
             range(long_edge // 2, 2 * long_edge), key=lambda n: (much(n), abs(n - long_edge))
         )
+        better = "" if other == long_edge else f"; --long-edge {other} keeps all, or nearly"
         print(
             f"notice: {path}: of {scaled[1]}x{scaled[0]} px at --long-edge {long_edge} the middle, "
-            f"{left[1]}x{left[0]} px (WxH), is kept, for sides are multiples of {multiple} px"
-            + f"; --long-edge {other} keeps all, or nearly"
-            * (other != long_edge),
+            f"{left[1]}x{left[0]} px (WxH), is kept, for sides are multiples of {multiple} px{better}",
             file=sys.stderr,
         )
 
