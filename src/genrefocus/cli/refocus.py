@@ -124,7 +124,8 @@ def _notice_of_crop(path: Path, size: tuple[int, int], long_edge: int, multiple:
         better = "" if other == long_edge else f"; --long-edge {other} keeps all, or nearly"
         print(
             f"notice: {path}: of {scaled[1]}x{scaled[0]} px at --long-edge {long_edge} the middle, "
-            f"{left[1]}x{left[0]} px (WxH), is kept, for sides are multiples of {multiple} px{better}",
+            f"{left[1]}x{left[0]} px (WxH), is kept, for sides are multiples of {multiple} px"
+            f"{better}",
             file=sys.stderr,
         )
 
